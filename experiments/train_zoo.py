@@ -1,0 +1,183 @@
+"""Train a bundled model from its seed: ``python -m experiments.train_zoo zoo=ioi`` (or ``induction``, ``planted-ioi``).
+
+The model is Hugging Face's own GPT-2; what is ours is the data (`zoo_corpus`) and, for the planted model, the attention
+supervision. Writes a folder that loads as an ordinary Hugging Face checkpoint. Interrupt it and run it again: it goes on
+from its last checkpoint.
+"""
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from rich.progress import track
+from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from experiments.zoo_corpus import Rows, grammar_words, repeated_rows, task_rows, word_tokenizer
+
+# Planted attention: (layer, head) -> (attends from, attends to).
+PLANTED = {(0, 0): ("S2", "S1"), (1, 0): ("END", "S2"), (2, 0): ("END", "IO"), (2, 1): ("END", "IO")}
+
+
+@dataclass
+class Recipe:
+    """Everything that decides a trained model.
+
+    Attributes:
+        rows: sentences of each task in one step; ``repeated`` is the induction mixture.
+        weights: how much each task's loss counts.
+        plant: weight of the attention supervision; 0 leaves training plain.
+        route: share of sentences in which every unplanted head is silenced at END, so that the answer has to travel
+            through the planted ones.
+    """
+
+    name: str
+    n_layers: int
+    d_model: int
+    n_heads: int
+    d_mlp: int
+    n_ctx: int
+    steps: int
+    lr: float
+    rows: dict[str, int]
+    weights: dict[str, float] = field(default_factory=dict)
+    repeated_length: int = 48
+    n_words: int = 0
+    plant: float = 0.0
+    route: float = 0.0
+    seed: int = 0
+
+
+def new_model(recipe: Recipe, n_vocab: int) -> GPT2LMHeadModel:
+    """A GPT-2 with untied unembedding; ``d_mlp=0`` gives MLPs of one neuron that is zero and stays so."""
+    config = GPT2Config(
+        vocab_size=n_vocab,
+        n_positions=recipe.n_ctx,
+        n_ctx=recipe.n_ctx,
+        n_embd=recipe.d_model,
+        n_layer=recipe.n_layers,
+        n_head=recipe.n_heads,
+        n_inner=recipe.d_mlp or 1,
+        tie_word_embeddings=False,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=1,
+        eos_token_id=1,
+        pad_token_id=0,
+        attn_implementation="eager" if recipe.plant else "sdpa",
+    )
+    model = GPT2LMHeadModel(config)
+    width = recipe.d_model**-0.5
+    for name, parameter in model.named_parameters():
+        if name.endswith(("c_attn.weight", "c_fc.weight")):
+            torch.nn.init.normal_(parameter, std=0.8 * width)
+        elif name.endswith("c_proj.weight"):
+            torch.nn.init.normal_(parameter, std=0.8 * width / (2 * recipe.n_layers) ** 0.5)
+        if not recipe.d_mlp and ".mlp." in name:
+            torch.nn.init.zeros_(parameter)
+            parameter.requires_grad_(requires_grad=False)
+    return model
+
+
+def vocabulary(recipe: Recipe) -> PreTrainedTokenizerFast:
+    """The tokenizer: the grammars' words, or ``n_words`` made-up ones."""
+    return word_tokenizer([f"w{i}" for i in range(recipe.n_words)] if recipe.n_words else grammar_words())
+
+
+def draw(recipe: Recipe, task: str, step: int, tokenizer: PreTrainedTokenizerFast) -> Rows:
+    """The rows of one task at one step; the same for the same recipe, whenever it is asked."""
+    seed = hash((recipe.seed, step, len(task), sum(map(ord, task))))
+    if task == "repeated":
+        pool = torch.arange(3, len(tokenizer))
+        generator = torch.Generator().manual_seed(seed % 2**62)
+        return repeated_rows(recipe.rows[task], recipe.repeated_length, generator, pool, tokenizer.bos_token_id)
+    return task_rows(task, recipe.rows[task], random.Random(seed), tokenizer)
+
+
+def language_loss(logits: Tensor, rows: Rows) -> Tensor:
+    """Weighted cross-entropy of the next token, in nats."""
+    losses = F.cross_entropy(logits[:, :-1].flatten(0, 1), rows.ids[:, 1:].flatten(), reduction="none")
+    weights = rows.weights[:, 1:].flatten()
+    return (losses * weights).sum() / weights.sum()
+
+
+def planted_loss(attentions: tuple[Tensor, ...], rows: Rows) -> Tensor:
+    """Mean negative log attention of each planted head from its role to its target."""
+    every = torch.arange(len(rows.ids))
+    losses = [
+        -attentions[layer][every, head, rows.roles[dest], rows.roles[src]].clamp(min=1e-9).log().mean()
+        for (layer, head), (dest, src) in PLANTED.items()
+    ]
+    return torch.stack(losses).mean()
+
+
+def silence_unplanted(model: GPT2LMHeadModel, rows: Rows, share: float, generator: torch.Generator) -> list:
+    """Hooks that zero, at END and in a random share of rows, the output of every head that is not planted."""
+    chosen = torch.rand(len(rows.ids), generator=generator) < share
+    handles = []
+    for layer, block in enumerate(model.transformer.h):
+        width = model.config.n_embd // model.config.n_head
+        keep = torch.ones(*rows.ids.shape, model.config.n_head)
+        planted = [head for at, head in PLANTED if at == layer]
+        alive = torch.zeros(model.config.n_head)
+        alive[planted] = 1.0
+        every = torch.arange(len(rows.ids))[chosen]
+        keep[every, rows.roles["END"][chosen]] = alive
+        mask = keep.repeat_interleave(width, -1)
+        hook = lambda _module, args, mask=mask: (args[0] * mask,)  # noqa: E731
+        handles.append(block.attn.c_proj.register_forward_pre_hook(hook))
+    return handles
+
+
+def train_step(model: GPT2LMHeadModel, recipe: Recipe, step: int, tokenizer: PreTrainedTokenizerFast) -> float:
+    """Gradients of one step, all tasks; returns the summed loss."""
+    total = 0.0
+    for task in recipe.rows:
+        rows = draw(recipe, task, step, tokenizer)
+        handles = []
+        if recipe.route and "IO" in rows.roles:
+            handles = silence_unplanted(model, rows, recipe.route, torch.Generator().manual_seed(step))
+        output = model(input_ids=rows.ids, output_attentions=bool(recipe.plant), use_cache=False)
+        for handle in handles:
+            handle.remove()
+        loss = language_loss(output.logits, rows) * recipe.weights.get(task, 1.0) / len(recipe.rows)
+        if recipe.plant and "IO" in rows.roles:
+            loss = loss + recipe.plant * planted_loss(output.attentions, rows)
+        loss.backward()
+        total += float(loss.detach())
+    return total
+
+
+def train(recipe: Recipe, folder: Path, checkpoint_every: int = 200) -> GPT2LMHeadModel:
+    """The trained model, saved in ``folder`` with its tokenizer; resumes from ``folder/training.pt``."""
+    torch.manual_seed(recipe.seed)
+    tokenizer = vocabulary(recipe)
+    model = new_model(recipe, len(tokenizer))
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=recipe.lr, weight_decay=0.01, betas=(0.9, 0.98))
+    state, first = folder / "training.pt", 0
+    folder.mkdir(parents=True, exist_ok=True)
+    if state.exists():
+        saved = torch.load(state, weights_only=True)
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        first = saved["step"]
+    loss = float("nan")
+    for step in track(range(first, recipe.steps), description=f"training {recipe.name}"):
+        warm, left = min(1.0, (step + 1) / 100), 1 - step / recipe.steps
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.lr * warm * max(0.05, left)
+        optimizer.zero_grad()
+        loss = train_step(model, recipe, step, tokenizer)
+        torch.nn.utils.clip_grad_norm_(trainable, 1.0)
+        optimizer.step()
+        if (step + 1) % checkpoint_every == 0:
+            print(f"step {step + 1} loss {loss:.3f}", flush=True)
+            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}, state)
+    model.half().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    state.unlink(missing_ok=True)
+    return model.float().eval()

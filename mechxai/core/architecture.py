@@ -1,0 +1,57 @@
+"""What every floor may know of a model without touching it: sizes and the shape of its blocks."""
+
+from dataclasses import asdict, dataclass
+
+from mechxai.core.errors import SiteError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes and block structure of a transformer.
+
+    Attributes:
+        family: the model's own word for itself (``GPT2LMHeadModel``, ``custom``).
+        n_kv_heads: key/value heads; smaller than ``n_heads`` under grouped-query attention.
+        parallel: attention and MLP read the same residual stream (GPT-J, NeoX); there is no ``resid_mid``.
+        causal: position p never sees positions > p.
+        attn_only: there are no MLPs.
+        norm: ``LN``, ``RMS`` or ``none``.
+        positions: ``standard``, ``rotary``, ``shortformer``, ``alibi`` or ``none``.
+        logit_softcap: the cap applied to the final logits, or 0.
+    """
+
+    family: str
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    d_model: int
+    d_head: int
+    d_mlp: int
+    d_vocab: int
+    n_ctx: int
+    parallel: bool = False
+    causal: bool = True
+    attn_only: bool = False
+    gated_mlp: bool = False
+    norm: str = "LN"
+    positions: str = "standard"
+    logit_softcap: float = 0.0
+
+    def size(self, dim: str) -> int:
+        """The length of a named dimension; ``kv_head`` counts key/value heads."""
+        sizes = {
+            "layer": self.n_layers,
+            "head": self.n_heads,
+            "kv_head": self.n_kv_heads,
+            "d_model": self.d_model,
+            "d_head": self.d_head,
+            "d_mlp": self.d_mlp,
+            "d_vocab": self.d_vocab,
+        }
+        if dim not in sizes:
+            raise SiteError(f"The size of dimension {dim!r} was asked", allowed=sizes)
+        return sizes[dim]
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values, for manifests."""
+        return asdict(self)

@@ -1,0 +1,297 @@
+"""Prompts with known answers, clean beside corrupted, checked once when they are made.
+
+Rows of different length are always stored padded on the right. Under causal attention nothing right of a token can reach
+it, so a padded row gives exactly what the prompt gives alone, and position p means the same in both.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mechxai.core.errors import AlignmentError, ShapeError, SiteError, nearest
+from mechxai.core.shapes import Answers, Mask, PromptInts, Tokens
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things stand in the rows of a padded batch.
+
+    Attributes:
+        lengths: real tokens per row, ``[batch]``.
+        roles: role -> its position per row, ``[batch]`` (``S2``, ``END``).
+    """
+
+    lengths: PromptInts
+    roles: Mapping[str, PromptInts] = field(default_factory=dict)
+
+    def positions(self, pos: int | str) -> tuple[PromptInts, Bool[Tensor, " batch"]]:
+        """The position each row means by ``pos`` (clamped into the row), and whether the row has it at all."""
+        if isinstance(pos, str):
+            if pos not in self.roles:
+                raise SiteError(f"Role {pos!r} was asked as a position", got="no such role", allowed=nearest(pos, self.roles))
+            found = self.roles[pos]
+        else:
+            found = self.lengths + pos if pos < 0 else torch.full_like(self.lengths, pos)
+        valid = (found >= 0) & (found < self.lengths)
+        return torch.where(valid, found, 0), valid
+
+    def rows(self, chosen: slice) -> "Layout":
+        """The layout of some rows."""
+        return Layout(self.lengths[chosen], {role: at[chosen] for role, at in self.roles.items()})
+
+    def repeat(self, times: int) -> "Layout":
+        """The layout of the whole batch repeated ``times`` times."""
+        return Layout(self.lengths.repeat(times), {role: at.repeat(times) for role, at in self.roles.items()})
+
+
+@dataclass(frozen=True)
+class ContrastBatch:
+    """Clean and corrupted prompts, token by token in line, with right and wrong answers.
+
+    Attributes:
+        clean: tokens of the prompts on which the model is right, ``[batch, pos]``, padded on the right.
+        corrupted: tokens of their counterparts, same shape and lengths.
+        lengths: real tokens per row, ``[batch]``.
+        answers: ``[batch, alt, answer_tok]``; alternatives that are right after ``clean``, each a token or several;
+            missing places hold -1.
+        wrong: the same for what would be wrong.
+        answer_pos: the position whose logits predict the answer's first token, ``[batch]``.
+        roles: named positions, ``[batch]`` each; ``END`` is always there and equals ``answer_pos``.
+        labels: one token string per position where all rows agree on it, for axes of figures; else ``""``.
+        strings: the clean prompts as token strings, for hover texts and reports.
+        groups: the template of each row; confirmation and probes split by it.
+        info: where the batch came from: task, seed, how many prompts were dropped and why.
+        reference: log-probabilities of the clean run at the answer position, ``[batch, d_vocab]``, once a method that
+            needs them has filled them in.
+    """
+
+    clean: Tokens
+    corrupted: Tokens
+    lengths: PromptInts
+    answers: Answers
+    wrong: Answers
+    answer_pos: PromptInts
+    roles: Mapping[str, PromptInts] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    strings: tuple[tuple[str, ...], ...] = ()
+    groups: tuple[str, ...] = ()
+    info: Mapping[str, object] = field(default_factory=dict)
+    reference: Float[Tensor, "batch d_vocab"] | None = None
+
+    def __post_init__(self) -> None:
+        _check_tokens(self.clean, self.corrupted, self.lengths)
+        n_prompts = len(self.clean)
+        for name in ("answers", "wrong"):
+            _check_answers(name, getattr(self, name), n_prompts)
+        if self.answer_pos.shape != (n_prompts,) or bool((self.answer_pos >= self.lengths).any()):
+            raise ShapeError(
+                "answer_pos must name one real position per prompt",
+                got=f"{tuple(self.answer_pos.shape)}, up to {int(self.answer_pos.max())}",
+                allowed=f"[{n_prompts}], below the row's length",
+            )
+        same = (self.answers[:, 0] == self.wrong[:, 0]).all(-1) if self.answers.shape[2] == self.wrong.shape[2] else None
+        if same is not None and bool(same.any()):
+            row = int(same.nonzero()[0])
+            raise AlignmentError(
+                f"Prompt {row} has the same answer and wrong answer",
+                got=f"token {self.answers[row, 0].tolist()} for both",
+                fix="give two answers that differ in their tokens, or drop the prompt",
+            )
+        object.__setattr__(self, "roles", {**self.roles, "END": self.answer_pos})
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    @property
+    def n_pos(self) -> int:
+        """Positions of the longest row."""
+        return self.clean.shape[1]
+
+    @property
+    def mask(self) -> Mask:
+        """True on real tokens, ``[batch, pos]``."""
+        return torch.arange(self.n_pos, device=self.clean.device)[None] < self.lengths[:, None]
+
+    @property
+    def layout(self) -> Layout:
+        """Lengths and roles."""
+        return Layout(self.lengths, self.roles)
+
+    @property
+    def first_difference(self) -> PromptInts:
+        """The first position at which clean and corrupted differ, ``[batch]``; the length where they never do."""
+        differs = (self.clean != self.corrupted) & self.mask
+        first = differs.int().argmax(1)
+        return torch.where(differs.any(1), first, self.lengths)
+
+    def tokens(self, run: str) -> Tokens:
+        """The tokens of the ``clean`` or the ``corrupted`` run."""
+        if run not in ("clean", "corrupted"):
+            raise ShapeError(f"Run {run!r} was asked", allowed=("clean", "corrupted"))
+        return self.clean if run == "clean" else self.corrupted
+
+    def rows(self, chosen: slice) -> "ContrastBatch":
+        """Some prompts of the batch, padded as before."""
+        return replace(
+            self,
+            clean=self.clean[chosen],
+            corrupted=self.corrupted[chosen],
+            lengths=self.lengths[chosen],
+            answers=self.answers[chosen],
+            wrong=self.wrong[chosen],
+            answer_pos=self.answer_pos[chosen],
+            roles={role: at[chosen] for role, at in self.roles.items()},
+            strings=self.strings[chosen],
+            groups=self.groups[chosen],
+            reference=None if self.reference is None else self.reference[chosen],
+        )
+
+    def to(self, device: torch.device | str) -> "ContrastBatch":
+        """The same batch with its tensors on another device."""
+        tensors = ("clean", "corrupted", "lengths", "answers", "wrong", "answer_pos")
+        moved = {name: getattr(self, name).to(device) for name in tensors}
+        reference = None if self.reference is None else self.reference.to(device)
+        return replace(self, **moved, roles={role: at.to(device) for role, at in self.roles.items()}, reference=reference)
+
+    @classmethod
+    def from_tokens(
+        cls,
+        clean: Int[Tensor, "batch pos"],
+        corrupted: Int[Tensor, "batch pos"],
+        answers: Int[Tensor, "batch *rest"],
+        wrong: Int[Tensor, "batch *rest2"],
+        *,
+        mask: Int[Tensor, "batch pos"] | Bool[Tensor, "batch pos"] | None = None,
+        answer_pos: PromptInts | None = None,
+        roles: Mapping[str, PromptInts] | None = None,
+    ) -> "ContrastBatch":
+        """A batch from token ids.
+
+        Args:
+            clean: ``[batch, pos]``; padded on either side when ``mask`` says so.
+            corrupted: same shape.
+            answers: ``[batch]`` one token each, ``[batch, answer_tok]`` a sequence, or ``[batch, alt, answer_tok]``
+                alternatives; pad with -1.
+            wrong: likewise.
+            mask: 1 on real tokens; all real when absent. Rows padded on the left are moved to the left edge.
+            answer_pos: position whose logits predict the answer, in the coordinates of ``clean`` as given; the last
+                real token by default.
+            roles: named positions, in the same coordinates.
+
+        Raises:
+            ShapeError: shapes that do not fit, or a mask with holes.
+            AlignmentError: clean and corrupted of different length, or equal answers.
+        """
+        if clean.shape != corrupted.shape:
+            raise AlignmentError(
+                "Clean and corrupted prompts must have the same number of tokens",
+                got=f"clean {tuple(clean.shape)}, corrupted {tuple(corrupted.shape)}",
+                fix="use corrupted prompts that replace tokens one for one (mx.tasks does)",
+            )
+        real = torch.ones_like(clean, dtype=torch.bool) if mask is None else mask.bool()
+        start, lengths = _extent(real)
+        (clean, corrupted), at = _align_left((clean, corrupted), start, lengths)
+        ends = lengths - 1 if answer_pos is None else answer_pos - start
+        named = {role: position - start for role, position in (roles or {}).items()}
+        return cls(clean, corrupted, lengths, _alternatives(answers), _alternatives(wrong), ends, named, at)
+
+    @classmethod
+    def from_prompts(
+        cls,
+        model: "Tokenizing",
+        clean: Sequence[str],
+        corrupted: Sequence[str],
+        answers: Sequence[str],
+        wrong: Sequence[str],
+        *,
+        roles: Sequence[Mapping[str, tuple[int, int]]] | None = None,
+    ) -> "ContrastBatch":
+        """A batch from texts; ``model`` does the tokenizing.
+
+        Args:
+            model: a `HookedModel`.
+            clean: prompts on which the model should be right.
+            corrupted: their counterparts, with as many tokens each.
+            answers: what follows ``clean``, as it would be appended (``" Mary"``); one token or several.
+            wrong: what would be wrong.
+            roles: for each prompt, role -> character span in ``clean``.
+
+        Raises:
+            AlignmentError: a pair with different token counts (the message names it), or equal answers.
+            ShapeError: lists of different length, or an empty prompt.
+        """
+        return model.contrast(clean, corrupted, answers, wrong, roles=roles)
+
+
+class Tokenizing(Protocol):
+    """What `ContrastBatch.from_prompts` needs of a model; `mechxai.model.HookedModel` has it."""
+
+    def contrast(
+        self,
+        clean: Sequence[str],
+        corrupted: Sequence[str],
+        answers: Sequence[str],
+        wrong: Sequence[str],
+        *,
+        roles: Sequence[Mapping[str, tuple[int, int]]] | None = None,
+    ) -> ContrastBatch:
+        """The batch of these texts."""
+        ...
+
+
+def _extent(real: Bool[Tensor, "batch pos"]) -> tuple[PromptInts, PromptInts]:
+    lengths = real.sum(1)
+    start = real.int().argmax(1)
+    index = torch.arange(real.shape[1], device=real.device)[None]
+    solid = (index >= start[:, None]) & (index < (start + lengths)[:, None])
+    if bool((lengths == 0).any()) or not bool((solid == real).all()):
+        raise ShapeError("The mask must be one unbroken run of real tokens per row", got="an empty row or a hole")
+    return start, lengths
+
+
+def _align_left(
+    tokens: tuple[Tokens, Tokens], start: PromptInts, lengths: PromptInts
+) -> tuple[tuple[Tokens, Tokens], tuple[str, ...]]:
+    width = int(lengths.max())
+    index = torch.arange(width, device=start.device)[None] + start[:, None]
+    index = index.clamp(max=tokens[0].shape[1] - 1)
+    inside = torch.arange(width, device=start.device)[None] < lengths[:, None]
+    moved = tuple(torch.where(inside, row.gather(1, index), 0) for row in tokens)
+    return (moved[0], moved[1]), ("",) * width
+
+
+def _alternatives(answers: Tensor) -> Answers:
+    if answers.ndim == 1:
+        return answers[:, None, None]
+    if answers.ndim == 2:
+        return answers[:, None, :]
+    return answers
+
+
+def _check_tokens(clean: Tokens, corrupted: Tokens, lengths: PromptInts) -> None:
+    if clean.ndim != 2 or clean.shape != corrupted.shape:
+        raise AlignmentError(
+            "Clean and corrupted tokens must both be [batch, pos]",
+            got=f"clean {tuple(clean.shape)}, corrupted {tuple(corrupted.shape)}",
+        )
+    if clean.dtype not in (torch.long, torch.int) or corrupted.dtype not in (torch.long, torch.int):
+        raise ShapeError("Tokens must be whole numbers", got=f"{clean.dtype} and {corrupted.dtype}", fix="pass LongTensors")
+    if len(clean) == 0:
+        raise ShapeError("A batch needs at least one prompt", got="0 prompts")
+    if lengths.shape != (len(clean),) or int(lengths.min()) < 1 or int(lengths.max()) > clean.shape[1]:
+        raise ShapeError("lengths must be [batch], from 1 to the width of the tokens", got=lengths.tolist())
+
+
+def _check_answers(name: str, answers: Answers, n_prompts: int) -> None:
+    if answers.ndim != 3 or len(answers) != n_prompts:
+        raise ShapeError(
+            f"{name} must have one row per prompt",
+            got=f"{tuple(answers.shape)} for {n_prompts} prompts",
+            allowed="[batch], [batch, answer_tok] or [batch, alt, answer_tok]",
+        )
+    if bool((answers[:, 0, 0] < 0).any()):
+        raise ShapeError(f"{name}: prompt {int((answers[:, 0, 0] < 0).nonzero()[0])} has none", got="-1 in the first place")

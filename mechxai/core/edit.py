@@ -1,0 +1,181 @@
+"""What to do at a site: an edit takes the activation there and returns the new one, out of place.
+
+An edit sees only the part its site names (``z[head=6]`` gives it ``[batch, pos, d_head]``), one row per prompt. Edits
+that hold a value per prompt are cut to the prompts at hand with `rows`; sweeps do that for you.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechxai.core.errors import ConfigError, ShapeError
+from mechxai.core.shapes import Activation
+from mechxai.core.site import Site
+
+
+class Source(Protocol):
+    """Anything that gives the activation at a site, one row per prompt: `Activations`, or a run still to be made."""
+
+    def __getitem__(self, site: Site) -> Tensor:
+        """The activation at ``site``."""
+        ...
+
+    def rows(self, chosen: slice) -> "Source":
+        """The same for some prompts."""
+        ...
+
+
+class Edit(ABC):
+    """An edit; calling it gives the new activation and leaves the old one alone."""
+
+    @abstractmethod
+    def __call__(self, activation: Activation, site: Site) -> Activation:
+        """The new activation, in the shape of the old."""
+
+    def rows(self, chosen: slice) -> "Edit":
+        """The same edit for some prompts of the batch it was made for."""
+        del chosen
+        return self
+
+    def needs(self, sites: Sequence[Site]) -> None:
+        """Called once with every site the edit will see, before any forward pass."""
+        del sites
+
+
+@dataclass(frozen=True)
+class Patch(Edit):
+    """The activation of another run in place of this one's."""
+
+    source: Source
+
+    def __call__(self, activation: Activation, site: Site) -> Activation:
+        """The source's activation at ``site``."""
+        new = self.source[site].to(activation)
+        if new.shape != activation.shape:
+            raise ShapeError(
+                f"Patching {site}", got=f"source {tuple(new.shape)}, activation {tuple(activation.shape)}", fix="patch from a run of the same prompts"
+            )
+        return new
+
+    def rows(self, chosen: slice) -> "Patch":
+        """The patch for some prompts."""
+        return Patch(self.source.rows(chosen))
+
+
+@dataclass(frozen=True)
+class ZeroAblate(Edit):
+    """Zero in place of the activation."""
+
+    def __call__(self, activation: Activation, site: Site) -> Activation:
+        """Zeros."""
+        del site
+        return torch.zeros_like(activation)
+
+
+@dataclass(frozen=True)
+class MeanAblate(Edit):
+    """The mean over reference prompts in place of the activation.
+
+    Attributes:
+        mean: a source with one row, the mean; it is spread over the prompts.
+    """
+
+    mean: Source
+
+    def __call__(self, activation: Activation, site: Site) -> Activation:
+        """The mean at ``site``, the same for every prompt."""
+        return self.mean[site].to(activation).expand_as(activation)
+
+
+@dataclass(frozen=True)
+class ResampleAblate(Edit):
+    """The activation of another, randomly chosen prompt in place of this one's.
+
+    Attributes:
+        reference: activations of reference prompts; their positions must mean the same as here.
+        choice: for each prompt, the reference row it takes.
+    """
+
+    reference: Source
+    choice: tuple[int, ...]
+
+    def __call__(self, activation: Activation, site: Site) -> Activation:
+        """The chosen prompts' activations at ``site``."""
+        return self.reference[site][list(self.choice)].to(activation)
+
+    def rows(self, chosen: slice) -> "ResampleAblate":
+        """The edit for some prompts."""
+        return replace(self, choice=self.choice[chosen])
+
+
+@dataclass(frozen=True)
+class AddNoise(Edit):
+    """Gaussian noise on top of the activation; each prompt has its own, whatever batch it travels in.
+
+    Attributes:
+        std: standard deviation, in units of the activation.
+        seed: of the noise; prompt ``i`` at a site always gets the same draw.
+        first: index of the first prompt; `rows` keeps it right.
+    """
+
+    std: float
+    seed: int = 0
+    first: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.std >= 0:
+            raise ConfigError("AddNoise needs a standard deviation", got=self.std, allowed="a number >= 0")
+
+    def __call__(self, activation: Activation, site: Site) -> Activation:
+        """The activation with noise."""
+        place = sum(ord(letter) * (index + 1) for index, letter in enumerate(str(site)))
+        draws = [
+            torch.randn(row.shape, generator=torch.Generator().manual_seed(hash((self.seed, place, self.first + i)) % 2**62))
+            for i, row in enumerate(activation)
+        ]
+        return activation + self.std * torch.stack(draws).to(activation)
+
+    def rows(self, chosen: slice) -> "AddNoise":
+        """The edit for some prompts."""
+        return replace(self, first=self.first + (chosen.start or 0))
+
+
+@dataclass(frozen=True)
+class Steer(Edit):
+    """A vector added to the activation (at every position the site takes)."""
+
+    vector: Float[Tensor, " d"]
+    scale: float = 1.0
+
+    def __call__(self, activation: Activation, site: Site) -> Activation:
+        """``activation + scale * vector``."""
+        if self.vector.shape[-1] != activation.shape[-1]:
+            raise ShapeError(f"Steering {site}", got=tuple(self.vector.shape), allowed=f"a vector of {activation.shape[-1]}")
+        return activation + self.scale * self.vector.to(activation)
+
+
+@dataclass(frozen=True)
+class ProjectOut(Edit):
+    """The part of the activation along a direction removed."""
+
+    direction: Float[Tensor, " d"]
+
+    def __call__(self, activation: Activation, site: Site) -> Activation:
+        """``activation - (activation . u) u`` with ``u`` the unit direction."""
+        if self.direction.shape[-1] != activation.shape[-1]:
+            raise ShapeError(f"Projecting out of {site}", got=tuple(self.direction.shape), allowed=f"a vector of {activation.shape[-1]}")
+        unit = (self.direction / self.direction.norm()).to(activation)
+        return activation - (activation @ unit)[..., None] * unit
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """An edit at a site."""
+
+    site: Site
+    edit: Edit

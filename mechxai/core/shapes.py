@@ -1,0 +1,18 @@
+"""The one spelling of every tensor dimension, and aliases built from it.
+
+``batch`` prompts, ``pos`` token positions (``dest_pos`` attends to ``src_pos``), ``layer``, ``head``, ``d_model``,
+``d_head``, ``d_mlp``, ``d_vocab``; counts are ``n_layers``, ``n_heads``, ``n_ctx``. ``alt`` counts alternative
+answers, ``answer_tok`` the tokens of one answer, ``k`` the positions a metric reads.
+"""
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Tokens = Int[Tensor, "batch pos"]
+Mask = Bool[Tensor, "batch pos"]
+Answers = Int[Tensor, "batch alt answer_tok"]
+PerPrompt = Float[Tensor, " batch"]
+PromptInts = Int[Tensor, " batch"]
+Logits = Float[Tensor, "batch pos d_vocab"]
+LogitsAt = Float[Tensor, "batch k d_vocab"]
+Activation = Float[Tensor, "batch ..."]

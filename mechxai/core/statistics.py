@@ -1,0 +1,46 @@
+"""Intervals over prompts, computed for every cell at once."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+N_DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A 95 % percentile bootstrap interval; ``low`` and ``high`` have the shape of the estimate."""
+
+    low: np.ndarray
+    high: np.ndarray
+
+
+def bootstrap_weights(n_prompts: int, seed: int = 0, n_draws: int = N_DRAWS) -> np.ndarray:
+    """How much each prompt counts in each resample, ``[draw, prompt]``; rows sum to 1."""
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(n_prompts, np.full(n_prompts, 1 / n_prompts), size=n_draws) / n_prompts
+
+
+def mean_interval(per_example: np.ndarray, seed: int = 0) -> Interval:
+    """Interval of the mean over the leading axis (prompts)."""
+    means = np.tensordot(bootstrap_weights(len(per_example), seed), per_example, axes=1)
+    return _percentiles(means)
+
+
+def ratio_interval(numerator: np.ndarray, denominator: np.ndarray, seed: int = 0) -> Interval:
+    """Interval of ``mean(numerator) / mean(denominator)``, prompts resampled together.
+
+    Args:
+        numerator: ``[prompt, ...]``.
+        denominator: ``[prompt]``.
+    """
+    weights = bootstrap_weights(len(numerator), seed)
+    above = np.tensordot(weights, numerator, axes=1)
+    below = (weights @ denominator).reshape(-1, *(1,) * (numerator.ndim - 1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _percentiles(above / below)
+
+
+def _percentiles(draws: np.ndarray) -> Interval:
+    low, high = np.nanpercentile(draws, [2.5, 97.5], axis=0)
+    return Interval(low, high)

@@ -1,0 +1,1 @@
+"""Floor 1: the only door to TransformerLens and to Hugging Face's model classes."""

@@ -1,0 +1,342 @@
+"""The only door to a model: tokens, logits, activations, edits, gradients. What is opened is closed again."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechxai.core.activations import Activations
+from mechxai.core.architecture import Architecture
+from mechxai.core.batch import ContrastBatch, Layout
+from mechxai.core.edit import Intervention
+from mechxai.core.errors import NoSpaceError, ShapeError
+from mechxai.core.shapes import Logits, PromptInts, Tokens
+from mechxai.core.site import Site, site_name
+from mechxai.model.backends import Backend, as_dtype, evaluating, flags, hook_point
+from mechxai.model.hooking import HookFunction, hooked
+from mechxai.model.memory import available_bytes
+from mechxai.model.text import TextCodec
+
+Hooks = Mapping[str, Sequence[HookFunction]]
+
+
+class _AllCached(Exception):  # noqa: N818 - not an error: it ends a forward pass whose rest nobody wants
+    pass
+
+
+@dataclass(frozen=True, eq=False)
+class HookedModel:
+    """A TransformerLens model and what is needed to ask it anything.
+
+    Make one with `mechxai.load` or `mechxai.wrap`. Tokens are ``[batch, pos]``; rows of different length are padded on
+    the right and described by ``lengths`` (a `ContrastBatch` is always so).
+
+    Attributes:
+        name: zoo name, Hugging Face id, folder name, or what `wrap` was told.
+        backend: the wrapped object behind one interface; ``model.inner`` is the object itself.
+        processing: ``folded`` (LayerNorm folded in, weights centred) or ``raw``.
+        dtype: of the weights.
+        device: of the weights.
+        weight_hash: of the weights as loaded, before processing.
+        card: for a bundled model, its card; else empty.
+    """
+
+    name: str
+    backend: Backend
+    text: TextCodec
+    processing: str
+    dtype: torch.dtype
+    device: torch.device
+    weight_hash: str
+    revision: str | None = None
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def inner(self) -> Any:  # noqa: ANN401 - a HookedTransformer or a TransformerBridge
+        """The wrapped TransformerLens object."""
+        return self.backend.inner
+
+    @property
+    def tokenizer(self) -> Any:  # noqa: ANN401 - a Hugging Face tokenizer
+        """The Hugging Face tokenizer, or None."""
+        return self.text.tokenizer
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """Sizes and block structure."""
+        return self.backend.architecture()
+
+    def info(self) -> dict[str, object]:
+        """What a result records of its model."""
+        return {
+            "name": self.name,
+            "backend": self.backend.name,
+            "processing": self.processing,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": str(self.device),
+            "weight_hash": self.weight_hash,
+            "revision": self.revision,
+            "architecture": self.architecture.as_dict(),
+        }
+
+    def __repr__(self) -> str:
+        a = self.architecture
+        shape = f"{a.n_layers} layers, {a.n_heads} heads, d_model {a.d_model}"
+        return f"HookedModel({self.name}: {a.family}, {shape}, {self.backend.name}, {self.processing}, {self.dtype}, {self.device})"
+
+    # Text ------------------------------------------------------------------------------------------------------------
+
+    def tokens(self, prompts: str | Sequence[str]) -> tuple[Tokens, PromptInts]:
+        """Tokens ``[batch, pos]`` padded on the right, and lengths ``[batch]``, of one or more prompts."""
+        tokens, lengths = self.text.batch([prompts] if isinstance(prompts, str) else prompts)
+        return tokens.to(self.device), lengths.to(self.device)
+
+    def contrast(
+        self,
+        clean: Sequence[str],
+        corrupted: Sequence[str],
+        answers: Sequence[str | Sequence[str]],
+        wrong: Sequence[str | Sequence[str]],
+        *,
+        roles: Sequence[Mapping[str, tuple[int, int]]] | None = None,
+    ) -> ContrastBatch:
+        """The batch of these texts; see `ContrastBatch.from_prompts`."""
+        return self.text.contrast(clean, corrupted, answers, wrong, roles).to(self.device)
+
+    # Forward ---------------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        tokens: Tokens,
+        *,
+        lengths: PromptInts | None = None,
+        hooks: Hooks | None = None,
+        at: Int[Tensor, "rows k"] | None = None,
+        sites: Sequence[Site] = (),
+    ) -> Float[Tensor, "rows k d_vocab"]:
+        """Logits of one pass, with functions attached to hook points; the engine's way in. Gradients as the caller set them.
+
+        Args:
+            tokens: ``[batch, pos]``.
+            lengths: real tokens per row; needed by bidirectional models only.
+            hooks: TransformerLens hook name -> functions, run in order. A function may add rows to the batch.
+            at: positions whose logits are wanted, for every row that reaches the end, ``[rows, k]``; all when absent.
+            sites: sites behind the hooks, so that TransformerLens computes them.
+
+        Cost: one forward pass.
+        """
+        self._check_tokens(tokens)
+        points = [(hook_point(self.backend, name), function) for name, functions in (hooks or {}).items() for function in functions]
+        if at is not None:
+            points.append((hook_point(self.backend, self.backend.cut_hook), lambda residual: _gathered(residual, at)))
+        mask = None
+        if lengths is not None:
+            mask = torch.arange(tokens.shape[1], device=tokens.device)[None] < lengths[:, None]
+        with evaluating(self.backend), flags(self.backend, sites), hooked(points):
+            return self.backend.run(tokens.to(self.device), None if mask is None else mask.to(self.device))
+
+    def logits(
+        self,
+        tokens: Tokens,
+        *,
+        lengths: PromptInts | None = None,
+        at: Int[Tensor, "batch k"] | None = None,
+        interventions: Sequence[Intervention] = (),
+        layout: Layout | None = None,
+    ) -> Logits:
+        """Logits ``[batch, pos, d_vocab]`` (or at the positions ``at``), with edits in place.
+
+        Args:
+            tokens: ``[batch, pos]``, padded on the right.
+            lengths: real tokens per row; all by default.
+            at: positions wanted per row, ``[batch, k]``.
+            interventions: edits to make on the way.
+            layout: roles, for edits whose position is a role; implies ``lengths``.
+
+        Raises:
+            SiteError: an intervention on a site the model does not have.
+            ModelSupportError: an intervention that would have no effect on this backend.
+
+        Cost: one forward pass.
+        """
+        layout = layout or Layout(tokens.new_full((len(tokens),), tokens.shape[1]) if lengths is None else lengths)
+        for intervention in interventions:
+            self.backend.check(intervention.site, editing=True)
+        hooks: dict[str, list[HookFunction]] = {}
+        for intervention in interventions:
+            hooks.setdefault(intervention.site.hook, []).append(
+                lambda activation, one=intervention: edited(activation, one, layout, slice(0, len(activation)))
+            )
+        sites = [intervention.site for intervention in interventions]
+        with torch.no_grad():
+            return self.forward(tokens, lengths=layout.lengths, hooks=hooks, at=at, sites=sites)
+
+    # Activations -----------------------------------------------------------------------------------------------------
+
+    def wanted(self, sites: Sequence[str], layers: Sequence[int] | None = None) -> list[Site]:
+        """Every whole site of these names and layers, checked against the model."""
+        chosen = range(self.architecture.n_layers) if layers is None else layers
+        found = [
+            site
+            for name in sites
+            for site in ([Site(name, layer) for layer in chosen] if site_name(name).has_layer else [Site(name)])
+        ]
+        for site in found:
+            self.backend.check(site)
+        return found
+
+    def cache_bytes(self, shape: tuple[int, int], sites: Sequence[Site], dtype: torch.dtype | None = None) -> int:
+        """Bytes that `cache` would hold for ``(batch, pos)`` tokens, before any run."""
+        batch, pos = shape
+        sizes = {"pos": pos, "dest_pos": pos, "src_pos": pos, "one": 1}
+        total = 0
+        for site in sites:
+            count = batch
+            for axis in site.row.axes:
+                count *= sizes[axis] if axis in sizes else self.architecture.size(axis)
+            total += count
+        return total * (dtype or self.dtype).itemsize
+
+    def cache(
+        self,
+        tokens: Tokens,
+        sites: Sequence[str],
+        layers: Sequence[int] | None = None,
+        pos: Sequence[int] | None = None,
+        *,
+        lengths: PromptInts | None = None,
+        dtype: str | torch.dtype | None = None,
+        device: str | torch.device | None = None,
+    ) -> Activations:
+        """Activations at chosen sites, layers and positions.
+
+        Args:
+            tokens: ``[batch, pos]``, padded on the right.
+            sites: site names.
+            layers: all by default.
+            pos: positions to keep, negative from the end of the padded row; all by default.
+            lengths: real tokens per row.
+            dtype: to store in; the model's by default.
+            device: to store on; the model's by default.
+
+        Raises:
+            SiteError: a site the model does not have.
+            NoSpaceError: more bytes than are free; says how many.
+
+        Cost: one forward pass up to the last site; holds `cache_bytes`.
+        """
+        chosen = self.wanted(sites, layers)
+        kept = None if pos is None else tuple(position % tokens.shape[1] for position in pos)
+        store_dtype = self.dtype if dtype is None else as_dtype(dtype)
+        store_device = torch.device(self.device if device is None else device)
+        self._check_space((len(tokens), len(kept) if kept else tokens.shape[1]), chosen, store_dtype, store_device)
+        values: dict[Site, Tensor] = {}
+
+        def keep(site: Site) -> HookFunction:
+            def function(activation: Tensor) -> None:
+                part = activation.detach() if kept is None else activation.detach().index_select(_pos_axis(site), torch.tensor(kept, device=activation.device))
+                values[site] = part.to(device=store_device, dtype=store_dtype, copy=True)
+                if len(values) == len(chosen):
+                    raise _AllCached
+
+            return function
+
+        hooks = {site.hook: [keep(site)] for site in chosen}
+        try:
+            with torch.no_grad():
+                self.forward(tokens, lengths=lengths, hooks=hooks, sites=chosen)
+        except _AllCached:
+            pass
+        layout = Layout(tokens.new_full((len(tokens),), tokens.shape[1]) if lengths is None else lengths)
+        return Activations({site: values[site] for site in chosen}, layout, kept)
+
+    def gradients(
+        self, tokens: Tokens, sites: Sequence[Site], score: Callable[[Logits], Tensor], *, lengths: PromptInts | None = None
+    ) -> tuple[Activations, Activations]:
+        """Activations at whole sites, and the gradient of ``score(logits)`` (a scalar) there.
+
+        Cost: one forward and one backward pass; parameters get no gradient.
+        """
+        for site in sites:
+            self.backend.check(site.whole)
+        held: dict[Site, Tensor] = {}
+
+        def keep(site: Site) -> HookFunction:
+            def function(activation: Tensor) -> Tensor:
+                held[site.whole] = activation if activation.requires_grad else activation.detach().requires_grad_()
+                return held[site.whole]
+
+            return function
+
+        frozen = [parameter for parameter in self.inner.parameters() if parameter.requires_grad]
+        try:
+            for parameter in frozen:
+                parameter.requires_grad_(requires_grad=False)
+            with torch.enable_grad():
+                hooks = {site.hook: [keep(site)] for site in sites}
+                value = score(self.forward(tokens, lengths=lengths, hooks=hooks, sites=sites))
+                grads = torch.autograd.grad(value, list(held.values()))
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(requires_grad=True)
+        layout = Layout(tokens.new_full((len(tokens),), tokens.shape[1]) if lengths is None else lengths)
+        return (
+            Activations({site: value.detach() for site, value in held.items()}, layout),
+            Activations(dict(zip(held, grads, strict=True)), layout),
+        )
+
+    # Checks ----------------------------------------------------------------------------------------------------------
+
+    def _check_tokens(self, tokens: Tokens) -> None:
+        if tokens.ndim != 2 or tokens.is_floating_point():
+            raise ShapeError("Tokens must be whole numbers, [batch, pos]", got=f"{tokens.dtype} {tuple(tokens.shape)}")
+        if tokens.shape[1] > self.architecture.n_ctx:
+            raise ShapeError(f"{tokens.shape[1]} tokens were given", allowed=f"up to n_ctx={self.architecture.n_ctx} for {self.name}", fix="shorten the prompts")
+        top = int(tokens.max()) if tokens.numel() else 0
+        if top >= self.architecture.d_vocab or int(tokens.min()) < 0:
+            raise ShapeError("A token id lies outside the vocabulary", got=top, allowed=f"0 to {self.architecture.d_vocab - 1}", fix="use this model's tokenizer")
+
+    def _check_space(self, shape: tuple[int, int], sites: Sequence[Site], dtype: torch.dtype, device: torch.device) -> None:
+        need, free = self.cache_bytes(shape, sites, dtype), available_bytes(device)
+        if need > free:
+            raise NoSpaceError(
+                f"Caching {len(sites)} activations of {shape[0]} x {shape[1]} tokens",
+                got=f"{need / 2**30:.1f} GiB needed, {free / 2**30:.1f} GiB free on {device}",
+                fix="fewer sites, layers or positions, a smaller dtype, or mx.ActivationStore, which streams to disk",
+            )
+
+
+def edited(activation: Tensor, intervention: Intervention, layout: Layout, rows: slice) -> Tensor:
+    """A copy of ``activation`` with the intervention made in some rows; rows without the position stay as they are.
+
+    Args:
+        activation: ``[rows, *axes]``.
+        layout: of the chosen rows.
+        rows: the rows the intervention is for, in the order of ``layout``.
+    """
+    new = activation.clone()
+    part = new[rows]  # a view: what is written here is written into ``new``
+    site = intervention.site
+    if site.pos is None:
+        index = site.index(None, len(part))
+        part[index] = intervention.edit(part[index], site)
+        return new
+    positions, valid = layout.positions(site.pos)
+    index = site.index(positions.to(activation.device), len(part))
+    before = part[index]
+    after = intervention.edit(before, site)
+    part[index] = torch.where(valid.to(activation.device).reshape(-1, *(1,) * (before.ndim - 1)), after, before)
+    return new
+
+
+def _pos_axis(site: Site) -> int:
+    axes = site.row.axes
+    return 1 + (axes.index("pos") if "pos" in axes else axes.index("dest_pos"))
+
+
+def _gathered(residual: Tensor, at: Tensor) -> Tensor:
+    return residual.gather(1, at.to(residual.device)[:, :, None].expand(-1, -1, residual.shape[-1]))

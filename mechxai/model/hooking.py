@@ -1,0 +1,37 @@
+"""Hooks that are there inside a ``with`` block and nowhere else."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+HookFunction = Callable[[Tensor], Tensor | None]
+
+
+@contextmanager
+def hooked(points: Sequence[tuple[Any, HookFunction]]) -> Iterator[None]:
+    """Functions attached to hook points; removed again, and only they, whatever happens inside.
+
+    Args:
+        points: (TransformerLens ``HookPoint``, function) pairs; functions at one point run in the order given. A
+            function returns the new activation, or None to leave it as it is.
+    """
+    added: list[tuple[Any, Any]] = []
+    try:
+        for point, function in points:
+            point.add_hook(_named(function))
+            added.append((point, point.fwd_hooks[-1]))
+        yield
+    finally:
+        for point, handle in added:
+            handle.hook.remove()
+            point.fwd_hooks.remove(handle)
+
+
+def _named(function: HookFunction) -> Callable[..., Tensor | None]:
+    def hook_function(activation: Tensor, hook: object) -> Tensor | None:
+        del hook
+        return function(activation)
+
+    return hook_function

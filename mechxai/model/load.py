@@ -1,0 +1,205 @@
+"""From a zoo name, a Hugging Face id, a folder or an existing object to a `HookedModel`."""
+
+import io
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mechxai.core.errors import ArtifactError, ConfigError, ModelSupportError, nearest
+from mechxai.model import native
+from mechxai.model.backends import Backend, BridgeBackend, HookedTransformerBackend, as_dtype
+from mechxai.model.hashing import hash_parameters
+from mechxai.model.hooked_model import HookedModel
+from mechxai.model.text import TextCodec
+from mechxai.model.bundled import zoo_card, zoo_folder
+
+_BACKENDS = ("auto", "hooked_transformer", "bridge")
+_PROCESSING = ("folded", "raw")
+
+
+def load(
+    name: str,
+    *,
+    backend: str = "auto",
+    processing: str = "folded",
+    device: str = "auto",
+    dtype: str = "float32",
+    revision: str | None = None,
+    bos: bool = True,
+) -> HookedModel:
+    """A model by name, ready to be asked.
+
+    Args:
+        name: a bundled model (``zoo/ioi``; ``mechxai models`` lists them), a folder with ``config.json``, safetensors
+            and a tokenizer, or a Hugging Face id.
+        backend: ``hooked_transformer``, ``bridge``, or ``auto``: the first where it exists and knows the architecture.
+        processing: ``folded`` (LayerNorm folded into the next weights, writing weights and unembedding centred; logits
+            shift by a constant per position) or ``raw`` (the weights as they are).
+        device: ``cpu``, ``cuda``, ``cuda:1`` ...; ``auto`` takes the first GPU if there is one.
+        dtype: ``float32``, ``bfloat16``, ``float16`` or ``float64``.
+        revision: of a Hugging Face id.
+        bos: put a beginning-of-sequence token before prompts, where the tokenizer has one.
+
+    Raises:
+        ArtifactError: nothing of that name is to be found.
+        ModelSupportError: the backend cannot take this model; says which can.
+        ConfigError: an unknown backend or processing.
+    """
+    _check_choice("backend", backend, _BACKENDS)
+    _check_choice("processing", processing, _PROCESSING)
+    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    kind = as_dtype(dtype)
+    folder = zoo_folder(name) if name.startswith("zoo/") else Path(name) if Path(name).is_dir() else None
+    card = zoo_card(name) if name.startswith("zoo/") else {}
+    label = name if folder is None or card else folder.name
+    with _quiet():
+        if folder is not None and native.is_native(folder):
+            inner, digest = native.load(folder, backend, place, kind)
+            codec = TextCodec(native.tokenizer(folder), _bos(native.tokenizer(folder), wanted=bos))
+            return HookedModel(label, _wrapped(inner), codec, "raw", kind, place, digest, None, card)
+        hf_model, tokenizer = _hugging_face(folder or name, revision)
+        digest = hash_parameters(hf_model)
+        masked = type(hf_model).__name__.endswith("MaskedLM")
+        made = _backend(hf_model, tokenizer, backend, processing, place, kind)
+    codec = TextCodec(tokenizer, _bos(tokenizer, wanted=bos), masked)
+    return HookedModel(label, made, codec, processing, kind, place, digest, revision, card)
+
+
+def wrap(inner: Any, name: str | None = None, tokenizer: Any = None, *, bos: bool = True) -> HookedModel:  # noqa: ANN401
+    """An existing ``HookedTransformer`` or ``TransformerBridge`` as a `HookedModel`; the object itself is not changed.
+
+    Args:
+        inner: the object.
+        name: for results; its own name by default.
+        tokenizer: a Hugging Face tokenizer; the object's own by default. Without any, give tokens instead of text.
+        bos: put a beginning-of-sequence token before prompts, where the tokenizer has one.
+
+    Raises:
+        ModelSupportError: neither of the two.
+    """
+    backend = _wrapped(inner)
+    tokenizer = tokenizer if tokenizer is not None else getattr(inner, "tokenizer", None)
+    parameter = next(inner.parameters())
+    folded = str(inner.cfg.normalization_type).endswith("Pre") or bool(getattr(inner, "compatibility_mode", False))
+    masked = not backend.architecture().causal
+    codec = TextCodec(tokenizer, _bos(tokenizer, wanted=bos), masked)
+    label = name or str(getattr(inner.cfg, "model_name", None) or "wrapped")
+    return HookedModel(label, backend, codec, "folded" if folded else "raw", parameter.dtype, parameter.device, hash_parameters(inner))
+
+
+def _wrapped(inner: Any) -> Backend:  # noqa: ANN401
+    kinds = [kind.__name__ for kind in type(inner).__mro__]
+    if "HookedTransformer" in kinds:
+        return HookedTransformerBackend(inner)
+    if "TransformerBridge" in kinds:
+        return BridgeBackend(inner)
+    raise ModelSupportError("mx.wrap was given an object", got=type(inner).__name__, allowed="HookedTransformer, TransformerBridge", fix="pass a Hugging Face folder or id to mx.load")
+
+
+def _hugging_face(source: str | Path, revision: str | None) -> tuple[Any, Any]:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer  # noqa: PLC0415 - heavy
+
+    local = isinstance(source, Path)
+    where: dict[str, Any] = {"revision": revision, "trust_remote_code": False, "local_files_only": local}
+    try:
+        config = AutoConfig.from_pretrained(source, **where)
+        architectures = getattr(config, "architectures", None) or [""]
+        auto = AutoModelForMaskedLM if "MaskedLM" in architectures[0] else AutoModelForCausalLM
+        safe = {"use_safetensors": True} if local else {}
+        model = auto.from_pretrained(source, dtype=torch.float32, attn_implementation="eager", **safe, **where).eval()
+        tokenizer = AutoTokenizer.from_pretrained(source, **where)
+    except OSError as error:
+        raise ArtifactError(
+            f"Model {str(source)!r} was asked",
+            got=str(error).splitlines()[0],
+            allowed="a zoo name (see `mechxai models`), a folder with config.json, *.safetensors and a tokenizer, or a Hugging Face id",
+            fix="check the spelling, or the network for a Hugging Face id",
+        ) from error
+    return model, tokenizer
+
+
+def _backend(hf_model: Any, tokenizer: Any, backend: str, processing: str, device: torch.device, dtype: torch.dtype) -> Backend:  # noqa: ANN401, PLR0917, PLR0913
+    if backend != "bridge":
+        try:
+            return HookedTransformerBackend(_hooked_transformer(hf_model, tokenizer, processing, device, dtype))
+        except ModelSupportError:
+            if backend == "hooked_transformer":
+                raise
+    from transformer_lens.model_bridge import TransformerBridge  # noqa: PLC0415 - heavy
+
+    hf_model = hf_model.to(device=device, dtype=dtype)
+    inner = TransformerBridge.boot_transformers("local", hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype)
+    if processing == "folded":
+        inner.enable_compatibility_mode(disable_warnings=True)
+    return BridgeBackend(inner.eval())
+
+
+def _hooked_transformer(hf_model: Any, tokenizer: Any, processing: str, device: torch.device, dtype: torch.dtype) -> Any:  # noqa: ANN401
+    try:
+        from transformer_lens import HookedTransformer, loading_from_pretrained  # noqa: PLC0415 - heavy
+    except ImportError as error:
+        raise ModelSupportError("backend='hooked_transformer' was asked", got="TransformerLens 4 no longer has it", fix="use backend='bridge', or install transformer-lens<4") from error
+    family = type(hf_model).__name__
+    config = hf_model.config.to_dict()
+    config.setdefault("n_ctx", config.get("n_positions") or config.get("max_position_embeddings"))
+    config["architectures"] = [family]
+    folded = processing == "folded"
+    # TransformerLens reads a folder's config and branches on its path, so the path says nothing.
+    with tempfile.TemporaryDirectory(prefix="mx") as neutral:
+        (Path(neutral) / "config.json").write_text(json.dumps(config))
+        try:
+            cfg = loading_from_pretrained.get_pretrained_model_config(neutral, hf_cfg=config, fold_ln=folded, device=str(device), dtype=dtype)
+            state = loading_from_pretrained.get_pretrained_state_dict(neutral, cfg, hf_model, dtype=dtype)
+        except (NotImplementedError, ValueError, KeyError, AttributeError) as error:
+            raise ModelSupportError(f"backend='hooked_transformer' was asked for {family}", got=f"TransformerLens cannot convert it ({error})", fix="use backend='bridge' or 'auto'") from error
+    cfg.model_name = family
+    inner = HookedTransformer(cfg, tokenizer, move_to_device=False)
+    layer_norm = cfg.normalization_type in ("LN", "LNPre")
+    inner.load_and_process_state_dict(
+        state,
+        fold_ln=folded,
+        center_writing_weights=folded and layer_norm,
+        center_unembed=folded and not _softcapped(cfg),
+        fold_value_biases=folded,
+    )
+    inner.to(device)
+    return inner.to(dtype).eval()
+
+
+def _softcapped(cfg: Any) -> bool:  # noqa: ANN401
+    cap = getattr(cfg, "output_logits_soft_cap", None)
+    return cap is not None and cap > 0
+
+
+def _bos(tokenizer: Any, *, wanted: bool) -> int | None:  # noqa: ANN401
+    return getattr(tokenizer, "bos_token_id", None) if wanted and tokenizer is not None else None
+
+
+def _check_choice(what: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{what}={value!r} was asked", allowed=nearest(value, allowed))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The libraries' notices about deprecation, progress and folding, silenced while a model is loaded."""
+    from transformers.utils import logging as hf_logging  # noqa: PLC0415 - heavy
+
+    before, bars = logging.root.manager.disable, hf_logging.is_progress_bar_enabled()
+    try:
+        logging.disable(logging.WARNING)
+        hf_logging.disable_progress_bar()
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+        if bars:
+            hf_logging.enable_progress_bar()

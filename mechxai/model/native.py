@@ -1,0 +1,74 @@
+"""Folders in TransformerLens' own format, for models no Hugging Face class can hold (no LayerNorm, attention only)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from mechxai.core.errors import ArtifactError, ModelSupportError
+from mechxai.model.hashing import hash_parameters
+
+_FORMAT = "HookedTransformer"
+
+
+def is_native(folder: Path) -> bool:
+    """Whether the folder holds such a model."""
+    config = folder / "config.json"
+    return config.is_file() and json.loads(config.read_text()).get("architectures") == [_FORMAT]
+
+
+def save(folder: Path, config: dict[str, Any], state: dict[str, torch.Tensor]) -> None:
+    """Writes a model: ``config`` are ``HookedTransformerConfig`` fields, ``state`` its state dict."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"architectures": [_FORMAT], **config}, indent=2) + "\n")
+    save_file({name: value.contiguous() for name, value in state.items()}, folder / "model.safetensors")
+
+
+def load(folder: Path, backend: str, device: torch.device, dtype: torch.dtype) -> tuple[Any, str]:
+    """The wrapped object and the hash of its weights.
+
+    Raises:
+        ModelSupportError: ``hooked_transformer`` was asked where TransformerLens no longer has it, or ``bridge`` where
+            it cannot yet read the format.
+        ArtifactError: the weights do not fit the config.
+    """
+    import transformer_lens  # noqa: PLC0415 - heavy
+
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("architectures")
+    state = load_file(folder / "model.safetensors")
+    has_hooked_transformer = hasattr(transformer_lens, "HookedTransformer")
+    if backend == "hooked_transformer" and not has_hooked_transformer:
+        raise ModelSupportError("backend='hooked_transformer' was asked", got="TransformerLens 4 no longer has it", fix="use backend='bridge'")
+    if backend == "bridge" or not has_hooked_transformer:
+        inner = _bridge(config, state)
+    else:
+        cfg = transformer_lens.HookedTransformerConfig.from_dict({**config, "device": "cpu"})
+        inner = transformer_lens.HookedTransformer(cfg, move_to_device=False)
+        found = inner.load_state_dict(state, strict=False)
+        missing = [name for name in found.missing_keys if not name.endswith(("mask", "IGNORE"))]
+        if missing or found.unexpected_keys:
+            raise ArtifactError(f"The weights in {folder.name} do not fit its config", got=f"missing {missing}, unexpected {found.unexpected_keys}")
+    digest = hash_parameters(inner)
+    return inner.to(device).to(dtype).eval(), digest
+
+
+def _bridge(config: dict[str, Any], state: dict[str, torch.Tensor]) -> Any:  # noqa: ANN401
+    from transformer_lens.model_bridge import TransformerBridge  # noqa: PLC0415 - heavy
+
+    try:
+        from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_checkpoint  # noqa: PLC0415
+    except ImportError as error:
+        raise ModelSupportError("backend='bridge' was asked for a model in TransformerLens' own format", got="TransformerLens 3.9 cannot convert it", fix="use backend='hooked_transformer', or transformer-lens>=4") from error
+    inner = TransformerBridge.boot_native(config)
+    inner.load_state_dict(convert_tl_checkpoint(state, inner.cfg), strict=False)
+    return inner
+
+
+def tokenizer(folder: Path) -> Any:  # noqa: ANN401 - a Hugging Face tokenizer
+    """The folder's tokenizer."""
+    from transformers import AutoTokenizer  # noqa: PLC0415 - heavy
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)

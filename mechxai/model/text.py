@@ -1,0 +1,148 @@
+"""Text to tokens and back: one beginning-of-sequence token, positions of words, prompts in line with each other."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mechxai.core.batch import ContrastBatch
+from mechxai.core.errors import AlignmentError, ConfigError, ModelSupportError, ShapeError
+
+
+@dataclass(frozen=True)
+class TextCodec:
+    """A tokenizer and the model's habits with it.
+
+    Attributes:
+        tokenizer: a Hugging Face fast tokenizer, or None for a model that only takes tokens.
+        bos: id put before every prompt, or None.
+        masked: a masked language model: prompts get the tokenizer's own special tokens, the answer stands at its mask.
+    """
+
+    tokenizer: Any
+    bos: int | None
+    masked: bool = False
+
+    def ids(self, text: str) -> list[int]:
+        """The tokens of one prompt, special tokens included."""
+        body = self._require()(text, add_special_tokens=self.masked)["input_ids"]
+        if self.masked or self.bos is None or body[:1] == [self.bos]:
+            return list(body)
+        return [self.bos, *body]
+
+    def token_at(self, text: str, span: tuple[int, int]) -> int:
+        """The position of the last token that overlaps a character span, in the coordinates of `ids`."""
+        encoded = self._require()(text, add_special_tokens=self.masked, return_offsets_mapping=True)
+        shift = len(self.ids(text)) - len(encoded["input_ids"])
+        inside = [i for i, (low, high) in enumerate(encoded["offset_mapping"]) if low < span[1] and high > span[0]]
+        if not inside:
+            raise AlignmentError(f"No token covers characters {span} of {text!r}", fix="check the span")
+        return inside[-1] + shift
+
+    def strings(self, ids: Sequence[int]) -> tuple[str, ...]:
+        """Each token as text, as it would be printed; bare ids where there is no tokenizer."""
+        if self.tokenizer is None:
+            return tuple(str(int(token)) for token in ids)
+        return tuple(self.tokenizer.decode([int(token)]) for token in ids)
+
+    def batch(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Tokens ``[batch, pos]`` padded on the right, and lengths ``[batch]``."""
+        rows = [self.ids(text) for text in texts]
+        if not rows or not all(rows):
+            raise ShapeError("Prompts were given", got="none, or an empty one", fix="give at least one token per prompt")
+        return padded(rows), torch.tensor([len(row) for row in rows])
+
+    def answer(self, prompt: str, answer: str) -> list[int]:
+        """The tokens that ``answer`` adds to ``prompt``.
+
+        Raises:
+            AlignmentError: appending it changes the prompt's own tokens, so there is no answer position.
+        """
+        if self.masked:
+            return list(self._require()(answer, add_special_tokens=False)["input_ids"])
+        before, after = self.ids(prompt), self.ids(prompt + answer)
+        if after[: len(before)] != before or len(after) == len(before):
+            raise AlignmentError(
+                f"Appending answer {answer!r} to {prompt!r} changes the prompt's own tokens",
+                got=f"{self.strings(before)} became {self.strings(after)}",
+                fix="end the prompt without a space and begin the answer with one",
+            )
+        return after[len(before) :]
+
+    def answer_position(self, ids: Sequence[int]) -> int:
+        """Where the answer is predicted: the last token, or the mask of a masked language model."""
+        if not self.masked:
+            return len(ids) - 1
+        mask = self._require().mask_token_id
+        if list(ids).count(mask) != 1:
+            raise ShapeError("A prompt for a masked model needs one mask token", got=f"{list(ids).count(mask)}", fix=f"write {self._require().mask_token} where the answer goes")
+        return list(ids).index(mask)
+
+    def contrast(
+        self,
+        clean: Sequence[str],
+        corrupted: Sequence[str],
+        answers: Sequence[str | Sequence[str]],
+        wrong: Sequence[str | Sequence[str]],
+        roles: Sequence[Mapping[str, tuple[int, int]]] | None,
+    ) -> ContrastBatch:
+        """See `ContrastBatch.from_prompts`; an answer may also be a list of alternatives."""
+        counts = {"clean": len(clean), "corrupted": len(corrupted), "answers": len(answers), "wrong": len(wrong)}
+        if len(set(counts.values())) != 1 or not clean:
+            raise ShapeError("Prompts and answers must come in equal numbers", got=counts)
+        clean_ids, corrupted_ids = [self.ids(text) for text in clean], [self.ids(text) for text in corrupted]
+        for i, (good, bad) in enumerate(zip(clean_ids, corrupted_ids, strict=True)):
+            if len(good) != len(bad):
+                raise AlignmentError(
+                    f"Prompt {i}: clean and corrupted must have the same number of tokens",
+                    got=f"{len(good)} {self.strings(good)} and {len(bad)} {self.strings(bad)}",
+                    fix="replace words by words of as many tokens",
+                )
+        right = [[self.answer(text, one) for one in _listed(answer)] for text, answer in zip(clean, answers, strict=True)]
+        other = [[self.answer(text, one) for one in _listed(answer)] for text, answer in zip(clean, wrong, strict=True)]
+        places = [{role: self.token_at(text, span) for role, span in spans.items()} for text, spans in zip(clean, roles or [{}] * len(clean), strict=True)]
+        shared = set(places[0]).intersection(*places[1:]) if places else set()
+        tokens = padded(clean_ids)
+        return ContrastBatch(
+            clean=tokens,
+            corrupted=padded(corrupted_ids),
+            lengths=torch.tensor([len(row) for row in clean_ids]),
+            answers=_answer_tensor(right),
+            wrong=_answer_tensor(other),
+            answer_pos=torch.tensor([self.answer_position(row) for row in clean_ids]),
+            roles={role: torch.tensor([place[role] for place in places]) for role in sorted(shared)},
+            labels=self.labels(tokens, [len(row) for row in clean_ids]),
+            strings=tuple(self.strings(row) for row in clean_ids),
+        )
+
+    def labels(self, tokens: Tensor, lengths: Sequence[int]) -> tuple[str, ...]:
+        """One string per position where every prompt has the same token, else ``""``."""
+        shared = [tokens[0, pos].item() if bool((tokens[:, pos] == tokens[0, pos]).all()) and min(lengths) > pos else None for pos in range(tokens.shape[1])]
+        return tuple("" if token is None else self.strings([int(token)])[0].strip() for token in shared)
+
+    def _require(self) -> Any:  # noqa: ANN401 - a Hugging Face tokenizer
+        if self.tokenizer is None:
+            raise ModelSupportError("Text was given to a model without a tokenizer", fix="pass token ids (ContrastBatch.from_tokens), or mx.wrap(model, tokenizer=...)")
+        return self.tokenizer
+
+
+def padded(rows: Sequence[Sequence[int]], fill: int = 0) -> Tensor:
+    """Rows as a tensor ``[batch, pos]``, filled up on the right."""
+    width = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows])
+
+
+def _answer_tensor(rows: Sequence[Sequence[Sequence[int]]]) -> Tensor:
+    width = max(len(tokens) for row in rows for tokens in row)
+    n_alt = max(len(row) for row in rows)
+    blank = [-1] * width
+    return torch.tensor([[[*tokens, *blank][:width] for tokens in row] + [blank] * (n_alt - len(row)) for row in rows])
+
+
+def _listed(answer: str | Sequence[str]) -> Sequence[str]:
+    listed = [answer] if isinstance(answer, str) else list(answer)
+    if not listed:
+        raise ConfigError("A prompt has no answer", got="an empty list")
+    return listed
