@@ -28,6 +28,7 @@ class Recipe:
     Attributes:
         rows: sentences of each task in one step; ``repeated`` is the induction mixture.
         weights: how much each task's loss counts.
+        warmup_steps: steps at the start that see only ``repeated``: induction forms slowly beside easier tasks.
         plant: weight of the attention supervision; 0 leaves training plain.
         route: share of sentences in which every unplanted head is silenced at END, so that the answer has to travel
             through the planted ones.
@@ -45,6 +46,7 @@ class Recipe:
     weights: dict[str, float] = field(default_factory=dict)
     repeated_length: int = 48
     n_words: int = 0
+    warmup_steps: int = 0
     plant: float = 0.0
     route: float = 0.0
     seed: int = 0
@@ -135,7 +137,7 @@ def silence_unplanted(model: GPT2LMHeadModel, rows: Rows, share: float, generato
 def train_step(model: GPT2LMHeadModel, recipe: Recipe, step: int, tokenizer: PreTrainedTokenizerFast) -> float:
     """Gradients of one step, all tasks; returns the summed loss."""
     total = 0.0
-    for task in recipe.rows:
+    for task in ["repeated"] if step < recipe.warmup_steps else recipe.rows:
         rows = draw(recipe, task, step, tokenizer)
         handles = []
         if recipe.route and "IO" in rows.roles:

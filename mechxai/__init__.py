@@ -1,0 +1,71 @@
+"""MechXAI: ask a transformer which inputs mattered, which components carried it, what each layer knows, and whether
+the explanation is true.
+
+``import mechxai as mx`` loads nothing heavy; each name is fetched from its floor when first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mechxai import tasks as tasks
+    from mechxai.core.activations import Activations as Activations
+    from mechxai.core.batch import ContrastBatch as ContrastBatch
+    from mechxai.core.edit import AddNoise as AddNoise
+    from mechxai.core.edit import Intervention as Intervention
+    from mechxai.core.edit import MeanAblate as MeanAblate
+    from mechxai.core.edit import Patch as Patch
+    from mechxai.core.edit import ProjectOut as ProjectOut
+    from mechxai.core.edit import ResampleAblate as ResampleAblate
+    from mechxai.core.edit import Steer as Steer
+    from mechxai.core.edit import ZeroAblate as ZeroAblate
+    from mechxai.core.grid import Grid as Grid
+    from mechxai.core.result import Result as Result
+    from mechxai.core.result import RunInfo as RunInfo
+    from mechxai.core.site import Site as Site
+    from mechxai.engine.activation_store import ActivationStore as ActivationStore
+    from mechxai.engine.execution import Execution as Execution
+    from mechxai.figures.plot import plot as plot
+    from mechxai.methods.circuits.head_roles import HeadRoles as HeadRoles
+    from mechxai.methods.patching.ablation import Ablation as Ablation
+    from mechxai.methods.patching.activation_patching import ActivationPatching as ActivationPatching
+    from mechxai.methods.patching.causal_tracing import CausalTracing as CausalTracing
+    from mechxai.model.hooked_model import HookedModel as HookedModel
+    from mechxai.model.load import load as load
+    from mechxai.model.load import wrap as wrap
+    from mechxai.report.page import report as report
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "core.activations": ("Activations",),
+    "core.batch": ("ContrastBatch",),
+    "core.edit": ("AddNoise", "Intervention", "MeanAblate", "Patch", "ProjectOut", "ResampleAblate", "Steer", "ZeroAblate"),
+    "core.grid": ("Grid",),
+    "core.result": ("Result", "RunInfo"),
+    "core.site": ("Site",),
+    "engine.activation_store": ("ActivationStore",),
+    "engine.execution": ("Execution",),
+    "figures.plot": ("plot",),
+    "methods.circuits.head_roles": ("HeadRoles",),
+    "methods.patching.ablation": ("Ablation",),
+    "methods.patching.activation_patching": ("ActivationPatching",),
+    "methods.patching.causal_tracing": ("CausalTracing",),
+    "model.hooked_model": ("HookedModel",),
+    "model.load": ("load", "wrap"),
+    "report.page": ("report",),
+}
+_HOME = {name: module for module, names in _WHERE.items() for name in names}
+__all__ = ["tasks", *sorted(_HOME)]  # noqa: PLE0604 - names fetched on demand
+
+
+def __getattr__(name: str) -> Any:
+    if name == "tasks":
+        return importlib.import_module("mechxai.tasks")
+    if name not in _HOME:
+        raise AttributeError(f"module 'mechxai' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"mechxai.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -5,12 +5,11 @@ that hold a value per prompt are cut to the prompts at hand with `rows`; sweeps 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mechxai.core.errors import ConfigError, ShapeError
@@ -41,10 +40,6 @@ class Edit(ABC):
         """The same edit for some prompts of the batch it was made for."""
         del chosen
         return self
-
-    def needs(self, sites: Sequence[Site]) -> None:
-        """Called once with every site the edit will see, before any forward pass."""
-        del sites
 
 
 @dataclass(frozen=True)
@@ -120,11 +115,13 @@ class AddNoise(Edit):
     Attributes:
         std: standard deviation, in units of the activation.
         seed: of the noise; prompt ``i`` at a site always gets the same draw.
+        where: positions that get noise, ``[batch, pos]``, for sites that take every position; all by default.
         first: index of the first prompt; `rows` keeps it right.
     """
 
     std: float
     seed: int = 0
+    where: Bool[Tensor, "batch pos"] | None = None
     first: int = 0
 
     def __post_init__(self) -> None:
@@ -138,11 +135,15 @@ class AddNoise(Edit):
             torch.randn(row.shape, generator=torch.Generator().manual_seed(hash((self.seed, place, self.first + i)) % 2**62))
             for i, row in enumerate(activation)
         ]
-        return activation + self.std * torch.stack(draws).to(activation)
+        noise = self.std * torch.stack(draws).to(activation)
+        if self.where is not None:
+            noise = noise * self.where[:, : noise.shape[1]].to(noise)[..., None]
+        return activation + noise
 
     def rows(self, chosen: slice) -> "AddNoise":
         """The edit for some prompts."""
-        return replace(self, first=self.first + (chosen.start or 0))
+        where = None if self.where is None else self.where[chosen]
+        return replace(self, where=where, first=self.first + (chosen.start or 0))
 
 
 @dataclass(frozen=True)

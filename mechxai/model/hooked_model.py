@@ -166,11 +166,10 @@ class HookedModel:
         layout = layout or Layout(tokens.new_full((len(tokens),), tokens.shape[1]) if lengths is None else lengths)
         for intervention in interventions:
             self.backend.check(intervention.site, editing=True)
+        everyone = slice(0, len(tokens))
         hooks: dict[str, list[HookFunction]] = {}
-        for intervention in interventions:
-            hooks.setdefault(intervention.site.hook, []).append(
-                lambda activation, one=intervention: edited(activation, one, layout, slice(0, len(activation)))
-            )
+        for one in interventions:
+            hooks.setdefault(one.site.hook, []).append(lambda activation, one=one: edited(activation, [(everyone, one)], layout))
         sites = [intervention.site for intervention in interventions]
         with torch.no_grad():
             return self.forward(tokens, lengths=layout.lengths, hooks=hooks, at=at, sites=sites)
@@ -310,26 +309,27 @@ class HookedModel:
             )
 
 
-def edited(activation: Tensor, intervention: Intervention, layout: Layout, rows: slice) -> Tensor:
-    """A copy of ``activation`` with the intervention made in some rows; rows without the position stay as they are.
+def edited(activation: Tensor, edits: Sequence[tuple[slice, Intervention]], layout: Layout) -> Tensor:
+    """A copy of an activation with edits made in some of its rows.
 
     Args:
         activation: ``[rows, *axes]``.
-        layout: of the chosen rows.
-        rows: the rows the intervention is for, in the order of ``layout``.
+        edits: which rows (all prompts of ``layout``, in its order), and what to do there; made one after the other.
+        layout: of the prompts; a prompt that lacks the position an edit names stays as it is.
     """
     new = activation.clone()
-    part = new[rows]  # a view: what is written here is written into ``new``
-    site = intervention.site
-    if site.pos is None:
-        index = site.index(None, len(part))
-        part[index] = intervention.edit(part[index], site)
-        return new
-    positions, valid = layout.positions(site.pos)
-    index = site.index(positions.to(activation.device), len(part))
-    before = part[index]
-    after = intervention.edit(before, site)
-    part[index] = torch.where(valid.to(activation.device).reshape(-1, *(1,) * (before.ndim - 1)), after, before)
+    for rows, intervention in edits:
+        part = new[rows]  # a view: what is written here is written into ``new``
+        site = intervention.site
+        if site.pos is None:
+            index = site.index(None, len(part))
+            part[index] = intervention.edit(part[index], site)
+            continue
+        positions, valid = layout.positions(site.pos)
+        index = site.index(positions, len(part))
+        before = part[index]
+        after = intervention.edit(before, site)
+        part[index] = torch.where(valid.reshape(-1, *(1,) * (before.ndim - 1)), after, before)
     return new
 
 

@@ -160,6 +160,7 @@ def _hooked_transformer(hf_model: Any, tokenizer: Any, processing: str, device: 
         except (NotImplementedError, ValueError, KeyError, AttributeError) as error:
             raise ModelSupportError(f"backend='hooked_transformer' was asked for {family}", got=f"TransformerLens cannot convert it ({error})", fix="use backend='bridge' or 'auto'") from error
     cfg.model_name = family
+    cfg.d_mlp = config.get("n_inner") or cfg.d_mlp  # TransformerLens takes 4 * d_model for every GPT-2
     inner = HookedTransformer(cfg, tokenizer, move_to_device=False)
     layer_norm = cfg.normalization_type in ("LN", "LNPre")
     inner.load_and_process_state_dict(

@@ -32,14 +32,14 @@ class TextCodec:
             return list(body)
         return [self.bos, *body]
 
-    def token_at(self, text: str, span: tuple[int, int]) -> int:
-        """The position of the last token that overlaps a character span, in the coordinates of `ids`."""
+    def tokens_at(self, text: str, span: tuple[int, int]) -> tuple[int, int]:
+        """The first and the last token that overlap a character span, in the coordinates of `ids`."""
         encoded = self._require()(text, add_special_tokens=self.masked, return_offsets_mapping=True)
         shift = len(self.ids(text)) - len(encoded["input_ids"])
         inside = [i for i, (low, high) in enumerate(encoded["offset_mapping"]) if low < span[1] and high > span[0]]
         if not inside:
             raise AlignmentError(f"No token covers characters {span} of {text!r}", fix="check the span")
-        return inside[-1] + shift
+        return inside[0] + shift, inside[-1] + shift
 
     def strings(self, ids: Sequence[int]) -> tuple[str, ...]:
         """Each token as text, as it would be printed; bare ids where there is no tokenizer."""
@@ -102,7 +102,7 @@ class TextCodec:
                 )
         right = [[self.answer(text, one) for one in _listed(answer)] for text, answer in zip(clean, answers, strict=True)]
         other = [[self.answer(text, one) for one in _listed(answer)] for text, answer in zip(clean, wrong, strict=True)]
-        places = [{role: self.token_at(text, span) for role, span in spans.items()} for text, spans in zip(clean, roles or [{}] * len(clean), strict=True)]
+        places = [self._places(text, spans) for text, spans in zip(clean, roles or [{}] * len(clean), strict=True)]
         shared = set(places[0]).intersection(*places[1:]) if places else set()
         tokens = padded(clean_ids)
         return ContrastBatch(
@@ -116,6 +116,13 @@ class TextCodec:
             labels=self.labels(tokens, [len(row) for row in clean_ids]),
             strings=tuple(self.strings(row) for row in clean_ids),
         )
+
+    def _places(self, text: str, spans: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+        """Each role's last token; a role of several tokens also has ``<role>_first``."""
+        found: dict[str, int] = {}
+        for role, span in spans.items():
+            found[f"{role}_first"], found[role] = self.tokens_at(text, span)
+        return found
 
     def labels(self, tokens: Tensor, lengths: Sequence[int]) -> tuple[str, ...]:
         """One string per position where every prompt has the same token, else ``""``."""

@@ -1,0 +1,36 @@
+"""How to run, as opposed to what: nothing here changes a value beyond rounding."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mechxai.core.errors import ConfigError, nearest
+
+_ENGINES = ("auto", "hooked", "wave")
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a method runs its sweeps.
+
+    Attributes:
+        engine: ``auto`` takes the highest level that fits and passes its self-check; ``hooked`` (level 0, one full pass
+            per cell, the oracle) and ``wave`` (level 1) force one.
+        budget_bytes: memory for activations; 60 % of what is free by default.
+        tokens_per_wave: tokens that travel together; by device by default.
+        cells: folder in which finished waves are kept so that an interrupted sweep resumes; none by default.
+        progress: show a bar with an estimate of the time left once a sweep has taken two seconds.
+    """
+
+    engine: str = "auto"
+    budget_bytes: int | None = None
+    tokens_per_wave: int | None = None
+    cells: Path | None = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        if self.engine not in _ENGINES:
+            raise ConfigError(f"engine={self.engine!r} was asked", allowed=nearest(self.engine, _ENGINES))
+        for name in ("budget_bytes", "tokens_per_wave"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}={value} was asked", allowed="1 or more")

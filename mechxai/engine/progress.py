@@ -1,0 +1,40 @@
+"""A progress bar with an estimate of the time left, shown only once a run has lasted two seconds."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+_PATIENCE = 2.0  # seconds
+
+
+class Bar:
+    """``with Bar("z", total=384, shown=True) as bar: bar.advance(32)``; writes to standard error."""
+
+    def __init__(self, what: str, total: int, *, shown: bool) -> None:
+        self._what, self._total, self._shown = what, total, shown
+        self._done, self._start, self._computed = 0, time.monotonic(), 0
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def advance(self, n: int, *, computed: bool = True) -> None:
+        """``n`` more cells are finished; ``computed=False`` when they came from disk."""
+        self._done += n
+        self._computed += n if computed else 0
+        elapsed = time.monotonic() - self._start
+        if not self._shown or (self._bar is None and elapsed < _PATIENCE):
+            return
+        if self._bar is None:
+            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task(self._what, total=self._total, rate="")
+        rate = f"{self._computed / max(elapsed, 1e-9):,.0f} cells/s"
+        self._bar.update(self._task, completed=self._done, rate=rate)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()

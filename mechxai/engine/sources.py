@@ -1,0 +1,119 @@
+"""Where edits get their values: a run made when it is needed and only for the prompts at hand, or a mean over runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from mechxai.core.activations import Activations
+from mechxai.core.batch import ContrastBatch
+from mechxai.core.errors import SiteError
+from mechxai.core.metric import Metric
+from mechxai.core.site import Site
+from mechxai.engine.sweep import run_tokens
+from mechxai.model.hooked_model import HookedModel
+
+
+@dataclass(frozen=True)
+class RunSource:
+    """The activations of the ``clean`` or ``corrupted`` run, cached when `rows` says for which prompts.
+
+    Attributes:
+        sites: whole sites to cache.
+    """
+
+    model: HookedModel
+    batch: ContrastBatch
+    run: str
+    metric: Metric
+    sites: tuple[Site, ...]
+
+    def rows(self, chosen: slice) -> Activations:
+        """The activations of some prompts. Cost: one forward pass up to the last site."""
+        batch = self.batch.rows(chosen)
+        tokens, lengths = run_tokens(batch, self.run, self.metric)
+        names = sorted({site.name for site in self.sites})
+        layers = sorted({site.layer for site in self.sites if site.layer is not None})
+        cached = self.model.cache(tokens, names, layers or None, lengths=lengths)
+        return replace(cached, layout=batch.layout)
+
+    def __getitem__(self, site: Site) -> Tensor:
+        return self.rows(slice(None))[site]
+
+
+@dataclass(frozen=True)
+class MeanSource:
+    """The mean of an activation over prompts (and positions), and its standard deviation.
+
+    Attributes:
+        means: whole site -> mean; ``[*axes]`` with ``pos`` kept when ``per_position``, else without it.
+        stds: whole site -> standard deviation over every entry, a number.
+        per_position: whether positions keep their own mean.
+    """
+
+    means: dict[Site, Tensor]
+    stds: dict[Site, float]
+    per_position: bool
+
+    def rows(self, chosen: slice) -> "MeanSource":
+        """The same mean for every prompt."""
+        del chosen
+        return self
+
+    def __getitem__(self, site: Site) -> Tensor:
+        mean = self.means[site.whole]
+        axes = [axis for axis in site.row.axes if self.per_position or axis != "pos"]
+        if self.per_position and isinstance(site.pos, str):
+            raise SiteError(f"The mean at {site} was asked", got="a role, which has no one position", fix="use per_position=false")
+        index: list[object] = []
+        for axis in axes:
+            if axis in ("pos", "dest_pos"):
+                index.append(slice(None) if site.pos is None else site.pos)
+            elif axis in ("head", "kv_head"):
+                index.append(slice(None) if site.head is None else site.head)
+            elif axis == "d_mlp":
+                index.append(slice(None) if site.neuron is None else site.neuron)
+            else:
+                index.append(slice(None))
+        found = mean[tuple(index)]
+        spread = not self.per_position and site.pos is None and "pos" in site.row.axes
+        return found[None] if spread else found  # one row that every position shares
+
+
+def mean_source(model: HookedModel, batch: ContrastBatch, run: str, sites: Sequence[Site], *, per_position: bool, rows_at_once: int = 32) -> MeanSource:
+    """Means over the real tokens of a run, padding excluded.
+
+    Args:
+        per_position: keep a mean per position; sensible when templates line up. Attention patterns always do.
+
+    Raises:
+        SiteError: a mean over positions of a pattern was asked.
+
+    Cost: one forward pass per prompt.
+    """
+    totals: dict[Site, Tensor] = {}
+    squares: dict[Site, float] = {}
+    counts: dict[Site, Tensor] = {}
+    for start in range(0, len(batch), rows_at_once):
+        part = batch.rows(slice(start, start + rows_at_once))
+        layers = sorted({site.layer for site in sites if site.layer is not None})
+        acts = model.cache(part.tokens(run), sorted({site.name for site in sites}), layers or None, lengths=part.lengths)
+        for site in sites:
+            value = acts[site].double() if acts[site].dtype == torch.float64 else acts[site].float()
+            if "pos" not in site.row.axes and not per_position:
+                raise SiteError(f"The mean of {site.name} over positions was asked", got="its rows depend on the position", fix="use per_position=true")
+            real = part.mask if "pos" in site.row.axes else part.mask[:, None, :, None]
+            real = real.reshape(*real.shape, *(1,) * (value.ndim - real.ndim)).to(value)
+            over = (0,) if per_position else (0, 1)
+            totals[site] = totals.get(site, 0) + (value * real).sum(over)
+            counts[site] = counts.get(site, 0) + real.expand(value.shape).sum(over)
+            squares[site] = squares.get(site, 0.0) + float((value.square() * real).sum())
+    means = {site: totals[site] / counts[site].clamp(min=1) for site in totals}
+    stds = {}
+    for site, mean in means.items():
+        n_entries = float(counts[site].sum())
+        overall = float(totals[site].sum()) / n_entries
+        stds[site] = max(squares[site] / n_entries - overall**2, 0.0) ** 0.5
+        del mean
+    return MeanSource(means, stds, per_position)

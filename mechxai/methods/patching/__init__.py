@@ -1,0 +1,1 @@
+"""Interventions swept over a model: patching, ablation, causal tracing."""

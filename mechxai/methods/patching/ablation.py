@@ -1,0 +1,143 @@
+"""Ablation: how much of the behaviour is lost when one place is taken out?"""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+
+from mechxai.core.batch import ContrastBatch
+from mechxai.core.edit import AddNoise, Edit, Intervention, MeanAblate, ResampleAblate, ZeroAblate
+from mechxai.core.errors import ConfigError, ShapeError, nearest
+from mechxai.core.grid import Grid, Position
+from mechxai.core.method import Method, MethodCard, register
+from mechxai.core.metric import Metric, as_metric
+from mechxai.core.result import Result
+from mechxai.core.site import Site
+from mechxai.engine.execution import Execution
+from mechxai.engine.plan import Plan, plan
+from mechxai.engine.run import run_sweep
+from mechxai.engine.sources import RunSource, mean_source
+from mechxai.engine.sweep import Sweep
+from mechxai.methods.patching.outcome import baseline, summarise, with_reference
+from mechxai.model.hooked_model import HookedModel
+
+EDITS = ("zero", "mean", "resample", "noise")
+RUNS = ("clean", "corrupted")
+
+
+@final
+@register(
+    MethodCard(
+        name="ablation",
+        family="patching",
+        question="Which components does the behaviour need?",
+        cost="one forward pass per cell and prompt, less what the engine saves; mean and noise: one more per prompt",
+        source="Wang et al. 2022 (arXiv 2211.00593); Miller et al. 2024 (arXiv 2407.08734) for the choices to state",
+        pros="needs no counterpart prompt (zero, mean)",
+        cons="zero leaves the distribution; later heads may make up for the loss (self-repair)",
+    )
+)
+@dataclass(frozen=True)
+class Ablation(Method):
+    """Takes one place at a time out of the clean run.
+
+    Attributes:
+        site: a site name.
+        over: axes of the map, from layer, pos, head, neuron.
+        edit: ``zero``; ``mean`` over the reference prompts; ``resample``, the same place on another reference prompt
+            drawn at random; ``noise``, Gaussian with `noise` times the site's own standard deviation.
+        reference: which run mean, resample and noise take their values from: ``clean`` or ``corrupted`` (for the mean
+            over an ABC set, as in Wang et al., use ``mx.tasks.ioi(corruption="abc")`` and ``corrupted``).
+        per_position: mean per position; sensible when templates line up, and always so for patterns.
+        noise: size of the noise, in standard deviations of the site.
+        metric: a name, a `Metric`, or a function.
+        layers, heads, pos, neurons: what to sweep; all by default.
+        seed: of the draw of resample and noise.
+
+    Source: Wang et al. 2022, section 3; Miller et al. 2024.
+    """
+
+    site: str = "z"
+    over: tuple[str, ...] = ("layer", "head")
+    edit: str = "mean"
+    reference: str = "clean"
+    per_position: bool = False
+    noise: float = 1.0
+    metric: str | Metric = "logit_diff"
+    layers: tuple[int, ...] | None = None
+    heads: tuple[int, ...] | None = None
+    pos: tuple[Position, ...] | None = None
+    neurons: tuple[int, ...] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("edit", EDITS), ("reference", RUNS)):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name}={getattr(self, name)!r} was asked", allowed=nearest(getattr(self, name), allowed))
+        as_metric(self.metric)
+        for name in ("over", "layers", "heads", "pos", "neurons"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, tuple(value) if isinstance(value, (list, tuple)) else value if value is None else (value,))
+        self._grid()
+
+    def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
+        """The loss that every ablation causes.
+
+        Returns:
+            As `ActivationPatching`; ``recovered`` is the share of the clean-corrupted gap that the ablation removes:
+            0 nothing, 1 as much as corrupting the prompt.
+
+        Raises:
+            SiteError, ModelSupportError, ShapeError, NumericsError: as `ActivationPatching`.
+            ConfigError: resample with one prompt.
+
+        Cost: `plan` says; two baseline passes and, but for zero, one reference pass per prompt.
+        """
+        metric = as_metric(self.metric)
+        metric.check(batch)
+        axes, sites = self._grid().sites(model.architecture, batch)
+        Sweep(batch, "clean", [(Intervention(site, ZeroAblate()),) for site in sites], metric).check(model)
+        self._check_reference(batch)
+        batch = with_reference(model, batch, metric)
+        cells = [(Intervention(site, edit),) for site, edit in zip(sites, self._edits(model, batch, metric, sites), strict=True)]
+        clean, corrupted = (baseline(model, batch, run, metric) for run in RUNS)
+        outcome = run_sweep(model, Sweep(batch, "clean", cells, metric), execution, what=f"ablating {self.site}")
+        return summarise(
+            self, model, batch, axes=axes, outcome=outcome, metric=metric, clean=clean, corrupted=corrupted, direction="noise", seed=self.seed
+        )
+
+    def plan(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Plan:  # noqa: B008 - frozen
+        """How the sweep would be run and what it would cost; runs nothing."""
+        _, sites = self._grid().sites(model.architecture, batch)
+        cells = [(Intervention(site, ZeroAblate()),) for site in sites]
+        return plan(model, Sweep(batch, "clean", cells, as_metric(self.metric)), execution)
+
+    def _grid(self) -> Grid:
+        return Grid(self.site, self.over, layers=self.layers, heads=self.heads, pos=self.pos, neurons=self.neurons)
+
+    def _check_reference(self, batch: ContrastBatch) -> None:
+        if self.edit == "resample" and len(batch) < 2:  # noqa: PLR2004 - another prompt is needed
+            raise ConfigError("edit='resample' takes values from other prompts", got="one prompt", fix="give more prompts, or use edit='mean' or 'zero'")
+        aligned = bool((batch.lengths == batch.lengths[0]).all())
+        if not aligned and (self.edit == "resample" or self.per_position):
+            raise ShapeError(f"edit={self.edit!r} takes values from the same position of other prompts", got="prompts of different length", fix="use prompts of one template, or edit='mean' with per_position=false")
+
+    def _edits(self, model: HookedModel, batch: ContrastBatch, metric: Metric, sites: list[Site]) -> list[Edit]:
+        whole = tuple(dict.fromkeys(site.whole for site in sites))
+        if self.edit == "zero":
+            return [ZeroAblate()] * len(sites)
+        if self.edit == "resample":
+            source = RunSource(model, batch, self.reference, metric, whole).rows(slice(None))
+            return [ResampleAblate(source, self._choice(len(batch)))] * len(sites)
+        mean = mean_source(model, batch, self.reference, whole, per_position=self.per_position or "pattern" in self.site or "scores" in self.site)
+        if self.edit == "mean":
+            return [MeanAblate(mean)] * len(sites)
+        noisy = {site: AddNoise(self.noise * mean.stds[site], self.seed) for site in whole}
+        return [noisy[site.whole] for site in sites]
+
+    def _choice(self, n_prompts: int) -> tuple[int, ...]:
+        """For each prompt another one: a random cyclic order, so that no prompt is its own reference."""
+        order = torch.randperm(n_prompts, generator=torch.Generator().manual_seed(self.seed))
+        choice = torch.empty_like(order)
+        choice[order] = order.roll(1)
+        return tuple(choice.tolist())

@@ -1,0 +1,120 @@
+"""Activation patching: what of one run must be put into the other for the behaviour to follow?"""
+
+from dataclasses import dataclass
+from typing import final
+
+from mechxai.core.batch import ContrastBatch
+from mechxai.core.edit import Intervention, Patch
+from mechxai.core.errors import ConfigError, nearest
+from mechxai.core.grid import Grid, Position
+from mechxai.core.method import Method, MethodCard, register
+from mechxai.core.metric import Metric, as_metric
+from mechxai.core.result import Result
+from mechxai.engine.execution import Execution
+from mechxai.engine.plan import Plan, plan
+from mechxai.engine.run import run_sweep
+from mechxai.engine.sources import RunSource
+from mechxai.engine.sweep import Sweep
+from mechxai.methods.patching.outcome import baseline, summarise, with_reference
+from mechxai.model.hooked_model import HookedModel
+
+DIRECTIONS = ("denoise", "noise")
+
+
+@final
+@register(
+    MethodCard(
+        name="activation_patching",
+        family="patching",
+        question="Which activations carry the difference between the clean and the corrupted prompt?",
+        cost="one forward pass per cell and prompt, less what the engine saves",
+        source="Meng et al. 2022 (arXiv 2202.05262); Zhang and Nanda 2023 (arXiv 2309.16042)",
+        pros="exact and causal",
+        cons="one prompt pair's difference only; needs prompts that line up",
+    )
+)
+@dataclass(frozen=True)
+class ActivationPatching(Method):
+    """Patches one place at a time and measures what comes of it.
+
+    ``denoise`` runs the corrupted prompt and puts clean activations in (what suffices to restore?); ``noise`` runs the
+    clean prompt and puts corrupted ones in (what is needed?).
+
+    Attributes:
+        site: a site name (``resid_pre``, ``z`` ...).
+        over: axes of the map, from layer, pos, head, neuron; also the order of the result's dims.
+        direction: ``denoise`` or ``noise``.
+        metric: a name, a `Metric`, or a function ``(logits [batch, pos, d_vocab], batch) -> [batch]``.
+        layers: the layers to sweep; all by default. Likewise ``heads``, ``neurons``.
+        pos: positions (negative from the end) or roles (``S2``, ``END``); all by default. Off the axes, it fixes one
+            position per cell.
+
+    Example:
+        >>> import mechxai as mx
+        >>> model = mx.load("zoo/handmade-induction")
+        >>> r = mx.ActivationPatching("z", over=("layer", "head"))(model, mx.tasks.induction(model, n=4))
+        >>> r.data["recovered"].dims
+        ('layer', 'head')
+
+    Source: Meng et al. 2022; Zhang and Nanda 2023 for the defaults (token replacement, logit difference).
+    """
+
+    site: str = "resid_pre"
+    over: tuple[str, ...] = ("layer", "pos")
+    direction: str = "denoise"
+    metric: str | Metric = "logit_diff"
+    layers: tuple[int, ...] | None = None
+    heads: tuple[int, ...] | None = None
+    pos: tuple[Position, ...] | None = None
+    neurons: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.direction not in DIRECTIONS:
+            raise ConfigError(f"direction={self.direction!r} was asked", allowed=nearest(self.direction, DIRECTIONS))
+        as_metric(self.metric)
+        for name in ("over", "layers", "heads", "pos", "neurons"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, tuple(value) if isinstance(value, (list, tuple)) else value if value is None else (value,))
+        self._grid()
+
+    def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
+        """The effect of every patch.
+
+        Returns:
+            ``value``, ``recovered`` [*over*] with 95 % intervals, ``per_example`` [prompt, *over*], the baselines, the
+            engine's level and its noise floor. ``recovered`` is 0 where the patch does nothing, 1 where it carries
+            the whole difference; it may leave that range.
+
+        Raises:
+            SiteError: a site, layer, head, neuron or position that does not exist.
+            ModelSupportError: a site this backend cannot edit.
+            ShapeError: answers the metric cannot score.
+            NumericsError: a value that is not finite; names the cell.
+
+        Cost: `plan` says; two baseline passes, one source pass per prompt, and the sweep.
+        """
+        metric = as_metric(self.metric)
+        metric.check(batch)
+        axes, sweep = self._sweep(model, batch, metric)
+        sweep.check(model)
+        batch = with_reference(model, batch, metric)
+        axes, sweep = self._sweep(model, batch, metric)
+        clean, corrupted = (baseline(model, batch, run, metric) for run in ("clean", "corrupted"))
+        outcome = run_sweep(model, sweep, execution, what=f"patching {self.site}")
+        return summarise(
+            self, model, batch, axes=axes, outcome=outcome, metric=metric, clean=clean, corrupted=corrupted, direction=self.direction
+        )
+
+    def plan(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Plan:  # noqa: B008 - frozen
+        """How the sweep would be run and what it would cost; runs nothing."""
+        return plan(model, self._sweep(model, batch, as_metric(self.metric))[1], execution)
+
+    def _grid(self) -> Grid:
+        return Grid(self.site, self.over, layers=self.layers, heads=self.heads, pos=self.pos, neurons=self.neurons)
+
+    def _sweep(self, model: HookedModel, batch: ContrastBatch, metric: Metric) -> tuple[dict, Sweep]:
+        axes, sites = self._grid().sites(model.architecture, batch)
+        base, source = ("corrupted", "clean") if self.direction == "denoise" else ("clean", "corrupted")
+        whole = tuple(dict.fromkeys(site.whole for site in sites))
+        patch = Patch(RunSource(model, batch, source, metric, whole))
+        return axes, Sweep(batch, base, [(Intervention(site, patch),) for site in sites], metric)

@@ -1,0 +1,93 @@
+"""From text examples to a batch for one model: same token counts, answers of one token, nothing dropped in silence."""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from mechxai.core.batch import ContrastBatch
+from mechxai.core.errors import AlignmentError, ConfigError, ShapeError, nearest
+from mechxai.model.hooked_model import HookedModel
+from mechxai.tasks.example import Example, known_split
+
+_TRIES_PER_PROMPT = 20
+
+
+def build(model: HookedModel, name: str, draw: Callable[[random.Random], Example], *, n: int, seed: int, **settings: object) -> ContrastBatch:
+    """``n`` examples that this model can be asked about.
+
+    Args:
+        model: its tokenizer decides which examples fit.
+        name: of the task.
+        draw: makes one example.
+        n: prompts wanted.
+        seed: the same name, n and seed give the same batch.
+        settings: the task's own, recorded in ``batch.info``.
+
+    Returns:
+        The batch; ``batch.info["dropped"]`` counts the examples that did not fit, by reason.
+
+    Raises:
+        ConfigError: fewer than one prompt asked, or an unknown split.
+        AlignmentError: too few examples fit this tokenizer; says why.
+    """
+    if n < 1:
+        raise ConfigError(f"{name}: n={n} prompts were asked", allowed="1 or more")
+    if not known_split(str(settings.get("split", "all"))):
+        raise ConfigError(f"{name}: split={settings['split']!r} was asked", allowed=nearest(str(settings["split"]), ("all", "train", "held_out")))
+    rng, fitting, dropped = random.Random(f"{name}/{seed}"), [], Counter()
+    for _ in range(n * _TRIES_PER_PROMPT):
+        example = draw(rng)
+        reason = misfit(model, example)
+        if reason:
+            dropped[reason] += 1
+        else:
+            fitting.append(example)
+        if len(fitting) == n:
+            break
+    if len(fitting) < n:
+        raise AlignmentError(
+            f"{name}: {n} prompts were asked for {model.name}",
+            got=f"{len(fitting)} fit its tokenizer; dropped: {dict(dropped)}",
+            fix="ask for fewer, or use mx.ContrastBatch.from_prompts with your own",
+        )
+    info = {"name": name, "n": n, "seed": seed, **settings, "dropped": dict(dropped)}
+    return from_examples(model, fitting, info)
+
+
+def from_examples(model: HookedModel, examples: Sequence[Example], info: dict[str, object]) -> ContrastBatch:
+    """The batch of examples that all fit."""
+    batch = model.contrast(
+        [example.clean for example in examples],
+        [example.corrupted for example in examples],
+        [example.answers for example in examples],
+        [example.wrong for example in examples],
+        roles=[example.spans for example in examples],
+    )
+    return replace(batch, groups=tuple(example.template for example in examples), info=info)
+
+
+def misfit(model: HookedModel, example: Example, *, sequences: bool = False) -> str | None:
+    """Why an example does not fit a model, or None when it does.
+
+    ``sequences`` allows answers of several tokens.
+    """
+    codec = model.text
+    clean, corrupted = codec.ids(example.clean), codec.ids(example.corrupted)
+    if len(clean) != len(corrupted):
+        return "clean and corrupted differ in length"
+    if len(clean) > model.architecture.n_ctx:
+        return "longer than the model's context"
+    unknown = getattr(codec.tokenizer, "unk_token_id", None)
+    known = codec.bos if unknown == codec.bos else unknown
+    if unknown is not None and unknown != codec.bos and known in (*clean, *corrupted):
+        return "a word outside the vocabulary"
+    try:
+        answers = [codec.answer(example.clean, one) for one in (*example.answers, *example.wrong)]
+    except (AlignmentError, ShapeError):
+        return "the answer merges with the prompt's tokens"
+    if not sequences and any(len(tokens) > 1 for tokens in answers):
+        return "an answer of several tokens"
+    if unknown is not None and unknown != codec.bos and any(unknown in tokens for tokens in answers):
+        return "an answer outside the vocabulary"
+    return None

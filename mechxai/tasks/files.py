@@ -1,0 +1,74 @@
+"""Tasks of your own, from a file: one JSON object per line."""
+
+import json
+from pathlib import Path
+
+from mechxai.core.batch import ContrastBatch
+from mechxai.core.errors import ArtifactError, MechXAIError, ShapeError, nearest
+from mechxai.model.hooked_model import HookedModel
+from mechxai.tasks.build import from_examples, misfit
+from mechxai.tasks.example import Example
+
+_REQUIRED = ("clean", "corrupted", "answer", "wrong")
+_FIELDS = (*_REQUIRED, "roles", "template")
+
+
+def from_jsonl(model: HookedModel, path: str | Path, n: int | None = None, seed: int = 0) -> ContrastBatch:
+    """A batch from a JSON Lines file.
+
+    Each line is an object with ``clean``, ``corrupted`` (texts with as many tokens each), ``answer`` and ``wrong`` (what
+    is appended, with its leading space; a list for alternatives; several tokens are scored as a sequence), and
+    optionally ``roles`` (role -> words of the clean text that hold it, first occurrence) and ``template`` (a group name).
+
+    Args:
+        model: decides the tokens.
+        path: the file.
+        n: how many lines to take, from the start; all by default.
+        seed: kept for the signature all tasks share; nothing is drawn.
+
+    Raises:
+        ArtifactError: no such file.
+        ShapeError: a bad line; the message names its number and what is wrong with it.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise ArtifactError(f"Task file {source} was asked", got="no such file")
+    examples = []
+    for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.strip():
+            examples.append(_example(model, line, f"{source.name}, line {number}"))
+        if n is not None and len(examples) == n:
+            break
+    if not examples:
+        raise ShapeError(f"Task file {source} was asked", got="no examples in it")
+    return from_examples(model, examples, {"name": f"jsonl:{source.name}", "n": len(examples), "seed": seed, "dropped": {}})
+
+
+def _example(model: HookedModel, line: str, where: str) -> Example:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ShapeError(f"{where} is not JSON", got=str(error)) from error
+    if not isinstance(row, dict) or any(key not in row for key in _REQUIRED):
+        raise ShapeError(f"{where} lacks a field", got=sorted(row) if isinstance(row, dict) else type(row).__name__, allowed=_REQUIRED)
+    extra = [key for key in row if key not in _FIELDS]
+    if extra:
+        raise ShapeError(f"{where} has an unknown field {extra[0]!r}", allowed=nearest(extra[0], _FIELDS))
+    spans = {}
+    for role, words in (row.get("roles") or {}).items():
+        start = row["clean"].find(words)
+        if start < 0:
+            raise ShapeError(f"{where}: role {role!r} is not in the clean text", got=words)
+        spans[role] = (start, start + len(words))
+    example = Example(row["clean"], row["corrupted"], _listed(row["answer"]), _listed(row["wrong"]), spans, str(row.get("template", "")))
+    try:
+        reason = misfit(model, example, sequences=True)
+    except MechXAIError as error:
+        raise ShapeError(f"{where} cannot be used", got=str(error)) from error
+    if reason:
+        raise ShapeError(f"{where} cannot be used with {model.name}", got=reason)
+    return example
+
+
+def _listed(value: str | list[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
