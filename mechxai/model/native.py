@@ -34,19 +34,21 @@ def load(folder: Path, backend: str, device: torch.device, dtype: torch.dtype) -
             it cannot yet read the format.
         ArtifactError: the weights do not fit the config.
     """
-    import transformer_lens  # noqa: PLC0415 - heavy
+    try:
+        from transformer_lens import HookedTransformer, HookedTransformerConfig  # noqa: PLC0415 - heavy
+    except ImportError:  # TransformerLens 4
+        HookedTransformer = HookedTransformerConfig = None
 
     config = json.loads((folder / "config.json").read_text())
     config.pop("architectures")
     state = load_file(folder / "model.safetensors")
-    has_hooked_transformer = hasattr(transformer_lens, "HookedTransformer")
-    if backend == "hooked_transformer" and not has_hooked_transformer:
+    if backend == "hooked_transformer" and HookedTransformer is None:
         raise ModelSupportError("backend='hooked_transformer' was asked", got="TransformerLens 4 no longer has it", fix="use backend='bridge'")
-    if backend == "bridge" or not has_hooked_transformer:
+    if backend == "bridge" or HookedTransformer is None or HookedTransformerConfig is None:
         inner = _bridge(config, state)
     else:
-        cfg = transformer_lens.HookedTransformerConfig.from_dict({**config, "device": "cpu"})
-        inner = transformer_lens.HookedTransformer(cfg, move_to_device=False)
+        cfg = HookedTransformerConfig.from_dict({**config, "device": "cpu"})
+        inner = HookedTransformer(cfg, move_to_device=False)
         found = inner.load_state_dict(state, strict=False)
         missing = [name for name in found.missing_keys if not name.endswith(("mask", "IGNORE"))]
         if missing or found.unexpected_keys:

@@ -12,7 +12,16 @@ from mechxai.tasks import grammars
 from mechxai.tasks.build import build
 
 
-def ioi(model: HookedModel, n: int = 64, seed: int = 0, *, order: str = "both", corruption: str = "swap", split: str = "all") -> ContrastBatch:
+def ioi(
+    model: HookedModel,
+    n: int = 64,
+    seed: int = 0,
+    *,
+    order: str = "both",
+    corruption: str = "swap",
+    split: str = "all",
+    template: int | None = None,
+) -> ContrastBatch:
     """Indirect object identification: ``When Mary and John went to the store, John gave a drink to`` -> `` Mary``.
 
     Args:
@@ -22,6 +31,8 @@ def ioi(model: HookedModel, n: int = 64, seed: int = 0, *, order: str = "both", 
         order: ``abba``, ``baba`` or ``both``.
         corruption: ``swap`` repeats the other name (the answer flips), ``abc`` a third name (nothing is repeated).
         split: ``all``, ``train`` or ``held_out`` names and templates, as the bundled models know them.
+        template: one template by number, so that positions line up (``mechxai.tasks.grammars.IOI_TEMPLATES``); all mixed
+            by default.
 
     Returns:
         A batch with roles IO, S1, S2, END.
@@ -30,8 +41,10 @@ def ioi(model: HookedModel, n: int = 64, seed: int = 0, *, order: str = "both", 
     """
     _choice("order", order, ("abba", "baba", "both"))
     _choice("corruption", corruption, ("swap", "abc"))
-    draw = partial(grammars.ioi, order=order, corruption=corruption, split=split)
-    return build(model, "ioi", draw, n=n, seed=seed, order=order, corruption=corruption, split=split)
+    if template is not None and not 0 <= template < len(grammars.IOI_TEMPLATES):
+        raise ConfigError(f"ioi: template={template} was asked", allowed=f"0 to {len(grammars.IOI_TEMPLATES) - 1}, or null for all")
+    own = {"order": order, "corruption": corruption, "split": split, "template": template}
+    return build(model, "ioi", partial(grammars.ioi, **own), n=n, seed=seed, **own)
 
 
 def greater_than(model: HookedModel, n: int = 64, seed: int = 0, *, split: str = "all") -> ContrastBatch:

@@ -43,24 +43,27 @@ IOI_TEMPLATES = tuple(
 )
 
 
-def ioi(rng: random.Random, split: str = "all", order: str = "both", corruption: str = "swap") -> Example:
+def ioi(
+    rng: random.Random, split: str = "all", order: str = "both", corruption: str = "swap", template: int | None = None
+) -> Example:
     """Indirect object identification (Wang et al. 2022, arXiv 2211.00593): two names, one is repeated, who receives?
 
     ``order``: ``abba``, ``baba`` or ``both`` (which name comes first). ``corruption``: ``swap`` repeats the other name,
-    so the answer flips; ``abc`` puts a third name in its place, so nothing is repeated.
+    so the answer flips; ``abc`` puts a third name in its place, so nothing is repeated. ``template``: index of the one
+    template to use (then only names are split).
     """
     while True:
         io, subject, third = rng.sample(words.NAMES, 3)
-        template = rng.choice(IOI_TEMPLATES)
-        if in_split(split, io, subject) and in_split(split, template):
+        chosen = rng.choice(IOI_TEMPLATES) if template is None else IOI_TEMPLATES[template]
+        if in_split(split, io, subject) and (template is not None or in_split(split, chosen)):
             break
     abba = rng.random() < 0.5 if order == "both" else order == "abba"
     names = {"A": io, "B": subject} if abba else {"A": subject, "B": io}
     rest = {"PLACE": rng.choice(words.PLACES), "OBJECT": rng.choice(words.OBJECTS), "OBJECT1": rng.choice(words.OBJECTS)}
-    clean, spans = fill(template, {**names, **rest, "S2": subject})
-    corrupted, _ = fill(template, {**names, **rest, "S2": io if corruption == "swap" else third})
+    clean, spans = fill(chosen, {**names, **rest, "S2": subject})
+    corrupted, _ = fill(chosen, {**names, **rest, "S2": io if corruption == "swap" else third})
     roles = {"IO": spans["A" if abba else "B"], "S1": spans["B" if abba else "A"], "S2": spans["S2"]}
-    return Example(clean, corrupted, (f" {io}",), (f" {subject}",), roles, template)
+    return Example(clean, corrupted, (f" {io}",), (f" {subject}",), roles, chosen)
 
 
 def greater_than(rng: random.Random, split: str = "all") -> Example:

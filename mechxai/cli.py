@@ -1,0 +1,281 @@
+"""``mechxai …``: run, methods, models, tasks, runs, report."""
+
+import inspect
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.table import Table
+
+from mechxai._resources import configs_dir
+from mechxai.core.errors import ConfigError, MechXAIError, nearest
+
+_USAGE = """usage: mechxai COMMAND ...
+
+  run       put a method to a model on a task (mechxai run --help lists choices and examples)
+  methods   what each method asks, what it costs, where it comes from
+  models    the bundled models and what they can do
+  tasks     the tasks and their settings
+  runs      the finished runs below a folder (default: outputs)
+  report    one HTML page from result files: mechxai report RESULT.nc ... -o report.html
+
+New here? mechxai run experiment=ioi_patching model=zoo/planted-ioi tracker=none"""
+_FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--info", "-i")
+_console = Console()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    commands = {"run": _run, "methods": _methods, "models": _models, "tasks": _tasks, "runs": _runs, "report": _report}
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        _console.print(_USAGE, highlight=False, markup=False)
+        return 0
+    try:
+        if arguments[0] not in commands:
+            raise ConfigError(f"mechxai {arguments[0]} was asked", allowed=nearest(arguments[0], commands))
+        return commands[arguments[0]](arguments[1:])
+    except MechXAIError as error:
+        Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]: ", end="")
+        Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
+        return 2
+
+
+def _run(arguments: list[str]) -> int:
+    """``mechxai run``: hydra composes the configuration and calls `job`, once or for every job of a sweep."""
+    if not any(flag in arguments for flag in ("--help", "-h", "--hydra-help", "--version")):
+        check_overrides(arguments)
+    GlobalHydra.instance().clear()
+    sys.argv = ["mechxai run", *arguments]
+    failures: list[BaseException] = []
+
+    def guarded(config: DictConfig) -> None:
+        try:
+            job(config)
+        except MechXAIError as error:
+            failures.append(error)
+            Console(stderr=True, soft_wrap=True).print(f"{type(error).__name__}: {error}", markup=False, highlight=False)
+
+    hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name="run")(guarded)()
+    return 1 if failures else 0
+
+
+def job(config: DictConfig) -> None:
+    """One job: what the configuration names is made, run, and its folder shown."""
+    from mechxai.run import Study, run_study  # noqa: PLC0415 - heavy
+
+    check_targets(OmegaConf.to_container(config, resolve=False))
+    parts = {name: hydra.utils.instantiate(config[name], _convert_="all") for name in ("model", "task", "method", "tracker")}
+    then = {label: hydra.utils.instantiate(one, _convert_="all") for label, one in config.then.items()}
+    first = str(config.method.get("site") or parts["method"].settings()["name"])
+    study = Study(
+        name=config.name,
+        model=parts["model"],
+        batch=parts["task"](parts["model"]),
+        methods={first: parts["method"], **then},
+        root=Path(config.output),
+        seed=config.seed,
+        engine=config.engine,
+        force=config.force,
+        png=config.figure.png,
+        config={"config.yaml": OmegaConf.to_yaml(config), "overrides.yaml": OmegaConf.to_yaml(HydraConfig.get().overrides.task)},
+    )
+    _console.print(f"{study.name}: {study.model!r}", markup=False, highlight=False, soft_wrap=True)
+    settings = OmegaConf.to_container(config, resolve=True)
+    run_study(study, parts["tracker"], _say, settings if isinstance(settings, dict) else {})  # type: ignore[arg-type] # a run's config is a mapping
+
+
+def check_overrides(arguments: Sequence[str]) -> None:
+    """Refuses overrides that do not fit the configuration, naming the nearest key.
+
+    Raises:
+        ConfigError: an unknown key or choice, or an override that cannot be read.
+    """
+    overrides, skip = [], False
+    for argument in arguments:
+        if skip or argument.startswith("-"):
+            skip = argument in _FLAGS_WITH_VALUE and not skip
+            continue
+        overrides.append(argument)
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise ConfigError(f"The override {overrides} cannot be read", got=str(error).splitlines()[0], fix="write key=value; quote lists for the shell") from error
+    single = [_first_choice(override) for override in parsed]
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(configs_dir()), version_base="1.3", job_name="run"):
+        if any(flag in arguments for flag in ("--config-dir", "-cd")):
+            return  # the user's own choices are known to hydra alone
+        try:
+            hydra.compose("run", overrides=single)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise _explained(error, single) from error
+
+
+def _first_choice(override: Any) -> str:
+    """A sweep's override with its first value, so that it composes; others as they are."""
+    if not override.is_sweep_override():
+        return override.input_line
+    return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
+
+
+def _explained(error: Exception, overrides: Sequence[str]) -> ConfigError:
+    keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    plain = [override for override in overrides if "/" not in override.partition("=")[0] and _is_group(override)]
+    known = _known_keys(plain)
+    unknown = [key for key in keys if key not in known and not key.startswith("hydra")]
+    message = str(error).splitlines()
+    if unknown:
+        return ConfigError(f"The key {unknown[0]!r} was asked", got="no such key", allowed=nearest(unknown[0], known))
+    for override in plain:
+        group, _, choice = override.partition("=")
+        choices = _choices(group)
+        if choices and choice not in choices:
+            return ConfigError(f"{group}={choice} was asked", got="no such choice", allowed=nearest(choice, choices))
+    return ConfigError("The configuration cannot be composed", got=" ".join(message[:3]))
+
+
+def _is_group(override: str) -> bool:
+    return (configs_dir() / override.partition("=")[0]).is_dir()
+
+
+def _choices(group: str) -> list[str]:
+    folder = configs_dir() / group
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+
+
+def _known_keys(overrides: Sequence[str]) -> list[str]:
+    usable = [override for override in overrides if override.partition("=")[2] in _choices(override.partition("=")[0])]
+    composed = OmegaConf.to_container(hydra.compose("run", overrides=usable), resolve=False)
+    found: list[str] = ["experiment", "sweep", "debug"]
+
+    def walk(node: object, prefix: str) -> None:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                found.append(f"{prefix}{key}")
+                walk(value, f"{prefix}{key}.")
+
+    walk(composed, "")
+    return found
+
+
+def check_targets(node: object, where: str = "") -> None:
+    """Refuses a ``_target_`` outside MechXAI: a configuration must not be able to call just anything.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    if isinstance(node, Mapping):
+        target = node.get("_target_")
+        if target is not None and not str(target).startswith("mechxai."):
+            raise ConfigError(f"{where}_target_={target!r} was asked", allowed="targets that begin with mechxai.", fix="call other code from Python instead")
+        for key, value in node.items():
+            check_targets(value, f"{where}{key}.")
+    elif isinstance(node, (list, tuple)):
+        for index, value in enumerate(node):
+            check_targets(value, f"{where}{index}.")
+
+
+def _say(thing: object) -> None:
+    if isinstance(thing, Mapping):
+        _table(str(thing["title"]), thing["rows"])
+    else:
+        _console.print(str(thing), markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in rows[0] if rows else ():
+        numeric = isinstance(rows[0][column], float)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
+    _console.print(table)
+
+
+def _methods(arguments: list[str]) -> int:
+    del arguments
+    from mechxai.methods import registry  # noqa: PLC0415 - heavy
+
+    rows = [{"name": c.name, "family": c.family, "question": c.question, "cost": c.cost, "source": c.source} for c in registry.cards()]
+    _table("Methods", rows)
+    return 0
+
+
+def _models(arguments: list[str]) -> int:
+    del arguments
+    from mechxai.model.bundled import zoo_card, zoo_names  # noqa: PLC0415 - keeps --help quick
+
+    rows = []
+    for name in zoo_names():
+        card = zoo_card(name)
+        metrics = ", ".join(f"{key} {value}" for key, value in card["metrics"].items())
+        rows.append({"name": name, "kind": card["kind"], "what": card["description"], "measured": metrics})
+    _table("Bundled models (mx.load also takes a folder or a Hugging Face id)", rows)
+    return 0
+
+
+def _tasks(arguments: list[str]) -> int:
+    del arguments
+    from mechxai.tasks import TASKS  # noqa: PLC0415 - heavy
+
+    rows = []
+    for name, task in TASKS.items():
+        settings = [str(parameter) for key, parameter in inspect.signature(task).parameters.items() if key != "model"]
+        rows.append({"name": name, "what": (task.__doc__ or "").splitlines()[0], "settings": ", ".join(settings)})
+    _table("Tasks", rows)
+    return 0
+
+
+def _runs(arguments: list[str]) -> int:
+    root = Path(arguments[0] if arguments else "outputs")
+    rows = []
+    for path in sorted(root.rglob("manifest.json"), key=os.path.getmtime):
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        cost = manifest.get("cost", {})
+        rows.append(
+            {
+                "run": manifest["run"][:10],
+                "experiment": manifest["experiment"],
+                "method": " ".join(str(manifest["method"].get(key, "")) for key in ("name", "site")),
+                "model": manifest["model"]["name"],
+                "task": str(manifest["task"].get("name")),
+                "finished": manifest["finished"],
+                "seconds": float(cost.get("seconds", 0.0)),
+                "folder": str(path.parent),
+            }
+        )
+    _table(f"Finished runs below {root}", rows)
+    return 0
+
+
+def _report(arguments: list[str]) -> int:
+    from mechxai.core.result import Result  # noqa: PLC0415 - heavy
+    from mechxai.report.page import report  # noqa: PLC0415 - heavy
+
+    target = "report.html"
+    if "-o" in arguments:
+        place = arguments.index("-o")
+        if place + 1 == len(arguments):
+            raise ConfigError("mechxai report -o was asked", got="no file after -o")
+        target = arguments[place + 1]
+        arguments = arguments[:place] + arguments[place + 2 :]
+    if not arguments:
+        raise ConfigError("mechxai report was asked", got="no result file", fix="mechxai report outputs/.../result.nc -o report.html")
+    _say(f"report: {report([Result.load(path) for path in arguments], target)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

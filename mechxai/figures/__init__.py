@@ -1,0 +1,1 @@
+"""Floor 2: results as plotly figures; knows no model."""

@@ -1,0 +1,73 @@
+"""Colours that mean something: blue towards the answer, red against it, white at the centre."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mechxai.core.metric import METRICS
+
+# ColorBrewer's RdBu, told apart by every common kind of colour vision.
+_RED = ("#67001f", "#b2182b", "#d6604d", "#f4a582", "#fddbc7")
+_BLUE = ("#d1e5f0", "#92c5de", "#4393c3", "#2166ac", "#053061")
+_STOPS = (*_RED, "#f7f7f7", *_BLUE)
+TOWARDS, AGAINST = _BLUE[3], _RED[1]
+DIVERGING = tuple((index / 10, color) for index, color in enumerate(_STOPS))
+SEQUENTIAL = tuple((index / 5, color) for index, color in enumerate(_STOPS[5:]))
+# Okabe and Ito's set for lines, told apart likewise.
+LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
+_SIGNED = ("value", "recovered", "effect", "per_example", "selectivity", "agreement")
+_TOWARDS = "towards the answer"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How values become colours.
+
+    Attributes:
+        stops: plotly colour scale.
+        low: value of the first colour.
+        high: value of the last colour.
+        note: what the colours mean, for the subtitle.
+    """
+
+    stops: tuple[tuple[float, str], ...]
+    low: float
+    high: float
+    note: str
+
+    @property
+    def diverging(self) -> bool:
+        """Whether the middle of the scale is the centre value."""
+        return self.stops is DIVERGING
+
+    def as_axis(self) -> dict[str, object]:
+        """Range and stops of a plotly colour axis."""
+        middle = {"cmid": (self.low + self.high) / 2} if self.diverging else {}
+        return {"cmin": self.low, "cmax": self.high, "colorscale": self.stops, **middle}
+
+
+def scale_of(values: np.ndarray, name: str, *, metric: object, center: float) -> Scale:
+    """The scale for a variable: diverging around ``center`` with equal room on both sides, or from 0 up.
+
+    Args:
+        values: what is drawn; NaN is left out.
+        name: of the variable. Effects and metrics are diverging even where no value is negative.
+        metric: name of the metric; decides what blue means.
+        center: value of the neutral colour.
+    """
+    finite = values[np.isfinite(values)]
+    higher_is = METRICS[metric].higher_is if isinstance(metric, str) and metric in METRICS else _TOWARDS
+    signed = name in _SIGNED and (name != "value" or higher_is == _TOWARDS)
+    if not signed and center == 0 and (finite >= 0).all():
+        return Scale(SEQUENTIAL, 0.0, float(finite.max(initial=0.0)) or 1.0, "")
+    reach = float(np.abs(finite - center).max(initial=0.0)) or 1.0
+    return Scale(DIVERGING, center - reach, center + reach, _note(name, higher_is, center))
+
+
+def _note(name: str, higher_is: str, center: float) -> str:
+    middle = "white: 0" if center == 0 else f"white: {center:.3g}"
+    if name in ("value", "recovered", "effect", "per_example") and higher_is == _TOWARDS:
+        return f"blue: towards the answer, red: against, {middle}"
+    if name in ("value", "per_example"):
+        return f"blue: {higher_is}, red: the reverse, {middle}"
+    return f"blue: above, red: below, {middle}"

@@ -1,0 +1,83 @@
+"""Figures as files: HTML that opens from disk without a network, PNG where a browser is at hand."""
+
+import html
+import importlib
+import importlib.util
+import os
+import warnings
+from pathlib import Path
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from mechxai.core.errors import ArtifactError, ConfigError, nearest
+from mechxai.figures.files import write_whole
+from mechxai.figures.theme import CONFIG
+
+_SCRIPT = "plotly.min.js"
+_MODES: dict[str, bool | str] = {"embed": True, "directory": "directory"}
+
+
+def save_html(figure: go.Figure, path: str | os.PathLike[str], *, plotlyjs: str = "embed") -> Path:
+    """Writes a page with the figure; it opens from disk, offline.
+
+    Args:
+        figure: any.
+        path: of the page.
+        plotlyjs: ``embed`` for one file that stands alone (4.8 MB), ``directory`` for small pages that share one
+            ``plotly.min.js`` in their folder.
+
+    Raises:
+        ConfigError: another mode.
+    """
+    if plotlyjs not in _MODES:
+        raise ConfigError(f"save_html(plotlyjs={plotlyjs!r}) was asked", allowed=nearest(plotlyjs, _MODES))
+    target = Path(path)
+    if plotlyjs == "directory" and not (target.parent / _SCRIPT).is_file():
+        write_whole(target.parent / _SCRIPT, get_plotlyjs())
+    page = figure.to_html(include_plotlyjs=_MODES[plotlyjs], div_id="figure", config=CONFIG)
+    return write_whole(target, page.replace("<head>", f"<head><title>{html.escape(target.stem)}</title>", 1))
+
+
+def figure_div(figure: go.Figure, identifier: str) -> str:
+    """The figure as a piece of a page that has loaded plotly.js already; its JSON cannot end the script."""
+    return figure.to_html(include_plotlyjs=False, full_html=False, div_id=identifier, config=CONFIG)
+
+
+def png_available() -> bool:
+    """Whether kaleido is installed and finds a browser; asked before `save_png` by those who can do without."""
+    if importlib.util.find_spec("kaleido") is None:
+        return False
+    chromium = importlib.import_module("choreographer.browsers.chromium")
+    return chromium.Chromium.find_browser(skip_local=False) is not None
+
+
+def save_png(figure: go.Figure, path: str | os.PathLike[str], *, scale: float = 2.0) -> Path:
+    """Writes a PNG through kaleido; about three seconds for a figure.
+
+    Raises:
+        ArtifactError: no kaleido, no browser, or the browser failed. Nothing else, and no file is left behind.
+    """
+    target = Path(path)
+    if not png_available():
+        raise ArtifactError(
+            f"PNG {target} was asked",
+            got="no kaleido, or no Chrome or Chromium",
+            fix="install mechxai[png] and Chromium (apt install chromium, or plotly_get_chrome), or use save_html",
+        )
+    kaleido = importlib.import_module("kaleido")
+    options = {
+        "format": "png",
+        "scale": scale,
+        "width": figure.layout.width or 700,
+        "height": figure.layout.height or 500,
+    }
+    try:        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # kopts mean nothing to a kaleido server that already runs, which it says
+            # Without mathjax=False, kaleido's page asks a network for it.
+            image = kaleido.calc_fig_sync(figure, opts=options, kopts={"mathjax": False})
+except Exception as error:
+        raise ArtifactError(
+            f"PNG {target} was asked", got=f"{type(error).__name__}: {error}", fix="use save_html"
+        ) from error
+    return write_whole(target, image)

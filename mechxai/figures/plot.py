@@ -1,0 +1,104 @@
+"""A result as a plotly figure: the one door to this floor."""
+
+from collections.abc import Callable, Mapping
+
+import plotly.graph_objects as go
+
+from mechxai.core.errors import ConfigError, nearest
+from mechxai.core.result import Result
+from mechxai.figures.choose import MAX_DIMS, Shown, default_variable, frame_dim, shown, too_many
+from mechxai.figures.heatmap import default_scale, facets, heatmap, slider
+from mechxai.figures.line import bars, line
+from mechxai.figures.panels import panel_names, panels
+from mechxai.figures.theme import dress, headline
+
+_FEW_FRAMES = 4
+# Dims whose coordinates stand in no order, so that a line between them would mean nothing.
+_UNORDERED = ("head", "method", "component", "edge", "site")
+_DIMS = {"heatmap": (2,), "line": (1, 2), "bar": (0, 1), "slider": (3,), "facets": (3,)}
+
+
+def plot(
+    result: Result,
+    variable: str | None = None,
+    kind: str = "auto",
+    *,
+    select: Mapping[str, object] | None = None,
+    center: float | None = None,
+    title: str | None = None,
+) -> go.Figure:
+    """The figure of one variable of a result.
+
+    Two dims make a heatmap (layers upward, positions or heads to the right), one a line with its bootstrap band or, for
+    coordinates without an order, bars with whiskers; three a heatmap behind a slider, or several side by side when the
+    third dim is short. Results with a role per head show all their variables side by side. Colours are centred on 0
+    with equal room on both sides: blue is towards the answer, red against it.
+
+    Args:
+        result: of any method.
+        variable: by default ``recovered`` for activation patching and causal tracing, else ``value``, else the first
+            that can be drawn.
+        kind: ``auto``, ``heatmap``, ``line``, ``bar``, ``slider`` or ``facets``.
+        select: dims to hold fixed: ``{"pos": "S2"}``; a position by its label or its number.
+        center: value of the neutral colour; by default the array's attribute ``neutral``, or 0.
+        title: instead of the one made from the method, site and variable.
+
+    Returns:
+        A figure of its own size and look; plotly's global defaults are neither read nor changed.
+
+    Raises:
+        ConfigError: no such variable, kind or coordinate; more than three dims are left; or the kind does not fit them.
+    """
+    if kind != "auto" and kind not in _DIMS:
+        raise ConfigError(f"plot(kind={kind!r}) was asked", got="no such kind", allowed=nearest(kind, ("auto", *_DIMS)))
+    figure = _figure(result, variable or "", (kind, center, select or {}))
+    if title is not None:
+        figure.update_layout(title_text=headline(title, figure.layout.width))
+    return figure
+
+
+def _figure(result: Result, variable: str, how: tuple[str, float | None, Mapping[str, object]]) -> go.Figure:
+    kind, center, select = how
+    names = [] if variable or select or kind != "auto" else panel_names(result)
+    if len(names) > 1:
+        return panels(result, names)
+    name = variable or default_variable(result)
+    if name is None:
+        return _nothing(result)
+    chosen = shown(result, name, select)
+    if len(chosen.dims) > MAX_DIMS:
+        raise too_many(name, chosen.array)
+    if chosen.array.size == 0:
+        return _nothing(result)
+    return _drawn(chosen, _kind(chosen) if kind == "auto" else kind, center)
+
+
+def _drawn(chosen: Shown, kind: str, center: float | None) -> go.Figure:
+    if len(chosen.dims) not in _DIMS[kind]:
+        fitting = [name for name, counts in _DIMS.items() if len(chosen.dims) in counts]
+        raise ConfigError(
+            f"plot(kind={kind!r}) of {chosen.name!r} was asked",
+            got=f"{len(chosen.dims)} dims {chosen.dims}",
+            allowed=fitting,
+        )
+    colored: dict[str, Callable[..., go.Figure]] = {"heatmap": heatmap, "slider": slider, "facets": facets}
+    if kind in colored:
+        return colored[kind](chosen, default_scale(chosen, center))
+    return line(chosen) if kind == "line" else bars(chosen)
+
+
+def _kind(chosen: Shown) -> str:
+    dims = chosen.dims
+    if len(dims) == 3:
+        return "facets" if chosen.array.sizes[frame_dim(dims)] <= _FEW_FRAMES else "slider"
+    if len(dims) == 2:
+        return "heatmap"
+    texts = bool(dims) and dims[0] in chosen.array.coords and chosen.array.coords[dims[0]].dtype.kind in "UOS"
+    return "bar" if not dims or dims[0] in _UNORDERED or texts else "line"
+
+
+def _nothing(result: Result) -> go.Figure:
+    figure = go.Figure()
+    figure.add_annotation(text="this result holds no numbers to draw", showarrow=False, font={"size": 14})
+    figure.update_layout(xaxis={"visible": False}, yaxis={"visible": False})
+    return dress(figure, result.info.title, [], size=(400, 120))

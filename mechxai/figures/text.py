@@ -1,0 +1,52 @@
+"""Text for figures: tokens made harmless and visible, numbers at a readable length."""
+
+import html
+import math
+import textwrap
+
+
+def printable(text: str) -> str:
+    r"""The text with what cannot be seen (line breaks, tabs, control and direction marks) as escapes such as ``\n``."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def shortened(text: str, limit: int) -> str:
+    """At most ``limit`` characters, the last one an ellipsis where something was cut."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def safe(text: object, limit: int | None = None) -> str:
+    """Any text for a plotly label, which reads HTML tags: made visible, cut to ``limit``, escaped."""
+    shown = printable(str(text))
+    return html.escape(shown if limit is None else shortened(shown, limit), quote=False)
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """The lines of a plotly title, each made harmless."""
+    return [safe(line) for line in textwrap.wrap(printable(text), width)] or [""]
+
+
+def number(value: float, unit: str = "") -> str:
+    """Three or four telling digits and the unit: ``0.831``, ``12.4 logits``; ``no value`` for NaN."""
+    if math.isnan(value):
+        return "no value"
+    size = abs(value)
+    if math.isinf(value):
+        shown = "∞" if value > 0 else "-∞"
+    elif value == int(value) and size < 1e6:
+        shown = str(int(value))
+    elif 1e-3 <= size < 1e4:
+        shown = f"{value:.{max(0, 3 - max(0, math.floor(math.log10(size)) + (size >= 1)))}f}"
+    else:
+        shown = f"{value:.3g}"
+    return shown.replace("-", "\N{MINUS SIGN}", 1) + (f" {unit}" if unit and unit != "1" else "")
+
+
+def interval(low: float, high: float) -> str:
+    """``0.71 to 0.93``; empty when either end is missing."""
+    return "" if math.isnan(low) or math.isnan(high) else f"{number(low)} to {number(high)}"
+
+
+def words(name: str) -> str:
+    """An identifier as words: ``activation_patching`` becomes ``activation patching``."""
+    return name.replace("_", " ")

@@ -1,0 +1,86 @@
+"""The house look, given to each figure by itself; plotly's global defaults stay as they are."""
+
+import plotly.graph_objects as go
+
+from mechxai.figures.colors import LINES
+from mechxai.figures.text import wrapped
+
+FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, sans-serif"
+INK = "#1f2933"
+QUIET = "#616e7c"
+MISSING = "#c9ced6"
+CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["select2d", "lasso2d"]}
+_TITLE_LINE, _SUBTITLE_LINE = 22, 17
+_AXIS = {
+    "showline": True,
+    "linecolor": "#9aa5b1",
+    "ticks": "outside",
+    "ticklen": 4,
+    "tickcolor": "#9aa5b1",
+    "gridcolor": "#e4e7eb",
+    "zeroline": False,
+    "automargin": True,
+    "title": {"standoff": 10, "font": {"size": 13}},
+    "tickfont": {"size": 11},
+}
+TEMPLATE = go.layout.Template(
+    layout={
+        "font": {"family": FONT, "size": 12, "color": INK},
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+        "colorway": LINES,
+        "xaxis": _AXIS,
+        "yaxis": _AXIS,
+        "hoverlabel": {
+            "bgcolor": "white",
+            "bordercolor": "#9aa5b1",
+            "font": {"family": FONT, "size": 12, "color": INK},
+            "align": "left",
+        },
+        "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.0, "xanchor": "left", "x": 0, "traceorder": "normal"},
+        "coloraxis": {"colorbar": {"thickness": 14, "outlinewidth": 0, "ticklen": 3, "tickfont": {"size": 11}}},
+    }
+)
+
+
+def headline(title: str, width: int) -> str:
+    """A title for a figure of this width, broken into lines that fit."""
+    return "<br>".join(f"<b>{line}</b>" for line in wrapped(title, int(width / 8.4)))
+
+
+def dress(
+    figure: go.Figure, title: str, subtitle: list[str], *, size: tuple[int, int], room: tuple[int, int] = (0, 0)
+) -> go.Figure:
+    """The figure with the house look, its title, and a size that leaves room for both.
+
+    Args:
+        figure: changed in place, and returned.
+        title: one sentence; broken into lines that fit.
+        subtitle: smaller lines below it.
+        size: width and height of the drawing itself, in pixels.
+        room: pixels more above the drawing (for a legend) and below it (for long labels).
+    """
+    width = max(size[0] + 190, 680)
+    heading = headline(title, width)
+    small = [line for part in subtitle if part for line in wrapped(part, int(width / 6.3))]
+    more = heading.count("<br>")
+    top = 56 + _TITLE_LINE * more + _SUBTITLE_LINE * len(small) + room[0]
+    figure.update_layout(
+        template=TEMPLATE,
+        width=width,
+        height=size[1] + top + 80 + room[1],
+        margin={"l": 60, "r": 30, "t": top, "b": 60 + room[1]},
+        title={
+            "text": heading,
+            "subtitle": {"text": "<br>".join(small), "font": {"size": 12, "color": QUIET}},
+            "font": {"size": 16},
+            "x": 0,
+            "xref": "container",
+            # Plotly places the middle of the lines where one line's middle would be.
+            "pad": {"l": 16, "t": 14 + more * _TITLE_LINE // 2},
+            "y": 1,
+            "yref": "container",
+            "yanchor": "top",
+        },
+    )
+    return figure

@@ -1,0 +1,67 @@
+"""Does a head copy what it attends to? Measured through the model's own hooks, so it holds for any block."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechxai.core.site import Site
+from mechxai.model.hooked_model import HookedModel
+
+_TOP = 5
+
+
+def copying_scores(model: HookedModel, tokens: Int[Tensor, " token"]) -> Float[Tensor, "layer head"]:
+    """Share of tokens that are among the top 5 of what each head writes when it attends only to them.
+
+    For head h of layer l and token t: ``W_U LN_final(OV_h(LN(x_t)))`` with ``x_t`` the residual stream of t after block 0
+    (after the embedding, for layer 0), t standing alone behind the beginning-of-sequence token.
+
+    Args:
+        model: the model; its ``result`` site must exist.
+        tokens: ids of the words to copy, say all names of a task.
+
+    Cost: one pass per layer over ``2 * n_tokens`` tokens and one readout per head.
+
+    Source: Wang et al. 2022, section 3.3 ("copy score"), who read after MLP 0.
+    """
+    start = model.text.bos if model.text.bos is not None else int(tokens[0])
+    prompts = torch.stack([torch.full_like(tokens, start), tokens], 1)  # [token, 2]
+    streams = model.cache(prompts, ["resid_pre", "resid_post"], layers=[0])
+    scores = []
+    for layer in range(model.architecture.n_layers):
+        stream = streams["resid_pre", 0] if layer == 0 else streams["resid_post", 0]
+        written = _written(model, prompts, layer, stream)  # [token, head, d_model]
+        scores.append(torch.stack([_share_in_top(model, prompts, written[:, head], tokens) for head in range(written.shape[1])]))
+    return torch.stack(scores)
+
+
+def _written(model: HookedModel, prompts: Tensor, layer: int, stream: Tensor) -> Float[Tensor, "token head d_model"]:
+    """What each head writes when it attends wholly to the last token, given the residual stream before its block."""
+    held: list[Tensor] = []
+
+    def attend_to_last(pattern: Tensor) -> Tensor:
+        sole = torch.zeros_like(pattern)
+        sole[..., -1] = 1.0
+        return sole
+
+    def keep(result: Tensor) -> None:
+        held.append(result[:, -1].detach().clone())
+
+    result = Site("result", layer)
+    hooks = {Site("resid_pre", layer).hook: [lambda _: stream.clone()], Site("pattern", layer).hook: [attend_to_last], result.hook: [keep]}
+    last = torch.ones(len(prompts), 1, dtype=torch.long, device=prompts.device)
+    with torch.no_grad():
+        model.forward(prompts, hooks=hooks, sites=[result], at=last)
+    return held[0]
+
+
+def _share_in_top(model: HookedModel, prompts: Tensor, written: Tensor, tokens: Tensor) -> Tensor:
+    """Share of rows whose token is among the top of the unembedded vector."""
+    final = Site("resid_post", model.architecture.n_layers - 1).hook
+    at = torch.zeros(len(prompts), 1, dtype=torch.long, device=prompts.device)
+    with torch.no_grad():
+        logits = model.forward(prompts, hooks={final: [lambda residual: written[:, None].expand_as(residual).clone()]}, at=at)[:, 0]
+    silent = written.norm(dim=-1) == 0  # a head that writes nothing copies nothing
+    top = logits.topk(_TOP, -1).indices
+    found = (top == tokens[:, None].to(top)).any(-1) & ~silent
+    return found.double().mean()

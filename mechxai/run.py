@@ -1,0 +1,229 @@
+"""One run: a model, a task, a method; its result, figures, report and manifest in one folder; resumed when interrupted.
+
+A run's folder is named by what decides its numbers, so the same question always finds the same folder.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mechxai.core.batch import ContrastBatch
+from mechxai.core.errors import ArtifactError, MechXAIError
+from mechxai.core.method import Method
+from mechxai.core.provenance import versions
+from mechxai.core.result import Result
+from mechxai.engine.execution import Execution
+from mechxai.figures.export import png_available, save_html, save_png
+from mechxai.figures.plot import plot
+from mechxai.model.hooked_model import HookedModel
+from mechxai.report.heads import head_table
+from mechxai.report.page import report
+from mechxai.tracking.tracker import SafeTracker, Tracker
+
+_DECIDE = ("mechxai", "torch", "transformer-lens", "transformers")
+Say = Callable[[object], None]
+
+
+@dataclass(frozen=True)
+class Study:
+    """One job: methods put to one model and one task, in order.
+
+    Attributes:
+        name: of the experiment.
+        methods: label -> method; the first is the job's headline.
+        root: folder under which run folders are made.
+        seed: of the run; the task has its own.
+        engine: passed to `Execution`.
+        force: compute again what is finished.
+        png: write PNG beside HTML figures, where Chromium is there.
+        config: what was asked, as YAML, kept beside the result.
+    """
+
+    name: str
+    model: HookedModel
+    batch: ContrastBatch
+    methods: Mapping[str, Method]
+    root: Path = Path("outputs")
+    seed: int = 0
+    engine: str = "auto"
+    force: bool = False
+    png: bool = True
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run: its folder, its result, and whether it was there before."""
+
+    folder: Path
+    result: Result
+    found: bool
+
+
+def run_study(study: Study, tracker: Tracker, say: Say, settings: Mapping[str, object] | None = None) -> dict[str, Finished]:
+    """Runs every method of a study (or finds it finished), logs to the tracker, and writes the joint report.
+
+    Args:
+        study: what to run.
+        tracker: told of config, numbers, figures and files; its failures cost nothing but themselves.
+        say: shows a line or a table to the user.
+        settings: the whole configuration, for the tracker.
+
+    Returns:
+        label -> finished run. The report over all of them lies in the first one's folder.
+    """
+    folders = {label: study_folder(study, method) for label, method in study.methods.items()}
+    first = next(iter(folders.values()))
+    if not study.force and all(is_finished(folder) for folder in folders.values()):
+        say(f"already finished, nothing computed (force=true computes again): {first}")
+        return {label: Finished(folder, Result.load(folder / "result.nc"), found=True) for label, folder in folders.items()}
+    safe = SafeTracker(tracker)
+    safe.start(name=f"{study.name}-{first.name}", config=settings or {}, group=study.name, job_type=study.model.name, run_id=first.name[-10:])
+    failed = True
+    try:
+        done = {label: _run_method(study, label, folders[label], safe, say) for label in study.methods}
+        _write_report(study, done, first, say)
+        failed = False
+    finally:
+        safe.close(failed=failed)
+    where = safe.where()
+    if where:
+        say(where)
+    for problem in safe.problems:
+        say(f"tracking: {problem}")
+    return done
+
+
+def study_folder(study: Study, method: Method) -> Path:
+    """The folder of one method's run, named by what it is and a hash of what decides its numbers."""
+    run = run_id(study.model, study.batch, method, study.seed)
+    settings = method.settings()
+    words = [str(settings["name"]), str(settings.get("site") or "")]
+    label = "-".join(re.sub(r"[^\w.]+", "-", word) for word in words if word)
+    model = re.sub(r"[^\w.]+", "-", study.model.name).strip("-")
+    return study.root / study.name / model / f"{label}-{run[:10]}"
+
+
+def run_id(model: HookedModel, batch: ContrastBatch, method: Method, seed: int) -> str:
+    """A hash of method, prompts and answers, model and weights, seed, and the versions that matter."""
+    info = model.info()
+    parts: dict[str, object] = {name: info[name] for name in ("weight_hash", "backend", "processing", "dtype")}
+    parts |= {"method": method.settings(), "seed": seed, "versions": {name: versions()[name] for name in _DECIDE}}
+    digest = hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16)
+    for tensor in (batch.clean, batch.corrupted, batch.lengths, batch.answers, batch.wrong, batch.answer_pos):
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run's folder holds a finished run; the manifest is written last."""
+    manifest = folder / "manifest.json"
+    return manifest.is_file() and (folder / "result.nc").is_file()
+
+
+def _run_method(study: Study, label: str, folder: Path, tracker: SafeTracker, say: Say) -> Finished:
+    method = study.methods[label]
+    if is_finished(folder) and not study.force:
+        say(f"{label}: already finished: {folder}")
+        result = Result.load(folder / "result.nc")
+        _track(tracker, label, result, folder)
+        return Finished(folder, result, found=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    if study.force:
+        shutil.rmtree(folder / "cells", ignore_errors=True)
+        (folder / "manifest.json").unlink(missing_ok=True)
+    if hasattr(method, "plan"):
+        planned = method.plan(study.model, study.batch, execution=Execution(study.engine))  # type: ignore[attr-defined] # sweeping methods have it
+        say(f"{label}: {planned}")
+    _seed(study.seed)
+    started = time.time()
+    result = method(study.model, study.batch, execution=Execution(study.engine, cells=folder / "cells", progress=True))  # type: ignore[call-arg] # every method takes execution
+    result.save(folder / "result.nc")
+    _write_figures(result, folder, png=study.png)
+    for name, text in study.config.items():
+        _write(folder / ".hydra" / name, text)
+    if len(study.methods) == 1:
+        report([result], folder / "report.html", title=result.info.title)
+    _write_manifest(study, label, result, folder, started)
+    shutil.rmtree(folder / "cells", ignore_errors=True)
+    cost = result.info.cost
+    reused = f", {cost['cells_reused']:,.0f} of {cost['cells']:,.0f} cells reused" if cost.get("cells_reused") else ""
+    say(f"{label}: done in {time.time() - started:.1f} s{reused}: {folder}")
+    _track(tracker, label, result, folder)
+    return Finished(folder, result, found=False)
+
+
+def _write_figures(result: Result, folder: Path, *, png: bool) -> None:
+    figure = plot(result)
+    target = folder / "figures" / f"{result.info.method.get('site') or result.info.method['name']}"
+    save_html(figure, target.with_suffix(".html"))
+    if png and png_available():
+        with contextlib.suppress(ArtifactError, OSError):
+            save_png(figure, target.with_suffix(".png"))
+
+
+def _write_report(study: Study, done: Mapping[str, Finished], folder: Path, say: Say) -> None:
+    tables: dict[str, Sequence[Mapping[str, Any]]] = {}
+    for finished in done.values():
+        if finished.result.info.method["name"] == "head_roles":
+            title, rows = head_table(finished.result, study.model.card.get("truth"))
+            tables[title] = rows
+            say({"title": title, "rows": rows})
+    if len(done) > 1:
+        path = report({label: finished.result for label, finished in done.items()}, folder / "report.html", title=f"{study.name} on {study.model.name}", tables=tables)
+        say(f"report: {path}")
+
+
+def _write_manifest(study: Study, label: str, result: Result, folder: Path, started: float) -> None:
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and "cells" not in path.parts)
+    content = {
+        "run": run_id(study.model, study.batch, study.methods[label], study.seed),
+        "experiment": study.name,
+        "status": "finished",
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "files": files,
+        **result.info.as_dict(),
+    }
+    _write(folder / "manifest.json", json.dumps(content, indent=2, default=str) + "\n")
+
+
+def _track(tracker: SafeTracker, label: str, result: Result, folder: Path) -> None:
+    numbers = {f"{label}/{key}": float(value) for key, value in result.info.cost.items()}
+    for name in ("recovered", "effect"):
+        if name in result.data:
+            numbers[f"{label}/max_{name}"] = float(np.nanmax(np.abs(result.data[name].values)))
+    for name in ("baseline_clean", "baseline_corrupted", "noise_floor"):
+        if name in result.data:
+            numbers[f"{label}/{name}"] = float(result.data[name].mean())
+    tracker.metrics(numbers)
+    tracker.summary({**numbers, f"{label}/folder": str(folder)})
+    with contextlib.suppress(MechXAIError):
+        tracker.figure(label, plot(result))
+    tracker.artifact(folder / "result.nc", name=folder.name, kind="result")
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries below may read the old global state
+    torch.manual_seed(seed)
