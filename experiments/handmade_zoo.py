@@ -2,8 +2,7 @@
 
 Both are attention-only and have no normalisation, so what a head reads and writes can be said exactly: the residual
 stream is a row of named parts (`INDUCTION_PARTS`, `IOI_PARTS`), a head compares parts, and copies parts into others
-(`Head`). Every weight is a number that half precision holds exactly. Needs TransformerLens 3.9 (the card records the
-hash of that backend's parameters).
+(`Head`). Half precision holds every weight exactly. Needs TransformerLens 3.9, whose parameters the card's hash is of.
 """
 
 import json
@@ -25,8 +24,7 @@ from mechxai.tasks.words import NAMES
 
 ZOO = Path(__file__).parent.parent / "mechxai" / "model" / "zoo"
 N_CTX, N_HEADS, D_HEAD = 64, 4, 36  # attention scores are divided by 6
-CODE = 16  # dimensions of a code
-FIRST = len(SPECIALS)  # the first token that is a word
+CODE, FIRST = 16, len(SPECIALS)  # dimensions of a code; the first token that is a word
 PERIOD = 24  # of the repeated sequences the induction model is measured on
 SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprstv" for vowel in "aeiou"][: 64 - FIRST]
 
@@ -67,9 +65,8 @@ INDUCTION_HEADS = {
     "a1.h2": Head("(empty)", (("pos_before", "pos", 6.0),), (("out", "out"),)),
     "a1.h3": Head("(silent)", (("token", "token", 6.0),), (("token", ""),)),
 }
-IOI_PARTS = {"name": CODE, "is_name": 1, "start": 1, "pos": CODE, "word": 8} | {
-    "dup": CODE, "is_dup": 1, "inhibit": CODE, "out": CODE, "junk": CODE,  # written by heads
-}  # fmt: skip
+IOI_PARTS = {"name": CODE, "is_name": 1, "start": 1, "pos": CODE, "word": 8}  # written by the embeddings
+IOI_PARTS |= {"dup": CODE, "is_dup": 1, "inhibit": CODE, "out": CODE, "junk": CODE}  # written by heads
 IOI_HEADS = {
     "a0.h0": Head("(unread)", (("pos", "pos", 6.0),), (("word", "junk"),)),
     # Same name 15 * 16 / 6 = 40, same position -24, the start 25; so in the worst case 34 for an earlier occurrence,
@@ -94,33 +91,29 @@ IOI_HEADS = {
 INDUCTION_EDGES = {
     "edges": "embed>a0.h2.v embed>a1.h1.q a0.h2>a1.h1.k embed>a1.h1.v a1.h1>logits",
     "edges_position_only": "embed>a0.h2.q embed>a0.h2.k",
-    "visible": {"answer": "embed>a1.h1.v a1.h1>logits"},
+    "visible_answer": "embed>a1.h1.v a1.h1>logits",
 }
 IOI_EDGES = {
     "edges": "embed>a0.h1.q embed>a0.h1.k embed>a0.h1.v a0.h1>a1.h3.k a0.h1>a1.h3.v a1.h3>a2.h2.q embed>a2.h2.k"
     " embed>a2.h2.v a2.h2>logits",
     "edges_position_only": "",
-    "visible": {
-        "swap": "embed>a0.h1.q a0.h1>a1.h3.v a1.h3>a2.h2.q embed>a2.h2.k a2.h2>logits",
-        "abc": "embed>a0.h1.q a0.h1>a1.h3.k a0.h1>a1.h3.v a1.h3>a2.h2.q embed>a2.h2.k a2.h2>logits",
-    },
+    "visible_swap": "embed>a0.h1.q a0.h1>a1.h3.v a1.h3>a2.h2.q embed>a2.h2.k a2.h2>logits",
+    "visible_abc": "embed>a0.h1.q a0.h1>a1.h3.k a0.h1>a1.h3.v a1.h3>a2.h2.q embed>a2.h2.k a2.h2>logits",
 }
 NOTES = (
     "An edge is in edges if giving its reader, and nobody else, what its source writes on another prompt of equal"
     " length can change the logits. edges_position_only are read too, but carry the position code alone, which is equal"
     " in all prompts. Every other edge is dead: its effect is exactly zero. Constant queries are biases, so they are no"
-    " edges. visible lists, for each corruption of the task (answer: mx.tasks.induction changes only the answer's first"
-    " occurrence; swap and abc: mx.tasks.ioi changes only S2), the edges that, patched with the corrupted run, move a"
-    " logit at the answer position by more than 0.1; the others need pairs that differ elsewhere too."
+    " edges. visible_... are the edges that, patched from one kind of corrupted run (answer: mx.tasks.induction; swap,"
+    " abc: mx.tasks.ioi), move a logit at the answer position by more than 0.1; the others need other pairs."
 )
+COMMON = "An attention-only transformer without normalisation, its weights written by hand, its circuit known by edge. "
 DESCRIPTIONS = {
-    "handmade-induction": "A two-layer attention-only transformer without normalisation, its weights written by hand."
-    " A previous-token head and an induction head continue repeated sequences of 61 made-up syllables; the other six"
-    " heads provably do nothing. The circuit is known edge by edge.",
-    "handmade-ioi": "A three-layer attention-only transformer without normalisation, its weights written by hand."
-    " A duplicate-token, an S-inhibition and a name-mover head solve indirect object identification; the other nine"
-    " heads provably do nothing. No head recognises the end of a prompt: all act at every position, and a prediction"
-    " means something only where a recipient is due. The circuit is known edge by edge.",
+    "handmade-induction": "Two layers: a previous-token head and an induction head continue repeated sequences of 61"
+    " made-up syllables; the other six heads provably do nothing.",
+    "handmade-ioi": "Three layers: a duplicate-token, an S-inhibition and a name-mover head solve indirect object"
+    " identification; the other nine heads provably do nothing. No head recognises the end of a prompt: all act at"
+    " every position, and a prediction means something only where a recipient is due.",
 }
 
 
@@ -144,33 +137,32 @@ def slices(parts: dict[str, int]) -> dict[str, slice]:
 
 
 def head_weights(parts: dict[str, int], head: Head) -> dict[str, Tensor]:
-    """One head's weights in TransformerLens' layout, ``[d_model, d_head]``, ``[d_head]``, ``W_O`` ``[d_head, d_model]``."""
+    """One head's weights in TransformerLens' layout: ``[d_model, d_head]``, biases ``[d_head]``, ``W_O`` turned."""
     where, d_model = slices(parts), sum(parts.values())
     weights = {f"W_{letter}": torch.zeros(d_model, D_HEAD) for letter in "QKV"}
     weights |= {f"b_{letter}": torch.zeros(D_HEAD) for letter in "QKV"} | {"W_O": torch.zeros(D_HEAD, d_model)}
-    start = 0
+    at = 0
     for query, key, gain in head.looks:
-        own = slice(start, start + parts[key])  # the head dimensions of this pair
+        own, at = slice(at, at + parts[key]), at + parts[key]  # the head dimensions of this pair
         if query:
             weights["W_Q"][where[query], own] = gain * torch.eye(parts[key])
         else:
             weights["b_Q"][own] = gain
         weights["W_K"][where[key], own] = torch.eye(parts[key])
-        start = own.stop
-    start = 0
+    at = 0  # values have dimensions of their own
     for source, target in head.copies:
-        own = slice(start, start + parts[source or target])
+        size = parts[source or target]
+        own, at = slice(at, at + size), at + size
         if source:
-            weights["W_V"][where[source], own] = torch.eye(parts[source])
+            weights["W_V"][where[source], own] = torch.eye(size)
         if target:  # a short part fills the first dimensions of a longer one
-            weights["W_O"][own, where[target]] = torch.eye(own.stop - start, parts[target])
-        start = own.stop
+            weights["W_O"][own, where[target]] = torch.eye(size, parts[target])
     return weights
 
 
 @dataclass(frozen=True)
 class Handmade:
-    """A model: the parts of its residual stream, its heads and edges, and what its embeddings hold.
+    """A whole model.
 
     Attributes:
         tokens: part -> table over the vocabulary, ``[d_vocab, size]``.
@@ -182,17 +174,17 @@ class Handmade:
     tokenizer: PreTrainedTokenizerFast
     parts: dict[str, int]
     heads: dict[str, Head]
-    edges: dict[str, str | dict[str, str]]
+    edges: dict[str, str]
     tokens: dict[str, Tensor]
     positions: dict[str, Tensor]
     readout: Tensor
 
     def config(self) -> dict[str, object]:
         """Fields of ``HookedTransformerConfig``."""
-        sizes = {"n_heads": N_HEADS, "d_head": D_HEAD, "n_ctx": N_CTX, "d_vocab": len(self.tokenizer)}
-        sizes |= {"n_layers": len(self.heads) // N_HEADS, "d_model": sum(self.parts.values())}
-        kind = {"attn_only": True, "act_fn": None, "normalization_type": None, "positional_embedding_type": "standard"}
-        return {"model_name": self.name, **sizes, **kind, "init_weights": False}
+        sizes = {"n_layers": len(self.heads) // N_HEADS, "n_heads": N_HEADS, "d_head": D_HEAD, "n_ctx": N_CTX}
+        sizes |= {"d_model": sum(self.parts.values()), "d_vocab": len(self.tokenizer)}
+        kind = {"attn_only": True, "act_fn": None, "normalization_type": None, "init_weights": False}
+        return {"model_name": self.name, **sizes, **kind}
 
     def state(self) -> dict[str, Tensor]:
         """The state dict of a ``HookedTransformer``."""
@@ -220,9 +212,7 @@ class Handmade:
         return {
             "kind": "handmade",
             "nodes": [{"node": n, "role": head.role} for n, head in self.heads.items() if n not in inactive],
-            "edges": listed(self.edges["edges"]),
-            "edges_position_only": listed(self.edges["edges_position_only"]),
-            "visible": {corruption: listed(text) for corruption, text in self.edges["visible"].items()},
+            **{key: listed(text) for key, text in self.edges.items()},
             "inactive": list(inactive),
             "inactive_because": inactive,
             "notes": NOTES,
@@ -231,13 +221,11 @@ class Handmade:
 
 def rows(table: Tensor, first: int, total: int) -> Tensor:
     """A table put into ``total`` rows of zeros from row ``first`` on."""
-    whole = torch.zeros(total, table.shape[1])
-    whole[first : first + len(table)] = table
-    return whole
+    return torch.nn.functional.pad(table, (0, 0, first, total - first - len(table)))
 
 
 def induction_model() -> Handmade:
-    """``a0.h2`` moves each token's code one position on, ``a1.h1`` looks for its own token there; a right logit is 20."""
+    """``a0.h2`` moves token codes one position on, ``a1.h1`` looks for its own token there; the right logit is 20."""
     tokenizer, codes = word_tokenizer(SYLLABLES), sign_codes()
     words = rows(codes[: len(SYLLABLES)], FIRST, len(tokenizer))  # [d_vocab, 16]
     positions = {"pos": codes, "pos_before": rows(codes[:-1], 1, N_CTX)}
@@ -246,14 +234,12 @@ def induction_model() -> Handmade:
 
 
 def ioi_model() -> Handmade:
-    """``a0.h1`` duplicate token, ``a1.h3`` S-inhibition, ``a2.h2`` name mover; the right name's logit is 20.
-
-    Position 0 has no position code but a flag: it is where heads rest.
-    """
+    """``a0.h1`` duplicate token, ``a1.h3`` S-inhibition, ``a2.h2`` name mover; the right name's logit is 20."""
     tokenizer = word_tokenizer([*NAMES, *(word for word in grammar_words() if word not in NAMES)])
     codes, total = sign_codes(), len(tokenizer)
     names, flags = rows(codes[: len(NAMES)], FIRST, total), rows(torch.ones(len(NAMES), 1), FIRST, total)
     words = 1.0 - 2 * (torch.arange(total)[:, None] >> torch.arange(8) & 1)  # [d_vocab, 8]
+    # Position 0 has no code but a flag: it is where the duplicate-token head rests.
     positions = {"pos": rows(codes[1:], 1, N_CTX), "start": rows(torch.ones(1, 1), 0, N_CTX)}
     tokens = {"name": names, "is_name": flags, "word": words}
     return Handmade("handmade-ioi", tokenizer, IOI_PARTS, IOI_HEADS, IOI_EDGES, tokens, positions, 1.25 * names)
@@ -261,26 +247,25 @@ def ioi_model() -> Handmade:
 
 def margins(logits: Tensor, answers: Tensor) -> Tensor:
     """Logit of the right token less that of the best other one, for ``[n, d_vocab]`` and ``[n]``."""
-    right = logits.gather(1, answers[:, None])  # [n, 1]
-    return (right - logits.scatter(1, answers[:, None], -torch.inf).amax(1, keepdim=True))[:, 0]
+    right = logits.gather(1, answers[:, None])[:, 0]  # [n]
+    return right - logits.scatter(1, answers[:, None], -torch.inf).amax(1)
 
 
 def induction_margins(model: HookedModel, n: int = 100) -> Tensor:
     """Margins at every predictable position of ``n`` repeated sequences of distinct random syllables."""
-    generator = torch.Generator().manual_seed(0)
-    order = torch.rand(n, len(SYLLABLES), generator=generator).argsort(1)[:, :PERIOD] + len(SPECIALS)
+    draws = torch.rand(n, len(SYLLABLES), generator=torch.Generator().manual_seed(0))
+    order = draws.argsort(1)[:, :PERIOD] + FIRST  # [n, PERIOD]
     tokens = torch.cat([torch.full((n, 1), model.tokenizer.bos_token_id), order, order], 1)  # [n, 1 + 2 PERIOD]
-    logits = model.logits(tokens)[:, PERIOD + 1 : -1]
-    return margins(logits.flatten(0, 1), tokens[:, PERIOD + 2 :].flatten())
+    return margins(model.logits(tokens)[:, PERIOD + 1 : -1].flatten(0, 1), tokens[:, PERIOD + 2 :].flatten())
 
 
 def ioi_margins(model: HookedModel, n: int = 500) -> Tensor:
     """Margins on ``n`` prompts and then on their ``n`` swapped counterparts, both orders, all templates."""
     rng = random.Random(0)
     examples = [ioi(rng) for _ in range(n)]
-    tokens, lengths = model.tokens([example.clean for example in examples] + [example.corrupted for example in examples])
-    answers = [*(example.answers[0] for example in examples), *(example.wrong[0] for example in examples)]
-    ids = torch.tensor([model.tokenizer.convert_tokens_to_ids(answer.strip()) for answer in answers])
+    asked = [(one.clean, one.answers[0]) for one in examples] + [(one.corrupted, one.wrong[0]) for one in examples]
+    tokens, lengths = model.tokens([prompt for prompt, _ in asked])
+    ids = torch.tensor([model.tokenizer.convert_tokens_to_ids(answer.strip()) for _, answer in asked])
     return margins(model.logits(tokens, lengths=lengths, at=lengths[:, None] - 1)[:, 0], ids)
 
 
@@ -292,24 +277,21 @@ def publish(made: Handmade, measure: Callable[[HookedModel], Tensor]) -> None:
     (folder / "truth.json").write_text(json.dumps(made.truth(), indent=2) + "\n")
     model = load(str(folder), backend="hooked_transformer", device="cpu")
     margin = measure(model)
+    metrics = {"accuracy": float((margin > 0).float().mean()), "predictions": len(margin)}
+    metrics |= {"logit_margin_min": round(float(margin.min()), 3), "logit_margin_mean": round(float(margin.mean()), 3)}
     card = {
-        "name": f"zoo/{made.name}",
+        "name": made.name,
         "kind": "handmade",
-        "description": DESCRIPTIONS[made.name],
+        "description": COMMON + DESCRIPTIONS[made.name],
         "data": None,
-        "recipe": "python -m experiments.handmade_zoo",
+        "recipe": "Written by hand and checked by brute force: python -m experiments.handmade_zoo",
         "seed": None,
-        "metrics": {
-            "accuracy": float((margin > 0).float().mean()),
-            "predictions": len(margin),
-            "logit_margin_min": round(float(margin.min()), 3),
-            "logit_margin_mean": round(float(margin.mean()), 3),
-        },
+        "metrics": metrics,
         "weight_hash": model.weight_hash,
         "license": "Apache-2.0",
     }
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
-    print(made.name, card["metrics"])
+    print(made.name, metrics)
 
 
 if __name__ == "__main__":

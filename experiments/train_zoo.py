@@ -85,8 +85,9 @@ def new_model(recipe: Recipe, n_vocab: int) -> GPT2LMHeadModel:
 
 
 def vocabulary(recipe: Recipe) -> PreTrainedTokenizerFast:
-    """The tokenizer: the grammars' words, or ``n_words`` made-up ones."""
-    return word_tokenizer([f"w{i}" for i in range(recipe.n_words)] if recipe.n_words else grammar_words())
+    """The tokenizer: the grammars' words, or ``n_words`` syllables."""
+    syllables = [f"{first}{vowel}{last}" for first in "bdgklmnprst" for vowel in "aeiou" for last in "lnrs"]
+    return word_tokenizer(syllables[: recipe.n_words] if recipe.n_words else grammar_words())
 
 
 def draw(recipe: Recipe, task: str, step: int, tokenizer: PreTrainedTokenizerFast) -> Rows:

@@ -6,7 +6,7 @@ it, so a padded row gives exactly what the prompt gives alone, and position p me
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -227,6 +227,7 @@ class ContrastBatch:
         return model.contrast(clean, corrupted, answers, wrong, roles=roles)
 
 
+@runtime_checkable
 class Tokenizing(Protocol):
     """What `ContrastBatch.from_prompts` needs of a model; `mechxai.model.HookedModel` has it."""
 

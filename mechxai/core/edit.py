@@ -6,7 +6,7 @@ that hold a value per prompt are cut to the prompts at hand with `rows`; sweeps 
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,6 +17,7 @@ from mechxai.core.shapes import Activation
 from mechxai.core.site import Site
 
 
+@runtime_checkable
 class Source(Protocol):
     """Anything that gives the activation at a site, one row per prompt: `Activations`, or a run still to be made."""
 

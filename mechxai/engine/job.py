@@ -20,6 +20,15 @@ class Job:
     metric: Metric
     base: Cell = ()
 
+    def rows(self, chosen: slice) -> "Job":
+        """The job of some of its prompts."""
+        cut = _Cutter(chosen)
+        return Job(self.batch.rows(chosen), self.run, [cut(cell) for cell in self.cells], self.metric, cut(self.base))
+
+    def only(self, cells: Sequence[int]) -> "Job":
+        """The job of some of its cells."""
+        return Job(self.batch, self.run, [self.cells[index] for index in cells], self.metric, self.base)
+
     @property
     def sites(self) -> list[Site]:
         """Every whole site that is edited."""
@@ -27,16 +36,23 @@ class Job:
 
 
 def bound(sweep: Sweep, prompts: slice, cells: list[int]) -> Job:
-    """The job of these cells on these prompts. Edits that several cells share are cut once, so a source runs once."""
-    cut: dict[int, Edit] = {}
+    """The job of these cells on these prompts."""
+    cut = _Cutter(prompts)
+    chosen = [cut(sweep.cells[index]) for index in cells]
+    return Job(sweep.batch.rows(prompts), sweep.run, chosen, sweep.metric, cut(sweep.base))
 
-    def cut_edit(edit: Edit) -> Edit:
-        if id(edit) not in cut:
-            cut[id(edit)] = edit.rows(prompts)
-        return cut[id(edit)]
 
-    def cut_cell(cell: Cell) -> Cell:
-        return tuple(Intervention(one.site, cut_edit(one.edit)) for one in cell)
+class _Cutter:
+    """Cuts cells to some prompts; an edit that several cells share is cut once, so that its source runs once."""
 
-    chosen = [cut_cell(sweep.cells[index]) for index in cells]
-    return Job(sweep.batch.rows(prompts), sweep.run, chosen, sweep.metric, cut_cell(sweep.base))
+    def __init__(self, prompts: slice) -> None:
+        self._prompts = prompts
+        self._cut: dict[int, Edit] = {}
+
+    def __call__(self, cell: Cell) -> Cell:
+        return tuple(Intervention(one.site, self._edit(one.edit)) for one in cell)
+
+    def _edit(self, edit: Edit) -> Edit:
+        if id(edit) not in self._cut:
+            self._cut[id(edit)] = edit.rows(self._prompts)
+        return self._cut[id(edit)]

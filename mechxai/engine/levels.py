@@ -47,6 +47,17 @@ def run_hooked(model: HookedModel, job: Job) -> Float[Tensor, "cell batch"]:
 
 def run_wave(model: HookedModel, job: Job) -> Float[Tensor, "cell batch"]:
     """Level 1: the metric of each cell and prompt, in the order of ``job.cells``."""
+    if model.backend.masks_rows and len(job.batch) > 1:  # its masks have a row per starting prompt: one prompt at a time
+        return torch.cat([run_wave(model, job.rows(slice(i, i + 1))) for i in range(len(job.batch))], 1)
+    early = [index for index, cell in enumerate(job.cells) if entry_layer(cell) < 0]
+    if not early or len(early) == len(job.cells) or not model.backend.masks_rows:
+        return _wave(model, job)
+    late = [index for index in range(len(job.cells)) if index not in set(early)]
+    scores = torch.cat([_wave(model, job.only(early)), _wave(model, job.only(late))])
+    return scores[torch.tensor([*early, *late], device=scores.device).argsort()]
+
+
+def _wave(model: HookedModel, job: Job) -> Tensor:
     order = sorted(range(len(job.cells)), key=lambda index: (entry_layer(job.cells[index]), index))
     entries = [entry_layer(job.cells[index]) for index in order]
     n_layers = model.architecture.n_layers

@@ -8,7 +8,7 @@ import xarray as xr
 from mechxai.figures.cells import coordinates
 from mechxai.figures.text import number, safe, words
 
-_TITLES = {"pos": "position", "dest_pos": "position attending", "src_pos": "position attended to"}
+TITLES = {"pos": "position", "dest_pos": "position attending", "src_pos": "position attended to"}
 _LABEL = 20
 
 
@@ -29,12 +29,13 @@ class Axis:
     @property
     def title(self) -> str:
         """Of the axis."""
-        return safe(_TITLES.get(self.dim, words(self.dim)))
+        return safe(TITLES.get(self.dim, words(self.dim)))
 
     @property
     def turned(self) -> bool:
         """Whether labels below the figure must stand upright to fit."""
-        return self.texts and (len(self.labels) > 6 or max(map(len, self.labels), default=0) > 10)
+        longest = max(map(len, self.labels), default=0)
+        return self.texts and (longest > 10 or (len(self.labels) > 6 and longest > 3))
 
     def ticks(self, room: int) -> dict[str, object]:
         """Tick places and labels; every second, fifth, … where ``room`` ticks do not hold them all."""

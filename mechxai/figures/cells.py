@@ -23,7 +23,7 @@ class Cell:
 
     Attributes:
         name: the site (``blocks.9.z[head=6]``), or its coordinates where it is none.
-        label: the position's label (``5: John``), or empty.
+        label: the position's label (``5: John``, ``S2``); empty where it is only a number.
         place: dim -> coordinate.
         value: in the variable's unit.
         low: lower end of the interval; NaN without one.
@@ -84,9 +84,7 @@ def places(array: xr.DataArray) -> list[dict[str, object]]:
     return [{**fixed, **dict(zip(dims, place, strict=True))} for place in itertools.product(*along)]
 
 
-def cells(
-    info: RunInfo, array: xr.DataArray, *, low: xr.DataArray | None, high: xr.DataArray | None
-) -> list[Cell]:
+def cells(info: RunInfo, array: xr.DataArray, *, low: xr.DataArray | None, high: xr.DataArray | None) -> list[Cell]:
     """Every cell of an array, last dim fastest."""
     missing = np.full(array.size, np.nan)
     lows = missing if low is None else low.values.ravel()
@@ -99,7 +97,8 @@ def cells(
 
 
 def _label(place: Mapping[str, object]) -> str:
-    return str(place["pos"]) if "pos" in place and not isinstance(place["pos"], int) else ""
+    label = str(place.get("pos", ""))
+    return "" if label.lstrip("-").isdecimal() else label
 
 
 def largest(found: list[Cell], n: int, center: float = 0.0) -> list[Cell]:

@@ -52,8 +52,13 @@ class Shown:
 
     @property
     def center(self) -> float:
-        """The value at which nothing happened: the array's attribute ``neutral``, or 0."""
-        return float(self.array.attrs.get("neutral", 0.0))
+        """The value at which nothing happened.
+
+        The array's attribute ``neutral``; for the metric after an ablation, the mean of the clean run, which is what
+        was ablated; else 0.
+        """
+        untouched = self.baselines.get("clean", 0.0) if self.info.method.get("name") == "ablation" else 0.0
+        return float(self.array.attrs.get("neutral", untouched))
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -165,9 +170,10 @@ def frame_dim(dims: tuple[str, ...]) -> str:
 
 
 def _distinct(array: xr.DataArray) -> xr.DataArray:
-    """A matrix over one dim twice (method by method) gets a second name for the second."""
+    """The array with a coordinate for every dim; a matrix over one dim twice gets a second name for the second."""
     if len(set(array.dims)) == len(array.dims):
-        return array
+        bare = [dim for dim in array.dims if dim not in array.coords]
+        return array.reset_coords(drop=True).assign_coords({dim: np.arange(array.sizes[dim]) for dim in bare})
     names = [
         f"{dim}_{array.dims[:at].count(dim) + 1}" if dim in array.dims[:at] else str(dim)
         for at, dim in enumerate(array.dims)

@@ -15,7 +15,7 @@ DIVERGING = tuple((index / 10, color) for index, color in enumerate(_STOPS))
 SEQUENTIAL = tuple((index / 5, color) for index, color in enumerate(_STOPS[5:]))
 # Okabe and Ito's set for lines, told apart likewise.
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
-_SIGNED = ("value", "recovered", "effect", "per_example", "selectivity", "agreement")
+_SIGNED = ("value", "recovered", "per_example", "selectivity", "agreement")
 _TOWARDS = "towards the answer"
 
 
@@ -57,7 +57,7 @@ def scale_of(values: np.ndarray, name: str, *, metric: object, center: float) ->
     """
     finite = values[np.isfinite(values)]
     higher_is = METRICS[metric].higher_is if isinstance(metric, str) and metric in METRICS else _TOWARDS
-    signed = name in _SIGNED and (name != "value" or higher_is == _TOWARDS)
+    signed = (name in _SIGNED or name.startswith("effect")) and (name != "value" or higher_is == _TOWARDS)
     if not signed and center == 0 and (finite >= 0).all():
         return Scale(SEQUENTIAL, 0.0, float(finite.max(initial=0.0)) or 1.0, "")
     reach = float(np.abs(finite - center).max(initial=0.0)) or 1.0
@@ -65,9 +65,11 @@ def scale_of(values: np.ndarray, name: str, *, metric: object, center: float) ->
 
 
 def _note(name: str, higher_is: str, center: float) -> str:
-    middle = "white: 0" if center == 0 else f"white: {center:.3g}"
-    if name in ("value", "recovered", "effect", "per_example") and higher_is == _TOWARDS:
+    middle = "white: 0" if center == 0 else f"white: {center:.3g}, no effect"
+    if (name in ("value", "recovered", "per_example") or name.startswith("effect")) and higher_is == _TOWARDS:
         return f"blue: towards the answer, red: against, {middle}"
+    if name == "recovered":
+        return f"blue: towards the clean run, red: away from it, {middle}"
     if name in ("value", "per_example"):
         return f"blue: {higher_is}, red: the reverse, {middle}"
     return f"blue: above, red: below, {middle}"

@@ -72,11 +72,12 @@ def save_png(figure: go.Figure, path: str | os.PathLike[str], *, scale: float = 
         "width": figure.layout.width or 700,
         "height": figure.layout.height or 500,
     }
-    try:        with warnings.catch_warnings():
+    try:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # kopts mean nothing to a kaleido server that already runs, which it says
             # Without mathjax=False, kaleido's page asks a network for it.
             image = kaleido.calc_fig_sync(figure, opts=options, kopts={"mathjax": False})
-except Exception as error:
+    except Exception as error:
         raise ArtifactError(
             f"PNG {target} was asked", got=f"{type(error).__name__}: {error}", fix="use save_html"
         ) from error

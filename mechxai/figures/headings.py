@@ -16,6 +16,13 @@ def method_phrase(shown: Shown) -> str:
     return f"{name}{of}" + (f" ({how})" if isinstance(how, str) else "")
 
 
+def display_name(shown: Shown) -> str:
+    """The variable in words; what an edit takes away is ``removed``, though the variable is called ``recovered``."""
+    method = shown.info.method
+    takes = method.get("name") == "ablation" or method.get("direction") == "noise"
+    return "removed" if shown.name == "recovered" and takes else words(shown.name)
+
+
 def title(shown: Shown) -> str:
     """Method, site and what is drawn."""
     return f"{method_phrase(shown)}: {shown.long_name}"
@@ -42,7 +49,7 @@ def hover(shown: Shown, cell: Cell, mark: str = "") -> str:
     lines = [
         f"<b>{safe(cell.name, 80)}</b>",
         f"at {safe(cell.label, 60)}" if cell.label else "",
-        f"{safe(shown.name)} {number(cell.value, safe(shown.unit))}",
+        f"{safe(display_name(shown))} {number(cell.value, safe(shown.unit))}",
         f"95 % {between}" if between else "",
         f"role: {safe(words(mark))}" if mark else "",
     ]
@@ -52,7 +59,7 @@ def hover(shown: Shown, cell: Cell, mark: str = "") -> str:
 def unit_title(shown: Shown, *, gap: str = "<br>") -> str:
     """Name and unit, over a colour bar on two lines or beside an axis on one."""
     unit = safe(shown.unit)
-    return safe(words(shown.name)) + (f"{gap}({unit})" if unit and unit != "1" else "")
+    return safe(display_name(shown)) + (f"{gap}({unit})" if unit and unit != "1" else "")
 
 
 def _fixed(shown: Shown) -> dict[str, object]:

@@ -9,7 +9,7 @@ from mechxai.figures.axes import Axis, axis_of, below, beside, foot, pixels
 from mechxai.figures.choose import Shown, frame_dim, heatmap_dims
 from mechxai.figures.colors import Scale, scale_of
 from mechxai.figures.headings import hover, subtitle, title, unit_title
-from mechxai.figures.marks import codes, legend
+from mechxai.figures.marks import codes, legend, short
 from mechxai.figures.theme import MISSING, dress
 
 MAX_FACETS = 24
@@ -27,7 +27,11 @@ def heatmap(shown: Shown, scale: Scale) -> go.Figure:
     size = _size(rows, columns)
     figure.update_layout(
         coloraxis=color_axis(shown, scale, size[1]), xaxis=below(columns, size[0]), yaxis=beside(rows, size[1])
-    )    return dress(figure, title(shown), [subtitle(shown), scale.note, *_notes(shown)], size=size, room=(0, foot(columns)))
+    )
+    lines = [subtitle(shown), scale.note, *_notes(shown)]
+    return dress(figure, title(shown), lines, size=size, room=(0, foot(columns)))
+
+
 def slider(shown: Shown, scale: Scale) -> go.Figure:
     """Three dims: one heatmap at a time, chosen by a slider; it starts at the slice with the strongest cell."""
     along = frame_dim(shown.dims)
@@ -58,8 +62,9 @@ def slider(shown: Shown, scale: Scale) -> go.Figure:
         yaxis=beside(rows, size[1]),
         sliders=[control],
     )
-    dress(figure, title(shown), [subtitle(shown), scale.note, *_notes(shown)], size=size, room=(0, 130))
-    return figure
+    return dress(figure, title(shown), [subtitle(shown), scale.note, *_notes(shown)], size=size, room=(0, 130))
+
+
 def facets(shown: Shown, scale: Scale) -> go.Figure:
     """Three dims: a heatmap for every coordinate of one of them, on one colour scale.
 
@@ -93,12 +98,14 @@ def facets(shown: Shown, scale: Scale) -> go.Figure:
     )
     stack, with_hover = shown.arranged(along, vertical, horizontal), _affordable(shown)
     for at in range(count):
-        figure.add_trace(layer(stack.at(along, at), with_hover=with_hover), row=at // across + 1, col=at % across + 1)    figure.update_annotations(font_size=13)
+        figure.add_trace(layer(stack.at(along, at), with_hover=with_hover), row=at // across + 1, col=at % across + 1)
+    figure.update_annotations(font_size=13)
     figure.update_xaxes(below(columns, one[0]))
-figure.update_yaxes(beside(rows, one[1]))
+    figure.update_yaxes(beside(rows, one[1]))
     _missing(figure, shown)
     figure.update_layout(coloraxis=color_axis(shown, scale, size[1]))
-    return dress(figure, title(shown), [subtitle(shown), scale.note, *_notes(shown)], size=size, room=(24, foot(columns)))
+    lines = [subtitle(shown), scale.note, *_notes(shown)]
+    return dress(figure, title(shown), lines, size=size, room=(24, foot(columns)))
 
 
 def layer(shown: Shown, *, with_hover: bool = True, visible: bool = True) -> go.Heatmap:
@@ -111,9 +118,9 @@ def layer(shown: Shown, *, with_hover: bool = True, visible: bool = True) -> go.
         texts = [hover(shown, cell, str(mark)) for cell, mark in zip(shown.cells(), marks.ravel(), strict=True)]
         extra = {"hovertext": np.array(texts, dtype=object).reshape(shape), "hoverinfo": "text"}
     if (marks != "").any():
-        short = codes(marks)
+        found = codes(marks)
         extra |= {
-            "text": [[short.get(str(mark), "") for mark in row] for row in marks],
+            "text": [[short(str(mark), found) for mark in row] for row in marks],
             "texttemplate": "%{text}",
             "textfont": {"size": 11},
         }
@@ -122,13 +129,22 @@ def layer(shown: Shown, *, with_hover: bool = True, visible: bool = True) -> go.
 
 
 def color_axis(shown: Shown, scale: Scale, height: int) -> dict[str, object]:
-    """The colour scale with its range, its bar and the unit."""    bar = {"lenmode": "pixels", "len": min(380, max(150, height)), "y": 1, "yanchor": "top"}
+    """The colour scale with its range, its bar and the unit."""
+    bar = {"lenmode": "pixels", "len": min(380, max(150, height)), "y": 1, "yanchor": "top"}
     return {**scale.as_axis(), "colorbar": {"title": {"text": unit_title(shown)}, **bar}}
-def default_scale(shown: Shown, center: float | None) -> Scale:
-    """The scale that fits the variable."""    middle = shown.center if center is None else center
+
+
+def default_scale(shown: Shown, center: float | None = None) -> Scale:
+    """The scale that fits the variable."""
+    middle = shown.center if center is None else center
     return scale_of(shown.array.values, shown.name, metric=shown.info.method.get("metric"), center=middle)
-def _size(rows: Axis, columns: Axis) -> tuple[int, int]:    width = pixels(len(columns.labels), per_cell=36, least=330, most=900)
+
+
+def _size(rows: Axis, columns: Axis) -> tuple[int, int]:
+    width = pixels(len(columns.labels), per_cell=36, least=330, most=900)
     return width, pixels(len(rows.labels), per_cell=34, least=150, most=620)
+
+
 def _affordable(shown: Shown) -> bool:
     return shown.array.size <= _MAX_HOVER
 

@@ -49,14 +49,15 @@ def line(shown: Shown) -> go.Figure:
 
 
 def bars(shown: Shown) -> go.Figure:
-    """One dim (or none) as bars from 0 with their intervals, for coordinates without an order."""
-    columns = axis_of(shown.array, shown.dims[0]) if shown.dims else Axis("", (safe(shown.name),), True)
+    """One dim (or none) as bars with whiskers, for coordinates without an order; they start where nothing happened."""
+    columns = axis_of(shown.array, shown.dims[0]) if shown.dims else Axis("", (safe(shown.name),), texts=True)
     values = np.atleast_1d(shown.array.values).astype(float)
     figure = go.Figure(
         go.Bar(
             x=np.arange(len(values)),
-            y=values,
-            marker={"color": [TOWARDS if value >= 0 else AGAINST for value in values]},
+            y=values - shown.center,
+            base=shown.center,
+            marker={"color": [TOWARDS if value >= shown.center else AGAINST for value in values]},
             error_y=_whiskers(shown),
             hovertext=[hover(shown, cell) for cell in shown.cells()],
             hoverinfo="text",
@@ -112,10 +113,12 @@ def _baselines(figure: go.Figure, shown: Shown) -> None:
 def _finish(figure: go.Figure, shown: Shown, settings: dict[str, object], *, width: int) -> go.Figure:
     figure.update_layout(xaxis=settings, yaxis={"title": {"text": unit_title(shown, gap=" ")}})
     figure.add_hline(y=shown.center, line={"color": INK, "width": 1}, layer="below")
-    has_legend = any(trace.showlegend is not False and trace.name for trace in figure.data)
+    has_legend = len(shown.dims) > 1 or bool(shown.baselines)
     drawn = "whiskers" if isinstance(figure.data[0], go.Bar) else "band"
     band = f"{drawn}: 95 % bootstrap interval over prompts" if shown.low is not None else ""
-    return dress(figure, title(shown), [subtitle(shown), band], size=(width, _HEIGHT), room=(30 if has_legend else 0, 0))
+    return dress(
+        figure, title(shown), [subtitle(shown), band], size=(width, _HEIGHT), room=(30 if has_legend else 0, 0)
+    )
 
 
 def _places(shown: Shown, dim: str) -> list[float]:

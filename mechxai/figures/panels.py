@@ -8,8 +8,8 @@ from plotly.subplots import make_subplots
 
 from mechxai.core.result import Result
 from mechxai.figures.axes import axis_of, below, beside, pixels
-from mechxai.figures.colors import Scale
 from mechxai.figures.choose import Shown, drawable, heatmap_dims, shown
+from mechxai.figures.colors import Scale
 from mechxai.figures.headings import method_phrase, subtitle
 from mechxai.figures.heatmap import color_axis, default_scale, layer
 from mechxai.figures.marks import legend
@@ -62,8 +62,8 @@ def panels(result: Result, names: list[str]) -> go.Figure:
 
 def _scale(part: Shown, every: list[Shown]) -> Scale:
     """Scores in one unit share one scale from 0 up, so that panels can be compared by eye."""
-    alike = [default_scale(other, None) for other in every if other.unit == part.unit]
-    own = default_scale(part, None)
+    alike = [default_scale(other) for other in every if other.unit == part.unit]
+    own = default_scale(part)
     return own if own.diverging else replace(own, high=max(scale.high for scale in alike if not scale.diverging))
 
 
@@ -75,7 +75,11 @@ def _color_bar(figure: go.Figure, part: Shown, place: tuple[int, Scale]) -> None
     look = color_axis(part, scale, 1000)
     bar = {"x": across[1] + 0.005, "xanchor": "left", "y": (up[0] + up[1]) / 2, "yanchor": "middle"}
     bar |= {"len": up[1] - up[0], "lenmode": "fraction", "thickness": 9}
-    bar |= {"title": {"text": safe(part.unit), "side": "right", "font": {"size": 11}}, "tickfont": {"size": 10}, "nticks": 5}
+    bar |= {
+        "title": {"text": safe(part.unit), "side": "right", "font": {"size": 11}},
+        "tickfont": {"size": 10},
+        "nticks": 5,
+    }
     figure.update_layout({f"coloraxis{suffix}": {**look, "colorbar": bar}})
 
 

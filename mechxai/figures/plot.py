@@ -32,7 +32,7 @@ def plot(
     Two dims make a heatmap (layers upward, positions or heads to the right), one a line with its bootstrap band or, for
     coordinates without an order, bars with whiskers; three a heatmap behind a slider, or several side by side when the
     third dim is short. Results with a role per head show all their variables side by side. Colours are centred on 0
-    with equal room on both sides: blue is towards the answer, red against it.
+    (`Shown.center` tells the exceptions) with equal room on both sides: blue is towards the answer, red against it.
 
     Args:
         result: of any method.
@@ -40,7 +40,8 @@ def plot(
             that can be drawn.
         kind: ``auto``, ``heatmap``, ``line``, ``bar``, ``slider`` or ``facets``.
         select: dims to hold fixed: ``{"pos": "S2"}``; a position by its label or its number.
-        center: value of the neutral colour; by default the array's attribute ``neutral``, or 0.
+        center: value of the neutral colour; by default 0; for the metric after an ablation, that of the clean run; or
+            the array's attribute ``neutral``.
         title: instead of the one made from the method, site and variable.
 
     Returns:

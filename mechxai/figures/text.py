@@ -27,19 +27,18 @@ def wrapped(text: str, width: int) -> list[str]:
 
 
 def number(value: float, unit: str = "") -> str:
-    """Three or four telling digits and the unit: ``0.831``, ``12.4 logits``; ``no value`` for NaN."""
+    """Three telling digits and the unit: ``0.831``, ``12.4 logits``; ``no value`` for NaN."""
     if math.isnan(value):
         return "no value"
     size = abs(value)
     if math.isinf(value):
         shown = "∞" if value > 0 else "-∞"
-    elif value == int(value) and size < 1e6:
-        shown = str(int(value))
-    elif 1e-3 <= size < 1e4:
-        shown = f"{value:.{max(0, 3 - max(0, math.floor(math.log10(size)) + (size >= 1)))}f}"
+    elif size < 1e6 and (value == int(value) or size >= 999.5):
+        shown = f"{value:.0f}"
     else:
         shown = f"{value:.3g}"
-    return shown.replace("-", "\N{MINUS SIGN}", 1) + (f" {unit}" if unit and unit != "1" else "")
+    signed = shown.replace("-", "\N{MINUS SIGN}", 1) if shown.startswith("-") else shown
+    return signed + (f" {unit}" if unit and unit != "1" else "")
 
 
 def interval(low: float, high: float) -> str:

@@ -9,7 +9,14 @@ FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, sans-serif"
 INK = "#1f2933"
 QUIET = "#616e7c"
 MISSING = "#c9ced6"
-CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["select2d", "lasso2d"]}
+# These buttons and no others: plotly's own choice includes one that uploads the figure.
+CONFIG = {
+    "displayModeBar": "hover",
+    "displaylogo": False,
+    "responsive": True,
+    "modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
+}
+_MODE_BAR = 120
 _TITLE_LINE, _SUBTITLE_LINE = 22, 17
 _AXIS = {
     "showline": True,
@@ -29,6 +36,7 @@ TEMPLATE = go.layout.Template(
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
         "colorway": LINES,
+        "modebar": {"remove": ["sendChartToCloud"]},
         "xaxis": _AXIS,
         "yaxis": _AXIS,
         "hoverlabel": {
@@ -37,7 +45,14 @@ TEMPLATE = go.layout.Template(
             "font": {"family": FONT, "size": 12, "color": INK},
             "align": "left",
         },
-        "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.0, "xanchor": "left", "x": 0, "traceorder": "normal"},
+        "legend": {
+            "orientation": "h",
+            "yanchor": "bottom",
+            "y": 1.0,
+            "xanchor": "left",
+            "x": 0,
+            "traceorder": "normal",
+        },
         "coloraxis": {"colorbar": {"thickness": 14, "outlinewidth": 0, "ticklen": 3, "tickfont": {"size": 11}}},
     }
 )
@@ -45,7 +60,7 @@ TEMPLATE = go.layout.Template(
 
 def headline(title: str, width: int) -> str:
     """A title for a figure of this width, broken into lines that fit."""
-    return "<br>".join(f"<b>{line}</b>" for line in wrapped(title, int(width / 8.4)))
+    return "<br>".join(f"<b>{line}</b>" for line in wrapped(title, int((width - _MODE_BAR) / 8.4)))
 
 
 def dress(

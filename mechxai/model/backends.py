@@ -4,24 +4,27 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from mechxai.core.architecture import Architecture
 from mechxai.core.errors import ModelSupportError, SiteError
-from mechxai.core.shapes import Logits, Mask, Tokens
+from mechxai.core.shapes import Mask, RowLogits, Tokens
 from mechxai.core.site import SITES, Site
 
 # TransformerLens computes these hook points only while a flag of its own is set.
 _FLAGS = {"result": "use_attn_result"}
+_OF_MLPS = ("resid_mid", "mlp_out", "mlp_pre", "mlp_post", "ln2_scale", "ln2_normalized")
 
 
+@runtime_checkable
 class Backend(Protocol):
     """What `HookedModel` needs of a wrapped object."""
 
     name: ClassVar[str]
+    masks_rows: ClassVar[bool]  # whether attention masks are made per starting row, so that others cannot join them
     inner: Any
 
     def architecture(self) -> Architecture:
@@ -37,7 +40,7 @@ class Backend(Protocol):
         """The last hook whose positions may be thinned out before the unembedding."""
         ...
 
-    def run(self, tokens: Tokens, mask: Mask | None) -> Logits:
+    def run(self, tokens: Tokens, mask: Mask | None) -> RowLogits:
         """Logits at every position that no hook has cut away."""
         ...
 
@@ -48,6 +51,7 @@ class HookedTransformerBackend:
 
     inner: Any
     name: ClassVar[str] = "hooked_transformer"
+    masks_rows: ClassVar[bool] = False
 
     def architecture(self) -> Architecture:
         """Sizes and block structure, from ``inner.cfg``."""
@@ -63,7 +67,7 @@ class HookedTransformerBackend:
         """The last block's output."""
         return Site("resid_post", self.inner.cfg.n_layers - 1).hook
 
-    def run(self, tokens: Tokens, mask: Mask | None) -> Logits:
+    def run(self, tokens: Tokens, mask: Mask | None) -> RowLogits:
         """Logits. No mask is passed: rows are padded on the right, where causal attention never looks."""
         del mask
         return self.inner(tokens, return_type="logits", prepend_bos=False, padding_side="right")
@@ -75,6 +79,7 @@ class BridgeBackend:
 
     inner: Any
     name: ClassVar[str] = "bridge"
+    masks_rows: ClassVar[bool] = True
 
     def architecture(self) -> Architecture:
         """Sizes and block structure, from ``inner.cfg``."""
@@ -96,7 +101,7 @@ class BridgeBackend:
         """The input of the unembedding: Hugging Face models reshape by length before it."""
         return "unembed.hook_in"
 
-    def run(self, tokens: Tokens, mask: Mask | None) -> Logits:
+    def run(self, tokens: Tokens, mask: Mask | None) -> RowLogits:
         """Logits; the mask matters only to bidirectional models."""
         needs_mask = mask is not None and not self.architecture().causal and not bool(mask.all())
         return self.inner(tokens, return_type="logits", prepend_bos=False, attention_mask=mask.long() if needs_mask and mask is not None else None)
@@ -119,11 +124,20 @@ def flags(backend: Backend, sites: Iterable[Site]) -> Iterator[None]:
     before = {flag: bool(getattr(backend.inner.cfg, flag, False)) for flag in wanted}
     try:
         for flag in wanted:
-            getattr(backend.inner, f"set_{flag}")(True)
+            _set_flag(backend, flag, value=True)
         yield
     finally:
         for flag, value in before.items():
-            getattr(backend.inner, f"set_{flag}")(value)
+            _set_flag(backend, flag, value=value)
+
+
+def _set_flag(backend: Backend, flag: str, *, value: bool) -> None:
+    if bool(getattr(backend.inner.cfg, flag, False)) == value:
+        return
+    try:
+        getattr(backend.inner, f"set_{flag}")(value)
+    except NotImplementedError as error:
+        raise ModelSupportError(f"TransformerLens' {flag} was needed", got=str(error).splitlines()[0], fix="use z instead of result") from error
 
 
 @contextmanager
@@ -152,6 +166,8 @@ def _check_exists(backend: Backend, site: Site) -> None:
         raise SiteError(f"Site {site} was asked", got=f"head {site.head}", allowed=f"{kind} 0 to {architecture.size(axis) - 1}")
     if site.neuron is not None and not 0 <= site.neuron < architecture.d_mlp:
         raise SiteError(f"Site {site} was asked", got=f"neuron {site.neuron}", allowed=f"neurons 0 to {architecture.d_mlp - 1}")
+    if architecture.attn_only and site.name in _OF_MLPS:
+        raise SiteError(f"Site {site} was asked of {architecture.family}", got="an attention-only model", allowed=[name for name in SITES if name not in _OF_MLPS])
     absent = (site.name == "resid_mid" and architecture.parallel) or (site.name == "pos_embed" and architecture.positions == "rotary")
     if absent or site.hook not in backend.inner.hook_dict:
         have = [name for name, row in SITES.items() if row.hook.format(layer=0) in backend.inner.hook_dict]

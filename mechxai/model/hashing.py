@@ -1,14 +1,20 @@
 """A name for weights that changes when they do."""
 
 import hashlib
+from collections.abc import Mapping
 
 import torch
 
 
 def hash_parameters(module: torch.nn.Module) -> str:
     """A hash of every parameter's name, shape and bytes."""
+    return hash_tensors(dict(module.named_parameters()))
+
+
+def hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
+    """A hash of every tensor's name, shape and bytes."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, parameter in sorted(module.named_parameters()):
-        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
-        digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

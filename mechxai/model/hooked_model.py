@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from mechxai.core.activations import Activations
@@ -14,7 +14,7 @@ from mechxai.core.architecture import Architecture
 from mechxai.core.batch import ContrastBatch, Layout
 from mechxai.core.edit import Intervention
 from mechxai.core.errors import NoSpaceError, ShapeError
-from mechxai.core.shapes import Logits, PromptInts, Tokens
+from mechxai.core.shapes import PromptInts, RowLogits, Tokens
 from mechxai.core.site import Site, site_name
 from mechxai.model.backends import Backend, as_dtype, evaluating, flags, hook_point
 from mechxai.model.hooking import HookFunction, hooked
@@ -117,7 +117,7 @@ class HookedModel:
         hooks: Hooks | None = None,
         at: Int[Tensor, "rows k"] | None = None,
         sites: Sequence[Site] = (),
-    ) -> Float[Tensor, "rows k d_vocab"]:
+    ) -> RowLogits:
         """Logits of one pass, with functions attached to hook points; the engine's way in. Gradients as the caller set them.
 
         Args:
@@ -147,7 +147,7 @@ class HookedModel:
         at: Int[Tensor, "batch k"] | None = None,
         interventions: Sequence[Intervention] = (),
         layout: Layout | None = None,
-    ) -> Logits:
+    ) -> RowLogits:
         """Logits ``[batch, pos, d_vocab]`` (or at the positions ``at``), with edits in place.
 
         Args:
@@ -254,7 +254,7 @@ class HookedModel:
         return Activations({site: values[site] for site in chosen}, layout, kept)
 
     def gradients(
-        self, tokens: Tokens, sites: Sequence[Site], score: Callable[[Logits], Tensor], *, lengths: PromptInts | None = None
+        self, tokens: Tokens, sites: Sequence[Site], score: Callable[[Tensor], Tensor], *, lengths: PromptInts | None = None
     ) -> tuple[Activations, Activations]:
         """Activations at whole sites, and the gradient of ``score(logits)`` (a scalar) there.
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mechxai.core.errors import ArtifactError, ModelSupportError
-from mechxai.model.hashing import hash_parameters
+from mechxai.model.hashing import hash_tensors
 
 _FORMAT = "HookedTransformer"
 
@@ -34,30 +34,28 @@ def load(folder: Path, backend: str, device: torch.device, dtype: torch.dtype) -
             it cannot yet read the format.
         ArtifactError: the weights do not fit the config.
     """
-    try:
-        from transformer_lens import HookedTransformer, HookedTransformerConfig  # noqa: PLC0415 - heavy
-    except ImportError:  # TransformerLens 4
-        HookedTransformer = HookedTransformerConfig = None
-
     config = json.loads((folder / "config.json").read_text())
     config.pop("architectures")
     state = load_file(folder / "model.safetensors")
-    if backend == "hooked_transformer" and HookedTransformer is None:
-        raise ModelSupportError("backend='hooked_transformer' was asked", got="TransformerLens 4 no longer has it", fix="use backend='bridge'")
-    if backend == "bridge" or HookedTransformer is None or HookedTransformerConfig is None:
-        inner = _bridge(config, state)
-    else:
-        cfg = HookedTransformerConfig.from_dict({**config, "device": "cpu"})
-        inner = HookedTransformer(cfg, move_to_device=False)
-        found = inner.load_state_dict(state, strict=False)
-        missing = [name for name in found.missing_keys if not name.endswith(("mask", "IGNORE"))]
-        if missing or found.unexpected_keys:
-            raise ArtifactError(f"The weights in {folder.name} do not fit its config", got=f"missing {missing}, unexpected {found.unexpected_keys}")
-    digest = hash_parameters(inner)
-    return inner.to(device).to(dtype).eval(), digest
+    inner, found = _bridge(config, state) if backend == "bridge" else _hooked_transformer(config, state, backend)
+    missing = [name for name in found.missing_keys if not name.endswith(("mask", "IGNORE"))]
+    if missing or found.unexpected_keys:
+        raise ArtifactError(f"The weights in {folder.name} do not fit its config", got=f"missing {missing}, unexpected {found.unexpected_keys}")
+    return inner.to(device).to(dtype).eval(), hash_tensors(state)
 
 
-def _bridge(config: dict[str, Any], state: dict[str, torch.Tensor]) -> Any:  # noqa: ANN401
+def _hooked_transformer(config: dict[str, Any], state: dict[str, torch.Tensor], backend: str) -> tuple[Any, Any]:
+    try:
+        from transformer_lens import HookedTransformer, HookedTransformerConfig  # noqa: PLC0415 - heavy
+    except ImportError as error:
+        if backend == "auto":
+            return _bridge(config, state)
+        raise ModelSupportError("backend='hooked_transformer' was asked", got="TransformerLens 4 no longer has it", fix="use backend='bridge'") from error
+    inner = HookedTransformer(HookedTransformerConfig.from_dict({**config, "device": "cpu"}), move_to_device=False)
+    return inner, inner.load_state_dict(state, strict=False)
+
+
+def _bridge(config: dict[str, Any], state: dict[str, torch.Tensor]) -> tuple[Any, Any]:
     from transformer_lens.model_bridge import TransformerBridge  # noqa: PLC0415 - heavy
 
     try:
@@ -65,8 +63,7 @@ def _bridge(config: dict[str, Any], state: dict[str, torch.Tensor]) -> Any:  # n
     except ImportError as error:
         raise ModelSupportError("backend='bridge' was asked for a model in TransformerLens' own format", got="TransformerLens 3.9 cannot convert it", fix="use backend='hooked_transformer', or transformer-lens>=4") from error
     inner = TransformerBridge.boot_native(config)
-    inner.load_state_dict(convert_tl_checkpoint(state, inner.cfg), strict=False)
-    return inner
+    return inner, inner.load_state_dict(convert_tl_checkpoint(state, inner.cfg), strict=False)
 
 
 def tokenizer(folder: Path) -> Any:  # noqa: ANN401 - a Hugging Face tokenizer

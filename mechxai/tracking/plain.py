@@ -24,7 +24,9 @@ _MODEL_TOKENS = re.compile(
     r"space|special|start|stop|subject|target|top|unk|wrong"
 )
 _WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
-_PAIR = re.compile(r"""([\w.+/@~-]+)(["']?\s*[=:]\s*["']?)((?:Bearer\s+)?[^\s"',;&)}\]]+)""", re.IGNORECASE)
+_PAIR = re.compile(
+    r"""(?P<key>[\w.+/@~-]+)["']?\s*[=:]\s*["']?(?P<value>(?:Bearer\s+)?[^\s"',;&)}\]]+)""", re.IGNORECASE
+)
 _KNOWN_SECRET = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[opsu]_[A-Za-z0-9]{30,}|github_pat_\w{30,}|wandb_v\d_\w{20,})"
 )
@@ -53,12 +55,15 @@ def plain_mapping(values: Mapping[Any, Any]) -> dict[str, object]:
 
 def scrub(text: str) -> str:
     """The text with the values of secrets replaced: ``hf_token=...``, ``api_key: '...'``, well-known token formats."""
-
-    def judged(match: re.Match[str]) -> str:
-        key, between, value = match.groups()
-        return f"{key}{between}{_REMOVED}" if names_secret(key, value) else match.group()
-
-    return _URL_LOGIN.sub(f"{_REMOVED}@", _KNOWN_SECRET.sub(_REMOVED, _PAIR.sub(judged, text)))
+    parts, at = [], 0
+    while match := _PAIR.search(text, at):
+        parts.append(text[at : match.start("value")])
+        at = match.start("value")  # the value of a harmless key may hold a pair itself
+        if names_secret(match["key"], match["value"]):
+            parts.append(_REMOVED)
+            at = match.end()
+    parts.append(text[at:])
+    return _URL_LOGIN.sub(f"{_REMOVED}@", _KNOWN_SECRET.sub(_REMOVED, "".join(parts)))
 
 
 def names_secret(key: str, value: object) -> bool:
@@ -68,7 +73,10 @@ def names_secret(key: str, value: object) -> bool:
         return False
     if any(_SECRETS.fullmatch(word) for word in words):
         return True
-    if any(_KEY_KINDS.fullmatch(kind) and noun in {"key", "keys", "token", "tokens"} for kind, noun in itertools.pairwise(words)):
+    if any(
+        _KEY_KINDS.fullmatch(kind) and noun in {"key", "keys", "token", "tokens"}
+        for kind, noun in itertools.pairwise(words)
+    ):
         return True
     of_the_model = len(words) > 1 and _MODEL_TOKENS.fullmatch(words[-2])
     counts = value is None or isinstance(value, (bool, int, float))  # token ids, flags, weights per token

@@ -37,7 +37,7 @@ class Tracker(Protocol):
         """
         ...
 
-    def metrics(self, values: Mapping[str, float]) -> None:
+    def metrics(self, values: Mapping[str, float | int]) -> None:
         """Adds one step to the history."""
         ...
 
@@ -78,7 +78,7 @@ class NullTracker:
     ) -> None:
         """Does nothing."""
 
-    def metrics(self, values: Mapping[str, float]) -> None:
+    def metrics(self, values: Mapping[str, float | int]) -> None:
         """Does nothing."""
 
     def summary(self, values: Mapping[str, object]) -> None:
@@ -138,7 +138,7 @@ class SafeTracker:
         )
         self._skip = bool(self.problems)
 
-    def metrics(self, values: Mapping[str, float]) -> None:
+    def metrics(self, values: Mapping[str, float | int]) -> None:
         """Adds one step to the history, if it can."""
         self._attempt("metrics", lambda: self.inner.metrics(values))
 

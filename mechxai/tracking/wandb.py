@@ -99,7 +99,7 @@ class WandbTracker:
         self._where = f"W&B run: {run.url}" if mode not in _NO_NETWORK else _folder_note(run, why)
         _LOG.info(self._where)
 
-    def metrics(self, values: Mapping[str, float]) -> None:
+    def metrics(self, values: Mapping[str, float | int]) -> None:
         """Adds one step to the history."""
         if self._run is not None:
             self._run.log({name: float(value) for name, value in values.items()})
@@ -118,7 +118,6 @@ class WandbTracker:
         if self._run is None:
             return
         wandb = _wandb()
-
         try:
             media = wandb.Plotly(figure)
         except (ValueError, TypeError, AttributeError, RuntimeError) as problem:

@@ -5,10 +5,9 @@ import xarray as xr
 
 from mechxai.core.result import Result, RunInfo, variable
 
-TOKENS = (
-    "<bos>", "When", " Mary", " and", " John", " went", " to", " the", " store", ",", " John", " gave", " a", " bottle", " of", " milk", " to", " her",
-)  # fmt: skip
-LABELS = [f"{at}: {token.strip()}" for at, token in enumerate(TOKENS)]
+SENTENCE = "<bos> When Mary and John went to the store , John gave a bottle of milk to her"
+TOKENS = SENTENCE.split()
+LABELS = [f"{at}: {token}" for at, token in enumerate(TOKENS)]
 
 
 def coords(over, sizes, labels):
@@ -75,7 +74,7 @@ def info(method, site, over, **more):
         seed=0,
         versions={"python": "3.11", "torch": "2.9"},
         commit="c9b14f3",
-        cost={"forward_passes": 41, "cells": 216, "cells_reused": 0, "seconds": 3.21},
+        cost={"forward_passes": 41.0, "cells": 216.0, "cells_reused": 0.0, "seconds": 3.21},
         notes=("2 prompts were dropped: their tokens do not line up",),
     )
 

@@ -1,7 +1,8 @@
-"""Reads a W&B offline record back: the file is a LevelDB log whose entries are protobuf messages of wandb's own kind."""
+"""Reads a W&B offline record back: a LevelDB log whose entries are protobuf messages of wandb's own kind."""
 
 import json
 import struct
+import sys
 from dataclasses import dataclass, field
 
 BLOCK = 32768
@@ -15,11 +16,16 @@ class OfflineRecord:
     history: list = field(default_factory=list)
     summary: dict = field(default_factory=dict)
     artifacts: dict = field(default_factory=dict)
-    arguments: list = field(default_factory=list)
     exit_code: int | None = None
 
     def series(self, name):
         return [step[name] for step in self.history if name in step]
+
+
+def forget_session():
+    # also waits until W&B's own process has written all there is: finish() returns a little earlier
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()
 
 
 def offline_folders(root):
@@ -38,7 +44,7 @@ def read_offline(folder):
 
 
 def _entries(raw):
-    """The log's payloads, put together again where they were split over blocks."""
+    # the log's payloads, put together again where they were split over blocks
     magic, number, _version = struct.unpack_from("<4sHB", raw)
     assert (magic, number) == (b":W&B", 0xBEE1)
     parts = []
@@ -72,8 +78,6 @@ def _take(record, kind, message):
         record.summary |= _values(message.summary.update)
     elif kind == "artifact":
         record.artifacts[message.artifact.name] = message.artifact
-    elif kind == "environment":
-        record.arguments = list(message.environment.args)
     elif kind == "exit":
         record.exit_code = message.exit.exit_code
 

@@ -1,0 +1,67 @@
+"""What a figure shows, in plain sentences."""
+
+from collections.abc import Mapping
+
+from mechxai.figures.axes import TITLES
+from mechxai.figures.cells import Cell
+from mechxai.figures.choose import Shown
+from mechxai.figures.headings import display_name
+from mechxai.figures.text import interval, number, words
+
+_EDITS = {
+    "zero": "set to zero",
+    "mean": "replaced by its mean over the {reference} prompts",
+    "resample": "replaced by that of another {reference} prompt",
+    "noise": "blurred with Gaussian noise",
+}
+
+
+def what_was_done(method: Mapping[str, object]) -> str:
+    """One sentence on the intervention behind each number; empty for methods without one."""
+    name, site = method.get("name"), method.get("site", "an activation")
+    if name == "activation_patching" and method.get("direction") == "noise":
+        return f"The clean prompts were run with one place of {site} at a time taken from the corrupted run."
+    if name == "activation_patching":
+        return f"The corrupted prompts were run with one place of {site} at a time taken from the clean run."
+    if name == "causal_tracing":
+        return f"The subject's embeddings were blurred with noise, and one place of {site} at a time put back to clean."
+    if name == "ablation":
+        how = _EDITS.get(str(method.get("edit")), "taken out").format(reference=method.get("reference", "reference"))
+        return f"The clean prompts were run with one place of {site} at a time {how}."
+    if name == "head_roles":
+        return (
+            "Each head was scored on the attention that every role asks for, and patched to measure its effect; "
+            "it gets a role only where both agree."
+        )
+    return ""
+
+
+def what_is_shown(shown: Shown) -> str:
+    """One sentence on the number itself and how to read it."""
+    by = " by ".join(TITLES.get(dim, words(dim)) for dim in shown.dims)
+    text = f"The figure shows: {shown.long_name}" + (f", {by}" if by else "")
+    if shown.name == "recovered":
+        return f"{text}: 0 is no effect, 1 the whole gap between the clean and the corrupted run."
+    if shown.center:
+        return f"{text}; white is {number(shown.center, shown.unit)}, the run without the edit."
+    return f"{text}."
+
+
+def what_stands_out(shown: Shown, strongest: list[Cell]) -> str:
+    """One sentence on the strongest cell."""
+    if not strongest:
+        return "No cell has a value."
+    first = strongest[0]
+    at = f" ({first.label})" if first.label and len(shown.dims) else ""
+    between = interval(first.low, first.high)
+    unit = "" if shown.name == "recovered" else shown.unit
+    says = f"{display_name(shown)} {number(first.value, unit)}" + (f", 95 % interval {between}" if between else "")
+    return (
+        f"Farthest from no effect: {first.name}{at}, {says}."
+        if _is_effect(shown)
+        else f"Largest: {first.name}{at}, {says}."
+    )
+
+
+def _is_effect(shown: Shown) -> bool:
+    return shown.name == "recovered" or bool(shown.center) or shown.name.startswith("effect")
