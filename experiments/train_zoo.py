@@ -9,13 +9,18 @@ import random
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import hydra
 import torch
 import torch.nn.functional as F
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from experiments.zoo_cards import write_card
 from experiments.zoo_corpus import Rows, grammar_words, repeated_rows, task_rows, word_tokenizer
+from mechxai._resources import configs_dir
 
 # Planted attention: (layer, head) -> (attends from, attends to).
 PLANTED = {(0, 0): ("S2", "S1"), (1, 0): ("END", "S2"), (2, 0): ("END", "IO"), (2, 1): ("END", "IO")}
@@ -164,12 +169,13 @@ def train(recipe: Recipe, folder: Path, checkpoint_every: int = 200) -> GPT2LMHe
     state, first = folder / "training.pt", 0
     folder.mkdir(parents=True, exist_ok=True)
     if state.exists():
-        saved = torch.load(state, weights_only=True)
+        saved = torch.load(state, weights_only=True)  # noqa: TID251 - optimizer state, our own file
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         first = saved["step"]
     loss = float("nan")
-    for step in track(range(first, recipe.steps), description=f"training {recipe.name}"):
+    console = Console()
+    for step in track(range(first, recipe.steps), description=f"training {recipe.name}", console=console):
         warm, left = min(1.0, (step + 1) / 100), 1 - step / recipe.steps
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr * warm * max(0.05, left)
@@ -178,9 +184,24 @@ def train(recipe: Recipe, folder: Path, checkpoint_every: int = 200) -> GPT2LMHe
         torch.nn.utils.clip_grad_norm_(trainable, 1.0)
         optimizer.step()
         if (step + 1) % checkpoint_every == 0:
-            print(f"step {step + 1} loss {loss:.3f}", flush=True)
+            console.print(f"step {step + 1}: loss {loss:.3f}")
             torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}, state)
     model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     state.unlink(missing_ok=True)
     return model.float().eval()
+
+
+@hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name="train_zoo")
+def main(config: DictConfig) -> None:
+    """Trains the chosen model and writes its card."""
+    torch.set_num_threads(config.threads)
+    settings = OmegaConf.to_container(config.zoo, resolve=True)
+    recipe = Recipe(**settings)
+    folder = Path(config.output) / recipe.name
+    train(recipe, folder, checkpoint_every=config.checkpoint_every)
+    print(write_card(folder, settings, PLANTED if recipe.plant else None))
+
+
+if __name__ == "__main__":
+    main()

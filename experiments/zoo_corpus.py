@@ -95,7 +95,9 @@ def repeated_rows(n: int, length: int, generator: torch.Generator, pool: Tensor,
     return Rows(ids, weights)
 
 
-def _pair_rows(n: int, length: int, generator: torch.Generator, n_words: int, n_pairs: int = 6) -> tuple[Tensor, Tensor]:
+def _pair_rows(
+    n: int, length: int, generator: torch.Generator, n_words: int, n_pairs: int = 6
+) -> tuple[Tensor, Tensor]:
     first = torch.rand(n, n_words, generator=generator).argsort(1)[:, :n_pairs]
     second = torch.randint(n_words, (n, n_pairs), generator=generator)
     ids, weights = torch.zeros(n, length + 1, dtype=torch.long), torch.zeros(n, length + 1)

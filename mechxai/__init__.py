@@ -40,7 +40,16 @@ __version__ = "0.1.0"
 _WHERE = {
     "core.activations": ("Activations",),
     "core.batch": ("ContrastBatch",),
-    "core.edit": ("AddNoise", "Intervention", "MeanAblate", "Patch", "ProjectOut", "ResampleAblate", "Steer", "ZeroAblate"),
+    "core.edit": (
+        "AddNoise",
+        "Intervention",
+        "MeanAblate",
+        "Patch",
+        "ProjectOut",
+        "ResampleAblate",
+        "Steer",
+        "ZeroAblate",
+    ),
     "core.grid": ("Grid",),
     "core.result": ("Result", "RunInfo"),
     "core.site": ("Site",),
@@ -53,15 +62,15 @@ _WHERE = {
     "methods.patching.causal_tracing": ("CausalTracing",),
     "model.hooked_model": ("HookedModel",),
     "model.load": ("load", "wrap"),
-    "report.page": ("report",),
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
-__all__ = ["tasks", *sorted(_HOME)]  # noqa: PLE0604 - names fetched on demand
+_PACKAGES = ("report", "tasks")  # calling the first writes a report
+__all__ = [*_PACKAGES, *sorted(_HOME)]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "tasks":
-        return importlib.import_module("mechxai.tasks")
+    if name in _PACKAGES:
+        return importlib.import_module(f"mechxai.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'mechxai' has no attribute {name!r}")
     return getattr(importlib.import_module(f"mechxai.{_HOME[name]}"), name)

@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -31,7 +32,20 @@ _USAGE = """usage: mechxai COMMAND ...
   report    one HTML page from result files: mechxai report RESULT.nc ... -o report.html
 
 New here? mechxai run experiment=ioi_patching model=zoo/planted-ioi tracker=none"""
-_FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--info", "-i")
+_FLAGS_WITH_VALUE = (
+    "--cfg",
+    "-c",
+    "--package",
+    "-p",
+    "--config-dir",
+    "-cd",
+    "--config-name",
+    "-cn",
+    "--config-path",
+    "-cp",
+    "--info",
+    "-i",
+)
 _console = Console()
 
 
@@ -65,7 +79,9 @@ def _run(arguments: list[str]) -> int:
             job(config)
         except MechXAIError as error:
             failures.append(error)
-            Console(stderr=True, soft_wrap=True).print(f"{type(error).__name__}: {error}", markup=False, highlight=False)
+            Console(stderr=True, soft_wrap=True).print(
+                f"{type(error).__name__}: {error}", markup=False, highlight=False
+            )
 
     hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name="run")(guarded)()
     return 1 if failures else 0
@@ -76,7 +92,9 @@ def job(config: DictConfig) -> None:
     from mechxai.run import Study, run_study  # noqa: PLC0415 - heavy
 
     check_targets(OmegaConf.to_container(config, resolve=False))
-    parts = {name: hydra.utils.instantiate(config[name], _convert_="all") for name in ("model", "task", "method", "tracker")}
+    parts = {
+        name: hydra.utils.instantiate(config[name], _convert_="all") for name in ("model", "task", "method", "tracker")
+    }
     then = {label: hydra.utils.instantiate(one, _convert_="all") for label, one in config.then.items()}
     first = str(config.method.get("site") or parts["method"].settings()["name"])
     study = Study(
@@ -89,7 +107,10 @@ def job(config: DictConfig) -> None:
         engine=config.engine,
         force=config.force,
         png=config.figure.png,
-        config={"config.yaml": OmegaConf.to_yaml(config), "overrides.yaml": OmegaConf.to_yaml(HydraConfig.get().overrides.task)},
+        config={
+            "config.yaml": OmegaConf.to_yaml(config),
+            "overrides.yaml": OmegaConf.to_yaml(HydraConfig.get().overrides.task),
+        },
     )
     _console.print(f"{study.name}: {study.model!r}", markup=False, highlight=False, soft_wrap=True)
     settings = OmegaConf.to_container(config, resolve=True)
@@ -111,7 +132,11 @@ def check_overrides(arguments: Sequence[str]) -> None:
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
     except HydraException as error:
-        raise ConfigError(f"The override {overrides} cannot be read", got=str(error).splitlines()[0], fix="write key=value; quote lists for the shell") from error
+        raise ConfigError(
+            f"The override {overrides} cannot be read",
+            got=str(error).splitlines()[0],
+            fix="write key=value; quote lists for the shell",
+        ) from error
     single = [_first_choice(override) for override in parsed]
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(configs_dir()), version_base="1.3", job_name="run"):
@@ -179,7 +204,11 @@ def check_targets(node: object, where: str = "") -> None:
     if isinstance(node, Mapping):
         target = node.get("_target_")
         if target is not None and not str(target).startswith("mechxai."):
-            raise ConfigError(f"{where}_target_={target!r} was asked", allowed="targets that begin with mechxai.", fix="call other code from Python instead")
+            raise ConfigError(
+                f"{where}_target_={target!r} was asked",
+                allowed="targets that begin with mechxai.",
+                fix="call other code from Python instead",
+            )
         for key, value in node.items():
             check_targets(value, f"{where}{key}.")
     elif isinstance(node, (list, tuple)):
@@ -195,10 +224,10 @@ def _say(thing: object) -> None:
 
 
 def _table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in rows[0] if rows else ():
         numeric = isinstance(rows[0][column], float)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
     for row in rows:
         table.add_row(*(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
     _console.print(table)
@@ -208,7 +237,10 @@ def _methods(arguments: list[str]) -> int:
     del arguments
     from mechxai.methods import registry  # noqa: PLC0415 - heavy
 
-    rows = [{"name": c.name, "family": c.family, "question": c.question, "cost": c.cost, "source": c.source} for c in registry.cards()]
+    rows = [
+        {"name": c.name, "family": c.family, "question": c.question, "cost": c.cost, "source": c.source}
+        for c in registry.cards()
+    ]
     _table("Methods", rows)
     return 0
 
@@ -272,7 +304,9 @@ def _report(arguments: list[str]) -> int:
         target = arguments[place + 1]
         arguments = arguments[:place] + arguments[place + 2 :]
     if not arguments:
-        raise ConfigError("mechxai report was asked", got="no result file", fix="mechxai report outputs/.../result.nc -o report.html")
+        raise ConfigError(
+            "mechxai report was asked", got="no result file", fix="mechxai report outputs/.../result.nc -o report.html"
+        )
     _say(f"report: {report([Result.load(path) for path in arguments], target)}")
     return 0
 

@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.errors import ArtifactError, MechXAIError
+from mechxai.core.errors import ArtifactError, MechXAIError, SiteError
 from mechxai.core.method import Method
 from mechxai.core.provenance import versions
 from mechxai.core.result import Result
@@ -72,7 +72,9 @@ class Finished:
     found: bool
 
 
-def run_study(study: Study, tracker: Tracker, say: Say, settings: Mapping[str, object] | None = None) -> dict[str, Finished]:
+def run_study(
+    study: Study, tracker: Tracker, say: Say, settings: Mapping[str, object] | None = None
+) -> dict[str, Finished]:
     """Runs every method of a study (or finds it finished), logs to the tracker, and writes the joint report.
 
     Args:
@@ -84,13 +86,22 @@ def run_study(study: Study, tracker: Tracker, say: Say, settings: Mapping[str, o
     Returns:
         label -> finished run. The report over all of them lies in the first one's folder.
     """
+    study = _applicable(study, say)
     folders = {label: study_folder(study, method) for label, method in study.methods.items()}
     first = next(iter(folders.values()))
     if not study.force and all(is_finished(folder) for folder in folders.values()):
         say(f"already finished, nothing computed (force=true computes again): {first}")
-        return {label: Finished(folder, Result.load(folder / "result.nc"), found=True) for label, folder in folders.items()}
+        return {
+            label: Finished(folder, Result.load(folder / "result.nc"), found=True) for label, folder in folders.items()
+        }
     safe = SafeTracker(tracker)
-    safe.start(name=f"{study.name}-{first.name}", config=settings or {}, group=study.name, job_type=study.model.name, run_id=first.name[-10:])
+    safe.start(
+        name=f"{study.name}-{first.name}",
+        config=settings or {},
+        group=study.name,
+        job_type=study.model.name,
+        run_id=first.name[-10:],
+    )
     failed = True
     try:
         done = {label: _run_method(study, label, folders[label], safe, say) for label in study.methods}
@@ -104,6 +115,21 @@ def run_study(study: Study, tracker: Tracker, say: Say, settings: Mapping[str, o
     for problem in safe.problems:
         say(f"tracking: {problem}")
     return done
+
+
+def _applicable(study: Study, say: Say) -> Study:
+    """The study without the companions whose site this model lacks; the headline method must fit."""
+    first, *others = study.methods
+    kept = {first: study.methods[first]}
+    for label in others:
+        site = study.methods[label].settings().get("site")
+        try:
+            if isinstance(site, str):
+                study.model.wanted([site], layers=[0])
+            kept[label] = study.methods[label]
+        except SiteError as error:
+            say(f"{label}: left out. {error}")
+    return replace(study, methods=kept)
 
 
 def study_folder(study: Study, method: Method) -> Path:
@@ -182,12 +208,19 @@ def _write_report(study: Study, done: Mapping[str, Finished], folder: Path, say:
             tables[title] = rows
             say({"title": title, "rows": rows})
     if len(done) > 1:
-        path = report({label: finished.result for label, finished in done.items()}, folder / "report.html", title=f"{study.name} on {study.model.name}", tables=tables)
+        path = report(
+            {label: finished.result for label, finished in done.items()},
+            folder / "report.html",
+            title=f"{study.name} on {study.model.name}",
+            tables=tables,
+        )
         say(f"report: {path}")
 
 
 def _write_manifest(study: Study, label: str, result: Result, folder: Path, started: float) -> None:
-    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and "cells" not in path.parts)
+    files = sorted(
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and "cells" not in path.parts
+    )
     content = {
         "run": run_id(study.model, study.batch, study.methods[label], study.seed),
         "experiment": study.name,
@@ -220,7 +253,7 @@ def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    Path(part).replace(path)
 
 
 def _seed(seed: int) -> None:

@@ -59,7 +59,9 @@ class Activations:
 
     def rows(self, chosen: slice) -> "Activations":
         """The activations of some prompts."""
-        return Activations({site: value[chosen] for site, value in self.values.items()}, self.layout.rows(chosen), self.kept)
+        return Activations(
+            {site: value[chosen] for site, value in self.values.items()}, self.layout.rows(chosen), self.kept
+        )
 
     @property
     def nbytes(self) -> int:
@@ -73,5 +75,7 @@ class Activations:
         lookup = {position: place for place, position in enumerate(self.kept)}
         missing = sorted({int(position) for position in at} - set(lookup))
         if missing:
-            raise SiteError(f"{site} was asked of cached activations", got=f"position {missing[0]} was not kept", allowed=self.kept)
+            raise SiteError(
+                f"{site} was asked of cached activations", got=f"position {missing[0]} was not kept", allowed=self.kept
+            )
         return torch.tensor([lookup[int(position)] for position in at], device=at.device)

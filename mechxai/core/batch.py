@@ -32,7 +32,9 @@ class Layout:
         """The position each row means by ``pos`` (clamped into the row), and whether the row has it at all."""
         if isinstance(pos, str):
             if pos not in self.roles:
-                raise SiteError(f"Role {pos!r} was asked as a position", got="no such role", allowed=nearest(pos, self.roles))
+                raise SiteError(
+                    f"Role {pos!r} was asked as a position", got="no such role", allowed=nearest(pos, self.roles)
+                )
             found = self.roles[pos]
         else:
             found = self.lengths + pos if pos < 0 else torch.full_like(self.lengths, pos)
@@ -93,7 +95,9 @@ class ContrastBatch:
                 got=f"{tuple(self.answer_pos.shape)}, up to {int(self.answer_pos.max())}",
                 allowed=f"[{n_prompts}], below the row's length",
             )
-        same = (self.answers[:, 0] == self.wrong[:, 0]).all(-1) if self.answers.shape[2] == self.wrong.shape[2] else None
+        same = (
+            (self.answers[:, 0] == self.wrong[:, 0]).all(-1) if self.answers.shape[2] == self.wrong.shape[2] else None
+        )
         if same is not None and bool(same.any()):
             row = int(same.nonzero()[0])
             raise AlignmentError(
@@ -155,13 +159,15 @@ class ContrastBatch:
         tensors = ("clean", "corrupted", "lengths", "answers", "wrong", "answer_pos")
         moved = {name: getattr(self, name).to(device) for name in tensors}
         reference = None if self.reference is None else self.reference.to(device)
-        return replace(self, **moved, roles={role: at.to(device) for role, at in self.roles.items()}, reference=reference)
+        return replace(
+            self, **moved, roles={role: at.to(device) for role, at in self.roles.items()}, reference=reference
+        )
 
     @classmethod
     def from_tokens(
         cls,
         clean: Int[Tensor, "batch pos"],
-        corrupted: Int[Tensor, "batch pos"],
+        corrupted: Int[Tensor, "n_corrupted pos_corrupted"],
         answers: Int[Tensor, "batch *rest"],
         wrong: Int[Tensor, "batch *rest2"],
         *,
@@ -280,7 +286,9 @@ def _check_tokens(clean: Tokens, corrupted: Tokens, lengths: PromptInts) -> None
             got=f"clean {tuple(clean.shape)}, corrupted {tuple(corrupted.shape)}",
         )
     if clean.dtype not in (torch.long, torch.int) or corrupted.dtype not in (torch.long, torch.int):
-        raise ShapeError("Tokens must be whole numbers", got=f"{clean.dtype} and {corrupted.dtype}", fix="pass LongTensors")
+        raise ShapeError(
+            "Tokens must be whole numbers", got=f"{clean.dtype} and {corrupted.dtype}", fix="pass LongTensors"
+        )
     if len(clean) == 0:
         raise ShapeError("A batch needs at least one prompt", got="0 prompts")
     if lengths.shape != (len(clean),) or int(lengths.min()) < 1 or int(lengths.max()) > clean.shape[1]:
@@ -295,4 +303,6 @@ def _check_answers(name: str, answers: Answers, n_prompts: int) -> None:
             allowed="[batch], [batch, answer_tok] or [batch, alt, answer_tok]",
         )
     if bool((answers[:, 0, 0] < 0).any()):
-        raise ShapeError(f"{name}: prompt {int((answers[:, 0, 0] < 0).nonzero()[0])} has none", got="-1 in the first place")
+        raise ShapeError(
+            f"{name}: prompt {int((answers[:, 0, 0] < 0).nonzero()[0])} has none", got="-1 in the first place"
+        )

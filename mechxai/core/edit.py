@@ -54,7 +54,9 @@ class Patch(Edit):
         new = self.source[site].to(activation)
         if new.shape != activation.shape:
             raise ShapeError(
-                f"Patching {site}", got=f"source {tuple(new.shape)}, activation {tuple(activation.shape)}", fix="patch from a run of the same prompts"
+                f"Patching {site}",
+                got=f"source {tuple(new.shape)}, activation {tuple(activation.shape)}",
+                fix="patch from a run of the same prompts",
             )
         return new
 
@@ -133,7 +135,9 @@ class AddNoise(Edit):
         """The activation with noise."""
         place = sum(ord(letter) * (index + 1) for index, letter in enumerate(str(site)))
         draws = [
-            torch.randn(row.shape, generator=torch.Generator().manual_seed(hash((self.seed, place, self.first + i)) % 2**62))
+            torch.randn(
+                row.shape, generator=torch.Generator().manual_seed(hash((self.seed, place, self.first + i)) % 2**62)
+            )
             for i, row in enumerate(activation)
         ]
         noise = self.std * torch.stack(draws).to(activation)
@@ -157,7 +161,9 @@ class Steer(Edit):
     def __call__(self, activation: Activation, site: Site) -> Activation:
         """``activation + scale * vector``."""
         if self.vector.shape[-1] != activation.shape[-1]:
-            raise ShapeError(f"Steering {site}", got=tuple(self.vector.shape), allowed=f"a vector of {activation.shape[-1]}")
+            raise ShapeError(
+                f"Steering {site}", got=tuple(self.vector.shape), allowed=f"a vector of {activation.shape[-1]}"
+            )
         return activation + self.scale * self.vector.to(activation)
 
 
@@ -170,7 +176,11 @@ class ProjectOut(Edit):
     def __call__(self, activation: Activation, site: Site) -> Activation:
         """``activation - (activation . u) u`` with ``u`` the unit direction."""
         if self.direction.shape[-1] != activation.shape[-1]:
-            raise ShapeError(f"Projecting out of {site}", got=tuple(self.direction.shape), allowed=f"a vector of {activation.shape[-1]}")
+            raise ShapeError(
+                f"Projecting out of {site}",
+                got=tuple(self.direction.shape),
+                allowed=f"a vector of {activation.shape[-1]}",
+            )
         unit = (self.direction / self.direction.norm()).to(activation)
         return activation - (activation @ unit)[..., None] * unit
 

@@ -39,7 +39,11 @@ class Grid:
             raise ConfigError("An axis is named twice", got=self.over)
         for axis in self.over:
             if axis not in row.sweepable:
-                raise ConfigError(f"Sweeping {row.name} over {axis!r} was asked", got="it has no such axis", allowed=nearest(axis, row.sweepable))
+                raise ConfigError(
+                    f"Sweeping {row.name} over {axis!r} was asked",
+                    got="it has no such axis",
+                    allowed=nearest(axis, row.sweepable),
+                )
 
     def axes(self, architecture: Architecture, batch: ContrastBatch) -> dict[str, Sequence[Position]]:
         """Axis -> its coordinates, checked against the model and the batch.
@@ -65,25 +69,43 @@ class Grid:
             if isinstance(pos, str):
                 batch.layout.positions(pos)
             elif not -batch.n_pos <= pos < batch.n_pos:
-                raise SiteError(f"Position {pos} was asked", got=f"prompts of up to {batch.n_pos} tokens", allowed=f"{-batch.n_pos} to {batch.n_pos - 1}")
+                raise SiteError(
+                    f"Position {pos} was asked",
+                    got=f"prompts of up to {batch.n_pos} tokens",
+                    allowed=f"{-batch.n_pos} to {batch.n_pos - 1}",
+                )
         return tuple(range(batch.n_pos)) if self.pos is None else self.pos
 
-    def sites(self, architecture: Architecture, batch: ContrastBatch) -> tuple[dict[str, Sequence[Position]], list[Site]]:
+    def sites(
+        self, architecture: Architecture, batch: ContrastBatch
+    ) -> tuple[dict[str, Sequence[Position]], list[Site]]:
         """The coordinates of each axis in `over`, and the site of every cell, last axis fastest."""
         axes = self.axes(architecture, batch)
-        fixed = {axis: self._fixed(axis, axes[axis]) for axis in ("layer", "head", "pos", "neuron") if axis not in self.over}
+        fixed = {
+            axis: self._fixed(axis, axes[axis]) for axis in ("layer", "head", "pos", "neuron") if axis not in self.over
+        }
         swept = {axis: axes[axis] for axis in self.over}
-        cells = [Site(self.site, **{**fixed, **dict(zip(swept, place, strict=True))}) for place in itertools.product(*swept.values())]
+        cells = [
+            Site(self.site, **{**fixed, **dict(zip(swept, place, strict=True))})
+            for place in itertools.product(*swept.values())
+        ]
         return swept, cells
 
     def _fixed(self, axis: str, values: Sequence[Position]) -> Position | None:
         chosen = {"layer": self.layers, "head": self.heads, "pos": self.pos, "neuron": self.neurons}[axis]
         if axis == "layer" and site_name(self.site).has_layer and len(values) != 1:
-            raise ConfigError(f"Which layer of {self.site}?", got=f"layer is not among over={self.over}", fix="add 'layer' to over, or give one layer in layers=")
+            raise ConfigError(
+                f"Which layer of {self.site}?",
+                got=f"layer is not among over={self.over}",
+                fix="add 'layer' to over, or give one layer in layers=",
+            )
         if chosen is None:
             return values[0] if axis == "layer" and values else None
         if len(chosen) != 1:
-            raise ConfigError(f"{axis}={chosen} was asked but {axis!r} is not among over={self.over}", fix=f"add {axis!r} to over, or give exactly one")
+            raise ConfigError(
+                f"{axis}={chosen} was asked but {axis!r} is not among over={self.over}",
+                fix=f"add {axis!r} to over, or give exactly one",
+            )
         return values[0]
 
 
@@ -92,5 +114,9 @@ def _chosen(what: str, chosen: tuple[int, ...] | None, count: int) -> Sequence[i
         return tuple(range(count))
     for value in chosen:
         if not -count <= value < count:
-            raise SiteError(f"{what} {value} was asked", got=f"the model has {count}", allowed=f"0 to {count - 1}" if count else "none")
+            raise SiteError(
+                f"{what} {value} was asked",
+                got=f"the model has {count}",
+                allowed=f"0 to {count - 1}" if count else "none",
+            )
     return tuple(value % count for value in chosen)

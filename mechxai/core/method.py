@@ -36,7 +36,7 @@ class Method(ABC):
     card: ClassVar[MethodCard]
 
     @abstractmethod
-    def __call__(self, model: Any, batch: Any) -> Result:  # noqa: ANN401 - methods narrow these
+    def __call__(self, model: Any, batch: Any) -> Result:
         """The answer, for one model and one batch."""
 
     def settings(self) -> dict[str, object]:

@@ -114,7 +114,9 @@ class Logprob(Metric):
         """One alternative per prompt, and the answer right after the prompt's end."""
         _one_alternative(self.name, batch.answers)
         if batch.answers.shape[2] > 1 and bool((batch.answer_pos != batch.lengths - 1).any()):
-            raise ShapeError("A sequence of answer tokens must follow the prompt's last token", got="an earlier answer_pos")
+            raise ShapeError(
+                "A sequence of answer tokens must follow the prompt's last token", got="an earlier answer_pos"
+            )
 
     def continuation(self, batch: ContrastBatch) -> Answers | None:
         """The answer but its last token."""
@@ -148,7 +150,11 @@ class KlDivergence(Metric):
     def score(self, logits: LogitsAt, batch: ContrastBatch) -> PerPrompt:
         """``sum_v p_clean (log p_clean - log p)``."""
         if batch.reference is None:
-            raise ShapeError("kl_divergence needs the clean run's distribution", got="batch.reference is None", fix="call it through a method, which fills it in")
+            raise ShapeError(
+                "kl_divergence needs the clean run's distribution",
+                got="batch.reference is None",
+                fix="call it through a method, which fills it in",
+            )
         logprobs = logits[:, 0].log_softmax(-1)
         reference = batch.reference.to(logprobs)
         return (reference.exp() * (reference - logprobs)).sum(-1)
@@ -193,7 +199,9 @@ class CustomMetric(Metric):
         """The function's value."""
         value = self.function(logits, batch)
         if value.shape != (len(batch),):
-            raise ShapeError("A metric must give one value per prompt", got=tuple(value.shape), allowed=f"({len(batch)},)")
+            raise ShapeError(
+                "A metric must give one value per prompt", got=tuple(value.shape), allowed=f"({len(batch)},)"
+            )
         return value
 
 
@@ -202,7 +210,10 @@ METRICS: dict[str, type[Metric]] = {
 }
 
 
-def as_metric(metric: "str | Metric | Callable[[Tensor, ContrastBatch], Tensor]") -> Metric:
+AnyMetric = str | Metric | Callable[[Tensor, ContrastBatch], Tensor]
+
+
+def as_metric(metric: AnyMetric) -> Metric:
     """The metric a name, a metric or a function means.
 
     Raises:
@@ -216,7 +227,9 @@ def as_metric(metric: "str | Metric | Callable[[Tensor, ContrastBatch], Tensor]"
         return METRICS[metric]()
     if callable(metric):
         return CustomMetric(metric)
-    raise ConfigError("A metric was asked", got=type(metric).__name__, allowed="a name, a Metric, or a function (logits, batch)")
+    raise ConfigError(
+        "A metric was asked", got=type(metric).__name__, allowed="a name, a Metric, or a function (logits, batch)"
+    )
 
 
 def check_finite(values: Tensor, where: str) -> None:
@@ -234,13 +247,19 @@ def check_finite(values: Tensor, where: str) -> None:
 def _single_token(name: str, answers: Answers) -> None:
     if answers.shape[2] > 1:
         raise ShapeError(
-            f"Metric {name} reads one token per answer", got=f"answers of up to {answers.shape[2]} tokens", fix="use metric=logprob, which scores sequences"
+            f"Metric {name} reads one token per answer",
+            got=f"answers of up to {answers.shape[2]} tokens",
+            fix="use metric=logprob, which scores sequences",
         )
 
 
 def _one_alternative(name: str, answers: Answers) -> None:
     if answers.shape[1] > 1:
-        raise ShapeError(f"Metric {name} scores one answer per prompt", got=f"{answers.shape[1]} alternatives", fix="use metric=prob or prob_diff")
+        raise ShapeError(
+            f"Metric {name} scores one answer per prompt",
+            got=f"{answers.shape[1]} alternatives",
+            fix="use metric=prob or prob_diff",
+        )
 
 
 def _sum_over(values: Tensor, answers: Answers) -> Tensor:

@@ -48,7 +48,9 @@ class RunInfo:
         site = self.method.get("site")
         of = f" of {site}" if site else ""
         task = self.task.get("name")
-        return f"{self.method.get('name', 'result')}{of} on {self.model.get('name', '?')}" + (f", {task}" if task else "")
+        return f"{self.method.get('name', 'result')}{of} on {self.model.get('name', '?')}" + (
+            f", {task}" if task else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Result:
         stored = self.data.assign_attrs({_INFO: json.dumps(self.info.as_dict(), default=str)})
         try:
             stored.to_netcdf(part, engine="h5netcdf")
-            os.replace(part, target)
+            Path(part).replace(target)
         finally:
             part.unlink(missing_ok=True)
         return target

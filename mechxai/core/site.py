@@ -41,7 +41,12 @@ class SiteName:
     @property
     def sweepable(self) -> tuple[str, ...]:
         """The axes a grid may run over."""
-        found = {"layer": self.has_layer, "pos": True, "head": self.head_axis is not None, "neuron": "d_mlp" in self.axes}
+        found = {
+            "layer": self.has_layer,
+            "pos": True,
+            "head": self.head_axis is not None,
+            "neuron": "d_mlp" in self.axes,
+        }
         return tuple(axis for axis, present in found.items() if present)
 
 
@@ -112,10 +117,14 @@ class Site:
         object.__setattr__(self, "name", row.name)
         if row.has_layer != (self.layer is not None):
             need = "needs a layer" if row.has_layer else "lies outside the blocks and takes no layer"
-            raise SiteError(f"Site {self.name!r} {need}", got=f"layer={self.layer}", fix="write blocks.<layer>.<name> or <name>")
+            raise SiteError(
+                f"Site {self.name!r} {need}", got=f"layer={self.layer}", fix="write blocks.<layer>.<name> or <name>"
+            )
         for field, axis in (("head", row.head_axis), ("neuron", "d_mlp" if "d_mlp" in row.axes else None)):
             if getattr(self, field) is not None and axis is None:
-                raise SiteError(f"Site {self.name!r} has no {field} axis", got=f"{field}={getattr(self, field)}", allowed=row.axes)
+                raise SiteError(
+                    f"Site {self.name!r} has no {field} axis", got=f"{field}={getattr(self, field)}", allowed=row.axes
+                )
 
     @property
     def row(self) -> SiteName:
@@ -148,7 +157,9 @@ class Site:
 
     def __str__(self) -> str:
         prefix = "" if self.layer is None else f"blocks.{self.layer}."
-        index = ",".join(f"{key}={value}" for key in ("head", "pos", "neuron") if (value := getattr(self, key)) is not None)
+        index = ",".join(
+            f"{key}={value}" for key in ("head", "pos", "neuron") if (value := getattr(self, key)) is not None
+        )
         return f"{prefix}{self.name}" + (f"[{index}]" if index else "")
 
     def index(self, positions: Tensor | None, n_rows: int) -> tuple[object, ...]:
@@ -181,11 +192,15 @@ def _parse_index(text: str, index: str | None) -> dict[str, int | str]:
     for part in filter(None, (piece.strip() for piece in (index or "").split(","))):
         key, _, value = (piece.strip() for piece in part.partition("="))
         if key not in ("head", "pos", "neuron"):
-            raise SiteError(f"Site {text!r} has an unknown index {key!r}", allowed=nearest(key, ("head", "pos", "neuron")))
+            raise SiteError(
+                f"Site {text!r} has an unknown index {key!r}", allowed=nearest(key, ("head", "pos", "neuron"))
+            )
         if re.fullmatch(r"-?\d+", value):
             found[key] = int(value)
         elif key == "pos" and re.fullmatch(r"[A-Za-z_]\w*", value):
             found[key] = value
         else:
-            raise SiteError(f"Site {text!r} has {key}={value!r}", allowed="a whole number (or a role of the batch, for pos)")
+            raise SiteError(
+                f"Site {text!r} has {key}={value!r}", allowed="a whole number (or a role of the batch, for pos)"
+            )
     return found

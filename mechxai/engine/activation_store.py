@@ -81,7 +81,11 @@ class ActivationStore:
         chosen = model.wanted(sites, layers)
         _check_sites(chosen)
         if batch_size < 1 or shard_tokens < 1:
-            raise ConfigError("An activation store was asked", got=f"batch_size={batch_size}, shard_tokens={shard_tokens}", allowed="1 or more")
+            raise ConfigError(
+                "An activation store was asked",
+                got=f"batch_size={batch_size}, shard_tokens={shard_tokens}",
+                allowed="1 or more",
+            )
         rows = [model.text.ids(text) if isinstance(text, str) else list(text) for text in texts]
         if not rows or not all(rows):
             raise ShapeError("An activation store was asked", got="no prompts, or an empty one")
@@ -119,11 +123,17 @@ class ActivationStore:
         """
         folder = Path(path)
         if not (folder / _INDEX).is_file():
-            raise ArtifactError(f"Activation store {folder} was asked", got="no index.json", fix="make it with ActivationStore.write")
+            raise ArtifactError(
+                f"Activation store {folder} was asked", got="no index.json", fix="make it with ActivationStore.write"
+            )
         index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
         done = sum(shard["n_prompts"] for shard in index["shards"])
         if done < index["n_prompts"]:
-            raise ArtifactError(f"Activation store {folder} was asked", got=f"{done} of {index['n_prompts']} prompts written", fix="run the same ActivationStore.write again; it resumes")
+            raise ArtifactError(
+                f"Activation store {folder} was asked",
+                got=f"{done} of {index['n_prompts']} prompts written",
+                fix="run the same ActivationStore.write again; it resumes",
+            )
         return cls(folder, index)
 
     def __len__(self) -> int:
@@ -163,7 +173,9 @@ class ActivationStore:
         for shard in order:
             first, last = bounds[shard]
             values = self.read(site, first, last)
-            rows = torch.arange(last - first) if generator is None else torch.randperm(last - first, generator=generator)
+            rows = (
+                torch.arange(last - first) if generator is None else torch.randperm(last - first, generator=generator)
+            )
             for start in range(0, len(rows), size):
                 part = rows[start : start + size]
                 yield values[part], part + first
@@ -191,7 +203,12 @@ class ActivationStore:
 def _check_sites(sites: Sequence[Site]) -> None:
     for site in sites:
         if site.row.axes[0] != "pos":
-            raise SiteError(f"Storing {site.name} per token was asked", got=f"axes {site.row.axes}", allowed="sites whose first axis is pos", fix="use model.cache for patterns")
+            raise SiteError(
+                f"Storing {site.name} per token was asked",
+                got=f"axes {site.row.axes}",
+                allowed="sites whose first axis is pos",
+                fix="use model.cache for patterns",
+            )
 
 
 def _shard_plan(lengths: Sequence[int], batch_size: int, shard_tokens: int) -> list[list[int]]:
@@ -207,7 +224,14 @@ def _shard_plan(lengths: Sequence[int], batch_size: int, shard_tokens: int) -> l
 
 
 def _shard(
-    model: HookedModel, rows: Sequence[Sequence[int]], chosen: range, sites: Sequence[Site], dtype: torch.dtype, batch_size: int, *, skip_bos: bool
+    model: HookedModel,
+    rows: Sequence[Sequence[int]],
+    chosen: range,
+    sites: Sequence[Site],
+    dtype: torch.dtype,
+    batch_size: int,
+    *,
+    skip_bos: bool,
 ) -> dict[str, Tensor]:
     """One shard's tensors, filled batch by batch into place."""
     bos = model.text.bos if skip_bos else None
@@ -219,13 +243,20 @@ def _shard(
         part = chosen[start : start + batch_size]
         tokens = padded([rows[i] for i in part]).to(model.device)
         lengths = torch.tensor([len(rows[i]) for i in part], device=model.device)
-        names, layers = sorted({site.name for site in sites}), sorted({site.layer for site in sites if site.layer is not None})
+        names, layers = (
+            sorted({site.name for site in sites}),
+            sorted({site.layer for site in sites if site.layer is not None}),
+        )
         acts = model.cache(tokens, names, layers or None, lengths=lengths, dtype=dtype)
         keep = torch.arange(tokens.shape[1], device=model.device)[None] < lengths[:, None]
         keep[:, 0] &= torch.tensor([skip == 0 for skip in skips[start : start + batch_size]], device=model.device)
         prompt, pos = keep.nonzero().unbind(1)
         stop = at + len(pos)
-        found["tokens"][at:stop], found["pos"][at:stop], found["prompt"][at:stop] = tokens[prompt, pos].cpu(), pos.cpu(), prompt.cpu() + part[0]
+        found["tokens"][at:stop], found["pos"][at:stop], found["prompt"][at:stop] = (
+            tokens[prompt, pos].cpu(),
+            pos.cpu(),
+            prompt.cpu() + part[0],
+        )
         for site in sites:
             value = acts[site][prompt, pos].cpu()
             found.setdefault(str(site), torch.empty(total, *value.shape[1:], dtype=dtype))[at:stop] = value
@@ -240,7 +271,11 @@ def _resumed(folder: Path, header: Mapping[str, Any]) -> list[dict[str, Any]]:
     plain = json.loads(json.dumps(header))
     different = [key for key in plain if before.get(key) != plain[key]]
     if different:
-        raise ArtifactError(f"Writing an activation store into {folder} was asked", got=f"a store with another {different[0]}", fix="choose another folder, or delete this one")
+        raise ArtifactError(
+            f"Writing an activation store into {folder} was asked",
+            got=f"a store with another {different[0]}",
+            fix="choose another folder, or delete this one",
+        )
     return [shard for shard in before["shards"] if (folder / shard["file"]).is_file()]
 
 
@@ -248,13 +283,13 @@ def _save_shard(values: dict[str, Tensor], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
     save_file(values, part)
-    os.replace(part, path)
+    Path(part).replace(path)
 
 
 def _save_index(folder: Path, index: Mapping[str, Any]) -> None:
     part = folder / f".{_INDEX}.{os.getpid()}.part"
     part.write_text(json.dumps(index, default=str), encoding="utf-8")
-    os.replace(part, folder / _INDEX)
+    Path(part).replace(folder / _INDEX)
 
 
 def _digest(rows: Sequence[Sequence[int]]) -> str:

@@ -47,7 +47,9 @@ def run_hooked(model: HookedModel, job: Job) -> Float[Tensor, "cell batch"]:
 
 def run_wave(model: HookedModel, job: Job) -> Float[Tensor, "cell batch"]:
     """Level 1: the metric of each cell and prompt, in the order of ``job.cells``."""
-    if model.backend.masks_rows and len(job.batch) > 1:  # its masks have a row per starting prompt: one prompt at a time
+    if (
+        model.backend.masks_rows and len(job.batch) > 1
+    ):  # its masks have a row per starting prompt: one prompt at a time
         return torch.cat([run_wave(model, job.rows(slice(i, i + 1))) for i in range(len(job.batch))], 1)
     early = [index for index, cell in enumerate(job.cells) if entry_layer(cell) < 0]
     if not early or len(early) == len(job.cells) or not model.backend.masks_rows:
@@ -89,7 +91,9 @@ def run_base(model: HookedModel, job: Job) -> Float[Tensor, " batch"]:
     return run_hooked(model, Job(job.batch, job.run, [()], job.metric, job.base))[0]
 
 
-def _scores(model: HookedModel, job: Job, hooks: dict[str, list[HookFunction]], *, n_start: int, n_groups: int) -> Tensor:
+def _scores(
+    model: HookedModel, job: Job, hooks: dict[str, list[HookFunction]], *, n_start: int, n_groups: int
+) -> Tensor:
     tokens, lengths = run_tokens(job.batch, job.run, job.metric)
     at = job.metric.positions(job.batch)
     with torch.no_grad():

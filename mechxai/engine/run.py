@@ -61,7 +61,9 @@ def run_sweep(model: HookedModel, sweep: Sweep, execution: Execution, what: str 
     planned = plan(model, sweep, execution)
     verdict = check(model, sweep, planned.level) if planned.n_cells else Verdict(planned.level, 0.0, 0)
     if verdict.level != planned.level:
-        planned = plan(model, sweep, Execution(LEVEL_NAMES[verdict.level], execution.budget_bytes, execution.tokens_per_wave))
+        planned = plan(
+            model, sweep, Execution(LEVEL_NAMES[verdict.level], execution.budget_bytes, execution.tokens_per_wave)
+        )
     store = None if execution.cells is None else WaveStore(execution.cells, _key(model, sweep, planned))
     values = torch.full((planned.n_cells, planned.n_prompts), torch.nan, dtype=torch.float64)
     reused = 0
@@ -106,10 +108,15 @@ def _run_halving(model: HookedModel, sweep: Sweep, wave: Wave, level: int) -> Te
         return torch.cat([_run_halving(model, sweep, part, level) for part in parts], 0)
     if n_prompts > 1:
         middle = wave.prompts.start + n_prompts // 2
-        parts = [Wave(slice(wave.prompts.start, middle), wave.cells), Wave(slice(middle, wave.prompts.stop), wave.cells)]
+        parts = [
+            Wave(slice(wave.prompts.start, middle), wave.cells),
+            Wave(slice(middle, wave.prompts.stop), wave.cells),
+        ]
         return torch.cat([_run_halving(model, sweep, part, level) for part in parts], 1)
     raise NoSpaceError(
-        f"One cell on one prompt of {sweep.batch.n_pos} tokens", got=f"out of memory on {model.device}", fix="shorter prompts, a smaller dtype, or another device"
+        f"One cell on one prompt of {sweep.batch.n_pos} tokens",
+        got=f"out of memory on {model.device}",
+        fix="shorter prompts, a smaller dtype, or another device",
     )
 
 
@@ -123,7 +130,10 @@ def _check_values(values: Tensor, sweep: Sweep, wave: Wave) -> None:
 
 def _key(model: HookedModel, sweep: Sweep, planned: Plan) -> str:
     info = model.info()
-    parts = [sweep.digest(), planned.level, [(wave.prompts.start, wave.prompts.stop, wave.cells) for wave in planned.waves]]
+    parts = [
+        sweep.digest(),
+        planned.level,
+        [(wave.prompts.start, wave.prompts.stop, wave.cells) for wave in planned.waves],
+    ]
     parts += [info[name] for name in ("weight_hash", "backend", "processing", "dtype")]
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
-

@@ -40,7 +40,9 @@ _trusted: "weakref.WeakKeyDictionary[HookedModel, dict[tuple[object, ...], Verdi
 
 def check(model: HookedModel, sweep: Sweep, level: int) -> Verdict:
     """The level to use and the noise floor; remembered per model, sites and metric."""
-    kinds = tuple(sorted({(site.name, type(one.edit).__name__) for cell in sweep.cells for one in cell for site in (one.site,)}))
+    kinds = tuple(
+        sorted({(site.name, type(one.edit).__name__) for cell in sweep.cells for one in cell for site in (one.site,)})
+    )
     key = (kinds, sweep.metric, sweep.run, level)
     known = _trusted.setdefault(model, {})
     if key not in known:
@@ -55,7 +57,9 @@ def _check(model: HookedModel, sweep: Sweep, level: int) -> Verdict:
     job = bound(sweep, prompts, [*chosen])
     with_base = Job(job.batch, job.run, [*job.cells, (), ()], job.metric, job.base)  # two cells that change nothing
     together = run_hooked(model, with_base)
-    alone = torch.cat([run_hooked(model, Job(job.batch, job.run, [cell], job.metric, job.base)) for cell in with_base.cells])
+    alone = torch.cat(
+        [run_hooked(model, Job(job.batch, job.run, [cell], job.metric, job.base)) for cell in with_base.cells]
+    )
     spread = float((together - alone).abs().max())
     passes = 2 * n_prompts * len(with_base.cells)
     tolerance = _SLACK * spread + _EPS * torch.finfo(model.dtype).eps * float(together.abs().max().clamp(min=1.0))
@@ -64,8 +68,14 @@ def _check(model: HookedModel, sweep: Sweep, level: int) -> Verdict:
         passes += n_prompts * (1 + len(with_base.cells))
         if error <= tolerance:
             break
-        _log.warning("level %d differs from level 0 by %.2g (allowed %.2g) on %s; using level %d", level, error, tolerance, model.name, level - 1)
+        _log.warning(
+            "level %d differs from level 0 by %.2g (allowed %.2g) on %s; using level %d",
+            level,
+            error,
+            tolerance,
+            model.name,
+            level - 1,
+        )
         level -= 1
     floor = max(spread, float((together[-1] - together[-2]).abs().max()))
     return Verdict(level, floor, passes)
-

@@ -65,7 +65,9 @@ class MeanSource:
         mean = self.means[site.whole]
         axes = [axis for axis in site.row.axes if self.per_position or axis != "pos"]
         if self.per_position and isinstance(site.pos, str):
-            raise SiteError(f"The mean at {site} was asked", got="a role, which has no one position", fix="use per_position=false")
+            raise SiteError(
+                f"The mean at {site} was asked", got="a role, which has no one position", fix="use per_position=false"
+            )
         index: list[object] = []
         for axis in axes:
             if axis in ("pos", "dest_pos"):
@@ -81,7 +83,15 @@ class MeanSource:
         return found[None] if spread else found  # one row that every position shares
 
 
-def mean_source(model: HookedModel, batch: ContrastBatch, run: str, sites: Sequence[Site], *, per_position: bool, rows_at_once: int = 32) -> MeanSource:
+def mean_source(
+    model: HookedModel,
+    batch: ContrastBatch,
+    run: str,
+    sites: Sequence[Site],
+    *,
+    per_position: bool,
+    rows_at_once: int = 32,
+) -> MeanSource:
     """Means over the real tokens of a run, padding excluded.
 
     Args:
@@ -98,11 +108,17 @@ def mean_source(model: HookedModel, batch: ContrastBatch, run: str, sites: Seque
     for start in range(0, len(batch), rows_at_once):
         part = batch.rows(slice(start, start + rows_at_once))
         layers = sorted({site.layer for site in sites if site.layer is not None})
-        acts = model.cache(part.tokens(run), sorted({site.name for site in sites}), layers or None, lengths=part.lengths)
+        acts = model.cache(
+            part.tokens(run), sorted({site.name for site in sites}), layers or None, lengths=part.lengths
+        )
         for site in sites:
             value = acts[site].double() if acts[site].dtype == torch.float64 else acts[site].float()
             if "pos" not in site.row.axes and not per_position:
-                raise SiteError(f"The mean of {site.name} over positions was asked", got="its rows depend on the position", fix="use per_position=true")
+                raise SiteError(
+                    f"The mean of {site.name} over positions was asked",
+                    got="its rows depend on the position",
+                    fix="use per_position=true",
+                )
             real = part.mask if "pos" in site.row.axes else part.mask[:, None, :, None]
             real = real.reshape(*real.shape, *(1,) * (value.ndim - real.ndim)).to(value)
             over = (0,) if per_position else (0, 1)

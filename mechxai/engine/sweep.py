@@ -58,7 +58,13 @@ class Sweep:
     def digest(self) -> str:
         """A hash of everything but the model that decides the values."""
         found = hashlib.blake2b(digest_size=16)
-        for tensor in (self.batch.clean, self.batch.corrupted, self.batch.lengths, self.batch.answers, self.batch.wrong):
+        for tensor in (
+            self.batch.clean,
+            self.batch.corrupted,
+            self.batch.lengths,
+            self.batch.answers,
+            self.batch.wrong,
+        ):
             found.update(tensor.cpu().contiguous().numpy().tobytes())
         found.update(f"{self.run} {self.metric!r}".encode())
         for cell in (self.base, *self.cells):

@@ -4,7 +4,6 @@ import logging
 import os
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -44,7 +43,7 @@ class WaveStore:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             save_file({"values": values.cpu().contiguous()}, part, metadata={"key": self._key})
-            os.replace(part, path)
+            Path(part).replace(path)
         except (OSError, SafetensorError) as error:
             if self.failed is None:
                 _log.warning("finished cells cannot be kept in %s (%s); the run goes on without", self._folder, error)

@@ -25,6 +25,7 @@ class Backend(Protocol):
 
     name: ClassVar[str]
     masks_rows: ClassVar[bool]  # whether attention masks are made per starting row, so that others cannot join them
+    in_place: ClassVar[frozenset[str]]  # sites whose residual stream only an edit in place reaches
     inner: Any
 
     def architecture(self) -> Architecture:
@@ -52,6 +53,7 @@ class HookedTransformerBackend:
     inner: Any
     name: ClassVar[str] = "hooked_transformer"
     masks_rows: ClassVar[bool] = False
+    in_place: ClassVar[frozenset[str]] = frozenset()
 
     def architecture(self) -> Architecture:
         """Sizes and block structure, from ``inner.cfg``."""
@@ -80,6 +82,8 @@ class BridgeBackend:
     inner: Any
     name: ClassVar[str] = "bridge"
     masks_rows: ClassVar[bool] = True
+    # The hook stands at the MLP norm's input; a new tensor returned there would miss the residual connection around it.
+    in_place: ClassVar[frozenset[str]] = frozenset({"resid_mid"})
 
     def architecture(self) -> Architecture:
         """Sizes and block structure, from ``inner.cfg``."""
@@ -92,9 +96,15 @@ class BridgeBackend:
             return
         way_out = "use resid_pre, attn_out, mlp_out, q, k, v or z"
         if editing and site.name in ("pattern", "attn_scores"):
-            raise ModelSupportError(f"Editing {site} was asked", got="on BERT the bridge's pattern is a copy, edits have no effect", fix=way_out)
+            raise ModelSupportError(
+                f"Editing {site} was asked",
+                got="on BERT the bridge's pattern is a copy, edits have no effect",
+                fix=way_out,
+            )
         if site.name in ("resid_mid", "result"):
-            raise ModelSupportError(f"Site {site} was asked", got="the bridge has no true value for it on post-norm BERT", fix=way_out)
+            raise ModelSupportError(
+                f"Site {site} was asked", got="the bridge has no true value for it on post-norm BERT", fix=way_out
+            )
 
     @property
     def cut_hook(self) -> str:
@@ -104,10 +114,15 @@ class BridgeBackend:
     def run(self, tokens: Tokens, mask: Mask | None) -> RowLogits:
         """Logits; the mask matters only to bidirectional models."""
         needs_mask = mask is not None and not self.architecture().causal and not bool(mask.all())
-        return self.inner(tokens, return_type="logits", prepend_bos=False, attention_mask=mask.long() if needs_mask and mask is not None else None)
+        return self.inner(
+            tokens,
+            return_type="logits",
+            prepend_bos=False,
+            attention_mask=mask.long() if needs_mask and mask is not None else None,
+        )
 
 
-def hook_point(backend: Backend, hook: str) -> Any:  # noqa: ANN401 - a TransformerLens HookPoint
+def hook_point(backend: Backend, hook: str) -> Any:
     """The hook point of a TransformerLens hook name (two names may share one)."""
     return backend.inner.hook_dict[hook]
 
@@ -137,7 +152,9 @@ def _set_flag(backend: Backend, flag: str, *, value: bool) -> None:
     try:
         getattr(backend.inner, f"set_{flag}")(value)
     except NotImplementedError as error:
-        raise ModelSupportError(f"TransformerLens' {flag} was needed", got=str(error).splitlines()[0], fix="use z instead of result") from error
+        raise ModelSupportError(
+            f"TransformerLens' {flag} was needed", got=str(error).splitlines()[0], fix="use z instead of result"
+        ) from error
 
 
 @contextmanager
@@ -159,23 +176,39 @@ def evaluating(backend: Backend) -> Iterator[None]:
 def _check_exists(backend: Backend, site: Site) -> None:
     architecture = backend.architecture()
     if site.layer is not None and not 0 <= site.layer < architecture.n_layers:
-        raise SiteError(f"Site {site} was asked", got=f"layer {site.layer}", allowed=f"layers 0 to {architecture.n_layers - 1}")
+        raise SiteError(
+            f"Site {site} was asked", got=f"layer {site.layer}", allowed=f"layers 0 to {architecture.n_layers - 1}"
+        )
     axis = site.row.head_axis
     if axis and site.head is not None and not 0 <= site.head < architecture.size(axis):
         kind = "key/value heads" if axis == "kv_head" else "heads"
-        raise SiteError(f"Site {site} was asked", got=f"head {site.head}", allowed=f"{kind} 0 to {architecture.size(axis) - 1}")
+        raise SiteError(
+            f"Site {site} was asked", got=f"head {site.head}", allowed=f"{kind} 0 to {architecture.size(axis) - 1}"
+        )
     if site.neuron is not None and not 0 <= site.neuron < architecture.d_mlp:
-        raise SiteError(f"Site {site} was asked", got=f"neuron {site.neuron}", allowed=f"neurons 0 to {architecture.d_mlp - 1}")
+        raise SiteError(
+            f"Site {site} was asked", got=f"neuron {site.neuron}", allowed=f"neurons 0 to {architecture.d_mlp - 1}"
+        )
     if architecture.attn_only and site.name in _OF_MLPS:
-        raise SiteError(f"Site {site} was asked of {architecture.family}", got="an attention-only model", allowed=[name for name in SITES if name not in _OF_MLPS])
-    absent = (site.name == "resid_mid" and architecture.parallel) or (site.name == "pos_embed" and architecture.positions == "rotary")
+        raise SiteError(
+            f"Site {site} was asked of {architecture.family}",
+            got="an attention-only model",
+            allowed=[name for name in SITES if name not in _OF_MLPS],
+        )
+    absent = (site.name == "resid_mid" and architecture.parallel) or (
+        site.name == "pos_embed" and architecture.positions == "rotary"
+    )
     if absent or site.hook not in backend.inner.hook_dict:
         have = [name for name, row in SITES.items() if row.hook.format(layer=0) in backend.inner.hook_dict]
-        why = "attention and MLP read the same residual stream" if site.name == "resid_mid" else "this model has no such activation"
+        why = (
+            "attention and MLP read the same residual stream"
+            if site.name == "resid_mid"
+            else "this model has no such activation"
+        )
         raise SiteError(f"Site {site} was asked of {architecture.family}", got=why, allowed=have)
 
 
-def _architecture(cfg: Any, *, causal: bool) -> Architecture:  # noqa: ANN401 - either library's config
+def _architecture(cfg: Any, *, causal: bool) -> Architecture:
     positions = {"rotary": "rotary", "shortformer": "shortformer", "alibi": "alibi"}
     softcap = getattr(cfg, "output_logits_soft_cap", None)
     family = getattr(cfg, "architecture", None) or getattr(cfg, "original_architecture", None)

@@ -21,7 +21,9 @@ def zoo_folder(name: str) -> Path:
         ArtifactError: no model of that name; says which there are.
     """
     if name not in zoo_names():
-        raise ArtifactError(f"Bundled model {name!r} was asked", got="no such model", allowed=nearest(name, zoo_names()))
+        raise ArtifactError(
+            f"Bundled model {name!r} was asked", got="no such model", allowed=nearest(name, zoo_names())
+        )
     return _HERE / name.removeprefix("zoo/")
 
 

@@ -56,12 +56,12 @@ class HookedModel:
     card: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def inner(self) -> Any:  # noqa: ANN401 - a HookedTransformer or a TransformerBridge
+    def inner(self) -> Any:
         """The wrapped TransformerLens object."""
         return self.backend.inner
 
     @property
-    def tokenizer(self) -> Any:  # noqa: ANN401 - a Hugging Face tokenizer
+    def tokenizer(self) -> Any:
         """The Hugging Face tokenizer, or None."""
         return self.text.tokenizer
 
@@ -130,7 +130,11 @@ class HookedModel:
         Cost: one forward pass.
         """
         self._check_tokens(tokens)
-        points = [(hook_point(self.backend, name), function) for name, functions in (hooks or {}).items() for function in functions]
+        points = [
+            (hook_point(self.backend, name), self._reaching(name, function))
+            for name, functions in (hooks or {}).items()
+            for function in functions
+        ]
         if at is not None:
             points.append((hook_point(self.backend, self.backend.cut_hook), lambda residual: _gathered(residual, at)))
         mask = None
@@ -169,7 +173,9 @@ class HookedModel:
         everyone = slice(0, len(tokens))
         hooks: dict[str, list[HookFunction]] = {}
         for one in interventions:
-            hooks.setdefault(one.site.hook, []).append(lambda activation, one=one: edited(activation, [(everyone, one)], layout))
+            hooks.setdefault(one.site.hook, []).append(
+                lambda activation, one=one: edited(activation, [(everyone, one)], layout)
+            )
         sites = [intervention.site for intervention in interventions]
         with torch.no_grad():
             return self.forward(tokens, lengths=layout.lengths, hooks=hooks, at=at, sites=sites)
@@ -237,7 +243,11 @@ class HookedModel:
 
         def keep(site: Site) -> HookFunction:
             def function(activation: Tensor) -> None:
-                part = activation.detach() if kept is None else activation.detach().index_select(_pos_axis(site), torch.tensor(kept, device=activation.device))
+                part = (
+                    activation.detach()
+                    if kept is None
+                    else activation.detach().index_select(_pos_axis(site), torch.tensor(kept, device=activation.device))
+                )
                 values[site] = part.to(device=store_device, dtype=store_dtype, copy=True)
                 if len(values) == len(chosen):
                     raise _AllCached
@@ -254,7 +264,12 @@ class HookedModel:
         return Activations({site: values[site] for site in chosen}, layout, kept)
 
     def gradients(
-        self, tokens: Tokens, sites: Sequence[Site], score: Callable[[Tensor], Tensor], *, lengths: PromptInts | None = None
+        self,
+        tokens: Tokens,
+        sites: Sequence[Site],
+        score: Callable[[Tensor], Tensor],
+        *,
+        lengths: PromptInts | None = None,
     ) -> tuple[Activations, Activations]:
         """Activations at whole sites, and the gradient of ``score(logits)`` (a scalar) there.
 
@@ -288,18 +303,41 @@ class HookedModel:
             Activations(dict(zip(held, grads, strict=True)), layout),
         )
 
+    def _reaching(self, hook: str, function: HookFunction) -> HookFunction:
+        """The function, made to change the activation in place where the backend would else ignore half of the edit."""
+        if Site.parse(hook).name not in self.backend.in_place or torch.is_grad_enabled():
+            return function
+
+        def in_place(activation: Tensor) -> None:
+            new = function(activation)
+            if new is not None:
+                activation.copy_(new)
+
+        return in_place
+
     # Checks ----------------------------------------------------------------------------------------------------------
 
     def _check_tokens(self, tokens: Tokens) -> None:
         if tokens.ndim != 2 or tokens.is_floating_point():
             raise ShapeError("Tokens must be whole numbers, [batch, pos]", got=f"{tokens.dtype} {tuple(tokens.shape)}")
         if tokens.shape[1] > self.architecture.n_ctx:
-            raise ShapeError(f"{tokens.shape[1]} tokens were given", allowed=f"up to n_ctx={self.architecture.n_ctx} for {self.name}", fix="shorten the prompts")
+            raise ShapeError(
+                f"{tokens.shape[1]} tokens were given",
+                allowed=f"up to n_ctx={self.architecture.n_ctx} for {self.name}",
+                fix="shorten the prompts",
+            )
         top = int(tokens.max()) if tokens.numel() else 0
         if top >= self.architecture.d_vocab or int(tokens.min()) < 0:
-            raise ShapeError("A token id lies outside the vocabulary", got=top, allowed=f"0 to {self.architecture.d_vocab - 1}", fix="use this model's tokenizer")
+            raise ShapeError(
+                "A token id lies outside the vocabulary",
+                got=top,
+                allowed=f"0 to {self.architecture.d_vocab - 1}",
+                fix="use this model's tokenizer",
+            )
 
-    def _check_space(self, shape: tuple[int, int], sites: Sequence[Site], dtype: torch.dtype, device: torch.device) -> None:
+    def _check_space(
+        self, shape: tuple[int, int], sites: Sequence[Site], dtype: torch.dtype, device: torch.device
+    ) -> None:
         need, free = self.cache_bytes(shape, sites, dtype), available_bytes(device)
         if need > free:
             raise NoSpaceError(

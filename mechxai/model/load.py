@@ -15,10 +15,10 @@ import torch
 from mechxai.core.errors import ArtifactError, ConfigError, ModelSupportError, nearest
 from mechxai.model import native
 from mechxai.model.backends import Backend, BridgeBackend, HookedTransformerBackend, as_dtype
+from mechxai.model.bundled import zoo_card, zoo_folder
 from mechxai.model.hashing import hash_parameters
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.text import TextCodec
-from mechxai.model.bundled import zoo_card, zoo_folder
 
 _BACKENDS = ("auto", "hooked_transformer", "bridge")
 _PROCESSING = ("folded", "raw")
@@ -72,7 +72,7 @@ def load(
     return HookedModel(label, made, codec, processing, kind, place, digest, revision, card)
 
 
-def wrap(inner: Any, name: str | None = None, tokenizer: Any = None, *, bos: bool = True) -> HookedModel:  # noqa: ANN401
+def wrap(inner: Any, name: str | None = None, tokenizer: Any = None, *, bos: bool = True) -> HookedModel:
     """An existing ``HookedTransformer`` or ``TransformerBridge`` as a `HookedModel`; the object itself is not changed.
 
     Args:
@@ -91,16 +91,23 @@ def wrap(inner: Any, name: str | None = None, tokenizer: Any = None, *, bos: boo
     masked = not backend.architecture().causal
     codec = TextCodec(tokenizer, _bos(tokenizer, wanted=bos), masked)
     label = name or str(getattr(inner.cfg, "model_name", None) or "wrapped")
-    return HookedModel(label, backend, codec, "folded" if folded else "raw", parameter.dtype, parameter.device, hash_parameters(inner))
+    return HookedModel(
+        label, backend, codec, "folded" if folded else "raw", parameter.dtype, parameter.device, hash_parameters(inner)
+    )
 
 
-def _wrapped(inner: Any) -> Backend:  # noqa: ANN401
+def _wrapped(inner: Any) -> Backend:
     kinds = [kind.__name__ for kind in type(inner).__mro__]
     if "HookedTransformer" in kinds:
         return HookedTransformerBackend(inner)
     if "TransformerBridge" in kinds:
         return BridgeBackend(inner)
-    raise ModelSupportError("mx.wrap was given an object", got=type(inner).__name__, allowed="HookedTransformer, TransformerBridge", fix="pass a Hugging Face folder or id to mx.load")
+    raise ModelSupportError(
+        "mx.wrap was given an object",
+        got=type(inner).__name__,
+        allowed="HookedTransformer, TransformerBridge",
+        fix="pass a Hugging Face folder or id to mx.load",
+    )
 
 
 def _hugging_face(source: str | Path, revision: str | None) -> tuple[Any, Any]:
@@ -125,7 +132,9 @@ def _hugging_face(source: str | Path, revision: str | None) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _backend(hf_model: Any, tokenizer: Any, backend: str, processing: str, device: torch.device, dtype: torch.dtype) -> Backend:  # noqa: ANN401, PLR0917, PLR0913
+def _backend(
+    hf_model: Any, tokenizer: Any, backend: str, processing: str, device: torch.device, dtype: torch.dtype
+) -> Backend:  # noqa: PLR0917
     if backend != "bridge":
         try:
             return HookedTransformerBackend(_hooked_transformer(hf_model, tokenizer, processing, device, dtype))
@@ -135,17 +144,25 @@ def _backend(hf_model: Any, tokenizer: Any, backend: str, processing: str, devic
     from transformer_lens.model_bridge import TransformerBridge  # noqa: PLC0415 - heavy
 
     hf_model = hf_model.to(device=device, dtype=dtype)
-    inner = TransformerBridge.boot_transformers("local", hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype)
+    inner = TransformerBridge.boot_transformers(
+        "local", hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype
+    )
     if processing == "folded":
         inner.enable_compatibility_mode(disable_warnings=True)
     return BridgeBackend(inner.eval())
 
 
-def _hooked_transformer(hf_model: Any, tokenizer: Any, processing: str, device: torch.device, dtype: torch.dtype) -> Any:  # noqa: ANN401
+def _hooked_transformer(
+    hf_model: Any, tokenizer: Any, processing: str, device: torch.device, dtype: torch.dtype
+) -> Any:
     try:
         from transformer_lens import HookedTransformer, loading_from_pretrained  # noqa: PLC0415 - heavy
     except ImportError as error:
-        raise ModelSupportError("backend='hooked_transformer' was asked", got="TransformerLens 4 no longer has it", fix="use backend='bridge', or install transformer-lens<4") from error
+        raise ModelSupportError(
+            "backend='hooked_transformer' was asked",
+            got="TransformerLens 4 no longer has it",
+            fix="use backend='bridge', or install transformer-lens<4",
+        ) from error
     family = type(hf_model).__name__
     config = hf_model.config.to_dict()
     config.setdefault("n_ctx", config.get("n_positions") or config.get("max_position_embeddings"))
@@ -155,10 +172,16 @@ def _hooked_transformer(hf_model: Any, tokenizer: Any, processing: str, device: 
     with tempfile.TemporaryDirectory(prefix="mx") as neutral:
         (Path(neutral) / "config.json").write_text(json.dumps(config))
         try:
-            cfg = loading_from_pretrained.get_pretrained_model_config(neutral, hf_cfg=config, fold_ln=folded, device=str(device), dtype=dtype)
+            cfg = loading_from_pretrained.get_pretrained_model_config(
+                neutral, hf_cfg=config, fold_ln=folded, device=str(device), dtype=dtype
+            )
             state = loading_from_pretrained.get_pretrained_state_dict(neutral, cfg, hf_model, dtype=dtype)
         except (NotImplementedError, ValueError, KeyError, AttributeError) as error:
-            raise ModelSupportError(f"backend='hooked_transformer' was asked for {family}", got=f"TransformerLens cannot convert it ({error})", fix="use backend='bridge' or 'auto'") from error
+            raise ModelSupportError(
+                f"backend='hooked_transformer' was asked for {family}",
+                got=f"TransformerLens cannot convert it ({error})",
+                fix="use backend='bridge' or 'auto'",
+            ) from error
     cfg.model_name = family
     cfg.d_mlp = config.get("n_inner") or cfg.d_mlp  # TransformerLens takes 4 * d_model for every GPT-2
     inner = HookedTransformer(cfg, tokenizer, move_to_device=False)
@@ -174,12 +197,12 @@ def _hooked_transformer(hf_model: Any, tokenizer: Any, processing: str, device: 
     return inner.to(dtype).eval()
 
 
-def _softcapped(cfg: Any) -> bool:  # noqa: ANN401
+def _softcapped(cfg: Any) -> bool:
     cap = getattr(cfg, "output_logits_soft_cap", None)
     return cap is not None and cap > 0
 
 
-def _bos(tokenizer: Any, *, wanted: bool) -> int | None:  # noqa: ANN401
+def _bos(tokenizer: Any, *, wanted: bool) -> int | None:
     return getattr(tokenizer, "bos_token_id", None) if wanted and tokenizer is not None else None
 
 

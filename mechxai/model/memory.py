@@ -1,6 +1,7 @@
 """How much memory is free."""
 
 import os
+import pathlib
 
 import torch
 
@@ -12,7 +13,7 @@ def available_bytes(device: torch.device) -> int:
         reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free + reusable
     meminfo = "/proc/meminfo"
-    if os.path.exists(meminfo):
+    if pathlib.Path(meminfo).exists():
         with open(meminfo) as lines:  # noqa: PTH123 - /proc is no ordinary path
             for line in lines:
                 if line.startswith("MemAvailable:"):

@@ -40,7 +40,10 @@ def load(folder: Path, backend: str, device: torch.device, dtype: torch.dtype) -
     inner, found = _bridge(config, state) if backend == "bridge" else _hooked_transformer(config, state, backend)
     missing = [name for name in found.missing_keys if not name.endswith(("mask", "IGNORE"))]
     if missing or found.unexpected_keys:
-        raise ArtifactError(f"The weights in {folder.name} do not fit its config", got=f"missing {missing}, unexpected {found.unexpected_keys}")
+        raise ArtifactError(
+            f"The weights in {folder.name} do not fit its config",
+            got=f"missing {missing}, unexpected {found.unexpected_keys}",
+        )
     return inner.to(device).to(dtype).eval(), hash_tensors(state)
 
 
@@ -50,7 +53,11 @@ def _hooked_transformer(config: dict[str, Any], state: dict[str, torch.Tensor], 
     except ImportError as error:
         if backend == "auto":
             return _bridge(config, state)
-        raise ModelSupportError("backend='hooked_transformer' was asked", got="TransformerLens 4 no longer has it", fix="use backend='bridge'") from error
+        raise ModelSupportError(
+            "backend='hooked_transformer' was asked",
+            got="TransformerLens 4 no longer has it",
+            fix="use backend='bridge'",
+        ) from error
     inner = HookedTransformer(HookedTransformerConfig.from_dict({**config, "device": "cpu"}), move_to_device=False)
     return inner, inner.load_state_dict(state, strict=False)
 
@@ -61,12 +68,16 @@ def _bridge(config: dict[str, Any], state: dict[str, torch.Tensor]) -> tuple[Any
     try:
         from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_checkpoint  # noqa: PLC0415
     except ImportError as error:
-        raise ModelSupportError("backend='bridge' was asked for a model in TransformerLens' own format", got="TransformerLens 3.9 cannot convert it", fix="use backend='hooked_transformer', or transformer-lens>=4") from error
+        raise ModelSupportError(
+            "backend='bridge' was asked for a model in TransformerLens' own format",
+            got="TransformerLens 3.9 cannot convert it",
+            fix="use backend='hooked_transformer', or transformer-lens>=4",
+        ) from error
     inner = TransformerBridge.boot_native(config)
     return inner, inner.load_state_dict(convert_tl_checkpoint(state, inner.cfg), strict=False)
 
 
-def tokenizer(folder: Path) -> Any:  # noqa: ANN401 - a Hugging Face tokenizer
+def tokenizer(folder: Path) -> Any:
     """The folder's tokenizer."""
     from transformers import AutoTokenizer  # noqa: PLC0415 - heavy
 

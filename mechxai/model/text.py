@@ -51,7 +51,9 @@ class TextCodec:
         """Tokens ``[batch, pos]`` padded on the right, and lengths ``[batch]``."""
         rows = [self.ids(text) for text in texts]
         if not rows or not all(rows):
-            raise ShapeError("Prompts were given", got="none, or an empty one", fix="give at least one token per prompt")
+            raise ShapeError(
+                "Prompts were given", got="none, or an empty one", fix="give at least one token per prompt"
+            )
         return padded(rows), torch.tensor([len(row) for row in rows])
 
     def answer(self, prompt: str, answer: str) -> list[int]:
@@ -77,7 +79,11 @@ class TextCodec:
             return len(ids) - 1
         mask = self._require().mask_token_id
         if list(ids).count(mask) != 1:
-            raise ShapeError("A prompt for a masked model needs one mask token", got=f"{list(ids).count(mask)}", fix=f"write {self._require().mask_token} where the answer goes")
+            raise ShapeError(
+                "A prompt for a masked model needs one mask token",
+                got=f"{list(ids).count(mask)}",
+                fix=f"write {self._require().mask_token} where the answer goes",
+            )
         return list(ids).index(mask)
 
     def contrast(
@@ -100,7 +106,9 @@ class TextCodec:
                     got=f"{len(good)} {self.strings(good)} and {len(bad)} {self.strings(bad)}",
                     fix="replace words by words of as many tokens",
                 )
-        right = [[self.answer(text, one) for one in _listed(answer)] for text, answer in zip(clean, answers, strict=True)]
+        right = [
+            [self.answer(text, one) for one in _listed(answer)] for text, answer in zip(clean, answers, strict=True)
+        ]
         other = [[self.answer(text, one) for one in _listed(answer)] for text, answer in zip(clean, wrong, strict=True)]
         places = [self._places(text, spans) for text, spans in zip(clean, roles or [{}] * len(clean), strict=True)]
         shared = set(places[0]).intersection(*places[1:]) if places else set()
@@ -126,12 +134,18 @@ class TextCodec:
 
     def labels(self, tokens: Tensor, lengths: Sequence[int]) -> tuple[str, ...]:
         """One string per position where every prompt has the same token, else ``""``."""
-        shared = [tokens[0, pos].item() if bool((tokens[:, pos] == tokens[0, pos]).all()) and min(lengths) > pos else None for pos in range(tokens.shape[1])]
+        shared = [
+            tokens[0, pos].item() if bool((tokens[:, pos] == tokens[0, pos]).all()) and min(lengths) > pos else None
+            for pos in range(tokens.shape[1])
+        ]
         return tuple("" if token is None else self.strings([int(token)])[0].strip() for token in shared)
 
-    def _require(self) -> Any:  # noqa: ANN401 - a Hugging Face tokenizer
+    def _require(self) -> Any:
         if self.tokenizer is None:
-            raise ModelSupportError("Text was given to a model without a tokenizer", fix="pass token ids (ContrastBatch.from_tokens), or mx.wrap(model, tokenizer=...)")
+            raise ModelSupportError(
+                "Text was given to a model without a tokenizer",
+                fix="pass token ids (ContrastBatch.from_tokens), or mx.wrap(model, tokenizer=...)",
+            )
         return self.tokenizer
 
 

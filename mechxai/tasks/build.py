@@ -13,7 +13,9 @@ from mechxai.tasks.example import Example, known_split
 _TRIES_PER_PROMPT = 20
 
 
-def build(model: HookedModel, name: str, draw: Callable[[random.Random], Example], *, n: int, seed: int, **settings: object) -> ContrastBatch:
+def build(
+    model: HookedModel, name: str, draw: Callable[[random.Random], Example], *, n: int, seed: int, **settings: object
+) -> ContrastBatch:
     """``n`` examples that this model can be asked about.
 
     Args:
@@ -34,7 +36,10 @@ def build(model: HookedModel, name: str, draw: Callable[[random.Random], Example
     if n < 1:
         raise ConfigError(f"{name}: n={n} prompts were asked", allowed="1 or more")
     if not known_split(str(settings.get("split", "all"))):
-        raise ConfigError(f"{name}: split={settings['split']!r} was asked", allowed=nearest(str(settings["split"]), ("all", "train", "held_out")))
+        raise ConfigError(
+            f"{name}: split={settings['split']!r} was asked",
+            allowed=nearest(str(settings["split"]), ("all", "train", "held_out")),
+        )
     rng, fitting, dropped = random.Random(f"{name}/{seed}"), [], Counter()
     for _ in range(n * _TRIES_PER_PROMPT):
         example = draw(rng)

@@ -41,7 +41,9 @@ def from_jsonl(model: HookedModel, path: str | Path, n: int | None = None, seed:
             break
     if not examples:
         raise ShapeError(f"Task file {source} was asked", got="no examples in it")
-    return from_examples(model, examples, {"name": f"jsonl:{source.name}", "n": len(examples), "seed": seed, "dropped": {}})
+    return from_examples(
+        model, examples, {"name": f"jsonl:{source.name}", "n": len(examples), "seed": seed, "dropped": {}}
+    )
 
 
 def _example(model: HookedModel, line: str, where: str) -> Example:
@@ -50,7 +52,11 @@ def _example(model: HookedModel, line: str, where: str) -> Example:
     except json.JSONDecodeError as error:
         raise ShapeError(f"{where} is not JSON", got=str(error)) from error
     if not isinstance(row, dict) or any(key not in row for key in _REQUIRED):
-        raise ShapeError(f"{where} lacks a field", got=sorted(row) if isinstance(row, dict) else type(row).__name__, allowed=_REQUIRED)
+        raise ShapeError(
+            f"{where} lacks a field",
+            got=sorted(row) if isinstance(row, dict) else type(row).__name__,
+            allowed=_REQUIRED,
+        )
     extra = [key for key in row if key not in _FIELDS]
     if extra:
         raise ShapeError(f"{where} has an unknown field {extra[0]!r}", allowed=nearest(extra[0], _FIELDS))
@@ -60,7 +66,14 @@ def _example(model: HookedModel, line: str, where: str) -> Example:
         if start < 0:
             raise ShapeError(f"{where}: role {role!r} is not in the clean text", got=words)
         spans[role] = (start, start + len(words))
-    example = Example(row["clean"], row["corrupted"], _listed(row["answer"]), _listed(row["wrong"]), spans, str(row.get("template", "")))
+    example = Example(
+        row["clean"],
+        row["corrupted"],
+        _listed(row["answer"]),
+        _listed(row["wrong"]),
+        spans,
+        str(row.get("template", "")),
+    )
     try:
         reason = misfit(model, example, sequences=True)
     except MechXAIError as error:

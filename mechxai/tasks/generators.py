@@ -42,7 +42,9 @@ def ioi(
     _choice("order", order, ("abba", "baba", "both"))
     _choice("corruption", corruption, ("swap", "abc"))
     if template is not None and not 0 <= template < len(grammars.IOI_TEMPLATES):
-        raise ConfigError(f"ioi: template={template} was asked", allowed=f"0 to {len(grammars.IOI_TEMPLATES) - 1}, or null for all")
+        raise ConfigError(
+            f"ioi: template={template} was asked", allowed=f"0 to {len(grammars.IOI_TEMPLATES) - 1}, or null for all"
+        )
     own = {"order": order, "corruption": corruption, "split": split, "template": template}
     return build(model, "ioi", partial(grammars.ioi, **own), n=n, seed=seed, **own)
 

@@ -59,7 +59,11 @@ def ioi(
             break
     abba = rng.random() < 0.5 if order == "both" else order == "abba"
     names = {"A": io, "B": subject} if abba else {"A": subject, "B": io}
-    rest = {"PLACE": rng.choice(words.PLACES), "OBJECT": rng.choice(words.OBJECTS), "OBJECT1": rng.choice(words.OBJECTS)}
+    rest = {
+        "PLACE": rng.choice(words.PLACES),
+        "OBJECT": rng.choice(words.OBJECTS),
+        "OBJECT1": rng.choice(words.OBJECTS),
+    }
     clean, spans = fill(chosen, {**names, **rest, "S2": subject})
     corrupted, _ = fill(chosen, {**names, **rest, "S2": io if corruption == "swap" else third})
     roles = {"IO": spans["A" if abba else "B"], "S1": spans["B" if abba else "A"], "S2": spans["S2"]}
@@ -98,7 +102,9 @@ def sva(rng: random.Random, split: str = "all") -> Example:
     verb = rng.choice(words.VERBS)
     clean, spans = fill(template, {"SUBJECT": noun[number]})
     corrupted, _ = fill(template, {"SUBJECT": noun[1 - number]})
-    return Example(clean, corrupted, (f" {verb[number]}",), (f" {verb[1 - number]}",), spans, f"{len(prepositions)} attractors")
+    return Example(
+        clean, corrupted, (f" {verb[number]}",), (f" {verb[1 - number]}",), spans, f"{len(prepositions)} attractors"
+    )
 
 
 def docstring(rng: random.Random, split: str = "all") -> Example:

@@ -226,14 +226,30 @@ def test_refused_before_any_forward_pass(model_of, pairs, monkeypatch):
 
 def test_nan_is_refused_with_the_name_of_its_cell(model_of, pairs):
     model = model_of("gpt2")
+    batch = pairs(model)
+    weights = {"q": torch.tensor(0.0)}
 
-    def sometimes_nan(logits, rows):
-        value = logits[:, -1, 11]
-        return torch.where(value > value.new_tensor(1e9), value, value.new_tensor(torch.nan)) if flag["on"] else value
+    def nan_where_layer_2_is_edited(logits, rows):
+        score = logits[torch.arange(len(rows)), rows.answer_pos, 11]
+        seen.append(score)
+        return torch.where(weights["q"] > 0, score * torch.nan, score)
 
-    flag = {"on": False}
-    mx.ActivationPatching("z", ("layer", "head"), metric=sometimes_nan)(model, pairs(model))
-    broken = mx.ActivationPatching("z", ("layer", "head"), metric=lambda logits, rows: logits[:, -1, 11] * flag["value"])
-    flag["value"] = float("nan")
-    with pytest.raises(NumericsError, match="run"):
-        broken(model, pairs(model))
+    seen = []
+    sweep = mx.ActivationPatching("z", ("layer", "head"), metric=nan_where_layer_2_is_edited)
+    sweep(model, batch)  # the self-check is done
+    weights["q"] = torch.tensor(1.0)
+    with pytest.raises(NumericsError, match="nan on prompt 0"):
+        sweep(model, batch)
+
+
+def test_an_edit_that_overflows_is_named_by_its_site(model_of, pairs):
+    from mechxai.core.edit import Intervention, Steer
+    from mechxai.core.metric import LogitDiff
+    from mechxai.engine.run import run_sweep
+    from mechxai.engine.sweep import Sweep
+
+    model = model_of("gpt2")
+    huge = Steer(torch.full((model.architecture.d_model,), torch.inf))
+    cells = [(Intervention(mx.Site("resid_post", layer), Steer(torch.zeros(64)) if layer < 2 else huge),) for layer in range(3)]
+    with pytest.raises(NumericsError, match=r"blocks\.2\.resid_post"):
+        run_sweep(model, Sweep(pairs(model), "clean", cells, LogitDiff()), mx.Execution(engine="hooked"))

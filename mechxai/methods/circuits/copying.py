@@ -31,7 +31,9 @@ def copying_scores(model: HookedModel, tokens: Int[Tensor, " token"]) -> Float[T
     for layer in range(model.architecture.n_layers):
         stream = streams["resid_pre", 0] if layer == 0 else streams["resid_post", 0]
         written = _written(model, prompts, layer, stream)  # [token, head, d_model]
-        scores.append(torch.stack([_share_in_top(model, prompts, written[:, head], tokens) for head in range(written.shape[1])]))
+        scores.append(
+            torch.stack([_share_in_top(model, prompts, written[:, head], tokens) for head in range(written.shape[1])])
+        )
     return torch.stack(scores)
 
 
@@ -48,7 +50,11 @@ def _written(model: HookedModel, prompts: Tensor, layer: int, stream: Tensor) ->
         held.append(result[:, -1].detach().clone())
 
     result = Site("result", layer)
-    hooks = {Site("resid_pre", layer).hook: [lambda _: stream.clone()], Site("pattern", layer).hook: [attend_to_last], result.hook: [keep]}
+    hooks = {
+        Site("resid_pre", layer).hook: [lambda _: stream.clone()],
+        Site("pattern", layer).hook: [attend_to_last],
+        result.hook: [keep],
+    }
     last = torch.ones(len(prompts), 1, dtype=torch.long, device=prompts.device)
     with torch.no_grad():
         model.forward(prompts, hooks=hooks, sites=[result], at=last)
@@ -60,7 +66,9 @@ def _share_in_top(model: HookedModel, prompts: Tensor, written: Tensor, tokens: 
     final = Site("resid_post", model.architecture.n_layers - 1).hook
     at = torch.zeros(len(prompts), 1, dtype=torch.long, device=prompts.device)
     with torch.no_grad():
-        logits = model.forward(prompts, hooks={final: [lambda residual: written[:, None].expand_as(residual).clone()]}, at=at)[:, 0]
+        logits = model.forward(
+            prompts, hooks={final: [lambda residual: written[:, None].expand_as(residual).clone()]}, at=at
+        )[:, 0]
     silent = written.norm(dim=-1) == 0  # a head that writes nothing copies nothing
     top = logits.topk(_TOP, -1).indices
     found = (top == tokens[:, None].to(top)).any(-1) & ~silent

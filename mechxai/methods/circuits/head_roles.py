@@ -13,7 +13,7 @@ from mechxai.core.edit import Intervention, Patch
 from mechxai.core.errors import ConfigError, ModelSupportError
 from mechxai.core.grid import Grid
 from mechxai.core.method import Method, MethodCard, register
-from mechxai.core.metric import Metric, as_metric
+from mechxai.core.metric import AnyMetric, Metric, as_metric
 from mechxai.core.provenance import commit, versions
 from mechxai.core.result import Result, RunInfo, variable
 from mechxai.core.site import Site
@@ -66,7 +66,7 @@ class HeadRoles(Method):
         seed: of the random sequences.
     """
 
-    metric: str | Metric = "logit_diff"
+    metric: AnyMetric = "logit_diff"
     attention: float = 0.4
     effect: float = 0.05
     copying: float = 0.5
@@ -76,8 +76,12 @@ class HeadRoles(Method):
 
     def __post_init__(self) -> None:
         as_metric(self.metric)
-        if self.period < 2 or self.n_random < 1:  # noqa: PLR2004 - a sequence of one cannot repeat
-            raise ConfigError("The random sequences of head_roles", got=f"period={self.period}, n_random={self.n_random}", allowed="period >= 2, n_random >= 1")
+        if self.period < 2 or self.n_random < 1:
+            raise ConfigError(
+                "The random sequences of head_roles",
+                got=f"period={self.period}, n_random={self.n_random}",
+                allowed="period >= 2, n_random >= 1",
+            )
 
     def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
         """Scores and roles of every head.
@@ -91,22 +95,53 @@ class HeadRoles(Method):
             ModelSupportError: a bidirectional model.
         """
         if not model.architecture.causal:
-            raise ModelSupportError(f"Head roles of {model.name} were asked", got="a bidirectional model", fix="use a causal language model")
+            raise ModelSupportError(
+                f"Head roles of {model.name} were asked", got="a bidirectional model", fix="use a causal language model"
+            )
         metric = as_metric(self.metric)
         metric.check(batch)
         scores = {name: value.double().cpu().numpy() for name, value in self._scores(model, batch).items()}
-        denoise, noise = (self._effect(model, batch, metric, direction, execution) for direction in ("denoise", "noise"))
-        data = {name: variable(("layer", "head"), value, "probability", _MEANING[name]) for name, value in scores.items() if name in _MEANING}
+        denoise, noise = (
+            self._effect(model, batch, metric, direction, execution) for direction in ("denoise", "noise")
+        )
+        data = {
+            name: variable(("layer", "head"), value, "probability", _MEANING[name])
+            for name, value in scores.items()
+            if name in _MEANING
+        }
         if "copying" in scores:
-            data["copying"] = variable(("layer", "head"), scores["copying"], "fraction", "share of names in the top 5 of what the head writes when it attends to them")
-        data["effect"] = variable(("layer", "head"), denoise[0], "fraction", f"share of the gap in {metric.name} that patching clean z into corrupted restores")
-        data["effect_noise"] = variable(("layer", "head"), noise[0], "fraction", f"share of the gap in {metric.name} that patching corrupted z into clean removes")
+            data["copying"] = variable(
+                ("layer", "head"),
+                scores["copying"],
+                "fraction",
+                "share of names in the top 5 of what the head writes when it attends to them",
+            )
+        data["effect"] = variable(
+            ("layer", "head"),
+            denoise[0],
+            "fraction",
+            f"share of the gap in {metric.name} that patching clean z into corrupted restores",
+        )
+        data["effect_noise"] = variable(
+            ("layer", "head"),
+            noise[0],
+            "fraction",
+            f"share of the gap in {metric.name} that patching corrupted z into clean removes",
+        )
         roles = self._roles(scores, np.maximum(np.abs(denoise[0]), np.abs(noise[0])))
-        data["role"] = variable(("layer", "head"), roles, "role", "roles whose attention score and patching effect both pass; empty for none")
+        data["role"] = variable(
+            ("layer", "head"),
+            roles,
+            "role",
+            "roles whose attention score and patching effect both pass; empty for none",
+        )
         coords = {"layer": list(range(roles.shape[0])), "head": list(range(roles.shape[1]))}
         cost = {key: denoise[1].cost[key] + noise[1].cost[key] for key in denoise[1].cost}
         task = dict(batch.info) or {"name": "given", "n": len(batch)}
-        return Result(xr.Dataset(data, coords=coords), RunInfo(self.settings(), model.info(), task, self.seed, versions(), commit(), cost))
+        return Result(
+            xr.Dataset(data, coords=coords),
+            RunInfo(self.settings(), model.info(), task, self.seed, versions(), commit(), cost),
+        )
 
     def _scores(self, model: HookedModel, batch: ContrastBatch) -> dict[str, Tensor]:
         found = self._random_scores(model)
@@ -116,10 +151,14 @@ class HeadRoles(Method):
         totals = {name: torch.zeros_like(found["induction"]) for name in present}
         for start in range(0, len(batch), _ROWS_AT_ONCE):
             part = batch.rows(slice(start, start + _ROWS_AT_ONCE))
-            patterns = model.cache(part.clean, ["pattern"], lengths=part.lengths).stack("pattern")  # [layer, batch, head, dest, src]
+            patterns = model.cache(part.clean, ["pattern"], lengths=part.lengths).stack(
+                "pattern"
+            )  # [layer, batch, head, dest, src]
             every = torch.arange(len(part), device=patterns.device)
             for name, (dest, src) in present.items():
-                totals[name] += patterns[:, every, :, part.roles[dest], part.roles[src]].sum(0)  # [batch, layer, head] -> [layer, head]
+                totals[name] += patterns[:, every, :, part.roles[dest], part.roles[src]].sum(
+                    0
+                )  # [batch, layer, head] -> [layer, head]
         found.update({name: total / len(batch) for name, total in totals.items()})
         names = batch.answers[:, 0, 0].unique()
         found["copying"] = copying_scores(model, names)
@@ -131,19 +170,25 @@ class HeadRoles(Method):
         generator = torch.Generator().manual_seed(self.seed)
         special = set(getattr(model.tokenizer, "all_special_ids", None) or [])
         pool = torch.tensor([token for token in range(model.architecture.d_vocab) if token not in special])
-        sequence = torch.stack([pool[torch.randperm(len(pool), generator=generator)[:period]] for _ in range(self.n_random)])
+        sequence = torch.stack(
+            [pool[torch.randperm(len(pool), generator=generator)[:period]] for _ in range(self.n_random)]
+        )
         start = [] if model.text.bos is None else [torch.full((self.n_random, 1), model.text.bos)]
         tokens = torch.cat([*start, sequence, sequence], 1).to(model.device)
         patterns = model.cache(tokens, ["pattern"]).stack("pattern").mean(1)  # [layer, head, dest, src]
         second = torch.arange(len(start) + period, tokens.shape[1] - 1, device=patterns.device)
-        later = torch.arange(len(start) + 1, tokens.shape[1], device=patterns.device)  # the first token's previous is <bos> or nothing
+        later = torch.arange(
+            len(start) + 1, tokens.shape[1], device=patterns.device
+        )  # the first token's previous is <bos> or nothing
         return {
             "previous_token": patterns[:, :, later, later - 1].mean(-1),
             "duplicate_token": patterns[:, :, second, second - period].mean(-1),
             "induction": patterns[:, :, second, second - period + 1].mean(-1),
         }
 
-    def _effect(self, model: HookedModel, batch: ContrastBatch, metric: Metric, direction: str, execution: Execution) -> tuple[np.ndarray, Outcome]:
+    def _effect(
+        self, model: HookedModel, batch: ContrastBatch, metric: Metric, direction: str, execution: Execution
+    ) -> tuple[np.ndarray, Outcome]:
         axes, sites = Grid("z", ("layer", "head")).sites(model.architecture, batch)
         base, source = ("corrupted", "clean") if direction == "denoise" else ("clean", "corrupted")
         whole = tuple(Site("z", layer) for layer in range(model.architecture.n_layers))

@@ -10,7 +10,7 @@ from mechxai.core.edit import AddNoise, Edit, Intervention, MeanAblate, Resample
 from mechxai.core.errors import ConfigError, ShapeError, nearest
 from mechxai.core.grid import Grid, Position
 from mechxai.core.method import Method, MethodCard, register
-from mechxai.core.metric import Metric, as_metric
+from mechxai.core.metric import AnyMetric, Metric, as_metric
 from mechxai.core.result import Result
 from mechxai.core.site import Site
 from mechxai.engine.execution import Execution
@@ -63,7 +63,7 @@ class Ablation(Method):
     reference: str = "clean"
     per_position: bool = False
     noise: float = 1.0
-    metric: str | Metric = "logit_diff"
+    metric: AnyMetric = "logit_diff"
     layers: tuple[int, ...] | None = None
     heads: tuple[int, ...] | None = None
     pos: tuple[Position, ...] | None = None
@@ -73,11 +73,15 @@ class Ablation(Method):
     def __post_init__(self) -> None:
         for name, allowed in (("edit", EDITS), ("reference", RUNS)):
             if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name}={getattr(self, name)!r} was asked", allowed=nearest(getattr(self, name), allowed))
+                raise ConfigError(
+                    f"{name}={getattr(self, name)!r} was asked", allowed=nearest(getattr(self, name), allowed)
+                )
         as_metric(self.metric)
         for name in ("over", "layers", "heads", "pos", "neurons"):
             value = getattr(self, name)
-            object.__setattr__(self, name, tuple(value) if isinstance(value, (list, tuple)) else value if value is None else (value,))
+            object.__setattr__(
+                self, name, tuple(value) if isinstance(value, (list, tuple)) else value if value is None else (value,)
+            )
         self._grid()
 
     def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
@@ -99,11 +103,23 @@ class Ablation(Method):
         Sweep(batch, "clean", [(Intervention(site, ZeroAblate()),) for site in sites], metric).check(model)
         self._check_reference(batch)
         batch = with_reference(model, batch, metric)
-        cells = [(Intervention(site, edit),) for site, edit in zip(sites, self._edits(model, batch, metric, sites), strict=True)]
+        cells = [
+            (Intervention(site, edit),)
+            for site, edit in zip(sites, self._edits(model, batch, metric, sites), strict=True)
+        ]
         clean, corrupted = (baseline(model, batch, run, metric) for run in RUNS)
         outcome = run_sweep(model, Sweep(batch, "clean", cells, metric), execution, what=f"ablating {self.site}")
         return summarise(
-            self, model, batch, axes=axes, outcome=outcome, metric=metric, clean=clean, corrupted=corrupted, direction="noise", seed=self.seed
+            self,
+            model,
+            batch,
+            axes=axes,
+            outcome=outcome,
+            metric=metric,
+            clean=clean,
+            corrupted=corrupted,
+            direction="noise",
+            seed=self.seed,
         )
 
     def plan(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Plan:  # noqa: B008 - frozen
@@ -116,11 +132,19 @@ class Ablation(Method):
         return Grid(self.site, self.over, layers=self.layers, heads=self.heads, pos=self.pos, neurons=self.neurons)
 
     def _check_reference(self, batch: ContrastBatch) -> None:
-        if self.edit == "resample" and len(batch) < 2:  # noqa: PLR2004 - another prompt is needed
-            raise ConfigError("edit='resample' takes values from other prompts", got="one prompt", fix="give more prompts, or use edit='mean' or 'zero'")
+        if self.edit == "resample" and len(batch) < 2:
+            raise ConfigError(
+                "edit='resample' takes values from other prompts",
+                got="one prompt",
+                fix="give more prompts, or use edit='mean' or 'zero'",
+            )
         aligned = bool((batch.lengths == batch.lengths[0]).all())
         if not aligned and (self.edit == "resample" or self.per_position):
-            raise ShapeError(f"edit={self.edit!r} takes values from the same position of other prompts", got="prompts of different length", fix="use prompts of one template, or edit='mean' with per_position=false")
+            raise ShapeError(
+                f"edit={self.edit!r} takes values from the same position of other prompts",
+                got="prompts of different length",
+                fix="use prompts of one template, or edit='mean' with per_position=false",
+            )
 
     def _edits(self, model: HookedModel, batch: ContrastBatch, metric: Metric, sites: list[Site]) -> list[Edit]:
         whole = tuple(dict.fromkeys(site.whole for site in sites))
@@ -129,7 +153,13 @@ class Ablation(Method):
         if self.edit == "resample":
             source = RunSource(model, batch, self.reference, metric, whole).rows(slice(None))
             return [ResampleAblate(source, self._choice(len(batch)))] * len(sites)
-        mean = mean_source(model, batch, self.reference, whole, per_position=self.per_position or "pattern" in self.site or "scores" in self.site)
+        mean = mean_source(
+            model,
+            batch,
+            self.reference,
+            whole,
+            per_position=self.per_position or "pattern" in self.site or "scores" in self.site,
+        )
         if self.edit == "mean":
             return [MeanAblate(mean)] * len(sites)
         noisy = {site: AddNoise(self.noise * mean.stds[site], self.seed) for site in whole}

@@ -8,7 +8,7 @@ from mechxai.core.edit import Intervention, Patch
 from mechxai.core.errors import ConfigError, nearest
 from mechxai.core.grid import Grid, Position
 from mechxai.core.method import Method, MethodCard, register
-from mechxai.core.metric import Metric, as_metric
+from mechxai.core.metric import AnyMetric, Metric, as_metric
 from mechxai.core.result import Result
 from mechxai.engine.execution import Execution
 from mechxai.engine.plan import Plan, plan
@@ -62,7 +62,7 @@ class ActivationPatching(Method):
     site: str = "resid_pre"
     over: tuple[str, ...] = ("layer", "pos")
     direction: str = "denoise"
-    metric: str | Metric = "logit_diff"
+    metric: AnyMetric = "logit_diff"
     layers: tuple[int, ...] | None = None
     heads: tuple[int, ...] | None = None
     pos: tuple[Position, ...] | None = None
@@ -74,7 +74,9 @@ class ActivationPatching(Method):
         as_metric(self.metric)
         for name in ("over", "layers", "heads", "pos", "neurons"):
             value = getattr(self, name)
-            object.__setattr__(self, name, tuple(value) if isinstance(value, (list, tuple)) else value if value is None else (value,))
+            object.__setattr__(
+                self, name, tuple(value) if isinstance(value, (list, tuple)) else value if value is None else (value,)
+            )
         self._grid()
 
     def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
@@ -102,7 +104,15 @@ class ActivationPatching(Method):
         clean, corrupted = (baseline(model, batch, run, metric) for run in ("clean", "corrupted"))
         outcome = run_sweep(model, sweep, execution, what=f"patching {self.site}")
         return summarise(
-            self, model, batch, axes=axes, outcome=outcome, metric=metric, clean=clean, corrupted=corrupted, direction=self.direction
+            self,
+            model,
+            batch,
+            axes=axes,
+            outcome=outcome,
+            metric=metric,
+            clean=clean,
+            corrupted=corrupted,
+            direction=self.direction,
         )
 
     def plan(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Plan:  # noqa: B008 - frozen

@@ -10,7 +10,7 @@ from mechxai.core.edit import AddNoise, Intervention, Patch
 from mechxai.core.errors import ConfigError, SiteError, nearest
 from mechxai.core.grid import Grid, Position
 from mechxai.core.method import Method, MethodCard, register
-from mechxai.core.metric import Metric, as_metric
+from mechxai.core.metric import AnyMetric, Metric, as_metric
 from mechxai.core.result import Result
 from mechxai.core.site import Site
 from mechxai.engine.execution import Execution
@@ -62,7 +62,7 @@ class CausalTracing(Method):
     noise: float = 3.0
     n_noise: int = 10
     window: int = 1
-    metric: str | Metric = "prob"
+    metric: AnyMetric = "prob"
     layers: tuple[int, ...] | None = None
     pos: tuple[Position, ...] | None = None
     seed: int = 0
@@ -74,7 +74,9 @@ class CausalTracing(Method):
         as_metric(self.metric)
         for name in ("over", "layers", "pos"):
             value = getattr(self, name)
-            object.__setattr__(self, name, tuple(value) if isinstance(value, (list, tuple)) else value if value is None else (value,))
+            object.__setattr__(
+                self, name, tuple(value) if isinstance(value, (list, tuple)) else value if value is None else (value,)
+            )
         if "layer" not in self.over:
             raise ConfigError("Causal tracing sweeps layers", got=self.over, fix="add 'layer' to over")
         self._grid()
@@ -102,7 +104,14 @@ class CausalTracing(Method):
         for draw in range(self.n_noise):
             base = (Intervention(_EMBED, AddNoise(std, self.seed * 1000 + draw, blurred)),)
             corrupted.append(torch.from_numpy(baseline(model, batch, "clean", metric, base)))
-            draws.append(run_sweep(model, Sweep(batch, "clean", cells, metric, base), execution, what=f"tracing, draw {draw + 1} of {self.n_noise}"))
+            draws.append(
+                run_sweep(
+                    model,
+                    Sweep(batch, "clean", cells, metric, base),
+                    execution,
+                    what=f"tracing, draw {draw + 1} of {self.n_noise}",
+                )
+            )
         return summarise(
             self,
             model,
@@ -126,7 +135,11 @@ class CausalTracing(Method):
 
     def _subject(self, batch: ContrastBatch) -> torch.Tensor:
         if self.subject not in batch.roles:
-            raise SiteError(f"subject={self.subject!r} was asked", got="the batch has no such role", allowed=nearest(self.subject, batch.roles))
+            raise SiteError(
+                f"subject={self.subject!r} was asked",
+                got="the batch has no such role",
+                allowed=nearest(self.subject, batch.roles),
+            )
         last = batch.roles[self.subject]
         first = batch.roles.get(f"{self.subject}_first", last)
         index = torch.arange(batch.n_pos, device=last.device)[None]
@@ -136,7 +149,11 @@ class CausalTracing(Method):
         axes, sites = self._grid().sites(model.architecture, batch)
         before, after = (self.window - 1) // 2, self.window // 2
         n_layers = model.architecture.n_layers
-        windows = [range(max(0, site.layer - before), min(n_layers, site.layer + after + 1)) for site in sites if site.layer is not None]
+        windows = [
+            range(max(0, site.layer - before), min(n_layers, site.layer + after + 1))
+            for site in sites
+            if site.layer is not None
+        ]
         every = tuple(dict.fromkeys(Site(self.site, layer) for window in windows for layer in window))
         patch = Patch(RunSource(model, batch, "clean", metric, every))
         cells = [

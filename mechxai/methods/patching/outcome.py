@@ -11,6 +11,7 @@ from mechxai.core.batch import ContrastBatch
 from mechxai.core.grid import Position
 from mechxai.core.method import Method
 from mechxai.core.metric import KlDivergence, Metric, check_finite
+from mechxai.core.provenance import commit, versions
 from mechxai.core.result import Result, RunInfo, variable
 from mechxai.core.site import site_name
 from mechxai.core.statistics import mean_interval, ratio_interval
@@ -19,7 +20,6 @@ from mechxai.engine.levels import run_base
 from mechxai.engine.run import Outcome
 from mechxai.engine.sweep import Cell
 from mechxai.model.hooked_model import HookedModel
-from mechxai.core.provenance import commit, versions
 
 _ROWS_AT_ONCE = 32
 _SMALL = 1e-6  # a clean-corrupted gap below this is no denominator
@@ -78,7 +78,9 @@ def summarise(
     recovered = above.mean(0) / gap.mean() if usable else np.full(shape, np.nan)
     bounds = ratio_interval(above, gap)
     title = f"{metric.name} after the edit"
-    meaning = f"share of the clean-corrupted gap in {metric.name} that the edit " + ("restores" if direction == "denoise" else "removes")
+    meaning = f"share of the clean-corrupted gap in {metric.name} that the edit " + (
+        "restores" if direction == "denoise" else "removes"
+    )
     data = xr.Dataset(
         {
             "value": variable(dims, per_example.mean(0), metric.unit, f"mean {title}"),
@@ -92,7 +94,12 @@ def summarise(
             "baseline_corrupted": variable(("prompt",), corrupted, metric.unit, f"{metric.name} of the corrupted run"),
             "level": variable((), outcome.level, "level", "engine level that ran"),
             "noise_floor": variable((), outcome.noise_floor, metric.unit, "what rounding alone changes"),
-            "excluded": variable((), int((np.abs(gap) < _SMALL).sum()), "prompts", "prompts whose own clean-corrupted gap is zero, of no use as denominators"),
+            "excluded": variable(
+                (),
+                int((np.abs(gap) < _SMALL).sum()),
+                "prompts",
+                "prompts whose own clean-corrupted gap is zero, of no use as denominators",
+            ),
         },
         coords=coordinates(method, batch, axes),
     )
@@ -108,7 +115,9 @@ def summarise(
 def coordinates(method: Method, batch: ContrastBatch, axes: Mapping[str, Sequence[Position]]) -> dict[str, object]:
     """The coords of a result: numbers for layers, heads and neurons, labels for positions."""
     site = method.settings().get("site")
-    coords: dict[str, object] = {axis: (position_labels(batch, values) if axis == "pos" else list(values)) for axis, values in axes.items()}
+    coords: dict[str, object] = {
+        axis: (position_labels(batch, values) if axis == "pos" else list(values)) for axis, values in axes.items()
+    }
     coords["prompt"] = list(range(len(batch)))
     if isinstance(site, str):
         coords["site"] = site_name(site).name
@@ -135,9 +144,21 @@ def position_labels(batch: ContrastBatch, positions: Sequence[Position]) -> list
     return labels
 
 
-def run_info(method: Method, model: HookedModel, batch: ContrastBatch, *, cost: Mapping[str, float], notes: tuple[str, ...], seed: int | None = None) -> RunInfo:
+def run_info(
+    method: Method,
+    model: HookedModel,
+    batch: ContrastBatch,
+    *,
+    cost: Mapping[str, float],
+    notes: tuple[str, ...],
+    seed: int | None = None,
+) -> RunInfo:
     """How a result came about."""
     task = dict(batch.info) or {"name": "given", "n": len(batch)}
     if model.card.get("kind"):
-        notes = (*notes, f"{model.name} is {model.card['kind']}: {model.card.get('description', '')}") if model.card["kind"] == "planted" else notes
+        notes = (
+            (*notes, f"{model.name} is {model.card['kind']}: {model.card.get('description', '')}")
+            if model.card["kind"] == "planted"
+            else notes
+        )
     return RunInfo(method.settings(), model.info(), task, seed, versions(), commit(), dict(cost), notes)

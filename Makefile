@@ -1,0 +1,75 @@
+# Everything runs from .venv, made from the lock. Re-running skips what is done.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+VENV4 := .venv-tl4
+STAMP4 := $(VENV4)/.installed
+
+# Spinning OpenMP threads starve each other where cores are few.
+export OMP_WAIT_POLICY := PASSIVE
+export GOMP_SPINCOUNT := 0
+
+.PHONY: help install demo test test-tl4 test-slow test-gpu lint format bench docs zoo clean
+
+help:
+	@echo "make demo      set up, then find the indirect-object heads of the bundled models"
+	@echo "make test      set up, then run the tests"
+	@echo "make test-tl4  the model, engine and zoo tests on the newest TransformerLens 4"
+	@echo "make test-slow / test-gpu   the long tests / those that need a GPU"
+	@echo "make lint      ruff, pyright, import-linter"
+	@echo "make bench     patching against TransformerLens on this machine"
+	@echo "make docs      the API pages, in site/"
+	@echo "make zoo       rebuild the handmade models (experiments/train_zoo.py trains the others)"
+
+install: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+$(STAMP4): requirements.lock pyproject.toml
+	test -x $(VENV4)/bin/python || $(PYTHON) -m venv $(VENV4)
+	grep -v '^transformer-lens==' requirements.lock > $(VENV4)/constraints.txt
+	$(VENV4)/bin/python -m pip install --quiet --disable-pip-version-check -r $(VENV4)/constraints.txt 'transformer-lens>=4,<5'
+	$(VENV4)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: install
+	$(BIN)/mechxai run -m experiment=ioi_patching model=zoo/planted-ioi,zoo/ioi
+
+test: install
+	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu" tests
+
+test-tl4: $(STAMP4)
+	$(VENV4)/bin/python -m pytest -n 2 -m "not slow and not gpu" tests/model tests/engine tests/zoo
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow tests
+
+test-gpu: install
+	$(BIN)/python -m pytest -m gpu tests
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install
+	$(BIN)/python -m benchmarks.patching
+
+docs: install
+	$(BIN)/pdoc --output-directory site mechxai
+
+zoo: install
+	$(BIN)/python -m experiments.handmade_zoo
+
+clean:
+	rm -rf outputs site dist .pytest_cache .ruff_cache
