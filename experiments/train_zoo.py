@@ -33,7 +33,9 @@ class Recipe:
     Attributes:
         rows: sentences of each task in one step; ``repeated`` is the induction mixture.
         weights: how much each task's loss counts.
-        warmup_steps: steps at the start that see only ``repeated``: induction forms slowly beside easier tasks.
+        warmup_steps: steps at the start that see only short repeats of few words: induction forms slowly beside easier
+            tasks, and the more slowly the more words there are.
+        warmup_words, warmup_length: how few words, and how short.
         plant: weight of the attention supervision; 0 leaves training plain.
         route: share of sentences in which every unplanted head is silenced at END, so that the answer has to travel
             through the planted ones.
@@ -52,6 +54,8 @@ class Recipe:
     repeated_length: int = 48
     n_words: int = 0
     warmup_steps: int = 0
+    warmup_words: int = 100
+    warmup_length: int = 26
     plant: float = 0.0
     route: float = 0.0
     seed: int = 0
@@ -99,9 +103,13 @@ def draw(recipe: Recipe, task: str, step: int, tokenizer: PreTrainedTokenizerFas
     """The rows of one task at one step; the same for the same recipe, whenever it is asked."""
     seed = hash((recipe.seed, step, len(task), sum(map(ord, task))))
     if task == "repeated":
-        pool = torch.arange(3, len(tokenizer))
+        warming = step < recipe.warmup_steps
+        n_rows = recipe.rows[task] * (2 if warming else 1)
+        length = recipe.warmup_length if warming else recipe.repeated_length
+        pool = torch.randperm(len(tokenizer) - 3, generator=torch.Generator().manual_seed(recipe.seed)) + 3
+        pool = pool[: recipe.warmup_words] if warming else pool
         generator = torch.Generator().manual_seed(seed % 2**62)
-        return repeated_rows(recipe.rows[task], recipe.repeated_length, generator, pool, tokenizer.bos_token_id)
+        return repeated_rows(n_rows, length, generator, pool, tokenizer.bos_token_id)
     return task_rows(task, recipe.rows[task], random.Random(seed), tokenizer)
 
 

@@ -105,6 +105,7 @@ def job(config: DictConfig) -> None:
         root=Path(config.output),
         seed=config.seed,
         engine=config.engine,
+        tokens_per_wave=config.tokens_per_wave,
         force=config.force,
         png=config.figure.png,
         config={

@@ -45,7 +45,7 @@ class Study:
         methods: label -> method; the first is the job's headline.
         root: folder under which run folders are made.
         seed: of the run; the task has its own.
-        engine: passed to `Execution`.
+        engine: passed to `Execution`, as is ``tokens_per_wave``.
         force: compute again what is finished.
         png: write PNG beside HTML figures, where Chromium is there.
         config: what was asked, as YAML, kept beside the result.
@@ -58,6 +58,7 @@ class Study:
     root: Path = Path("outputs")
     seed: int = 0
     engine: str = "auto"
+    tokens_per_wave: int | None = None
     force: bool = False
     png: bool = True
     config: Mapping[str, str] = field(default_factory=dict)
@@ -171,11 +172,17 @@ def _run_method(study: Study, label: str, folder: Path, tracker: SafeTracker, sa
         shutil.rmtree(folder / "cells", ignore_errors=True)
         (folder / "manifest.json").unlink(missing_ok=True)
     if hasattr(method, "plan"):
-        planned = method.plan(study.model, study.batch, execution=Execution(study.engine))  # type: ignore[attr-defined] # sweeping methods have it
+        planned = method.plan(
+            study.model, study.batch, execution=Execution(study.engine, tokens_per_wave=study.tokens_per_wave)
+        )  # type: ignore[attr-defined] # sweeping methods have it
         say(f"{label}: {planned}")
     _seed(study.seed)
     started = time.time()
-    result = method(study.model, study.batch, execution=Execution(study.engine, cells=folder / "cells", progress=True))  # type: ignore[call-arg] # every method takes execution
+    result = method(
+        study.model,
+        study.batch,
+        execution=Execution(study.engine, tokens_per_wave=study.tokens_per_wave, cells=folder / "cells", progress=True),
+    )  # type: ignore[call-arg] # every method takes execution
     result.save(folder / "result.nc")
     _write_figures(result, folder, png=study.png)
     for name, text in study.config.items():

@@ -1,7 +1,7 @@
 """Prompts with known answers, clean beside corrupted, checked once when they are made.
 
-Rows of different length are always stored padded on the right. Under causal attention nothing right of a token can reach
-it, so a padded row gives exactly what the prompt gives alone, and position p means the same in both.
+Rows of different length are always stored padded on the right. Under causal attention nothing right of a token can
+reach it, so a padded row gives exactly what the prompt gives alone, and position p means the same in both.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mechxai.core.alignment import align_left, alternatives, check_answers, check_different, check_tokens, extent
 from mechxai.core.errors import AlignmentError, ShapeError, SiteError, nearest
 from mechxai.core.shapes import Answers, Mask, PromptInts, Tokens
 
@@ -26,7 +27,7 @@ class Layout:
     """
 
     lengths: PromptInts
-    roles: Mapping[str, PromptInts] = field(default_factory=dict)
+    roles: Mapping[str, PromptInts] = field(default_factory=dict[str, PromptInts])
 
     def positions(self, pos: int | str) -> tuple[PromptInts, Bool[Tensor, " batch"]]:
         """The position each row means by ``pos`` (clamped into the row), and whether the row has it at all."""
@@ -75,36 +76,27 @@ class ContrastBatch:
     corrupted: Tokens
     lengths: PromptInts
     answers: Answers
-    wrong: Answers
+    wrong: Int[Tensor, "batch alt_wrong wrong_tok"]
     answer_pos: PromptInts
-    roles: Mapping[str, PromptInts] = field(default_factory=dict)
+    roles: Mapping[str, PromptInts] = field(default_factory=dict[str, PromptInts])
     labels: tuple[str, ...] = ()
     strings: tuple[tuple[str, ...], ...] = ()
     groups: tuple[str, ...] = ()
-    info: Mapping[str, object] = field(default_factory=dict)
+    info: Mapping[str, object] = field(default_factory=dict[str, object])
     reference: Float[Tensor, "batch d_vocab"] | None = None
 
     def __post_init__(self) -> None:
-        _check_tokens(self.clean, self.corrupted, self.lengths)
+        check_tokens(self.clean, self.corrupted, self.lengths)
         n_prompts = len(self.clean)
         for name in ("answers", "wrong"):
-            _check_answers(name, getattr(self, name), n_prompts)
+            check_answers(name, getattr(self, name), n_prompts)
         if self.answer_pos.shape != (n_prompts,) or bool((self.answer_pos >= self.lengths).any()):
             raise ShapeError(
                 "answer_pos must name one real position per prompt",
                 got=f"{tuple(self.answer_pos.shape)}, up to {int(self.answer_pos.max())}",
                 allowed=f"[{n_prompts}], below the row's length",
             )
-        same = (
-            (self.answers[:, 0] == self.wrong[:, 0]).all(-1) if self.answers.shape[2] == self.wrong.shape[2] else None
-        )
-        if same is not None and bool(same.any()):
-            row = int(same.nonzero()[0])
-            raise AlignmentError(
-                f"Prompt {row} has the same answer and wrong answer",
-                got=f"token {self.answers[row, 0].tolist()} for both",
-                fix="give two answers that differ in their tokens, or drop the prompt",
-            )
+        check_different(self.answers, self.wrong)
         object.__setattr__(self, "roles", {**self.roles, "END": self.answer_pos})
 
     def __len__(self) -> int:
@@ -164,12 +156,12 @@ class ContrastBatch:
         )
 
     @classmethod
-    def from_tokens(
+    def from_tokens(  # noqa: PLR0913, PLR0917 - the public contract's form
         cls,
         clean: Int[Tensor, "batch pos"],
         corrupted: Int[Tensor, "n_corrupted pos_corrupted"],
-        answers: Int[Tensor, "batch *rest"],
-        wrong: Int[Tensor, "batch *rest2"],
+        answers: Int[Tensor, "batch ..."],
+        wrong: Int[Tensor, "batch ..."],
         *,
         mask: Int[Tensor, "batch pos"] | Bool[Tensor, "batch pos"] | None = None,
         answer_pos: PromptInts | None = None,
@@ -199,20 +191,20 @@ class ContrastBatch:
                 fix="use corrupted prompts that replace tokens one for one (mx.tasks does)",
             )
         real = torch.ones_like(clean, dtype=torch.bool) if mask is None else mask.bool()
-        start, lengths = _extent(real)
-        (clean, corrupted), at = _align_left((clean, corrupted), start, lengths)
+        start, lengths = extent(real)
+        (clean, corrupted), at = align_left((clean, corrupted), start, lengths)
         ends = lengths - 1 if answer_pos is None else answer_pos - start
         named = {role: position - start for role, position in (roles or {}).items()}
-        return cls(clean, corrupted, lengths, _alternatives(answers), _alternatives(wrong), ends, named, at)
+        return cls(clean, corrupted, lengths, alternatives(answers), alternatives(wrong), ends, named, at)
 
     @classmethod
-    def from_prompts(
+    def from_prompts(  # noqa: PLR0917 - the public contract's form
         cls,
         model: "Tokenizing",
         clean: Sequence[str],
         corrupted: Sequence[str],
-        answers: Sequence[str],
-        wrong: Sequence[str],
+        answers: Sequence[str | Sequence[str]],
+        wrong: Sequence[str | Sequence[str]],
         *,
         roles: Sequence[Mapping[str, tuple[int, int]]] | None = None,
     ) -> "ContrastBatch":
@@ -237,72 +229,14 @@ class ContrastBatch:
 class Tokenizing(Protocol):
     """What `ContrastBatch.from_prompts` needs of a model; `mechxai.model.HookedModel` has it."""
 
-    def contrast(
+    def contrast(  # noqa: PLR0917 - the order of `ContrastBatch.from_prompts`
         self,
         clean: Sequence[str],
         corrupted: Sequence[str],
-        answers: Sequence[str],
-        wrong: Sequence[str],
+        answers: Sequence[str | Sequence[str]],
+        wrong: Sequence[str | Sequence[str]],
         *,
         roles: Sequence[Mapping[str, tuple[int, int]]] | None = None,
     ) -> ContrastBatch:
         """The batch of these texts."""
         ...
-
-
-def _extent(real: Bool[Tensor, "batch pos"]) -> tuple[PromptInts, PromptInts]:
-    lengths = real.sum(1)
-    start = real.int().argmax(1)
-    index = torch.arange(real.shape[1], device=real.device)[None]
-    solid = (index >= start[:, None]) & (index < (start + lengths)[:, None])
-    if bool((lengths == 0).any()) or not bool((solid == real).all()):
-        raise ShapeError("The mask must be one unbroken run of real tokens per row", got="an empty row or a hole")
-    return start, lengths
-
-
-def _align_left(
-    tokens: tuple[Tokens, Tokens], start: PromptInts, lengths: PromptInts
-) -> tuple[tuple[Tokens, Tokens], tuple[str, ...]]:
-    width = int(lengths.max())
-    index = torch.arange(width, device=start.device)[None] + start[:, None]
-    index = index.clamp(max=tokens[0].shape[1] - 1)
-    inside = torch.arange(width, device=start.device)[None] < lengths[:, None]
-    moved = tuple(torch.where(inside, row.gather(1, index), 0) for row in tokens)
-    return (moved[0], moved[1]), ("",) * width
-
-
-def _alternatives(answers: Tensor) -> Answers:
-    if answers.ndim == 1:
-        return answers[:, None, None]
-    if answers.ndim == 2:
-        return answers[:, None, :]
-    return answers
-
-
-def _check_tokens(clean: Tokens, corrupted: Tokens, lengths: PromptInts) -> None:
-    if clean.ndim != 2 or clean.shape != corrupted.shape:
-        raise AlignmentError(
-            "Clean and corrupted tokens must both be [batch, pos]",
-            got=f"clean {tuple(clean.shape)}, corrupted {tuple(corrupted.shape)}",
-        )
-    if clean.dtype not in (torch.long, torch.int) or corrupted.dtype not in (torch.long, torch.int):
-        raise ShapeError(
-            "Tokens must be whole numbers", got=f"{clean.dtype} and {corrupted.dtype}", fix="pass LongTensors"
-        )
-    if len(clean) == 0:
-        raise ShapeError("A batch needs at least one prompt", got="0 prompts")
-    if lengths.shape != (len(clean),) or int(lengths.min()) < 1 or int(lengths.max()) > clean.shape[1]:
-        raise ShapeError("lengths must be [batch], from 1 to the width of the tokens", got=lengths.tolist())
-
-
-def _check_answers(name: str, answers: Answers, n_prompts: int) -> None:
-    if answers.ndim != 3 or len(answers) != n_prompts:
-        raise ShapeError(
-            f"{name} must have one row per prompt",
-            got=f"{tuple(answers.shape)} for {n_prompts} prompts",
-            allowed="[batch], [batch, answer_tok] or [batch, alt, answer_tok]",
-        )
-    if bool((answers[:, 0, 0] < 0).any()):
-        raise ShapeError(
-            f"{name}: prompt {int((answers[:, 0, 0] < 0).nonzero()[0])} has none", got="-1 in the first place"
-        )

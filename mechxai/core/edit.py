@@ -21,7 +21,7 @@ from mechxai.core.site import Site
 class Source(Protocol):
     """Anything that gives the activation at a site, one row per prompt: `Activations`, or a run still to be made."""
 
-    def __getitem__(self, site: Site) -> Tensor:
+    def __getitem__(self, site: Site, /) -> Tensor:
         """The activation at ``site``."""
         ...
 
@@ -181,7 +181,7 @@ class ProjectOut(Edit):
                 got=tuple(self.direction.shape),
                 allowed=f"a vector of {activation.shape[-1]}",
             )
-        unit = (self.direction / self.direction.norm()).to(activation)
+        unit = (self.direction / torch.linalg.vector_norm(self.direction)).to(activation)
         return activation - (activation @ unit)[..., None] * unit
 
 

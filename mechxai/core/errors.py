@@ -5,6 +5,7 @@ Each class is also a standard-library kind, so ``except ValueError`` keeps worki
 
 import difflib
 from collections.abc import Iterable
+from typing import cast
 
 
 class MechXAIError(Exception):
@@ -71,5 +72,5 @@ def _listing(allowed: object) -> str:
     if isinstance(allowed, str):
         return allowed.rstrip(".")
     if isinstance(allowed, Iterable):
-        return ", ".join(str(item) for item in allowed)
+        return ", ".join(str(item) for item in cast("Iterable[object]", allowed))
     return str(allowed)

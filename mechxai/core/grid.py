@@ -1,7 +1,7 @@
 """A site name and the axes to sweep: every combination is one place to edit."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mechxai.core.architecture import Architecture
@@ -86,10 +86,13 @@ class Grid:
         }
         swept = {axis: axes[axis] for axis in self.over}
         cells = [
-            Site(self.site, **{**fixed, **dict(zip(swept, place, strict=True))})
+            self._site({**fixed, **dict(zip(swept, place, strict=True))})
             for place in itertools.product(*swept.values())
         ]
         return swept, cells
+
+    def _site(self, place: Mapping[str, Position | None]) -> Site:
+        return Site(self.site, _number(place["layer"]), _number(place["head"]), place["pos"], _number(place["neuron"]))
 
     def _fixed(self, axis: str, values: Sequence[Position]) -> Position | None:
         chosen = {"layer": self.layers, "head": self.heads, "pos": self.pos, "neuron": self.neurons}[axis]
@@ -107,6 +110,10 @@ class Grid:
                 fix=f"add {axis!r} to over, or give exactly one",
             )
         return values[0]
+
+
+def _number(value: Position | None) -> int | None:
+    return None if value is None else int(value)
 
 
 def _chosen(what: str, chosen: tuple[int, ...] | None, count: int) -> Sequence[int]:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 from mechxai.core.errors import ConfigError
 from mechxai.core.result import Result
@@ -64,7 +64,7 @@ def register(card: MethodCard) -> Callable[[_M], _M]:
 
 def _plain(value: object) -> object:
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_plain(item) for item in cast("list[object] | tuple[object, ...]", value)]
     if isinstance(value, (str, int, float, bool, type(None))):
         return value
     return getattr(value, "name", None) or repr(value)

@@ -29,13 +29,13 @@ class RunInfo:
         notes: warnings a reader of the numbers must know.
     """
 
-    method: Mapping[str, object] = field(default_factory=dict)
-    model: Mapping[str, object] = field(default_factory=dict)
-    task: Mapping[str, object] = field(default_factory=dict)
+    method: Mapping[str, object] = field(default_factory=dict[str, object])
+    model: Mapping[str, object] = field(default_factory=dict[str, object])
+    task: Mapping[str, object] = field(default_factory=dict[str, object])
     seed: int | None = None
-    versions: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict[str, str])
     commit: str | None = None
-    cost: Mapping[str, float] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict[str, float])
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
@@ -77,7 +77,7 @@ class Result:
         part = target.with_name(f".{target.name}.{os.getpid()}.part")
         stored = self.data.assign_attrs({_INFO: json.dumps(self.info.as_dict(), default=str)})
         try:
-            stored.to_netcdf(part, engine="h5netcdf")
+            stored.to_netcdf(part, engine="h5netcdf")  # pyright: ignore[reportUnknownMemberType]  # partly untyped in xarray
             Path(part).replace(target)
         finally:
             part.unlink(missing_ok=True)
@@ -93,8 +93,9 @@ class Result:
         source = Path(path)
         if not source.is_file():
             raise ArtifactError(f"Result {source} was asked", got="no such file")
-        with xr.open_dataset(source, engine="h5netcdf") as opened:
-            data = opened.load()
+        # pyright: ignore below, since xarray leaves its keyword arguments untyped
+        with xr.open_dataset(source, engine="h5netcdf") as opened:  # pyright: ignore[reportUnknownMemberType]
+            data = opened.load()  # pyright: ignore[reportUnknownMemberType]
         if _INFO not in data.attrs:
             raise ArtifactError(f"Result {source} was asked", got="a netCDF file without MechXAI's run info")
         info = json.loads(data.attrs.pop(_INFO))
@@ -102,6 +103,8 @@ class Result:
         return cls(data, RunInfo(**info))
 
 
-def variable(dims: tuple[str, ...], values: object, units: str, long_name: str) -> xr.DataArray:
+def variable(  # noqa: PLR0917 - a row of a result: dims, values, units, name, as `xarray.Variable` has them
+    dims: tuple[str, ...], values: object, units: str, long_name: str
+) -> xr.DataArray:
     """An array for a result, with the units and long name it must carry."""
     return xr.DataArray(np.asarray(values), dims=dims, attrs={"units": units, "long_name": long_name})

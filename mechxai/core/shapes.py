@@ -2,8 +2,8 @@
 
 ``batch`` prompts, ``pos`` token positions (``dest_pos`` attends to ``src_pos``), ``layer``, ``head``, ``d_model``,
 ``d_head``, ``d_mlp``, ``d_vocab``; counts are ``n_layers``, ``n_heads``, ``n_ctx``. ``alt`` counts alternative
-answers, ``answer_tok`` the tokens of one answer, ``k`` the positions a metric reads, ``rows`` a batch to which a hook may
-have added.
+answers, ``answer_tok`` the tokens of one answer, ``k`` the positions a metric reads, ``rows`` a batch to which a hook
+may have added.
 """
 
 from jaxtyping import Bool, Float, Int

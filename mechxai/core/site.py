@@ -12,6 +12,9 @@ from torch import Tensor
 
 from mechxai.core.errors import SiteError, nearest
 
+Index = tuple[int | slice | Tensor, ...]
+POSITION_AXES = ("pos", "dest_pos")
+
 
 @dataclass(frozen=True)
 class SiteName:
@@ -153,7 +156,14 @@ class Site:
             raise SiteError(f"Site {text!r} cannot be read", allowed="blocks.<layer>.<name>[head=,pos=,neuron=]")
         layer = None if match["layer"] is None else int(match["layer"])
         row = _HOOKS.get(match["name"] if layer is None else "blocks.{layer}." + match["name"])
-        return cls(row.name if row else match["name"], layer, **_parse_index(text, match["index"]))
+        index = _parse_index(text, match["index"])
+        pos = index.pop("pos", None)
+        return cls(
+            row.name if row else match["name"],
+            layer,
+            pos=pos,
+            **{axis: int(value) for axis, value in index.items()},
+        )
 
     def __str__(self) -> str:
         prefix = "" if self.layer is None else f"blocks.{self.layer}."
@@ -162,7 +172,12 @@ class Site:
         )
         return f"{prefix}{self.name}" + (f"[{index}]" if index else "")
 
-    def index(self, positions: Tensor | None, n_rows: int) -> tuple[object, ...]:
+    def along(self, axis: str) -> int | slice:
+        """The index of an axis that holds no positions: the site's head or neuron where it names one, else all."""
+        chosen = {"head": self.head, "kv_head": self.head, "d_mlp": self.neuron}.get(axis)
+        return slice(None) if chosen is None else chosen
+
+    def index(self, positions: Tensor | None, n_rows: int) -> Index:
         """The index of this site in an activation ``[rows, *axes]``.
 
         Args:
@@ -172,19 +187,10 @@ class Site:
         Returns:
             A tuple for ``activation[...]``; the result starts with ``rows`` and keeps the free axes in order.
         """
-        per_row = positions is not None
-        device = positions.device if positions is not None else None
-        found: list[object] = [torch.arange(n_rows, device=device) if per_row else slice(None)]
-        for axis in self.row.axes:
-            if axis in ("pos", "dest_pos"):
-                found.append(positions if per_row else slice(None))
-            elif axis in ("head", "kv_head"):
-                found.append(slice(None) if self.head is None else self.head)
-            elif axis == "d_mlp":
-                found.append(slice(None) if self.neuron is None else self.neuron)
-            else:
-                found.append(slice(None))
-        return tuple(found)
+        if positions is None:
+            return (slice(None), *(self.along(axis) for axis in self.row.axes))
+        rows = torch.arange(n_rows, device=positions.device)
+        return (rows, *(positions if axis in POSITION_AXES else self.along(axis) for axis in self.row.axes))
 
 
 def _parse_index(text: str, index: str | None) -> dict[str, int | str]:

@@ -33,6 +33,7 @@ def ratio_interval(numerator: np.ndarray, denominator: np.ndarray, seed: int = 0
     Args:
         numerator: ``[prompt, ...]``.
         denominator: ``[prompt]``.
+        seed: of the resampling.
     """
     weights = bootstrap_weights(len(numerator), seed)
     above = np.tensordot(weights, numerator, axes=1)

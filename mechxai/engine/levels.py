@@ -1,8 +1,8 @@
 """The levels: the same values, at different cost.
 
 Level 0 `hooked`: cells stacked along the batch, a full pass each. Any model, any site, any edit; the oracle.
-Level 1 `wave`: one pass that starts with the base rows; at each block's input the cells that enter there join as copies of
-the base rows, so that no cell repeats the layers before its own.
+Level 1 `wave`: one pass that starts with the base rows; at each block's input the cells that enter there join as copies
+of the base rows, so that no cell repeats the layers before its own.
 """
 
 from collections.abc import Callable
@@ -47,9 +47,8 @@ def run_hooked(model: HookedModel, job: Job) -> Float[Tensor, "cell batch"]:
 
 def run_wave(model: HookedModel, job: Job) -> Float[Tensor, "cell batch"]:
     """Level 1: the metric of each cell and prompt, in the order of ``job.cells``."""
-    if (
-        model.backend.masks_rows and len(job.batch) > 1
-    ):  # its masks have a row per starting prompt: one prompt at a time
+    if model.backend.masks_rows and len(job.batch) > 1:
+        # its masks have a row per starting prompt: one prompt at a time
         return torch.cat([run_wave(model, job.rows(slice(i, i + 1))) for i in range(len(job.batch))], 1)
     early = [index for index, cell in enumerate(job.cells) if entry_layer(cell) < 0]
     if not early or len(early) == len(job.cells) or not model.backend.masks_rows:

@@ -77,7 +77,7 @@ def plan(model: HookedModel, sweep: Sweep, execution: Execution) -> Plan:
         n_prompts=n_prompts,
         n_layers=layers,
         forward_passes=len(sweep.cells) * n_prompts,
-        row_layers=sum(_row_layers(sweep, wave, level, layers) for wave in waves),
+        row_layers=sum(_row_layers(sweep, wave, level=level, n_layers=layers) for wave in waves),
         peak_bytes=per_row * prompts_at_once * (cells_at_once + level),
     )
 
@@ -102,7 +102,7 @@ def _entry(layer: int | None, entry: str) -> int:
     return -1 if entry == "embed" else 10**6
 
 
-def _row_layers(sweep: Sweep, wave: Wave, level: int, n_layers: int) -> int:
+def _row_layers(sweep: Sweep, wave: Wave, *, level: int, n_layers: int) -> int:
     n_prompts = wave.prompts.stop - wave.prompts.start
     if level == 0:
         return n_prompts * len(wave.cells) * n_layers

@@ -40,7 +40,7 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
 
-def run_sweep(model: HookedModel, sweep: Sweep, execution: Execution, what: str = "cells") -> Outcome:
+def run_sweep(model: HookedModel, sweep: Sweep, execution: Execution, *, what: str = "cells") -> Outcome:
     """The metric of every cell on every prompt.
 
     Args:
@@ -75,7 +75,7 @@ def run_sweep(model: HookedModel, sweep: Sweep, execution: Execution, what: str 
             bar.advance(0)
             computed = found is None
             if found is None:
-                found = _run_halving(model, sweep, wave, planned.level).double().cpu()
+                found = _run_halving(model, sweep, wave, level=planned.level).double().cpu()
                 _check_values(found, sweep, wave)
                 if store:
                     store.save(index, found)
@@ -94,7 +94,7 @@ def run_sweep(model: HookedModel, sweep: Sweep, execution: Execution, what: str 
     return Outcome(values, verdict.level, verdict.noise_floor, cost, notes)
 
 
-def _run_halving(model: HookedModel, sweep: Sweep, wave: Wave, level: int) -> Tensor:
+def _run_halving(model: HookedModel, sweep: Sweep, wave: Wave, *, level: int) -> Tensor:
     """The values of a wave, ``[cell, batch]``; when memory runs out, of its two halves, one after the other."""
     try:
         return LEVELS[level](model, bound(sweep, wave.prompts, list(wave.cells)))
@@ -105,14 +105,14 @@ def _run_halving(model: HookedModel, sweep: Sweep, wave: Wave, level: int) -> Te
     if len(wave.cells) > 1:
         half = len(wave.cells) // 2
         parts = [Wave(wave.prompts, wave.cells[:half]), Wave(wave.prompts, wave.cells[half:])]
-        return torch.cat([_run_halving(model, sweep, part, level) for part in parts], 0)
+        return torch.cat([_run_halving(model, sweep, part, level=level) for part in parts], 0)
     if n_prompts > 1:
         middle = wave.prompts.start + n_prompts // 2
         parts = [
             Wave(slice(wave.prompts.start, middle), wave.cells),
             Wave(slice(middle, wave.prompts.stop), wave.cells),
         ]
-        return torch.cat([_run_halving(model, sweep, part, level) for part in parts], 1)
+        return torch.cat([_run_halving(model, sweep, part, level=level) for part in parts], 1)
     raise NoSpaceError(
         f"One cell on one prompt of {sweep.batch.n_pos} tokens",
         got=f"out of memory on {model.device}",

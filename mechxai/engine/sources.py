@@ -10,7 +10,7 @@ from mechxai.core.activations import Activations
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import SiteError
 from mechxai.core.metric import Metric
-from mechxai.core.site import Site
+from mechxai.core.site import POSITION_AXES, Site
 from mechxai.engine.sweep import run_tokens
 from mechxai.model.hooked_model import HookedModel
 
@@ -68,17 +68,8 @@ class MeanSource:
             raise SiteError(
                 f"The mean at {site} was asked", got="a role, which has no one position", fix="use per_position=false"
             )
-        index: list[object] = []
-        for axis in axes:
-            if axis in ("pos", "dest_pos"):
-                index.append(slice(None) if site.pos is None else site.pos)
-            elif axis in ("head", "kv_head"):
-                index.append(slice(None) if site.head is None else site.head)
-            elif axis == "d_mlp":
-                index.append(slice(None) if site.neuron is None else site.neuron)
-            else:
-                index.append(slice(None))
-        found = mean[tuple(index)]
+        pos = site.pos if isinstance(site.pos, int) else slice(None)
+        found = mean[tuple(pos if axis in POSITION_AXES else site.along(axis) for axis in axes)]
         spread = not self.per_position and site.pos is None and "pos" in site.row.axes
         return found[None] if spread else found  # one row that every position shares
 
@@ -86,16 +77,21 @@ class MeanSource:
 def mean_source(
     model: HookedModel,
     batch: ContrastBatch,
+    *,
     run: str,
     sites: Sequence[Site],
-    *,
     per_position: bool,
     rows_at_once: int = 32,
 ) -> MeanSource:
     """Means over the real tokens of a run, padding excluded.
 
     Args:
+        model: the model.
+        batch: the prompts.
+        run: ``clean`` or ``corrupted``.
+        sites: whole sites.
         per_position: keep a mean per position; sensible when templates line up. Attention patterns always do.
+        rows_at_once: prompts per forward pass.
 
     Raises:
         SiteError: a mean over positions of a pattern was asked.
@@ -127,9 +123,8 @@ def mean_source(
             squares[site] = squares.get(site, 0.0) + float((value.square() * real).sum())
     means = {site: totals[site] / counts[site].clamp(min=1) for site in totals}
     stds = {}
-    for site, mean in means.items():
+    for site in totals:
         n_entries = float(counts[site].sum())
         overall = float(totals[site].sum()) / n_entries
         stds[site] = max(squares[site] / n_entries - overall**2, 0.0) ** 0.5
-        del mean
     return MeanSource(means, stds, per_position)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
@@ -73,7 +74,7 @@ class Sweep:
 
 
 def run_tokens(batch: ContrastBatch, run: str, metric: Metric) -> tuple[Tokens, PromptInts]:
-    """The tokens a run reads, and their number per row: the prompts, with the answers appended where the metric says so.
+    """The tokens a run reads, and their number per row: the prompts, with answers appended where the metric says so.
 
     Positions of the prompt stay what they were.
     """
@@ -84,7 +85,7 @@ def run_tokens(batch: ContrastBatch, run: str, metric: Metric) -> tuple[Tokens, 
     return appended(tokens, lengths, continuation[:, 0])
 
 
-def appended(tokens: Tokens, lengths: PromptInts, more: Tensor) -> tuple[Tokens, PromptInts]:
+def appended(tokens: Tokens, lengths: PromptInts, more: Tensor) -> tuple[Int[Tensor, "batch longer"], PromptInts]:
     """Rows with further tokens (-1 for none) right after their last real token, and the new lengths."""
     width = int((lengths + (more >= 0).sum(1)).max())
     longer = torch.zeros(len(tokens), max(width, tokens.shape[1]), dtype=tokens.dtype, device=tokens.device)

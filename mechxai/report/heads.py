@@ -35,7 +35,7 @@ def head_table(result: Result, truth: Mapping[str, Any] | None = None) -> tuple[
     name = result.info.model.get("name")
     if not known:
         return f"Heads of {name}, as found", rows
-    found = sum(str(row["circuit"]).endswith(": found") for row in rows)
+    found = sum(row["circuit"] == "found" for row in rows)
     extra = sum(row["circuit"] == "-" and bool(row["role"]) for row in rows)
     more = f"; {extra} more earned a name" if extra else ""
     return f"Heads of {name}: {found} of {len(known)} {(truth or {}).get('kind', 'known')} heads found{more}", rows
@@ -51,7 +51,7 @@ def _row(result: Result, place: tuple[int, ...], known: Mapping[str, str] | None
     if known is not None:
         expected = known.get(_node(place), "")
         hit = expected in str(row["role"]).split(", ")
-        row["circuit"] = "-" if not expected else f"{expected}: {'found' if hit else 'MISSED'}"
+        row["circuit"] = "-" if not expected else "found" if hit else f"MISSED {expected}"
     row["restores"] = float(data["effect"].values[place])
     row["removes"] = float(data["effect_noise"].values[place])
     scores = {name: float(data[name].values[place]) for name in _PATTERNS if name in data}

@@ -1,5 +1,6 @@
 """Ablation: how much of the behaviour is lost when one place is taken out?"""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -58,16 +59,16 @@ class Ablation(Method):
     """
 
     site: str = "z"
-    over: tuple[str, ...] = ("layer", "head")
+    over: Sequence[str] = ("layer", "head")
     edit: str = "mean"
     reference: str = "clean"
     per_position: bool = False
     noise: float = 1.0
     metric: AnyMetric = "logit_diff"
-    layers: tuple[int, ...] | None = None
-    heads: tuple[int, ...] | None = None
-    pos: tuple[Position, ...] | None = None
-    neurons: tuple[int, ...] | None = None
+    layers: Sequence[int] | None = None
+    heads: Sequence[int] | None = None
+    pos: Sequence[Position] | None = None
+    neurons: Sequence[int] | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:

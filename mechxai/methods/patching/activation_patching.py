@@ -1,5 +1,6 @@
 """Activation patching: what of one run must be put into the other for the behaviour to follow?"""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -60,13 +61,13 @@ class ActivationPatching(Method):
     """
 
     site: str = "resid_pre"
-    over: tuple[str, ...] = ("layer", "pos")
+    over: Sequence[str] = ("layer", "pos")
     direction: str = "denoise"
     metric: AnyMetric = "logit_diff"
-    layers: tuple[int, ...] | None = None
-    heads: tuple[int, ...] | None = None
-    pos: tuple[Position, ...] | None = None
-    neurons: tuple[int, ...] | None = None
+    layers: Sequence[int] | None = None
+    heads: Sequence[int] | None = None
+    pos: Sequence[Position] | None = None
+    neurons: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         if self.direction not in DIRECTIONS:

@@ -1,5 +1,6 @@
 """Causal tracing: blur the subject with noise, restore one state, and see whether the fact comes back."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -57,14 +58,14 @@ class CausalTracing(Method):
     """
 
     site: str = "resid_pre"
-    over: tuple[str, ...] = ("layer", "pos")
+    over: Sequence[str] = ("layer", "pos")
     subject: str = "SUBJECT"
     noise: float = 3.0
     n_noise: int = 10
     window: int = 1
     metric: AnyMetric = "prob"
-    layers: tuple[int, ...] | None = None
-    pos: tuple[Position, ...] | None = None
+    layers: Sequence[int] | None = None
+    pos: Sequence[Position] | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:

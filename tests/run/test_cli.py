@@ -1,0 +1,121 @@
+"""The command line: it runs, it teaches, it refuses."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import mechxai as mx
+from mechxai.cli import check_targets, main
+from mechxai.core.errors import ConfigError
+
+TINY = ["debug=tiny", "model=zoo/handmade-ioi", "task.template=0", "task.order=abba"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_run_leaves_result_manifest_figure_report_and_config(here, capsys):
+    assert main(["run", *TINY, "method.site=z", "method.over=[layer,head]"]) == 0
+    (folder,) = (here / "outputs/debug/run/zoo-handmade-ioi").iterdir()
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert {"result.nc", "manifest.json", "report.html", "figures/z.html", ".hydra/config.yaml", ".hydra/overrides.yaml"} == files
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["model"]["weight_hash"] == mx.load("zoo/handmade-ioi").weight_hash
+    assert manifest["task"]["name"] == "ioi"
+    assert manifest["versions"]["torch"]
+    recovered = mx.Result.load(folder / "result.nc").data["recovered"]
+    assert recovered.dims == ("layer", "head")
+    np.testing.assert_allclose(recovered.values[0, 1], 1.0, atol=1e-3, err_msg="the duplicate-token head carries everything")
+    shown = capsys.readouterr().out
+    assert "forward passes" in shown, "the cost is said first"
+    assert main(["run", *TINY, "method.site=z", "method.over=[layer,head]"]) == 0
+    assert "already finished" in capsys.readouterr().out
+    before = (folder / "result.nc").stat().st_mtime_ns
+    assert main(["run", *TINY, "method.site=z", "method.over=[layer,head]", "force=true"]) == 0
+    assert (folder / "result.nc").stat().st_mtime_ns > before
+
+
+def test_multirun_makes_one_folder_per_job(here):
+    assert main(["run", "-m", *TINY, "method.site=resid_pre,attn_out"]) == 0
+    assert len(list((here / "outputs/debug/run/zoo-handmade-ioi").iterdir())) == 2
+
+
+def test_the_demo_names_the_handmade_heads(here, capsys):
+    assert main(["run", "experiment=ioi_patching", *TINY]) == 0
+    shown = capsys.readouterr().out
+    assert "3 of 3 handmade heads found" in shown
+    assert "mlp_out: left out" in shown
+    (report,) = here.rglob("report.html")
+    page = report.read_text()
+    assert "name_mover" in page
+    assert "3 of 3 handmade heads found" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "method.sit=z"], "did you mean 'method.site'"),
+        (["run", "experiment=ioi_patchin"], "did you mean 'ioi_patching'"),
+        (["run", "model=zoo/iooi"], "did you mean 'zoo/ioi'"),
+        (["run", "task.ordr=abba"], "did you mean 'task.order'"),
+        (["run", "method.over=[layer,head"], "cannot be read"),
+        (["rum"], "did you mean 'run'"),
+        (["report"], "no result file"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_nearest_match(here, capsys, arguments, said):
+    assert main(arguments) == 2
+    assert said in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_errors_of_a_job_are_shown_and_counted(here, capsys):
+    assert main(["run", *TINY, "method.site=mlp_out"]) == 1
+    assert "attention-only" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_targets_outside_mechxai_are_refused():
+    with pytest.raises(ConfigError, match="os.system"):
+        check_targets({"method": {"then": [{"_target_": "os.system", "command": "true"}]}})
+    check_targets({"method": {"_target_": "mechxai.methods.patching.ablation.Ablation"}})
+
+
+def test_a_foreign_target_never_runs(here, capsys):
+    assert main(["run", *TINY, "method._target_=os.mkdir", "+method.path=made"]) != 0
+    assert not (here / "made").exists()
+
+
+@pytest.mark.parametrize("command", ["methods", "models", "tasks", "runs", "--help"])
+def test_listings(here, capsys, command):
+    assert main([command]) == 0
+    assert len(capsys.readouterr().out) > 50
+
+
+def test_report_command(here, capsys):
+    assert main(["run", *TINY, "method.site=z", "method.over=[layer,head]"]) == 0
+    (result,) = here.rglob("result.nc")
+    assert main(["report", str(result), "-o", "page.html"]) == 0
+    assert "z" in (here / "page.html").read_text()
+
+
+def test_help_and_cfg_teach():
+    for arguments, said in ((["--help"], "Examples"), (["--cfg", "job"], "resid_pre")):
+        done = subprocess.run([sys.executable, "-m", "mechxai.cli", "run", *arguments], capture_output=True, text=True, timeout=120, check=True)
+        assert said in done.stdout
+
+
+def test_a_tracker_that_fails_costs_only_itself(here, capsys, monkeypatch):
+    from mechxai.tracking.tracker import NullTracker
+
+    def broken(self, *args, **kwargs):
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr(NullTracker, "metrics", broken)
+    assert main(["run", *TINY, "method.site=z", "method.over=[layer,head]"]) == 0
+    assert list(here.rglob("result.nc"))
+    assert "no network" in capsys.readouterr().out
