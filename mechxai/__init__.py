@@ -1,5 +1,7 @@
-"""MechXAI: ask a transformer which inputs mattered, which components carried it, what each layer knows, and whether
-the explanation is true.
+"""MechXAI: mechanistic interpretability of transformer language models.
+
+Ask a model which inputs mattered, which components carried it, what each layer knows, and whether the explanation is
+true.
 
 ``import mechxai as mx`` loads nothing heavy; each name is fetched from its floor when first used.
 """
@@ -65,7 +67,7 @@ _WHERE = {
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
 _PACKAGES = ("report", "tasks")  # calling the first writes a report
-__all__ = [*_PACKAGES, *sorted(_HOME)]
+__all__ = [*_PACKAGES, *sorted(_HOME)]  # pyright: ignore[reportUnsupportedDunderAll]  # from the table above
 
 
 def __getattr__(name: str) -> Any:

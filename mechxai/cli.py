@@ -1,10 +1,7 @@
 """``mechxai …``: run, methods, models, tasks, runs, report."""
 
-import inspect
-import json
-import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +12,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
+from mechxai import listing
 from mechxai._resources import configs_dir
 from mechxai.core.errors import ConfigError, MechXAIError, nearest
 
@@ -52,7 +48,14 @@ _console = Console()
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    commands = {"run": _run, "methods": _methods, "models": _models, "tasks": _tasks, "runs": _runs, "report": _report}
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "run": _run,
+        "methods": listing.methods,
+        "models": listing.models,
+        "tasks": listing.tasks,
+        "runs": listing.runs,
+        "report": listing.report,
+    }
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         _console.print(_USAGE, highlight=False, markup=False)
         return 0
@@ -115,7 +118,8 @@ def job(config: DictConfig) -> None:
     )
     _console.print(f"{study.name}: {study.model!r}", markup=False, highlight=False, soft_wrap=True)
     settings = OmegaConf.to_container(config, resolve=True)
-    run_study(study, parts["tracker"], _say, settings if isinstance(settings, dict) else {})  # type: ignore[arg-type] # a run's config is a mapping
+    known = {str(key): value for key, value in settings.items()} if isinstance(settings, dict) else {}
+    run_study(study, parts["tracker"], listing.show, settings=known)
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
@@ -215,101 +219,6 @@ def check_targets(node: object, where: str = "") -> None:
     elif isinstance(node, (list, tuple)):
         for index, value in enumerate(node):
             check_targets(value, f"{where}{index}.")
-
-
-def _say(thing: object) -> None:
-    if isinstance(thing, Mapping):
-        _table(str(thing["title"]), thing["rows"])
-    else:
-        _console.print(str(thing), markup=False, highlight=False, soft_wrap=True)
-
-
-def _table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in rows[0] if rows else ():
-        numeric = isinstance(rows[0][column], float)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
-    for row in rows:
-        table.add_row(*(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
-    _console.print(table)
-
-
-def _methods(arguments: list[str]) -> int:
-    del arguments
-    from mechxai.methods import registry  # noqa: PLC0415 - heavy
-
-    rows = [
-        {"name": c.name, "family": c.family, "question": c.question, "cost": c.cost, "source": c.source}
-        for c in registry.cards()
-    ]
-    _table("Methods", rows)
-    return 0
-
-
-def _models(arguments: list[str]) -> int:
-    del arguments
-    from mechxai.model.bundled import zoo_card, zoo_names  # noqa: PLC0415 - keeps --help quick
-
-    rows = []
-    for name in zoo_names():
-        card = zoo_card(name)
-        metrics = ", ".join(f"{key} {value}" for key, value in card["metrics"].items())
-        rows.append({"name": name, "kind": card["kind"], "what": card["description"], "measured": metrics})
-    _table("Bundled models (mx.load also takes a folder or a Hugging Face id)", rows)
-    return 0
-
-
-def _tasks(arguments: list[str]) -> int:
-    del arguments
-    from mechxai.tasks import TASKS  # noqa: PLC0415 - heavy
-
-    rows = []
-    for name, task in TASKS.items():
-        settings = [str(parameter) for key, parameter in inspect.signature(task).parameters.items() if key != "model"]
-        rows.append({"name": name, "what": (task.__doc__ or "").splitlines()[0], "settings": ", ".join(settings)})
-    _table("Tasks", rows)
-    return 0
-
-
-def _runs(arguments: list[str]) -> int:
-    root = Path(arguments[0] if arguments else "outputs")
-    rows = []
-    for path in sorted(root.rglob("manifest.json"), key=os.path.getmtime):
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        cost = manifest.get("cost", {})
-        rows.append(
-            {
-                "run": manifest["run"][:10],
-                "experiment": manifest["experiment"],
-                "method": " ".join(str(manifest["method"].get(key, "")) for key in ("name", "site")),
-                "model": manifest["model"]["name"],
-                "task": str(manifest["task"].get("name")),
-                "finished": manifest["finished"],
-                "seconds": float(cost.get("seconds", 0.0)),
-                "folder": str(path.parent),
-            }
-        )
-    _table(f"Finished runs below {root}", rows)
-    return 0
-
-
-def _report(arguments: list[str]) -> int:
-    from mechxai.core.result import Result  # noqa: PLC0415 - heavy
-    from mechxai.report.page import report  # noqa: PLC0415 - heavy
-
-    target = "report.html"
-    if "-o" in arguments:
-        place = arguments.index("-o")
-        if place + 1 == len(arguments):
-            raise ConfigError("mechxai report -o was asked", got="no file after -o")
-        target = arguments[place + 1]
-        arguments = arguments[:place] + arguments[place + 2 :]
-    if not arguments:
-        raise ConfigError(
-            "mechxai report was asked", got="no result file", fix="mechxai report outputs/.../result.nc -o report.html"
-        )
-    _say(f"report: {report([Result.load(path) for path in arguments], target)}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from mechxai.core.method import Method
 from mechxai.core.provenance import versions
 from mechxai.core.result import Result
 from mechxai.engine.execution import Execution
+from mechxai.engine.plan import Planned
 from mechxai.figures.export import png_available, save_html, save_png
 from mechxai.figures.plot import plot
 from mechxai.model.hooked_model import HookedModel
@@ -74,7 +75,7 @@ class Finished:
 
 
 def run_study(
-    study: Study, tracker: Tracker, say: Say, settings: Mapping[str, object] | None = None
+    study: Study, tracker: Tracker, say: Say, *, settings: Mapping[str, object] | None = None
 ) -> dict[str, Finished]:
     """Runs every method of a study (or finds it finished), logs to the tracker, and writes the joint report.
 
@@ -105,8 +106,10 @@ def run_study(
     )
     failed = True
     try:
-        done = {label: _run_method(study, label, folders[label], safe, say) for label in study.methods}
-        _write_report(study, done, first, say)
+        done = {
+            label: _run_method(study, label, folder=folders[label], tracker=safe, say=say) for label in study.methods
+        }
+        _write_report(study, done, folder=first, say=say)
         failed = False
     finally:
         safe.close(failed=failed)
@@ -135,7 +138,7 @@ def _applicable(study: Study, say: Say) -> Study:
 
 def study_folder(study: Study, method: Method) -> Path:
     """The folder of one method's run, named by what it is and a hash of what decides its numbers."""
-    run = run_id(study.model, study.batch, method, study.seed)
+    run = run_id(study.model, study.batch, method, seed=study.seed)
     settings = method.settings()
     words = [str(settings["name"]), str(settings.get("site") or "")]
     label = "-".join(re.sub(r"[^\w.]+", "-", word) for word in words if word)
@@ -143,7 +146,7 @@ def study_folder(study: Study, method: Method) -> Path:
     return study.root / study.name / model / f"{label}-{run[:10]}"
 
 
-def run_id(model: HookedModel, batch: ContrastBatch, method: Method, seed: int) -> str:
+def run_id(model: HookedModel, batch: ContrastBatch, method: Method, *, seed: int) -> str:
     """A hash of method, prompts and answers, model and weights, seed, and the versions that matter."""
     info = model.info()
     parts: dict[str, object] = {name: info[name] for name in ("weight_hash", "backend", "processing", "dtype")}
@@ -160,41 +163,35 @@ def is_finished(folder: Path) -> bool:
     return manifest.is_file() and (folder / "result.nc").is_file()
 
 
-def _run_method(study: Study, label: str, folder: Path, tracker: SafeTracker, say: Say) -> Finished:
+def _run_method(study: Study, label: str, *, folder: Path, tracker: SafeTracker, say: Say) -> Finished:
     method = study.methods[label]
     if is_finished(folder) and not study.force:
         say(f"{label}: already finished: {folder}")
         result = Result.load(folder / "result.nc")
-        _track(tracker, label, result, folder)
+        _track(tracker, label, result, folder=folder)
         return Finished(folder, result, found=True)
     folder.mkdir(parents=True, exist_ok=True)
     if study.force:
         shutil.rmtree(folder / "cells", ignore_errors=True)
         (folder / "manifest.json").unlink(missing_ok=True)
-    if hasattr(method, "plan"):
-        planned = method.plan(
-            study.model, study.batch, execution=Execution(study.engine, tokens_per_wave=study.tokens_per_wave)
-        )  # type: ignore[attr-defined] # sweeping methods have it
-        say(f"{label}: {planned}")
+    execution = Execution(study.engine, tokens_per_wave=study.tokens_per_wave, cells=folder / "cells", progress=True)
+    if isinstance(method, Planned):
+        say(f"{label}: {method.plan(study.model, study.batch, execution=execution)}")
     _seed(study.seed)
     started = time.time()
-    result = method(
-        study.model,
-        study.batch,
-        execution=Execution(study.engine, tokens_per_wave=study.tokens_per_wave, cells=folder / "cells", progress=True),
-    )  # type: ignore[call-arg] # every method takes execution
+    result = method(study.model, study.batch, execution=execution)
     result.save(folder / "result.nc")
     _write_figures(result, folder, png=study.png)
     for name, text in study.config.items():
         _write(folder / ".hydra" / name, text)
     if len(study.methods) == 1:
         report([result], folder / "report.html", title=result.info.title)
-    _write_manifest(study, label, result, folder, started)
+    _write_manifest(study, label, result, folder=folder, started=started)
     shutil.rmtree(folder / "cells", ignore_errors=True)
     cost = result.info.cost
     reused = f", {cost['cells_reused']:,.0f} of {cost['cells']:,.0f} cells reused" if cost.get("cells_reused") else ""
     say(f"{label}: done in {time.time() - started:.1f} s{reused}: {folder}")
-    _track(tracker, label, result, folder)
+    _track(tracker, label, result, folder=folder)
     return Finished(folder, result, found=False)
 
 
@@ -207,7 +204,7 @@ def _write_figures(result: Result, folder: Path, *, png: bool) -> None:
             save_png(figure, target.with_suffix(".png"))
 
 
-def _write_report(study: Study, done: Mapping[str, Finished], folder: Path, say: Say) -> None:
+def _write_report(study: Study, done: Mapping[str, Finished], *, folder: Path, say: Say) -> None:
     tables: dict[str, Sequence[Mapping[str, Any]]] = {}
     for finished in done.values():
         if finished.result.info.method["name"] == "head_roles":
@@ -224,12 +221,12 @@ def _write_report(study: Study, done: Mapping[str, Finished], folder: Path, say:
         say(f"report: {path}")
 
 
-def _write_manifest(study: Study, label: str, result: Result, folder: Path, started: float) -> None:
+def _write_manifest(study: Study, label: str, result: Result, *, folder: Path, started: float) -> None:
     files = sorted(
         str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and "cells" not in path.parts
     )
     content = {
-        "run": run_id(study.model, study.batch, study.methods[label], study.seed),
+        "run": run_id(study.model, study.batch, study.methods[label], seed=study.seed),
         "experiment": study.name,
         "status": "finished",
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
@@ -240,7 +237,7 @@ def _write_manifest(study: Study, label: str, result: Result, folder: Path, star
     _write(folder / "manifest.json", json.dumps(content, indent=2, default=str) + "\n")
 
 
-def _track(tracker: SafeTracker, label: str, result: Result, folder: Path) -> None:
+def _track(tracker: SafeTracker, label: str, result: Result, *, folder: Path) -> None:
     numbers = {f"{label}/{key}": float(value) for key, value in result.info.cost.items()}
     for name in ("recovered", "effect"):
         if name in result.data:

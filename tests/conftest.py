@@ -25,7 +25,12 @@ def has_hooked_transformer() -> bool:
 
 BACKENDS = ("hooked_transformer", "bridge") if has_hooked_transformer() else ("bridge",)
 # every causal fixture on every backend there is, raw and folded
-MODELS = [(kind, backend, processing) for kind in checkpoints.CAUSAL for backend in BACKENDS for processing in ("raw", "folded")]
+MODELS = [
+    (kind, backend, processing)
+    for kind in checkpoints.CAUSAL
+    for backend in BACKENDS
+    for processing in ("raw", "folded")
+]
 FOLDED = [one for one in MODELS if one[2] == "folded"]
 
 

@@ -6,7 +6,7 @@ that hold a value per prompt are cut to the prompts at hand with `rows`; sweeps 
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -181,7 +181,8 @@ class ProjectOut(Edit):
                 got=tuple(self.direction.shape),
                 allowed=f"a vector of {activation.shape[-1]}",
             )
-        unit = (self.direction / torch.linalg.vector_norm(self.direction)).to(activation)
+        length = cast("Tensor", self.direction.norm())  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
+        unit = (self.direction / length).to(activation)
         return activation - (activation @ unit)[..., None] * unit
 
 

@@ -10,6 +10,7 @@ from mechxai.core.errors import ConfigError, SiteError, nearest
 from mechxai.core.site import Site, site_name
 
 Position = int | str
+Axes = Mapping[str, Sequence[Position]]  # axis -> its coordinates
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,11 @@ class Grid:
     """
 
     site: str
-    over: tuple[str, ...]
-    layers: tuple[int, ...] | None = None
-    heads: tuple[int, ...] | None = None
-    pos: tuple[Position, ...] | None = None
-    neurons: tuple[int, ...] | None = None
+    over: Sequence[str]
+    layers: Sequence[int] | None = None
+    heads: Sequence[int] | None = None
+    pos: Sequence[Position] | None = None
+    neurons: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         row = site_name(self.site)
@@ -45,7 +46,7 @@ class Grid:
                     allowed=nearest(axis, row.sweepable),
                 )
 
-    def axes(self, architecture: Architecture, batch: ContrastBatch) -> dict[str, Sequence[Position]]:
+    def axes(self, architecture: Architecture, batch: ContrastBatch) -> Axes:
         """Axis -> its coordinates, checked against the model and the batch.
 
         Raises:
@@ -76,9 +77,7 @@ class Grid:
                 )
         return tuple(range(batch.n_pos)) if self.pos is None else self.pos
 
-    def sites(
-        self, architecture: Architecture, batch: ContrastBatch
-    ) -> tuple[dict[str, Sequence[Position]], list[Site]]:
+    def sites(self, architecture: Architecture, batch: ContrastBatch) -> tuple[Axes, list[Site]]:
         """The coordinates of each axis in `over`, and the site of every cell, last axis fastest."""
         axes = self.axes(architecture, batch)
         fixed = {
@@ -116,7 +115,7 @@ def _number(value: Position | None) -> int | None:
     return None if value is None else int(value)
 
 
-def _chosen(what: str, chosen: tuple[int, ...] | None, count: int) -> Sequence[int]:
+def _chosen(what: str, chosen: Sequence[int] | None, count: int) -> Sequence[int]:
     if chosen is None:
         return tuple(range(count))
     for value in chosen:

@@ -36,8 +36,8 @@ class Method(ABC):
     card: ClassVar[MethodCard]
 
     @abstractmethod
-    def __call__(self, model: Any, batch: Any) -> Result:
-        """The answer, for one model and one batch."""
+    def __call__(self, model: Any, batch: Any, *, execution: Any = ...) -> Result:
+        """The answer, for one model and one batch; ``execution`` says how to run, which changes no value."""
 
     def settings(self) -> dict[str, object]:
         """Name and fields, as recorded in results and hashed into run ids."""

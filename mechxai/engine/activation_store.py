@@ -1,12 +1,10 @@
 """Activations on disk: streamed in shards, resumed where writing stopped, memory-mapped when read.
 
-A store is a folder with ``index.json`` and shards ``00000.safetensors`` ... A shard holds, for some prompts, one row per
-real token: the activation of every site and layer, the token, its prompt and its position.
+A store is a folder with ``index.json`` and shards ``00000.safetensors`` ... A shard holds, for some prompts, one row
+per real token: the activation of every site and layer, the token, its prompt and its position.
 """
 
-import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +12,14 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mechxai.core.errors import ArtifactError, ConfigError, ShapeError, SiteError
 from mechxai.core.site import Site
 from mechxai.engine.progress import Bar
+from mechxai.engine.shards import INDEX, Filling, digest, resumed, save_index, save_shard, shard_plan
 from mechxai.model.backends import as_dtype
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.text import padded
-
-_INDEX = "index.json"
 
 
 @dataclass(frozen=True)
@@ -42,7 +37,7 @@ class ActivationStore:
     index: Mapping[str, Any]
 
     @classmethod
-    def write(
+    def write(  # noqa: PLR0913 - the public contract's form
         cls,
         path: str | Path,
         model: HookedModel,
@@ -90,27 +85,28 @@ class ActivationStore:
         if not rows or not all(rows):
             raise ShapeError("An activation store was asked", got="no prompts, or an empty one")
         store_dtype = model.dtype if dtype is None else as_dtype(dtype)
-        plan = _shard_plan([len(row) for row in rows], batch_size, shard_tokens)
+        plan = shard_plan([len(row) for row in rows], batch_size, shard_tokens)
+        filling = Filling(model, rows, chosen, store_dtype, batch_size, skip_bos)
         header = {
             "model": model.info(),
             "sites": [str(site) for site in chosen],
             "dtype": str(store_dtype).removeprefix("torch."),
-            "prompts": _digest(rows),
+            "prompts": digest(rows),
             "skip_bos": skip_bos,
             "n_prompts": len(rows),
             "plan": plan,
         }
         folder = Path(path)
-        shards = _resumed(folder, header)
+        shards = resumed(folder, header)
         with Bar("activations", len(rows), shown=progress) as bar:
             bar.advance(sum(shard["n_prompts"] for shard in shards), computed=False)
             for number in range(len(shards), len(plan)):
                 first, last = plan[number]
-                values = _shard(model, rows, range(first, last), chosen, store_dtype, batch_size, skip_bos=skip_bos)
+                values = filling.shard(range(first, last))
                 name = f"{number:05d}.safetensors"
-                _save_shard(values, folder / name)
+                save_shard(values, folder / name)
                 shards.append({"file": name, "n_tokens": len(values["tokens"]), "n_prompts": last - first})
-                _save_index(folder, {**header, "shards": shards})
+                save_index(folder, {**header, "shards": shards})
                 bar.advance(last - first)
         return cls.open(folder)
 
@@ -122,11 +118,11 @@ class ActivationStore:
             ArtifactError: none there, or writing it was not finished.
         """
         folder = Path(path)
-        if not (folder / _INDEX).is_file():
+        if not (folder / INDEX).is_file():
             raise ArtifactError(
                 f"Activation store {folder} was asked", got="no index.json", fix="make it with ActivationStore.write"
             )
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         done = sum(shard["n_prompts"] for shard in index["shards"])
         if done < index["n_prompts"]:
             raise ArtifactError(
@@ -164,7 +160,16 @@ class ActivationStore:
         return self._read("pos", start, stop)
 
     def batches(self, site: Site | str, size: int, *, seed: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of (activation, row index) for training; shuffled shard by shard and within shards when ``seed`` is given."""
+        """Batches for training; shuffled shard by shard and within shards when ``seed`` is given.
+
+        Args:
+            site: a site in the store.
+            size: rows per batch at most; no batch crosses a shard.
+            seed: of the order; the order of the store by default.
+
+        Yields:
+            Activations, ``[row, *axes]``, and the index of each row.
+        """
         if size < 1:
             raise ConfigError("Batches of a store were asked", got=f"size={size}", allowed="1 or more")
         generator = None if seed is None else torch.Generator().manual_seed(seed)
@@ -209,88 +214,3 @@ def _check_sites(sites: Sequence[Site]) -> None:
                 allowed="sites whose first axis is pos",
                 fix="use model.cache for patterns",
             )
-
-
-def _shard_plan(lengths: Sequence[int], batch_size: int, shard_tokens: int) -> list[list[int]]:
-    """Prompt ranges [first, last) per shard; the same for the same prompts, so that resuming finds its place."""
-    plan, first, held = [], 0, 0
-    for start in range(0, len(lengths), batch_size):
-        size = sum(lengths[start : start + batch_size])
-        if held and held + size > shard_tokens:
-            plan.append([first, start])
-            first, held = start, 0
-        held += size
-    return [*plan, [first, len(lengths)]]
-
-
-def _shard(
-    model: HookedModel,
-    rows: Sequence[Sequence[int]],
-    chosen: range,
-    sites: Sequence[Site],
-    dtype: torch.dtype,
-    batch_size: int,
-    *,
-    skip_bos: bool,
-) -> dict[str, Tensor]:
-    """One shard's tensors, filled batch by batch into place."""
-    bos = model.text.bos if skip_bos else None
-    skips = [int(bos is not None and rows[i][0] == bos) for i in chosen]
-    total = sum(len(rows[i]) - skip for i, skip in zip(chosen, skips, strict=True))
-    found: dict[str, Tensor] = {name: torch.empty(total, dtype=torch.long) for name in ("tokens", "prompt", "pos")}
-    at = 0
-    for start in range(0, len(chosen), batch_size):
-        part = chosen[start : start + batch_size]
-        tokens = padded([rows[i] for i in part]).to(model.device)
-        lengths = torch.tensor([len(rows[i]) for i in part], device=model.device)
-        names, layers = (
-            sorted({site.name for site in sites}),
-            sorted({site.layer for site in sites if site.layer is not None}),
-        )
-        acts = model.cache(tokens, names, layers or None, lengths=lengths, dtype=dtype)
-        keep = torch.arange(tokens.shape[1], device=model.device)[None] < lengths[:, None]
-        keep[:, 0] &= torch.tensor([skip == 0 for skip in skips[start : start + batch_size]], device=model.device)
-        prompt, pos = keep.nonzero().unbind(1)
-        stop = at + len(pos)
-        found["tokens"][at:stop], found["pos"][at:stop], found["prompt"][at:stop] = (
-            tokens[prompt, pos].cpu(),
-            pos.cpu(),
-            prompt.cpu() + part[0],
-        )
-        for site in sites:
-            value = acts[site][prompt, pos].cpu()
-            found.setdefault(str(site), torch.empty(total, *value.shape[1:], dtype=dtype))[at:stop] = value
-        at = stop
-    return found
-
-
-def _resumed(folder: Path, header: Mapping[str, Any]) -> list[dict[str, Any]]:
-    if not (folder / _INDEX).is_file():
-        return []
-    before = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-    plain = json.loads(json.dumps(header))
-    different = [key for key in plain if before.get(key) != plain[key]]
-    if different:
-        raise ArtifactError(
-            f"Writing an activation store into {folder} was asked",
-            got=f"a store with another {different[0]}",
-            fix="choose another folder, or delete this one",
-        )
-    return [shard for shard in before["shards"] if (folder / shard["file"]).is_file()]
-
-
-def _save_shard(values: dict[str, Tensor], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    save_file(values, part)
-    Path(part).replace(path)
-
-
-def _save_index(folder: Path, index: Mapping[str, Any]) -> None:
-    part = folder / f".{_INDEX}.{os.getpid()}.part"
-    part.write_text(json.dumps(index, default=str), encoding="utf-8")
-    Path(part).replace(folder / _INDEX)
-
-
-def _digest(rows: Sequence[Sequence[int]]) -> str:
-    return hashlib.blake2b(repr([list(row) for row in rows]).encode(), digest_size=16).hexdigest()

@@ -17,7 +17,8 @@ from mechxai.core.site import Site
 from mechxai.engine.job import Job
 from mechxai.engine.plan import entry_layer
 from mechxai.engine.sweep import Cell, run_tokens
-from mechxai.model.hooked_model import HookedModel, edited
+from mechxai.model.editing import edited
+from mechxai.model.hooked_model import HookedModel
 from mechxai.model.hooking import HookFunction
 
 

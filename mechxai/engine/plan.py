@@ -1,8 +1,10 @@
 """How a sweep will be run: which prompts and which cells travel together, and what it costs. Deterministic."""
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from mechxai.core.architecture import Architecture
+from mechxai.core.batch import ContrastBatch
 from mechxai.engine.execution import Execution
 from mechxai.engine.sweep import Cell, Sweep, run_tokens
 from mechxai.model.hooked_model import HookedModel
@@ -50,6 +52,15 @@ class Plan:
             f"({LEVEL_NAMES[self.level]}): {share:.0%} of the {self.forward_passes:,} forward passes of one per cell, "
             f"about {self.peak_bytes / 2**20:,.0f} MiB at a time"
         )
+
+
+@runtime_checkable
+class Planned(Protocol):
+    """A method that can say beforehand how its sweep would be run."""
+
+    def plan(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution) -> Plan:
+        """The plan; nothing is run."""
+        ...
 
 
 def plan(model: HookedModel, sweep: Sweep, execution: Execution) -> Plan:

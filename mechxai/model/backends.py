@@ -1,4 +1,4 @@
-"""The two objects TransformerLens gives, behind one small interface: what differs between them stands here and only here."""
+"""The two objects TransformerLens gives, behind one small interface: what differs between them stands only here."""
 
 import warnings
 from collections.abc import Iterable, Iterator
@@ -26,7 +26,11 @@ class Backend(Protocol):
     name: ClassVar[str]
     masks_rows: ClassVar[bool]  # whether attention masks are made per starting row, so that others cannot join them
     in_place: ClassVar[frozenset[str]]  # sites whose residual stream only an edit in place reaches
-    inner: Any
+
+    @property
+    def inner(self) -> Any:
+        """The wrapped object."""
+        ...
 
     def architecture(self) -> Architecture:
         """Sizes and block structure."""
@@ -128,7 +132,10 @@ def hook_point(backend: Backend, hook: str) -> Any:
 
 
 def weight(backend: Backend, name: str) -> Tensor:
-    """A weight in TransformerLens' layout (``W_U``, ``W_O`` ...), with key/value heads spread over query heads or not as the backend has it."""
+    """A weight in TransformerLens' layout (``W_U``, ``W_O`` ...).
+
+    Key/value heads are spread over query heads, or not, as the backend has it.
+    """
     return getattr(backend.inner, name)
 
 

@@ -28,7 +28,7 @@ def zoo_folder(name: str) -> Path:
 
 
 def zoo_card(name: str) -> dict[str, Any]:
-    """What a bundled model is, how it was made, what it can do; with its known circuit under ``truth`` if it has one."""
+    """What a bundled model is, how it was made, what it can do; under ``truth`` its known circuit, if it has one."""
     folder = zoo_folder(name)
     card = json.loads((folder / "card.json").read_text())
     truth = folder / "truth.json"

@@ -1,6 +1,7 @@
 """The only door to a model: tokens, logits, activations, edits, gradients. What is opened is closed again."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,19 +14,16 @@ from mechxai.core.activations import Activations
 from mechxai.core.architecture import Architecture
 from mechxai.core.batch import ContrastBatch, Layout
 from mechxai.core.edit import Intervention
-from mechxai.core.errors import NoSpaceError, ShapeError
 from mechxai.core.shapes import PromptInts, RowLogits, Tokens
 from mechxai.core.site import Site, site_name
 from mechxai.model.backends import Backend, as_dtype, evaluating, flags, hook_point
+from mechxai.model.caching import AllCached, Keeper
+from mechxai.model.editing import edited
 from mechxai.model.hooking import HookFunction, hooked
-from mechxai.model.memory import available_bytes
+from mechxai.model.limits import cache_bytes, check_space, check_tokens
 from mechxai.model.text import TextCodec
 
 Hooks = Mapping[str, Sequence[HookFunction]]
-
-
-class _AllCached(Exception):  # noqa: N818 - not an error: it ends a forward pass whose rest nobody wants
-    pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +84,8 @@ class HookedModel:
     def __repr__(self) -> str:
         a = self.architecture
         shape = f"{a.n_layers} layers, {a.n_heads} heads, d_model {a.d_model}"
-        return f"HookedModel({self.name}: {a.family}, {shape}, {self.backend.name}, {self.processing}, {self.dtype}, {self.device})"
+        loaded = f"{self.backend.name}, {self.processing}, {self.dtype}, {self.device}"
+        return f"HookedModel({self.name}: {a.family}, {shape}, {loaded})"
 
     # Text ------------------------------------------------------------------------------------------------------------
 
@@ -95,7 +94,7 @@ class HookedModel:
         tokens, lengths = self.text.batch([prompts] if isinstance(prompts, str) else prompts)
         return tokens.to(self.device), lengths.to(self.device)
 
-    def contrast(
+    def contrast(  # noqa: PLR0917 - the order of `ContrastBatch.from_prompts`
         self,
         clean: Sequence[str],
         corrupted: Sequence[str],
@@ -105,7 +104,7 @@ class HookedModel:
         roles: Sequence[Mapping[str, tuple[int, int]]] | None = None,
     ) -> ContrastBatch:
         """The batch of these texts; see `ContrastBatch.from_prompts`."""
-        return self.text.contrast(clean, corrupted, answers, wrong, roles).to(self.device)
+        return self.text.contrast(clean, corrupted, answers, wrong, roles=roles).to(self.device)
 
     # Forward ---------------------------------------------------------------------------------------------------------
 
@@ -118,7 +117,9 @@ class HookedModel:
         at: Int[Tensor, "rows k"] | None = None,
         sites: Sequence[Site] = (),
     ) -> RowLogits:
-        """Logits of one pass, with functions attached to hook points; the engine's way in. Gradients as the caller set them.
+        """Logits of one pass, with functions attached to hook points; the engine's way in.
+
+        Gradients are as the caller set them.
 
         Args:
             tokens: ``[batch, pos]``.
@@ -129,7 +130,7 @@ class HookedModel:
 
         Cost: one forward pass.
         """
-        self._check_tokens(tokens)
+        check_tokens(tokens, self.architecture, self.name)
         points = [
             (hook_point(self.backend, name), self._reaching(name, function))
             for name, functions in (hooks or {}).items()
@@ -167,7 +168,7 @@ class HookedModel:
 
         Cost: one forward pass.
         """
-        layout = layout or Layout(tokens.new_full((len(tokens),), tokens.shape[1]) if lengths is None else lengths)
+        layout = layout or _layout(tokens, lengths)
         for intervention in interventions:
             self.backend.check(intervention.site, editing=True)
         everyone = slice(0, len(tokens))
@@ -196,17 +197,9 @@ class HookedModel:
 
     def cache_bytes(self, shape: tuple[int, int], sites: Sequence[Site], dtype: torch.dtype | None = None) -> int:
         """Bytes that `cache` would hold for ``(batch, pos)`` tokens, before any run."""
-        batch, pos = shape
-        sizes = {"pos": pos, "dest_pos": pos, "src_pos": pos, "one": 1}
-        total = 0
-        for site in sites:
-            count = batch
-            for axis in site.row.axes:
-                count *= sizes[axis] if axis in sizes else self.architecture.size(axis)
-            total += count
-        return total * (dtype or self.dtype).itemsize
+        return cache_bytes(self.architecture, shape, sites, dtype=dtype or self.dtype)
 
-    def cache(
+    def cache(  # noqa: PLR0913, PLR0917 - the public contract's form
         self,
         tokens: Tokens,
         sites: Sequence[str],
@@ -236,32 +229,14 @@ class HookedModel:
         """
         chosen = self.wanted(sites, layers)
         kept = None if pos is None else tuple(position % tokens.shape[1] for position in pos)
-        store_dtype = self.dtype if dtype is None else as_dtype(dtype)
-        store_device = torch.device(self.device if device is None else device)
-        self._check_space((len(tokens), len(kept) if kept else tokens.shape[1]), chosen, store_dtype, store_device)
-        values: dict[Site, Tensor] = {}
-
-        def keep(site: Site) -> HookFunction:
-            def function(activation: Tensor) -> None:
-                part = (
-                    activation.detach()
-                    if kept is None
-                    else activation.detach().index_select(_pos_axis(site), torch.tensor(kept, device=activation.device))
-                )
-                values[site] = part.to(device=store_device, dtype=store_dtype, copy=True)
-                if len(values) == len(chosen):
-                    raise _AllCached
-
-            return function
-
-        hooks = {site.hook: [keep(site)] for site in chosen}
-        try:
-            with torch.no_grad():
-                self.forward(tokens, lengths=lengths, hooks=hooks, sites=chosen)
-        except _AllCached:
-            pass
-        layout = Layout(tokens.new_full((len(tokens),), tokens.shape[1]) if lengths is None else lengths)
-        return Activations({site: values[site] for site in chosen}, layout, kept)
+        place = torch.device(self.device if device is None else device)
+        keeper = Keeper(chosen, kept, self.dtype if dtype is None else as_dtype(dtype), place)
+        shape = (len(tokens), len(kept) if kept else tokens.shape[1])
+        what = f"{len(chosen)} activations of {shape[0]} x {shape[1]} tokens"
+        check_space(self.cache_bytes(shape, chosen, keeper.dtype), what, place)
+        with torch.no_grad(), suppress(AllCached):
+            self.forward(tokens, lengths=lengths, hooks=keeper.hooks(), sites=chosen)
+        return Activations({site: keeper.values[site] for site in chosen}, _layout(tokens, lengths), kept)
 
     def gradients(
         self,
@@ -297,7 +272,7 @@ class HookedModel:
         finally:
             for parameter in frozen:
                 parameter.requires_grad_(requires_grad=True)
-        layout = Layout(tokens.new_full((len(tokens),), tokens.shape[1]) if lengths is None else lengths)
+        layout = _layout(tokens, lengths)
         return (
             Activations({site: value.detach() for site, value in held.items()}, layout),
             Activations(dict(zip(held, grads, strict=True)), layout),
@@ -315,65 +290,10 @@ class HookedModel:
 
         return in_place
 
-    # Checks ----------------------------------------------------------------------------------------------------------
 
-    def _check_tokens(self, tokens: Tokens) -> None:
-        if tokens.ndim != 2 or tokens.is_floating_point():
-            raise ShapeError("Tokens must be whole numbers, [batch, pos]", got=f"{tokens.dtype} {tuple(tokens.shape)}")
-        if tokens.shape[1] > self.architecture.n_ctx:
-            raise ShapeError(
-                f"{tokens.shape[1]} tokens were given",
-                allowed=f"up to n_ctx={self.architecture.n_ctx} for {self.name}",
-                fix="shorten the prompts",
-            )
-        top = int(tokens.max()) if tokens.numel() else 0
-        if top >= self.architecture.d_vocab or int(tokens.min()) < 0:
-            raise ShapeError(
-                "A token id lies outside the vocabulary",
-                got=top,
-                allowed=f"0 to {self.architecture.d_vocab - 1}",
-                fix="use this model's tokenizer",
-            )
-
-    def _check_space(
-        self, shape: tuple[int, int], sites: Sequence[Site], dtype: torch.dtype, device: torch.device
-    ) -> None:
-        need, free = self.cache_bytes(shape, sites, dtype), available_bytes(device)
-        if need > free:
-            raise NoSpaceError(
-                f"Caching {len(sites)} activations of {shape[0]} x {shape[1]} tokens",
-                got=f"{need / 2**30:.1f} GiB needed, {free / 2**30:.1f} GiB free on {device}",
-                fix="fewer sites, layers or positions, a smaller dtype, or mx.ActivationStore, which streams to disk",
-            )
-
-
-def edited(activation: Tensor, edits: Sequence[tuple[slice, Intervention]], layout: Layout) -> Tensor:
-    """A copy of an activation with edits made in some of its rows.
-
-    Args:
-        activation: ``[rows, *axes]``.
-        edits: which rows (all prompts of ``layout``, in its order), and what to do there; made one after the other.
-        layout: of the prompts; a prompt that lacks the position an edit names stays as it is.
-    """
-    new = activation.clone()
-    for rows, intervention in edits:
-        part = new[rows]  # a view: what is written here is written into ``new``
-        site = intervention.site
-        if site.pos is None:
-            index = site.index(None, len(part))
-            part[index] = intervention.edit(part[index], site)
-            continue
-        positions, valid = layout.positions(site.pos)
-        index = site.index(positions, len(part))
-        before = part[index]
-        after = intervention.edit(before, site)
-        part[index] = torch.where(valid.reshape(-1, *(1,) * (before.ndim - 1)), after, before)
-    return new
-
-
-def _pos_axis(site: Site) -> int:
-    axes = site.row.axes
-    return 1 + (axes.index("pos") if "pos" in axes else axes.index("dest_pos"))
+def _layout(tokens: Tokens, lengths: PromptInts | None) -> Layout:
+    """The layout of rows without roles; all their tokens are real when no lengths are given."""
+    return Layout(tokens.new_full((len(tokens),), tokens.shape[1]) if lengths is None else lengths)
 
 
 def _gathered(residual: Tensor, at: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ _BACKENDS = ("auto", "hooked_transformer", "bridge")
 _PROCESSING = ("folded", "raw")
 
 
-def load(
+def load(  # noqa: PLR0913 - the public contract's form
     name: str,
     *,
     backend: str = "auto",
@@ -61,13 +61,13 @@ def load(
     label = name if folder is None or card else folder.name
     with _quiet():
         if folder is not None and native.is_native(folder):
-            inner, digest = native.load(folder, backend, place, kind)
+            inner, digest = native.load(folder, backend, device=place, dtype=kind)
             codec = TextCodec(native.tokenizer(folder), _bos(native.tokenizer(folder), wanted=bos))
             return HookedModel(label, _wrapped(inner), codec, "raw", kind, place, digest, None, card)
         hf_model, tokenizer = _hugging_face(folder or name, revision)
         digest = hash_parameters(hf_model)
         masked = type(hf_model).__name__.endswith("MaskedLM")
-        made = _backend(hf_model, tokenizer, backend, processing, place, kind)
+        made = _backend(hf_model, tokenizer, backend=backend, processing=processing, device=place, dtype=kind)
     codec = TextCodec(tokenizer, _bos(tokenizer, wanted=bos), masked)
     return HookedModel(label, made, codec, processing, kind, place, digest, revision, card)
 
@@ -126,18 +126,22 @@ def _hugging_face(source: str | Path, revision: str | None) -> tuple[Any, Any]:
         raise ArtifactError(
             f"Model {str(source)!r} was asked",
             got=str(error).splitlines()[0],
-            allowed="a zoo name (see `mechxai models`), a folder with config.json, *.safetensors and a tokenizer, or a Hugging Face id",
+            allowed=(
+                "a zoo name (see `mechxai models`), a folder with config.json, *.safetensors and a tokenizer, "
+                "or a Hugging Face id"
+            ),
             fix="check the spelling, or the network for a Hugging Face id",
         ) from error
     return model, tokenizer
 
 
 def _backend(
-    hf_model: Any, tokenizer: Any, backend: str, processing: str, device: torch.device, dtype: torch.dtype
-) -> Backend:  # noqa: PLR0917
+    hf_model: Any, tokenizer: Any, *, backend: str, processing: str, device: torch.device, dtype: torch.dtype
+) -> Backend:
     if backend != "bridge":
         try:
-            return HookedTransformerBackend(_hooked_transformer(hf_model, tokenizer, processing, device, dtype))
+            inner = _hooked_transformer(hf_model, tokenizer, processing=processing, device=device, dtype=dtype)
+            return HookedTransformerBackend(inner)
         except ModelSupportError:
             if backend == "hooked_transformer":
                 raise
@@ -153,7 +157,7 @@ def _backend(
 
 
 def _hooked_transformer(
-    hf_model: Any, tokenizer: Any, processing: str, device: torch.device, dtype: torch.dtype
+    hf_model: Any, tokenizer: Any, *, processing: str, device: torch.device, dtype: torch.dtype
 ) -> Any:
     try:
         from transformer_lens import HookedTransformer, loading_from_pretrained  # noqa: PLC0415 - heavy

@@ -26,7 +26,7 @@ def save(folder: Path, config: dict[str, Any], state: dict[str, torch.Tensor]) -
     save_file({name: value.contiguous() for name, value in state.items()}, folder / "model.safetensors")
 
 
-def load(folder: Path, backend: str, device: torch.device, dtype: torch.dtype) -> tuple[Any, str]:
+def load(folder: Path, backend: str, *, device: torch.device, dtype: torch.dtype) -> tuple[Any, str]:
     """The wrapped object and the hash of its weights.
 
     Raises:
@@ -66,7 +66,10 @@ def _bridge(config: dict[str, Any], state: dict[str, torch.Tensor]) -> tuple[Any
     from transformer_lens.model_bridge import TransformerBridge  # noqa: PLC0415 - heavy
 
     try:
-        from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_checkpoint  # noqa: PLC0415
+        # pyright: ignore, since TransformerLens 3.9 has no such module
+        from transformer_lens.utilities import (  # noqa: PLC0415 - heavy
+            tl_checkpoint_conversion as conversion,  # pyright: ignore[reportAttributeAccessIssue]
+        )
     except ImportError as error:
         raise ModelSupportError(
             "backend='bridge' was asked for a model in TransformerLens' own format",
@@ -74,7 +77,7 @@ def _bridge(config: dict[str, Any], state: dict[str, torch.Tensor]) -> tuple[Any
             fix="use backend='hooked_transformer', or transformer-lens>=4",
         ) from error
     inner = TransformerBridge.boot_native(config)
-    return inner, inner.load_state_dict(convert_tl_checkpoint(state, inner.cfg), strict=False)
+    return inner, inner.load_state_dict(conversion.convert_tl_checkpoint(state, inner.cfg), strict=False)
 
 
 def tokenizer(folder: Path) -> Any:

@@ -86,12 +86,13 @@ class TextCodec:
             )
         return list(ids).index(mask)
 
-    def contrast(
+    def contrast(  # noqa: PLR0917 - the order of `ContrastBatch.from_prompts`
         self,
         clean: Sequence[str],
         corrupted: Sequence[str],
         answers: Sequence[str | Sequence[str]],
         wrong: Sequence[str | Sequence[str]],
+        *,
         roles: Sequence[Mapping[str, tuple[int, int]]] | None,
     ) -> ContrastBatch:
         """See `ContrastBatch.from_prompts`; an answer may also be a list of alternatives."""

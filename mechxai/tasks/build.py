@@ -8,6 +8,7 @@ from dataclasses import replace
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import AlignmentError, ConfigError, ShapeError, nearest
 from mechxai.model.hooked_model import HookedModel
+from mechxai.model.text import TextCodec
 from mechxai.tasks.example import Example, known_split
 
 _TRIES_PER_PROMPT = 20
@@ -77,22 +78,33 @@ def misfit(model: HookedModel, example: Example, *, sequences: bool = False) -> 
 
     ``sequences`` allows answers of several tokens.
     """
-    codec = model.text
-    clean, corrupted = codec.ids(example.clean), codec.ids(example.corrupted)
+    return _prompt_misfit(model, example) or _answer_misfit(model.text, example, sequences=sequences)
+
+
+def _prompt_misfit(model: HookedModel, example: Example) -> str | None:
+    clean, corrupted = model.text.ids(example.clean), model.text.ids(example.corrupted)
     if len(clean) != len(corrupted):
         return "clean and corrupted differ in length"
     if len(clean) > model.architecture.n_ctx:
         return "longer than the model's context"
-    unknown = getattr(codec.tokenizer, "unk_token_id", None)
-    known = codec.bos if unknown == codec.bos else unknown
-    if unknown is not None and unknown != codec.bos and known in (*clean, *corrupted):
+    if _unknown(model.text).intersection((*clean, *corrupted)):
         return "a word outside the vocabulary"
+    return None
+
+
+def _answer_misfit(codec: TextCodec, example: Example, *, sequences: bool) -> str | None:
     try:
         answers = [codec.answer(example.clean, one) for one in (*example.answers, *example.wrong)]
     except (AlignmentError, ShapeError):
         return "the answer merges with the prompt's tokens"
     if not sequences and any(len(tokens) > 1 for tokens in answers):
         return "an answer of several tokens"
-    if unknown is not None and unknown != codec.bos and any(unknown in tokens for tokens in answers):
+    if any(_unknown(codec).intersection(tokens) for tokens in answers):
         return "an answer outside the vocabulary"
     return None
+
+
+def _unknown(codec: TextCodec) -> set[int]:
+    """The id that stands for words outside the vocabulary, unless the tokenizer uses one id for that and for bos."""
+    unknown = getattr(codec.tokenizer, "unk_token_id", None)
+    return set() if unknown is None or unknown == codec.bos else {unknown}

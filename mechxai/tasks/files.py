@@ -13,12 +13,15 @@ _REQUIRED = ("clean", "corrupted", "answer", "wrong")
 _FIELDS = (*_REQUIRED, "roles", "template")
 
 
-def from_jsonl(model: HookedModel, path: str | Path, n: int | None = None, seed: int = 0) -> ContrastBatch:
+def from_jsonl(  # noqa: PLR0917 - the form all tasks share, behind the path
+    model: HookedModel, path: str | Path, n: int | None = None, seed: int = 0
+) -> ContrastBatch:
     """A batch from a JSON Lines file.
 
-    Each line is an object with ``clean``, ``corrupted`` (texts with as many tokens each), ``answer`` and ``wrong`` (what
-    is appended, with its leading space; a list for alternatives; several tokens are scored as a sequence), and
-    optionally ``roles`` (role -> words of the clean text that hold it, first occurrence) and ``template`` (a group name).
+    Each line is an object with ``clean``, ``corrupted`` (texts with as many tokens each), ``answer`` and ``wrong``
+    (what is appended, with its leading space; a list for alternatives; several tokens are scored as a sequence), and
+    optionally ``roles`` (role -> words of the clean text that hold it, first occurrence) and ``template`` (a group
+    name).
 
     Args:
         model: decides the tokens.

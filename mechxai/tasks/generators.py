@@ -12,7 +12,7 @@ from mechxai.tasks import grammars
 from mechxai.tasks.build import build
 
 
-def ioi(
+def ioi(  # noqa: PLR0913 - the public contract's form
     model: HookedModel,
     n: int = 64,
     seed: int = 0,
@@ -31,8 +31,8 @@ def ioi(
         order: ``abba``, ``baba`` or ``both``.
         corruption: ``swap`` repeats the other name (the answer flips), ``abc`` a third name (nothing is repeated).
         split: ``all``, ``train`` or ``held_out`` names and templates, as the bundled models know them.
-        template: one template by number, so that positions line up (``mechxai.tasks.grammars.IOI_TEMPLATES``); all mixed
-            by default.
+        template: one template by number, so that positions line up (``mechxai.tasks.grammars.IOI_TEMPLATES``); all
+            mixed by default.
 
     Returns:
         A batch with roles IO, S1, S2, END.

@@ -44,7 +44,12 @@ IOI_TEMPLATES = tuple(
 
 
 def ioi(
-    rng: random.Random, split: str = "all", order: str = "both", corruption: str = "swap", template: int | None = None
+    rng: random.Random,
+    split: str = "all",
+    *,
+    order: str = "both",
+    corruption: str = "swap",
+    template: int | None = None,
 ) -> Example:
     """Indirect object identification (Wang et al. 2022, arXiv 2211.00593): two names, one is repeated, who receives?
 
@@ -89,7 +94,10 @@ def greater_than(rng: random.Random, split: str = "all") -> Example:
 
 
 def sva(rng: random.Random, split: str = "all") -> Example:
-    """Subject-verb agreement across an attractor ("The keys near the cabinet are"); corrupted flips the subject's number."""
+    """Subject-verb agreement across an attractor ("The keys near the cabinet are").
+
+    Corrupted flips the subject's number.
+    """
     while True:
         noun, attractor = rng.sample(words.NOUNS, 2)
         prepositions = [rng.choice(words.PREPOSITIONS) for _ in range(rng.choice((0, 1, 1, 2)))]

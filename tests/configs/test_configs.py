@@ -55,5 +55,7 @@ def test_task_keys_are_the_arguments_of_the_task(choice):
 @pytest.mark.parametrize("choice", choices("experiment"))
 def test_every_experiment_runs(choice, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["run", f"experiment={choice}", "debug=tiny", *(["method.n_noise=1"] if "tracing" in choice else [])]) == 0
+    assert (
+        main(["run", f"experiment={choice}", "debug=tiny", *(["method.n_noise=1"] if "tracing" in choice else [])]) == 0
+    )
     assert list(Path(tmp_path).rglob("report.html"))

@@ -9,7 +9,7 @@ from mechxai.core.edit import AddNoise, Intervention, MeanAblate, Patch, Project
 from mechxai.core.errors import ConfigError, ShapeError
 from mechxai.core.site import Site
 from mechxai.engine.sources import MeanSource
-from mechxai.model.hooked_model import edited
+from mechxai.model.editing import edited
 
 Z = Site("z", 1)
 ACTIVATION = torch.arange(24.0).reshape(2, 3, 2, 2)  # [batch, pos, head, d_head]
@@ -45,7 +45,9 @@ def test_patch():
     part = Site("z", 1, head=1, pos=2)
     assert torch.equal(Patch(SOURCE)(ACTIVATION[:, 2, 1], part), OTHER[:, 2, 1])
     assert torch.equal(Patch(SOURCE).rows(slice(1, 2))(ACTIVATION[1:], Z), OTHER[1:])
-    with pytest.raises(ShapeError, match=r"Patching blocks\.1\.z.*source \(2, 3, 2, 2\), activation \(1, 3, 2, 2\).*same prompts"):
+    with pytest.raises(
+        ShapeError, match=r"Patching blocks\.1\.z.*source \(2, 3, 2, 2\), activation \(1, 3, 2, 2\).*same prompts"
+    ):
         Patch(SOURCE)(ACTIVATION[:1], Z)
 
 

@@ -51,7 +51,9 @@ def test_keys_and_values_have_key_value_heads(batch, site, count):
     swept, found = cells(batch, site, ("layer", "head"))
     assert swept["head"] == list(range(count))
     assert len(found) == 3 * count
-    with pytest.raises(SiteError, match=f"{site}: head {count} was asked. Got: the model has {count}. Allowed: 0 to {count - 1}"):
+    with pytest.raises(
+        SiteError, match=f"{site}: head {count} was asked. Got: the model has {count}. Allowed: 0 to {count - 1}"
+    ):
         cells(batch, site, ("layer", "head"), heads=(count,))
 
 
@@ -84,7 +86,12 @@ def test_positions_and_roles(batch):
         (("resid_pre", ("layer", "pos")), {"pos": (4,)}, SiteError, "Position 4 was asked.*up to 4 tokens"),
         (("resid_pre", ("layer", "pos")), {"pos": (-5,)}, SiteError, "Position -5"),
         (("resid_pre", ("layer", "pos")), {"pos": ("S3",)}, SiteError, "Role 'S3'.*did you mean 'S2'"),
-        (("resid_pre", ("layer",)), {"pos": (0, 1)}, ConfigError, r"pos=\(0, 1\) was asked but 'pos' is not among over.*add 'pos'"),
+        (
+            ("resid_pre", ("layer",)),
+            {"pos": (0, 1)},
+            ConfigError,
+            r"pos=\(0, 1\) was asked but 'pos' is not among over.*add 'pos'",
+        ),
         (("z", ("layer",)), {"heads": (0, 1)}, ConfigError, "head=.*not among over"),
         (("resid_pre", ("pos",)), {}, ConfigError, "Which layer of resid_pre"),
         (("resid_pre", ("pos",)), {"layers": (0, 1)}, ConfigError, "Which layer of resid_pre"),

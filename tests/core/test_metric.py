@@ -112,12 +112,12 @@ def test_logprob_through_a_method_reads_the_patched_run(model_of):
 
 
 def test_unknown_names_are_answered_with_the_nearest():
-    with pytest.raises(ConfigError, match="Metric 'logit_dif' was asked.*did you mean 'logit_diff'"):
+    with pytest.raises(ConfigError, match=r"Metric 'logit_dif' was asked.*did you mean 'logit_diff'"):
         as_metric("logit_dif")
 
 
 def test_nan_names_its_prompt():
-    with pytest.raises(NumericsError, match="not a finite number at blocks.0.z.*Got: nan on prompt 2"):
+    with pytest.raises(NumericsError, match=r"not a finite number at blocks.0.z.*Got: nan on prompt 2"):
         check_finite(torch.tensor([1.0, 2.0, math.nan, math.inf]), "blocks.0.z")
     with pytest.raises(NumericsError, match="inf on prompt 1"):
         check_finite(torch.tensor([[1.0, 2.0], [3.0, math.inf]]), "here")
@@ -126,7 +126,9 @@ def test_nan_names_its_prompt():
 
 @pytest.mark.parametrize("name", ["logit_diff", "prob", "prob_diff", "answer_rank"])
 def test_several_tokens_are_refused_with_the_way_out(name):
-    with pytest.raises(ShapeError, match=f"{name} reads one token per answer.*answers of up to 2 tokens.*use metric=logprob"):
+    with pytest.raises(
+        ShapeError, match=f"{name} reads one token per answer.*answers of up to 2 tokens.*use metric=logprob"
+    ):
         as_metric(name).check(batch([[1, 2], [1, 2]], [3, 3]))
 
 
@@ -140,7 +142,7 @@ def test_wrong_answers_of_several_tokens_are_refused_where_they_are_read():
 
 
 def test_logprob_refuses_alternatives_and_an_early_answer():
-    with pytest.raises(ShapeError, match="one answer per prompt.*2 alternatives"):
+    with pytest.raises(ShapeError, match=r"one answer per prompt.*2 alternatives"):
         as_metric("logprob").check(batch([[[1], [2]], [[1], [2]]], [3, 3]))
     early = replace(batch([[1, 2], [1, 2]], [3, 3]), answer_pos=torch.tensor([0, 0]))
     with pytest.raises(ShapeError, match="follow the prompt's last token"):

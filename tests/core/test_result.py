@@ -89,7 +89,7 @@ def test_files_that_are_not_ours_are_refused(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"not netCDF at all", b"\x89HDF\r\n\x1a\n cut off"])
 def test_a_damaged_file_is_refused(tmp_path, content):
     (tmp_path / "damaged.nc").write_bytes(content)
-    with pytest.raises(ArtifactError, match="damaged.nc"):
+    with pytest.raises(ArtifactError, match=r"damaged.nc"):
         mx.Result.load(tmp_path / "damaged.nc")
 
 

@@ -1,5 +1,6 @@
-"""Activations, edits and gradients through the one door, against TransformerLens, Hugging Face and finite differences."""
+"""Activations, edits and gradients through the one door: TransformerLens, Hugging Face, finite differences agree."""
 
+import sys
 import warnings
 
 import pytest
@@ -9,7 +10,7 @@ import transformers
 import mechxai as mx
 from mechxai.core.errors import ModelSupportError, NoSpaceError, ShapeError, SiteError
 from mechxai.core.site import SITES
-from mechxai.model import hooked_model
+from mechxai.model.memory import available_bytes
 from tests.conftest import FOLDED, MODELS
 
 ALL_MODELS = [*MODELS, ("bert", "auto", "raw"), ("bert", "auto", "folded")]
@@ -28,10 +29,16 @@ def has(model, name, *, editing=False):
     return True
 
 
+def modules(model):
+    """Every module, those that the bridge keeps out of sight included."""
+    hidden = getattr(model.inner, "original_model", None)
+    return [*model.inner.modules(), *(hidden.modules() if hidden is not None else ())]
+
+
 def n_hooks(model):
     """Hooks of any kind anywhere in the wrapped object."""
     found = 0
-    for module in model.inner.modules():
+    for module in modules(model):
         found += len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks)
         found += len(getattr(module, "fwd_hooks", ())) + len(getattr(module, "bwd_hooks", ()))
     return found
@@ -40,7 +47,7 @@ def n_hooks(model):
 def state(model):
     return (
         n_hooks(model),
-        [module.training for module in model.inner.modules()],
+        [module.training for module in modules(model)],
         [parameter.requires_grad for parameter in model.inner.parameters()],
         [parameter.grad is None for parameter in model.inner.parameters()],
         getattr(model.inner.cfg, "use_attn_result", None),
@@ -57,7 +64,19 @@ def test_every_site_is_what_transformer_lens_caches(model_of, kind, backend, pro
     model = model_of(kind, backend, processing)
     tokens = tokens_of(model)
     names = [name for name in SITES if has(model, name) and name != "result"]
-    assert {"embed", "resid_pre", "resid_post", "attn_out", "mlp_out", "q", "k", "v", "z", "pattern", "mlp_post"} <= set(names)
+    assert {
+        "embed",
+        "resid_pre",
+        "resid_post",
+        "attn_out",
+        "mlp_out",
+        "q",
+        "k",
+        "v",
+        "z",
+        "pattern",
+        "mlp_post",
+    } <= set(names)
     with torch.no_grad():
         _, theirs = model.inner.run_with_cache(tokens)
     ours = model.cache(tokens, names)
@@ -140,15 +159,28 @@ def test_the_estimate_is_what_is_held(model_of, kind, backend, processing):
     assert model.cache_bytes((1, 10), [mx.Site("resid_pre", 0)]) == 10 * 64 * 4
 
 
+def free_memory(monkeypatch, n_bytes):
+    """Says that so much is free, wherever the library asks."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("mechxai.") and getattr(module, "available_bytes", None) in (available_bytes, *FAKED):
+            FAKED.append(lambda device: n_bytes)
+            monkeypatch.setattr(module, "available_bytes", FAKED[-1])
+
+
+FAKED = []
+
+
 def test_more_than_is_free_is_refused_before_the_run(model_of, monkeypatch):
     model = model_of("gpt2")
     tokens = tokens_of(model)
     need = model.cache_bytes((2, 9), model.wanted(["pattern"]))
-    monkeypatch.setattr(hooked_model, "available_bytes", lambda device: need)
+    free_memory(monkeypatch, need)
     model.cache(tokens, ["pattern"])
-    monkeypatch.setattr(hooked_model, "available_bytes", lambda device: need - 1)
+    free_memory(monkeypatch, need - 1)
     monkeypatch.setattr(type(model), "forward", lambda *_, **__: pytest.fail("a forward pass was made"))
-    with pytest.raises(NoSpaceError, match="Caching 3 activations of 2 x 9 tokens.*GiB needed.*free on cpu.*ActivationStore"):
+    with pytest.raises(
+        NoSpaceError, match=r"Caching 3 activations of 2 x 9 tokens.*GiB needed.*free on cpu.*ActivationStore"
+    ):
         model.cache(tokens, ["pattern"])
 
 
@@ -157,7 +189,9 @@ def test_the_pass_stops_at_the_last_site(model_of, kind, backend, processing):
     model = model_of(kind, backend, processing)
     tokens, reached = tokens_of(model), []
     points = [model.inner.hook_dict[mx.Site("resid_post", layer).hook] for layer in range(N_LAYERS)]
-    handles = [point.register_forward_hook(lambda *_, layer=layer: reached.append(layer)) for layer, point in enumerate(points)]
+    handles = [
+        point.register_forward_hook(lambda *_, layer=layer: reached.append(layer)) for layer, point in enumerate(points)
+    ]
     try:
         model.cache(tokens, ["mlp_out", "z"], layers=[0, 1])
         assert reached == [0], "the pass went on after block 1's last wanted site"
@@ -232,7 +266,9 @@ def test_taking_the_block_out_is_skipping_it(model_of, kind, backend, processing
     names = ["resid_pre", "resid_post"] + (["resid_mid"] if kind != "neox" else [])
     for name in names:
         patch = mx.Intervention(mx.Site(name, 1), mx.Patch(source))
-        torch.testing.assert_close(model.logits(tokens, interventions=[patch]), model.logits(other), atol=1e-5, rtol=0, msg=name)
+        torch.testing.assert_close(
+            model.logits(tokens, interventions=[patch]), model.logits(other), atol=1e-5, rtol=0, msg=name
+        )
 
 
 @pytest.mark.parametrize(("kind", "backend", "processing"), [*FOLDED, ("bert", "auto", "raw")])
@@ -256,7 +292,10 @@ def test_several_interventions_and_roles(model_of):
     model = model_of("gpt2")
     tokens = tokens_of(model)
     layout = Layout(torch.tensor([9, 9]), {"S2": torch.tensor([2, 5])})
-    edits = [mx.Intervention(mx.Site("z", 0, head=1, pos="S2"), mx.ZeroAblate()), mx.Intervention(mx.Site("z", 0, head=3), mx.ZeroAblate())]
+    edits = [
+        mx.Intervention(mx.Site("z", 0, head=1, pos="S2"), mx.ZeroAblate()),
+        mx.Intervention(mx.Site("z", 0, head=3), mx.ZeroAblate()),
+    ]
 
     def both(z, hook):
         new = z.clone()
@@ -303,16 +342,24 @@ def test_gradients_of_embeddings_equal_autograd_on_hugging_face(model_of, checkp
     tokens = tokens_of(model)
     auto = transformers.AutoModelForMaskedLM if kind == "bert" else transformers.AutoModelForCausalLM
     theirs = auto.from_pretrained(checkpoint(kind), attn_implementation="eager").eval()
-    embedded = theirs.get_input_embeddings()(tokens).detach().requires_grad_()
-    logit_of_7(theirs(inputs_embeds=embedded).logits).backward()
+    # BERT's `embed` is, as TransformerLens has it, the sum of all embeddings behind their LayerNorm
+    place = theirs.bert.embeddings if kind == "bert" else theirs.get_input_embeddings()
+    held = []
+    handle = place.register_forward_hook(
+        lambda _module, _given, out: held.append(out.detach().requires_grad_()) or held[0]
+    )
+    logit_of_7(theirs(tokens).logits).backward()
+    handle.remove()
     acts, grads = model.gradients(tokens, [mx.Site("embed")], logit_of_7)
-    torch.testing.assert_close(acts["embed"], embedded.detach(), atol=1e-5, rtol=0)
-    assert embedded.grad.abs().max() > 1e-2
-    torch.testing.assert_close(grads["embed"], embedded.grad, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(acts["embed"], held[0].detach(), atol=1e-5, rtol=0)
+    assert held[0].grad.abs().max() > 1e-2
+    torch.testing.assert_close(grads["embed"], held[0].grad, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
-@pytest.mark.parametrize("name", ["resid_pre", "resid_mid", "resid_post", "z", "q", "k", "v", "pattern", "mlp_post", "attn_out", "mlp_out"])
+@pytest.mark.parametrize(
+    "name", ["resid_pre", "resid_mid", "resid_post", "z", "q", "k", "v", "pattern", "mlp_post", "attn_out", "mlp_out"]
+)
 @pytest.mark.parametrize("layer", [0, 2])
 def test_gradients_equal_finite_differences(model_of, kind, backend, processing, name, layer):
     if kind == "neox" and name == "resid_mid":
@@ -333,9 +380,12 @@ def test_gradients_equal_finite_differences(model_of, kind, backend, processing,
     from mechxai.core.batch import Layout
 
     layout = Layout(torch.tensor([6]))
-    slope = (score(1e-4) - score(-1e-4)) / 2e-4
+    # Hugging Face's RMSNorm computes in float32 whatever the model's dtype: wider steps, wider bounds
+    rough = kind == "llama" and backend == "bridge"
+    step, bounds = (3e-3, {"rel": 5e-3, "abs": 3e-3}) if rough else (1e-4, {"rel": 1e-4, "abs": 1e-6})
+    slope = (score(step) - score(-step)) / (2 * step)
     assert abs(slope) > 1e-4, "the direction must matter"
-    assert float((grads[name, layer] * direction).sum()) == pytest.approx(slope, rel=1e-4, abs=1e-6)
+    assert float((grads[name, layer] * direction).sum()) == pytest.approx(slope, **bounds)
 
 
 def test_gradients_at_several_sites_in_any_order(model_of):
@@ -368,12 +418,12 @@ def test_gradients_leave_the_model_as_it_was(model_of, kind, backend, processing
 # Restoring ------------------------------------------------------------------------------------------------------------
 
 
-class Boom(Exception):
+class BoomError(Exception):
     pass
 
 
 def explode(*_):
-    raise Boom
+    raise BoomError
 
 
 @pytest.mark.parametrize(("kind", "backend", "processing"), [*FOLDED, ("bert", "auto", "folded")])
@@ -385,10 +435,12 @@ def test_an_exception_in_the_middle_leaves_nothing_behind(model_of, kind, backen
     try:
         before = state(model)
         sites = [mx.Site("result", 0)] if kind != "bert" else []
-        with pytest.raises(Boom):
-            model.forward(tokens, hooks={"blocks.1.attn.hook_z": [explode], "hook_embed": [lambda _: None]}, sites=sites)
+        with pytest.raises(BoomError):
+            model.forward(
+                tokens, hooks={"blocks.1.attn.hook_z": [explode], "hook_embed": [lambda _: None]}, sites=sites
+            )
         assert state(model) == before
-        with pytest.raises(Boom):
+        with pytest.raises(BoomError):
             model.gradients(tokens, [mx.Site("z", 0)], explode)
         assert state(model) == before
         model.cache(tokens, ["z"], layers=[0])
@@ -424,7 +476,7 @@ def test_the_users_own_hooks_survive_and_are_obeyed(model_of, kind, backend, pro
         before = n_hooks(model)
         with_theirs = model.logits(tokens)
         zeroed = model.logits(tokens, interventions=[mx.Intervention(mx.Site("z", 0), mx.ZeroAblate())])
-        with pytest.raises(Boom):
+        with pytest.raises(BoomError):
             model.forward(tokens, hooks={"blocks.0.attn.hook_z": [explode]})
         model.cache(tokens, ["z"], layers=[0])
         assert n_hooks(model) == before
@@ -454,18 +506,26 @@ def test_sites_that_a_model_lacks(model_of, kind, backend, processing):
     if kind == "neox":
         assert "attention and MLP read the same residual stream" in refused(model, "resid_mid")
     if kind != "gpt2":
-        message = refused(model, "pos_embed")
-        assert "no such activation" in message
-        assert "Allowed: embed, resid_pre" in message
+        assert "no such activation" in refused(model, "pos_embed")
     with pytest.raises(SiteError, match=r"layer 3. Allowed: layers 0 to 2"):
         model.cache(tokens_of(model), ["z"], layers=[3])
-    with pytest.raises(SiteError, match="head 4. Allowed: heads 0 to 3"):
+    with pytest.raises(SiteError, match=r"head 4. Allowed: heads 0 to 3"):
         model.logits(tokens_of(model), interventions=[mx.Intervention(mx.Site("q", 0, head=4), mx.ZeroAblate())])
     if kind == "llama":
-        with pytest.raises(SiteError, match="head 2. Allowed: key/value heads 0 to 1"):
+        with pytest.raises(SiteError, match=r"head 2. Allowed: key/value heads 0 to 1"):
             model.logits(tokens_of(model), interventions=[mx.Intervention(mx.Site("k", 0, head=2), mx.ZeroAblate())])
     with pytest.raises(SiteError, match="neuron 999"):
-        model.logits(tokens_of(model), interventions=[mx.Intervention(mx.Site("mlp_post", 0, neuron=999), mx.ZeroAblate())])
+        model.logits(
+            tokens_of(model), interventions=[mx.Intervention(mx.Site("mlp_post", 0, neuron=999), mx.ZeroAblate())]
+        )
+
+
+@pytest.mark.parametrize(("kind", "backend", "processing"), [one for one in FOLDED if one[0] == "neox"])
+@pytest.mark.parametrize("name", ["resid_mid", "pos_embed"])
+def test_what_is_refused_is_not_among_what_is_allowed(model_of, kind, backend, processing, name):
+    allowed = refused(model_of(kind, backend, processing), name).split("Allowed: ")[1]
+    assert "resid_pre" in allowed
+    assert not {"resid_mid", "pos_embed"} & set(allowed.rstrip(".").split(", "))
 
 
 def test_bert_patterns_may_be_read_but_not_edited(model_of):
@@ -473,7 +533,7 @@ def test_bert_patterns_may_be_read_but_not_edited(model_of):
     tokens = tokens_of(model)
     pattern = model.cache(tokens, ["pattern"], layers=[0])["pattern", 0]
     torch.testing.assert_close(pattern.sum(-1), torch.ones(2, 4, 9))
-    with pytest.raises(ModelSupportError, match="pattern is a copy, edits have no effect.*use resid_pre, attn_out"):
+    with pytest.raises(ModelSupportError, match=r"pattern is a copy, edits have no effect.*use resid_pre, attn_out"):
         model.logits(tokens, interventions=[mx.Intervention(mx.Site("pattern", 0), mx.ZeroAblate())])
     for name in ("resid_mid", "result"):
         assert "post-norm BERT" in refused(model, name)

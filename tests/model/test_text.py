@@ -22,7 +22,9 @@ def plain():
 def adding():
     """A tokenizer that puts the beginning-of-sequence token first by itself, as Llama's does."""
     core = checkpoints.byte_pair_tokenizer().backend_tokenizer
-    core.post_processor = processors.TemplateProcessing(single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)])
+    core.post_processor = processors.TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]
+    )
     end = "<|endoftext|>"
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token=end, eos_token=end, unk_token=end)
     assert tokenizer("x")["input_ids"][0] == 0
@@ -102,7 +104,9 @@ def test_answers_are_what_they_add(plain):
 @pytest.mark.parametrize(("prompt", "answer"), [("When M", "ary"), (TEXT, ""), ("The capital of France is ", "Paris")])
 def test_an_answer_that_merges_with_the_prompt_is_refused(plain, prompt, answer):
     codec = TextCodec(plain, 0)
-    with pytest.raises(AlignmentError, match="changes the prompt's own tokens.*became.*end the prompt without a space"):
+    with pytest.raises(
+        AlignmentError, match=r"changes the prompt's own tokens.*became.*end the prompt without a space"
+    ):
         codec.answer(prompt, answer)
 
 
@@ -126,7 +130,9 @@ def test_labels_where_all_agree(plain):
     assert set(labels[int(lengths.min()) :]) <= {""}
 
 
-@pytest.mark.parametrize(("kind", "backend", "processing"), [*MODELS, ("bert", "auto", "raw"), ("bert", "auto", "folded")])
+@pytest.mark.parametrize(
+    ("kind", "backend", "processing"), [*MODELS, ("bert", "auto", "raw"), ("bert", "auto", "folded")]
+)
 def test_a_padded_batch_gives_what_each_prompt_gives_alone(model_of, kind, backend, processing):
     model = model_of(kind, backend, processing)
     texts = [TEXT, "Then, Tom", "The war lasted from the year 1741"]

@@ -15,7 +15,9 @@ mx.ActivationPatching, mx.Site, mx.ContrastBatch, mx.tasks.ioi, mx.load, mx.plot
 
 
 def test_import_is_quick_and_silent():
-    done = subprocess.run([sys.executable, "-W", "error", "-c", "import mechxai"], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "import mechxai"], capture_output=True, text=True, timeout=120, check=True
+    )
     assert done.stdout == done.stderr == ""
     done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=120, check=True)
     seconds, heavy = done.stdout.split(" ")

@@ -24,14 +24,23 @@ def test_a_run_leaves_result_manifest_figure_report_and_config(here, capsys):
     assert main(["run", *TINY, "method.site=z", "method.over=[layer,head]"]) == 0
     (folder,) = (here / "outputs/debug/run/zoo-handmade-ioi").iterdir()
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert {"result.nc", "manifest.json", "report.html", "figures/z.html", ".hydra/config.yaml", ".hydra/overrides.yaml"} == files
+    assert {
+        "result.nc",
+        "manifest.json",
+        "report.html",
+        "figures/z.html",
+        ".hydra/config.yaml",
+        ".hydra/overrides.yaml",
+    } == files
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["model"]["weight_hash"] == mx.load("zoo/handmade-ioi").weight_hash
     assert manifest["task"]["name"] == "ioi"
     assert manifest["versions"]["torch"]
     recovered = mx.Result.load(folder / "result.nc").data["recovered"]
     assert recovered.dims == ("layer", "head")
-    np.testing.assert_allclose(recovered.values[0, 1], 1.0, atol=1e-3, err_msg="the duplicate-token head carries everything")
+    np.testing.assert_allclose(
+        recovered.values[0, 1], 1.0, atol=1e-3, err_msg="the duplicate-token head carries everything"
+    )
     shown = capsys.readouterr().out
     assert "forward passes" in shown, "the cost is said first"
     assert main(["run", *TINY, "method.site=z", "method.over=[layer,head]"]) == 0
@@ -105,7 +114,13 @@ def test_report_command(here, capsys):
 
 def test_help_and_cfg_teach():
     for arguments, said in ((["--help"], "Examples"), (["--cfg", "job"], "resid_pre")):
-        done = subprocess.run([sys.executable, "-m", "mechxai.cli", "run", *arguments], capture_output=True, text=True, timeout=120, check=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "mechxai.cli", "run", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
         assert said in done.stdout
 
 

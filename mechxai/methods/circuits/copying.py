@@ -13,8 +13,8 @@ _TOP = 5
 def copying_scores(model: HookedModel, tokens: Int[Tensor, " token"]) -> Float[Tensor, "layer head"]:
     """Share of tokens that are among the top 5 of what each head writes when it attends only to them.
 
-    For head h of layer l and token t: ``W_U LN_final(OV_h(LN(x_t)))`` with ``x_t`` the residual stream of t after block 0
-    (after the embedding, for layer 0), t standing alone behind the beginning-of-sequence token.
+    For head h of layer l and token t: ``W_U LN_final(OV_h(LN(x_t)))`` with ``x_t`` the residual stream of t after block
+    0 (after the embedding, for layer 0), t standing alone behind the beginning-of-sequence token.
 
     Args:
         model: the model; its ``result`` site must exist.
@@ -30,14 +30,13 @@ def copying_scores(model: HookedModel, tokens: Int[Tensor, " token"]) -> Float[T
     scores = []
     for layer in range(model.architecture.n_layers):
         stream = streams["resid_pre", 0] if layer == 0 else streams["resid_post", 0]
-        written = _written(model, prompts, layer, stream)  # [token, head, d_model]
-        scores.append(
-            torch.stack([_share_in_top(model, prompts, written[:, head], tokens) for head in range(written.shape[1])])
-        )
+        written = _written(model, prompts, layer, stream=stream)  # [token, head, d_model]
+        shares = [_share_in_top(model, prompts, tokens, written=one) for one in written.unbind(1)]
+        scores.append(torch.stack(shares))
     return torch.stack(scores)
 
 
-def _written(model: HookedModel, prompts: Tensor, layer: int, stream: Tensor) -> Float[Tensor, "token head d_model"]:
+def _written(model: HookedModel, prompts: Tensor, layer: int, *, stream: Tensor) -> Float[Tensor, "token head d_model"]:
     """What each head writes when it attends wholly to the last token, given the residual stream before its block."""
     held: list[Tensor] = []
 
@@ -61,7 +60,7 @@ def _written(model: HookedModel, prompts: Tensor, layer: int, stream: Tensor) ->
     return held[0]
 
 
-def _share_in_top(model: HookedModel, prompts: Tensor, written: Tensor, tokens: Tensor) -> Tensor:
+def _share_in_top(model: HookedModel, prompts: Tensor, tokens: Tensor, *, written: Tensor) -> Tensor:
     """Share of rows whose token is among the top of the unembedded vector."""
     final = Site("resid_post", model.architecture.n_layers - 1).hook
     at = torch.zeros(len(prompts), 1, dtype=torch.long, device=prompts.device)

@@ -1,6 +1,6 @@
-"""Which head does what: pattern scores, copying, and the effect of patching, side by side; a role only where they agree."""
+"""Which head does what: pattern scores, copying and the effect of patching; a role only where they agree."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
@@ -9,19 +9,16 @@ import xarray as xr
 from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.edit import Intervention, Patch
 from mechxai.core.errors import ConfigError, ModelSupportError
 from mechxai.core.grid import Grid
 from mechxai.core.method import Method, MethodCard, register
-from mechxai.core.metric import AnyMetric, Metric, as_metric
-from mechxai.core.provenance import commit, versions
-from mechxai.core.result import Result, RunInfo, variable
-from mechxai.core.site import Site
+from mechxai.core.metric import AnyMetric, as_metric
+from mechxai.core.result import Result, variable
+from mechxai.engine.contrast import Baselines, baselines, patching, with_reference
 from mechxai.engine.execution import Execution
 from mechxai.engine.run import Outcome, run_sweep
-from mechxai.engine.sources import RunSource
-from mechxai.engine.sweep import Sweep, run_tokens
 from mechxai.methods.circuits.copying import copying_scores
+from mechxai.methods.record import run_info
 from mechxai.model.hooked_model import HookedModel
 
 _ROWS_AT_ONCE = 32
@@ -31,12 +28,15 @@ _ROLE_ATTENTION = {
     "s_inhibition": ("END", "S2"),
     "name_mover": ("END", "IO"),
 }
+_HEADS = ("layer", "head")
+_ROLES = ("previous_token", "duplicate_token", "induction", "s_inhibition", "name_mover")
 _MEANING = {
     "previous_token": "mean attention to the token before, on repeated random tokens",
     "duplicate_token": "mean attention from S2 to S1 (random tokens: to the token's first occurrence)",
     "induction": "mean attention to the token after the first occurrence, on repeated random tokens",
     "s_inhibition": "mean attention from END to S2",
     "name_mover": "mean attention from END to IO",
+    "copying": "share of names in the top 5 of what the head writes when it attends to them",
 }
 
 
@@ -89,7 +89,8 @@ class HeadRoles(Method):
         Returns:
             ``previous_token``, ``duplicate_token``, ``induction`` and, for batches with the roles IO, S1, S2,
             ``s_inhibition``, ``name_mover``, ``copying`` [layer, head]; ``effect`` (denoising ``z`` at every position)
-            and ``effect_noise`` (noising), as shares of the clean-corrupted gap; ``role`` [layer, head], empty for none.
+            and ``effect_noise`` (noising), as shares of the clean-corrupted gap; ``role`` [layer, head], empty for
+            none.
 
         Raises:
             ModelSupportError: a bidirectional model.
@@ -100,48 +101,25 @@ class HeadRoles(Method):
             )
         metric = as_metric(self.metric)
         metric.check(batch)
+        batch = with_reference(model, batch, metric)
         scores = {name: value.double().cpu().numpy() for name, value in self._scores(model, batch).items()}
-        denoise, noise = (
-            self._effect(model, batch, metric, direction, execution) for direction in ("denoise", "noise")
-        )
+        known = baselines(model, batch, metric, direction="denoise")
+        restored, denoise = self._effect(model, batch, known, execution=execution)
+        removed, noise = self._effect(model, batch, replace(known, direction="noise"), execution=execution)
+        gap = f"share of the gap in {metric.name} that patching"
         data = {
-            name: variable(("layer", "head"), value, "probability", _MEANING[name])
+            name: variable(_HEADS, value, "fraction" if name == "copying" else "probability", _MEANING[name])
             for name, value in scores.items()
-            if name in _MEANING
         }
-        if "copying" in scores:
-            data["copying"] = variable(
-                ("layer", "head"),
-                scores["copying"],
-                "fraction",
-                "share of names in the top 5 of what the head writes when it attends to them",
-            )
-        data["effect"] = variable(
-            ("layer", "head"),
-            denoise[0],
-            "fraction",
-            f"share of the gap in {metric.name} that patching clean z into corrupted restores",
-        )
-        data["effect_noise"] = variable(
-            ("layer", "head"),
-            noise[0],
-            "fraction",
-            f"share of the gap in {metric.name} that patching corrupted z into clean removes",
-        )
-        roles = self._roles(scores, np.maximum(np.abs(denoise[0]), np.abs(noise[0])))
-        data["role"] = variable(
-            ("layer", "head"),
-            roles,
-            "role",
-            "roles whose attention score and patching effect both pass; empty for none",
-        )
-        coords = {"layer": list(range(roles.shape[0])), "head": list(range(roles.shape[1]))}
-        cost = {key: denoise[1].cost[key] + noise[1].cost[key] for key in denoise[1].cost}
-        task = dict(batch.info) or {"name": "given", "n": len(batch)}
-        return Result(
-            xr.Dataset(data, coords=coords),
-            RunInfo(self.settings(), model.info(), task, self.seed, versions(), commit(), cost),
-        )
+        data["effect"] = variable(_HEADS, restored, "fraction", f"{gap} clean z into corrupted restores")
+        data["effect_noise"] = variable(_HEADS, removed, "fraction", f"{gap} corrupted z into clean removes")
+        roles = self._roles(scores, np.maximum(np.abs(restored), np.abs(removed)))
+        meaning = "roles whose attention score and patching effect both pass; empty for none"
+        data["role"] = variable(_HEADS, roles, "role", meaning)
+        coords = {axis: list(range(count)) for axis, count in zip(_HEADS, roles.shape, strict=True)}
+        cost = {key: denoise.cost[key] + noise.cost[key] for key in denoise.cost}
+        notes = (*dict.fromkeys((*denoise.notes, *noise.notes)), *known.notes)
+        return Result(xr.Dataset(data, coords=coords), run_info(self, model, batch, cost=cost, notes=notes))
 
     def _scores(self, model: HookedModel, batch: ContrastBatch) -> dict[str, Tensor]:
         found = self._random_scores(model)
@@ -151,14 +129,12 @@ class HeadRoles(Method):
         totals = {name: torch.zeros_like(found["induction"]) for name in present}
         for start in range(0, len(batch), _ROWS_AT_ONCE):
             part = batch.rows(slice(start, start + _ROWS_AT_ONCE))
-            patterns = model.cache(part.clean, ["pattern"], lengths=part.lengths).stack(
-                "pattern"
-            )  # [layer, batch, head, dest, src]
+            acts = model.cache(part.clean, ["pattern"], lengths=part.lengths)
+            patterns = acts.stack("pattern")  # [layer, batch, head, dest, src]
             every = torch.arange(len(part), device=patterns.device)
             for name, (dest, src) in present.items():
-                totals[name] += patterns[:, every, :, part.roles[dest], part.roles[src]].sum(
-                    0
-                )  # [batch, layer, head] -> [layer, head]
+                attention = patterns[:, every, :, part.roles[dest], part.roles[src]]  # [batch, layer, head]
+                totals[name] += attention.sum(0)
         found.update({name: total / len(batch) for name, total in totals.items()})
         names = batch.answers[:, 0, 0].unique()
         found["copying"] = copying_scores(model, names)
@@ -177,9 +153,8 @@ class HeadRoles(Method):
         tokens = torch.cat([*start, sequence, sequence], 1).to(model.device)
         patterns = model.cache(tokens, ["pattern"]).stack("pattern").mean(1)  # [layer, head, dest, src]
         second = torch.arange(len(start) + period, tokens.shape[1] - 1, device=patterns.device)
-        later = torch.arange(
-            len(start) + 1, tokens.shape[1], device=patterns.device
-        )  # the first token's previous is <bos> or nothing
+        # the first token's previous is <bos> or nothing
+        later = torch.arange(len(start) + 1, tokens.shape[1], device=patterns.device)
         return {
             "previous_token": patterns[:, :, later, later - 1].mean(-1),
             "duplicate_token": patterns[:, :, second, second - period].mean(-1),
@@ -187,38 +162,21 @@ class HeadRoles(Method):
         }
 
     def _effect(
-        self, model: HookedModel, batch: ContrastBatch, metric: Metric, direction: str, execution: Execution
+        self, model: HookedModel, batch: ContrastBatch, known: Baselines, *, execution: Execution
     ) -> tuple[np.ndarray, Outcome]:
-        axes, sites = Grid("z", ("layer", "head")).sites(model.architecture, batch)
-        base, source = ("corrupted", "clean") if direction == "denoise" else ("clean", "corrupted")
-        whole = tuple(Site("z", layer) for layer in range(model.architecture.n_layers))
-        patch = Patch(RunSource(model, batch, source, metric, whole))
-        cells = [(Intervention(site, patch),) for site in sites]
-        outcome = run_sweep(model, Sweep(batch, base, cells, metric), execution, what=f"patching z ({direction})")
-        runs = {run: _metric_of(model, batch, run, metric) for run in ("clean", "corrupted")}
-        gap = (runs["clean"] - runs["corrupted"]).mean()
-        values = outcome.values.mean(1).reshape(len(axes["layer"]), len(axes["head"])).numpy()
-        away = values - runs["corrupted"].mean() if direction == "denoise" else runs["clean"].mean() - values
-        return away / gap, outcome
+        """The share of the gap that patching each head's ``z`` moves, ``[layer, head]``, and the sweep's outcome."""
+        axes, sites = Grid("z", _HEADS).sites(model.architecture, batch)
+        sweep = patching(model, batch, known.metric, sites=sites, direction=known.direction)
+        outcome = run_sweep(model, sweep, execution, what=f"patching z ({known.direction})")
+        per_example = outcome.values.T.reshape(len(batch), *(len(values) for values in axes.values())).numpy()
+        return known.recovered(per_example), outcome
 
     def _roles(self, scores: dict[str, np.ndarray], effect: np.ndarray) -> np.ndarray:
         names = np.full(effect.shape, "", dtype=object)
-        for role in _MEANING:
-            if role not in scores:
-                continue
+        for role in (name for name in _ROLES if name in scores):
             fits = (scores[role] >= self.attention) & (effect >= self.effect)
             if role == "name_mover":
                 fits &= scores["copying"] >= self.copying
             for place in zip(*np.nonzero(fits), strict=True):
                 names[place] = f"{names[place]}, {role}" if names[place] else role
         return names.astype(str)
-
-
-def _metric_of(model: HookedModel, batch: ContrastBatch, run: str, metric: Metric) -> np.ndarray:
-    parts = []
-    for start in range(0, len(batch), _ROWS_AT_ONCE):
-        part = batch.rows(slice(start, start + _ROWS_AT_ONCE))
-        tokens, lengths = run_tokens(part, run, metric)
-        at = metric.positions(part)
-        parts.append(metric.score(model.logits(tokens, lengths=lengths, at=at).float(), part))
-    return torch.cat(parts).double().cpu().numpy()

@@ -14,16 +14,17 @@ from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, Metric, as_metric
 from mechxai.core.result import Result
 from mechxai.core.site import Site
+from mechxai.engine.contrast import RUNS, baselines, with_reference
 from mechxai.engine.execution import Execution
 from mechxai.engine.plan import Plan, plan
 from mechxai.engine.run import run_sweep
 from mechxai.engine.sources import RunSource, mean_source
 from mechxai.engine.sweep import Sweep
-from mechxai.methods.patching.outcome import baseline, summarise, with_reference
+from mechxai.methods.patching.fields import as_tuples
+from mechxai.methods.patching.outcome import summarise
 from mechxai.model.hooked_model import HookedModel
 
 EDITS = ("zero", "mean", "resample", "noise")
-RUNS = ("clean", "corrupted")
 
 
 @final
@@ -78,11 +79,7 @@ class Ablation(Method):
                     f"{name}={getattr(self, name)!r} was asked", allowed=nearest(getattr(self, name), allowed)
                 )
         as_metric(self.metric)
-        for name in ("over", "layers", "heads", "pos", "neurons"):
-            value = getattr(self, name)
-            object.__setattr__(
-                self, name, tuple(value) if isinstance(value, (list, tuple)) else value if value is None else (value,)
-            )
+        as_tuples(self, "over", "layers", "heads", "pos", "neurons")
         self._grid()
 
     def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
@@ -106,22 +103,11 @@ class Ablation(Method):
         batch = with_reference(model, batch, metric)
         cells = [
             (Intervention(site, edit),)
-            for site, edit in zip(sites, self._edits(model, batch, metric, sites), strict=True)
+            for site, edit in zip(sites, self._edits(model, batch, sites, metric=metric), strict=True)
         ]
-        clean, corrupted = (baseline(model, batch, run, metric) for run in RUNS)
+        known = baselines(model, batch, metric, direction="noise")
         outcome = run_sweep(model, Sweep(batch, "clean", cells, metric), execution, what=f"ablating {self.site}")
-        return summarise(
-            self,
-            model,
-            batch,
-            axes=axes,
-            outcome=outcome,
-            metric=metric,
-            clean=clean,
-            corrupted=corrupted,
-            direction="noise",
-            seed=self.seed,
-        )
+        return summarise(self, model, batch, axes=axes, outcome=outcome, baselines=known)
 
     def plan(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Plan:  # noqa: B008 - frozen
         """How the sweep would be run and what it would cost; runs nothing."""
@@ -147,7 +133,9 @@ class Ablation(Method):
                 fix="use prompts of one template, or edit='mean' with per_position=false",
             )
 
-    def _edits(self, model: HookedModel, batch: ContrastBatch, metric: Metric, sites: list[Site]) -> list[Edit]:
+    def _edits(
+        self, model: HookedModel, batch: ContrastBatch, sites: Sequence[Site], *, metric: Metric
+    ) -> Sequence[Edit]:
         whole = tuple(dict.fromkeys(site.whole for site in sites))
         if self.edit == "zero":
             return [ZeroAblate()] * len(sites)
@@ -157,8 +145,8 @@ class Ablation(Method):
         mean = mean_source(
             model,
             batch,
-            self.reference,
-            whole,
+            run=self.reference,
+            sites=whole,
             per_position=self.per_position or "pattern" in self.site or "scores" in self.site,
         )
         if self.edit == "mean":

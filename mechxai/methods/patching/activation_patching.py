@@ -5,21 +5,19 @@ from dataclasses import dataclass
 from typing import final
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.edit import Intervention, Patch
 from mechxai.core.errors import ConfigError, nearest
-from mechxai.core.grid import Grid, Position
+from mechxai.core.grid import Axes, Grid, Position
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, Metric, as_metric
 from mechxai.core.result import Result
+from mechxai.engine.contrast import DIRECTIONS, baselines, patching, with_reference
 from mechxai.engine.execution import Execution
 from mechxai.engine.plan import Plan, plan
 from mechxai.engine.run import run_sweep
-from mechxai.engine.sources import RunSource
 from mechxai.engine.sweep import Sweep
-from mechxai.methods.patching.outcome import baseline, summarise, with_reference
+from mechxai.methods.patching.fields import as_tuples
+from mechxai.methods.patching.outcome import summarise
 from mechxai.model.hooked_model import HookedModel
-
-DIRECTIONS = ("denoise", "noise")
 
 
 @final
@@ -73,11 +71,7 @@ class ActivationPatching(Method):
         if self.direction not in DIRECTIONS:
             raise ConfigError(f"direction={self.direction!r} was asked", allowed=nearest(self.direction, DIRECTIONS))
         as_metric(self.metric)
-        for name in ("over", "layers", "heads", "pos", "neurons"):
-            value = getattr(self, name)
-            object.__setattr__(
-                self, name, tuple(value) if isinstance(value, (list, tuple)) else value if value is None else (value,)
-            )
+        as_tuples(self, "over", "layers", "heads", "pos", "neurons")
         self._grid()
 
     def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
@@ -102,19 +96,9 @@ class ActivationPatching(Method):
         sweep.check(model)
         batch = with_reference(model, batch, metric)
         axes, sweep = self._sweep(model, batch, metric)
-        clean, corrupted = (baseline(model, batch, run, metric) for run in ("clean", "corrupted"))
+        known = baselines(model, batch, metric, direction=self.direction)
         outcome = run_sweep(model, sweep, execution, what=f"patching {self.site}")
-        return summarise(
-            self,
-            model,
-            batch,
-            axes=axes,
-            outcome=outcome,
-            metric=metric,
-            clean=clean,
-            corrupted=corrupted,
-            direction=self.direction,
-        )
+        return summarise(self, model, batch, axes=axes, outcome=outcome, baselines=known)
 
     def plan(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Plan:  # noqa: B008 - frozen
         """How the sweep would be run and what it would cost; runs nothing."""
@@ -123,9 +107,6 @@ class ActivationPatching(Method):
     def _grid(self) -> Grid:
         return Grid(self.site, self.over, layers=self.layers, heads=self.heads, pos=self.pos, neurons=self.neurons)
 
-    def _sweep(self, model: HookedModel, batch: ContrastBatch, metric: Metric) -> tuple[dict, Sweep]:
+    def _sweep(self, model: HookedModel, batch: ContrastBatch, metric: Metric) -> tuple[Axes, Sweep]:
         axes, sites = self._grid().sites(model.architecture, batch)
-        base, source = ("corrupted", "clean") if self.direction == "denoise" else ("clean", "corrupted")
-        whole = tuple(dict.fromkeys(site.whole for site in sites))
-        patch = Patch(RunSource(model, batch, source, metric, whole))
-        return axes, Sweep(batch, base, [(Intervention(site, patch),) for site in sites], metric)
+        return axes, patching(model, batch, metric, sites=sites, direction=self.direction)

@@ -9,17 +9,19 @@ import torch
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.edit import AddNoise, Intervention, Patch
 from mechxai.core.errors import ConfigError, SiteError, nearest
-from mechxai.core.grid import Grid, Position
+from mechxai.core.grid import Axes, Grid, Position
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, Metric, as_metric
 from mechxai.core.result import Result
 from mechxai.core.site import Site
+from mechxai.engine.contrast import Baselines, baseline, with_reference
 from mechxai.engine.execution import Execution
 from mechxai.engine.plan import Plan, plan
 from mechxai.engine.run import Outcome, run_sweep
 from mechxai.engine.sources import RunSource, mean_source
 from mechxai.engine.sweep import Cell, Sweep
-from mechxai.methods.patching.outcome import baseline, summarise, with_reference
+from mechxai.methods.patching.fields import as_tuples
+from mechxai.methods.patching.outcome import summarise
 from mechxai.model.hooked_model import HookedModel
 
 _EMBED = Site("embed")
@@ -34,7 +36,7 @@ _EMBED = Site("embed")
         cost="noise draws x (one forward pass per cell and prompt), less what the engine saves",
         source="Meng et al. 2022 (arXiv 2202.05262), section 2",
         pros="needs no corrupted prompt",
-        cons="noise leaves the distribution (Zhang and Nanda 2023 prefer token replacement); windows inflate joint effects",
+        cons="noise leaves the distribution (Zhang and Nanda 2023 prefer token replacement); windows inflate effects",
     )
 )
 @dataclass(frozen=True)
@@ -73,11 +75,7 @@ class CausalTracing(Method):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} was asked", allowed="1 or more")
         as_metric(self.metric)
-        for name in ("over", "layers", "pos"):
-            value = getattr(self, name)
-            object.__setattr__(
-                self, name, tuple(value) if isinstance(value, (list, tuple)) else value if value is None else (value,)
-            )
+        as_tuples(self, "over", "layers", "pos")
         if "layer" not in self.over:
             raise ConfigError("Causal tracing sweeps layers", got=self.over, fix="add 'layer' to over")
         self._grid()
@@ -100,11 +98,11 @@ class CausalTracing(Method):
         Sweep(batch, "clean", cells, metric).check(model)
         batch = with_reference(model, batch, metric)
         axes, cells = self._cells(model, batch, metric)
-        std = self.noise * mean_source(model, batch, "clean", [_EMBED], per_position=False).stds[_EMBED]
+        std = self.noise * mean_source(model, batch, run="clean", sites=[_EMBED], per_position=False).stds[_EMBED]
         draws, corrupted = [], []
         for draw in range(self.n_noise):
             base = (Intervention(_EMBED, AddNoise(std, self.seed * 1000 + draw, blurred)),)
-            corrupted.append(torch.from_numpy(baseline(model, batch, "clean", metric, base)))
+            corrupted.append(torch.from_numpy(baseline(model, batch, "clean", metric=metric, base=base)))
             draws.append(
                 run_sweep(
                     model,
@@ -113,18 +111,9 @@ class CausalTracing(Method):
                     what=f"tracing, draw {draw + 1} of {self.n_noise}",
                 )
             )
-        return summarise(
-            self,
-            model,
-            batch,
-            axes=axes,
-            outcome=_averaged(draws),
-            metric=metric,
-            clean=baseline(model, batch, "clean", metric),
-            corrupted=torch.stack(corrupted).mean(0).numpy(),
-            direction="denoise",
-            seed=self.seed,
-        )
+        clean = baseline(model, batch, "clean", metric=metric)
+        known = Baselines(metric, clean, torch.stack(corrupted).mean(0).numpy(), "denoise")
+        return summarise(self, model, batch, axes=axes, outcome=_averaged(draws), baselines=known)
 
     def plan(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Plan:  # noqa: B008 - frozen
         """How one of the `n_noise` sweeps would be run; runs nothing."""
@@ -146,7 +135,7 @@ class CausalTracing(Method):
         index = torch.arange(batch.n_pos, device=last.device)[None]
         return (index >= first[:, None]) & (index <= last[:, None])  # [batch, pos]
 
-    def _cells(self, model: HookedModel, batch: ContrastBatch, metric: Metric) -> tuple[dict, list[Cell]]:
+    def _cells(self, model: HookedModel, batch: ContrastBatch, metric: Metric) -> tuple[Axes, list[Cell]]:
         axes, sites = self._grid().sites(model.architecture, batch)
         before, after = (self.window - 1) // 2, self.window // 2
         n_layers = model.architecture.n_layers

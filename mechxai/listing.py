@@ -1,0 +1,116 @@
+"""What the command line shows of what is there: methods, models, tasks, runs, reports. Each gives the exit code."""
+
+import inspect
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from mechxai.core.errors import ConfigError
+
+_console = Console()
+
+
+def show(thing: object) -> None:
+    """Shows a line of text, or a table: a mapping with ``title`` and ``rows``."""
+    if isinstance(thing, Mapping):
+        _table(str(thing["title"]), thing["rows"])
+    else:
+        _console.print(str(thing), markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in rows[0] if rows else ():
+        numeric = isinstance(rows[0][column], float)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
+    for row in rows:
+        table.add_row(*(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
+    _console.print(table)
+
+
+def methods(arguments: Sequence[str]) -> int:
+    """``mechxai methods``: what each asks, what it costs, where it comes from."""
+    del arguments
+    from mechxai.methods import registry  # noqa: PLC0415 - heavy
+
+    rows = [
+        {"name": c.name, "family": c.family, "question": c.question, "cost": c.cost, "source": c.source}
+        for c in registry.cards()
+    ]
+    _table("Methods", rows)
+    return 0
+
+
+def models(arguments: Sequence[str]) -> int:
+    """``mechxai models``: the bundled models."""
+    del arguments
+    from mechxai.model.bundled import zoo_card, zoo_names  # noqa: PLC0415 - keeps --help quick
+
+    rows = []
+    for name in zoo_names():
+        card = zoo_card(name)
+        metrics = ", ".join(f"{key} {value}" for key, value in card["metrics"].items())
+        rows.append({"name": name, "kind": card["kind"], "what": card["description"], "measured": metrics})
+    _table("Bundled models (mx.load also takes a folder or a Hugging Face id)", rows)
+    return 0
+
+
+def tasks(arguments: Sequence[str]) -> int:
+    """``mechxai tasks``: each with its settings."""
+    del arguments
+    from mechxai.tasks import TASKS  # noqa: PLC0415 - heavy
+
+    rows = []
+    for name, task in TASKS.items():
+        settings = [str(parameter) for key, parameter in inspect.signature(task).parameters.items() if key != "model"]
+        rows.append({"name": name, "what": (task.__doc__ or "").splitlines()[0], "settings": ", ".join(settings)})
+    _table("Tasks", rows)
+    return 0
+
+
+def runs(arguments: Sequence[str]) -> int:
+    """``mechxai runs [FOLDER]``: the finished runs below a folder."""
+    root = Path(arguments[0] if arguments else "outputs")
+    rows = []
+    for path in sorted(root.rglob("manifest.json"), key=os.path.getmtime):
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        cost = manifest.get("cost", {})
+        rows.append(
+            {
+                "run": manifest["run"][:10],
+                "experiment": manifest["experiment"],
+                "method": " ".join(str(manifest["method"].get(key, "")) for key in ("name", "site")),
+                "model": manifest["model"]["name"],
+                "task": str(manifest["task"].get("name")),
+                "finished": manifest["finished"],
+                "seconds": float(cost.get("seconds", 0.0)),
+                "folder": str(path.parent),
+            }
+        )
+    _table(f"Finished runs below {root}", rows)
+    return 0
+
+
+def report(arguments: Sequence[str]) -> int:
+    """``mechxai report RESULT.nc ... [-o FILE]``: one page from result files."""
+    from mechxai.core.result import Result  # noqa: PLC0415 - heavy
+    from mechxai.report.page import report as write  # noqa: PLC0415 - heavy
+
+    target = "report.html"
+    if "-o" in arguments:
+        place = arguments.index("-o")
+        if place + 1 == len(arguments):
+            raise ConfigError("mechxai report -o was asked", got="no file after -o")
+        target = arguments[place + 1]
+        arguments = [*arguments[:place], *arguments[place + 2 :]]
+    if not arguments:
+        raise ConfigError(
+            "mechxai report was asked", got="no result file", fix="mechxai report outputs/.../result.nc -o report.html"
+        )
+    show(f"report: {write([Result.load(path) for path in arguments], target)}")
+    return 0

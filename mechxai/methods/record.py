@@ -1,0 +1,66 @@
+"""What every family writes beside its numbers: coordinates a reader understands, and how the result came about."""
+
+from collections.abc import Mapping, Sequence
+
+from mechxai.core.batch import ContrastBatch
+from mechxai.core.grid import Position
+from mechxai.core.method import Method
+from mechxai.core.provenance import commit, versions
+from mechxai.core.result import RunInfo
+from mechxai.core.site import site_name
+from mechxai.model.hooked_model import HookedModel
+
+
+def coordinates(method: Method, batch: ContrastBatch, axes: Mapping[str, Sequence[Position]]) -> dict[str, object]:
+    """The coords of a result: numbers for layers, heads and neurons, labels for positions."""
+    site = method.settings().get("site")
+    coords: dict[str, object] = {
+        axis: (position_labels(batch, values) if axis == "pos" else list(values)) for axis, values in axes.items()
+    }
+    coords["prompt"] = list(range(len(batch)))
+    if isinstance(site, str):
+        coords["site"] = site_name(site).name
+    return coords
+
+
+def position_labels(batch: ContrastBatch, positions: Sequence[Position]) -> list[str]:
+    """``"5: John"``: the position and the token all prompts share there, or the role that sits there in all of them."""
+    roles: dict[int, str] = {}
+    for role, at in batch.roles.items():
+        first = int(at[0])
+        if bool((at == first).all()) and not role.endswith("_first"):
+            roles[first] = role
+    return [
+        str(pos) if isinstance(pos, str) or pos < 0 else _label(batch, pos, roles.get(pos, "")) for pos in positions
+    ]
+
+
+def _label(batch: ContrastBatch, pos: int, role: str) -> str:
+    token = batch.labels[pos] if pos < len(batch.labels) else ""
+    text = token or role
+    if not text and len(batch) == 1 and batch.strings:
+        text = batch.strings[0][pos].strip() if pos < len(batch.strings[0]) else ""
+    return f"{pos}: {text}" if text else str(pos)
+
+
+def run_info(
+    method: Method, model: HookedModel, batch: ContrastBatch, *, cost: Mapping[str, float], notes: tuple[str, ...] = ()
+) -> RunInfo:
+    """How a result came about; to the notes come prompts that were dropped and what kind of model was asked."""
+    settings = method.settings()
+    seed = settings.get("seed")
+    dropped = batch.info.get("dropped")
+    if dropped:
+        notes = (*notes, f"prompts dropped while the task was made: {dropped}")
+    if model.card.get("kind") == "planted":
+        notes = (*notes, f"{model.name} is planted: {model.card.get('description', '')}")
+    return RunInfo(
+        method=settings,
+        model=model.info(),
+        task=dict(batch.info) or {"name": "given", "n": len(batch)},
+        seed=seed if isinstance(seed, int) else None,
+        versions=versions(),
+        commit=commit(),
+        cost=dict(cost),
+        notes=notes,
+    )

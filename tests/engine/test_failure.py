@@ -1,0 +1,294 @@
+"""What goes wrong costs as little as it must: memory, a broken level, an interrupted run, a full disk."""
+
+import logging
+import stat
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import mechxai as mx
+from mechxai.core.edit import AddNoise, Intervention, Steer
+from mechxai.core.errors import NoSpaceError
+from mechxai.core.metric import as_metric
+from mechxai.engine import levels, self_check
+from mechxai.engine import run as running
+from mechxai.engine.run import run_sweep
+from mechxai.engine.sweep import Sweep
+from mechxai.engine.wave_store import WaveStore
+
+SWEEP = mx.ActivationPatching("z", ("layer", "head"))
+
+
+@pytest.fixture
+def model(model_of):
+    """A model that no other test's self-check has spoken for."""
+    return replace(model_of("gpt2"))
+
+
+def values(result):
+    return result.data["per_example"].values
+
+
+def out_of_memory(limit, sizes):
+    """The levels, on a device that holds ``limit`` rows at most."""
+
+    def limited(level):
+        def run(model, job):
+            rows = (len(job.cells) + (level is levels.run_wave)) * len(job.batch)
+            sizes.append(rows)
+            if rows > limit:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory (not really)")
+            return level(model, job)
+
+        return run
+
+    return tuple(limited(level) for level in levels.LEVELS)
+
+
+@pytest.mark.parametrize("engine", ["hooked", "wave"])
+@pytest.mark.parametrize("limit", [2, 5, 11])
+def test_out_of_memory_halves_the_wave_and_gives_the_same_values(model, pairs, monkeypatch, engine, limit):
+    batch, execution = pairs(model, n=3), mx.Execution(engine)
+    plenty = SWEEP(model, batch, execution=execution)
+    sizes = []
+    monkeypatch.setattr(running, "LEVELS", out_of_memory(limit, sizes))
+    scarce = SWEEP(model, batch, execution=execution)
+    np.testing.assert_allclose(values(scarce), values(plenty), atol=2e-5)
+    assert max(sizes) > limit
+    assert sum(size <= limit for size in sizes) > 1
+
+
+def test_one_row_too_large_is_refused(model, pairs, monkeypatch):
+    SWEEP(model, pairs(model))
+    monkeypatch.setattr(running, "LEVELS", out_of_memory(0, []))
+    with pytest.raises(
+        NoSpaceError, match=r"One cell on one prompt of 9 tokens.*out of memory on cpu.*shorter prompts"
+    ):
+        SWEEP(model, pairs(model))
+
+
+def test_the_device_may_be_too_small_for_the_self_check_too(model, pairs, monkeypatch):
+    """The whole run, check and baselines included, on a device that holds six rows."""
+    batch = pairs(model, n=8)
+    plenty = SWEEP(model, batch)
+    forward = type(model).forward
+
+    def limited(self, tokens, **settings):
+        at = settings.get("at")
+        if max(len(tokens), 0 if at is None else len(at)) > 6:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory (not really)")
+        return forward(self, tokens, **settings)
+
+    monkeypatch.setattr(type(model), "forward", limited)
+    scarce = SWEEP(replace(model), batch)
+    np.testing.assert_allclose(values(scarce), values(plenty), atol=2e-5)
+
+
+# The self-check -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flaw", ["offset", "swapped", "nan", "one cell"])
+def test_a_broken_level_is_caught_and_the_oracle_used(model, pairs, monkeypatch, caplog, flaw):
+    def broken(model, job):
+        found = levels.run_wave(model, job)
+        if flaw == "offset":
+            return found + 0.01
+        if flaw == "swapped":
+            return found.flip(0)
+        if flaw == "nan":
+            return found * torch.nan
+        return torch.cat([found[:1] + 0.5, found[1:]])
+
+    batch = pairs(model)
+    right = SWEEP(model, batch, execution=mx.Execution("hooked"))
+    for module in (running, self_check):
+        monkeypatch.setattr(module, "LEVELS", (levels.run_hooked, broken))
+    with caplog.at_level(logging.WARNING, "mechxai.engine"):
+        result = SWEEP(model, batch)
+    assert int(result.data["level"]) == 0
+    np.testing.assert_allclose(values(result), values(right), atol=1e-6)
+    (record,) = caplog.records
+    assert "level 1 differs from level 0 by" in record.getMessage()
+    assert record.getMessage().endswith("on gpt2; using level 0")
+
+
+def test_a_sound_level_is_checked_once(model, pairs, monkeypatch, caplog):
+    calls = []
+    monkeypatch.setattr(
+        self_check, "LEVELS", (levels.run_hooked, lambda model, job: calls.append(1) or levels.run_wave(model, job))
+    )
+    with caplog.at_level(logging.WARNING, "mechxai.engine"):
+        for _ in range(3):
+            assert int(SWEEP(model, pairs(model)).data["level"]) == 1
+    assert len(calls) == 1
+    mx.ActivationPatching("resid_pre")(model, pairs(model))
+    assert len(calls) == 2, "another site is another check"
+    assert not caplog.records
+
+
+def test_the_noise_floor_is_small_and_not_negative(model, pairs):
+    floor = float(SWEEP(model, pairs(model)).data["noise_floor"])
+    assert 0 <= floor < 1e-5
+
+
+# Finished waves -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Counts waves that are computed, and stops after ``counted["limit"]``."""
+    count = {"n": 0, "limit": 10**9}
+
+    def counting(level):
+        def run(model, job):
+            if count["n"] >= count["limit"]:
+                raise KeyboardInterrupt
+            count["n"] += 1
+            return level(model, job)
+
+        return run
+
+    monkeypatch.setattr(running, "LEVELS", tuple(counting(level) for level in levels.LEVELS))
+    return count
+
+
+def kept_in(folder, **settings):
+    return mx.Execution(cells=folder, tokens_per_wave=45, **settings)
+
+
+def test_an_interrupted_sweep_goes_on_where_it_stopped(model, pairs, tmp_path, counted):
+    batch = pairs(model, n=4)
+    whole = SWEEP(model, batch, execution=kept_in(tmp_path / "whole"))
+    n_waves = counted["n"]
+    assert n_waves > 4
+    counted.update(n=0, limit=3)
+    with pytest.raises(KeyboardInterrupt):
+        SWEEP(model, batch, execution=kept_in(tmp_path / "cells"))
+    assert len(list((tmp_path / "cells").iterdir())) == 3
+    counted.update(n=0, limit=10**9)
+    resumed = SWEEP(model, batch, execution=kept_in(tmp_path / "cells"))
+    assert counted["n"] == n_waves - 3
+    np.testing.assert_array_equal(values(resumed), values(whole))
+    assert resumed.info.cost["cells_reused"] > 0
+    assert whole.info.cost["cells_reused"] == 0
+    counted["n"] = 0
+    again = SWEEP(model, batch, execution=kept_in(tmp_path / "cells"))
+    assert counted["n"] == 0
+    assert again.info.cost["cells_reused"] == again.info.cost["cells"]
+    np.testing.assert_array_equal(values(again), values(whole))
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "noise"])
+def test_a_damaged_wave_is_computed_again(model, pairs, tmp_path, counted, caplog, damage):
+    batch = pairs(model)
+    first = SWEEP(model, batch, execution=kept_in(tmp_path))
+    victim = sorted(tmp_path.iterdir())[1]
+    whole = victim.read_bytes()
+    victim.write_bytes({"cut": whole[:-20], "empty": b"", "noise": b"\xff" * len(whole)}[damage])
+    counted["n"] = 0
+    with caplog.at_level(logging.WARNING, "mechxai.engine"):
+        second = SWEEP(model, batch, execution=kept_in(tmp_path))
+    assert counted["n"] == 1
+    assert f"{victim.name} cannot be read" in caplog.text
+    np.testing.assert_array_equal(values(second), values(first))
+    assert victim.read_bytes() == whole
+
+
+def test_waves_of_another_question_are_not_read(model, model_of, pairs, tmp_path, counted):
+    batch = pairs(model)
+    SWEEP(model, batch, execution=kept_in(tmp_path))
+    n_waves = counted["n"]
+    for asked, other, rows in (
+        (SWEEP, model, pairs(model, seed=1)),
+        (replace(SWEEP, metric="prob"), model, batch),
+        (replace(SWEEP, direction="noise"), model, batch),
+        (SWEEP, model_of("gpt2", "auto", "raw"), batch),
+    ):
+        counted["n"] = 0
+        fresh = asked(other, rows, execution=kept_in(tmp_path))
+        assert counted["n"] == n_waves
+        np.testing.assert_array_equal(
+            values(fresh), values(asked(other, rows, execution=mx.Execution(tokens_per_wave=45)))
+        )
+
+
+def test_a_file_under_the_right_name_with_another_key_is_not_read(tmp_path):
+    store = WaveStore(tmp_path, "a" * 12 + "one")
+    store.save(0, torch.ones(2, 3))
+    assert torch.equal(store.load(0), torch.ones(2, 3))
+    assert WaveStore(tmp_path, "a" * 12 + "two").load(0) is None
+    assert store.load(1) is None
+
+
+def steered(batch, vector):
+    return Sweep(batch, "clean", [(Intervention(mx.Site("resid_pre", 1), Steer(vector)),)], as_metric("logit_diff"))
+
+
+def test_the_key_knows_everything_that_decides_the_values(model, pairs):
+    batch = pairs(model, n=3)
+    noise = AddNoise(1.0, 0, torch.ones(3, 9, dtype=torch.bool))
+    cell = (Intervention(mx.Site("embed"), noise),)
+    other_noise = (Intervention(mx.Site("embed"), replace(noise, where=~noise.where)),)
+    by_role = (Intervention(mx.Site("z", 0, pos="S"), mx.ZeroAblate()),)
+    metric = as_metric("logit_diff")
+    with_role, elsewhere = (replace(batch, roles={"S": torch.full((3,), place)}) for place in (1, 2))
+    reached = [
+        steered(batch, torch.ones(64)),
+        steered(batch, torch.zeros(64)),
+        Sweep(batch, "clean", [cell], metric),
+        Sweep(batch, "clean", [other_noise], metric),
+        Sweep(with_role, "clean", [by_role], metric),
+        Sweep(elsewhere, "clean", [by_role], metric),
+        Sweep(replace(batch, answer_pos=batch.answer_pos - 1), "clean", [cell], metric),
+    ]
+    digests = [sweep.digest() for sweep in reached]
+    assert digests == [sweep.digest() for sweep in reached]
+    assert len(set(digests)) == len(digests), [digests.index(one) for one in digests]
+
+
+@pytest.mark.parametrize("change", [{"reference": "corrupted"}, {"per_position": True}, {"edit": "zero"}])
+def test_an_ablation_does_not_take_up_another_ones_waves(model, pairs, tmp_path, counted, change):
+    batch, first = pairs(model, n=3), mx.Ablation("z", edit="mean")
+    first(model, batch, execution=kept_in(tmp_path))
+    n_waves = counted["n"]
+    counted["n"] = 0
+    second = replace(first, **change)
+    found = second(model, batch, execution=kept_in(tmp_path))
+    assert counted["n"] == n_waves
+    np.testing.assert_allclose(values(found), values(second(model, batch)), atol=1e-5)
+
+
+def test_a_folder_that_cannot_be_written_costs_only_the_saving(model, pairs, tmp_path, caplog):
+    batch, plain = pairs(model), None
+    plain = SWEEP(model, batch, execution=mx.Execution(tokens_per_wave=45))
+    (tmp_path / "file").write_text("in the way")
+    with caplog.at_level(logging.WARNING, "mechxai.engine"):
+        result = SWEEP(model, batch, execution=kept_in(tmp_path / "file" / "cells"))
+    np.testing.assert_array_equal(values(result), values(plain))
+    assert any("finished cells could not be kept on disk" in note for note in result.info.notes)
+    assert len([record for record in caplog.records if "cannot be kept" in record.getMessage()]) == 1
+    assert stat.S_ISREG((tmp_path / "file").stat().st_mode)
+
+
+def test_a_disk_that_fills_up_costs_only_the_saving(model, pairs, tmp_path, monkeypatch):
+    from mechxai.engine import wave_store
+
+    batch = pairs(model)
+    plain = SWEEP(model, batch, execution=mx.Execution(tokens_per_wave=45))
+
+    def full(tensors, path, **_):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(wave_store, "save_file", full)
+    result = SWEEP(model, batch, execution=kept_in(tmp_path))
+    np.testing.assert_array_equal(values(result), values(plain))
+    assert any("No space left" in note for note in result.info.notes)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_sweep_gives_nothing(model, pairs):
+    outcome = run_sweep(model, Sweep(pairs(model), "clean", [], as_metric("logit_diff")), mx.Execution())
+    assert outcome.values.shape == (0, 2)
