@@ -1,8 +1,8 @@
 """Patching sweeps against TransformerLens' own, one process, one thread, interleaved: ``make bench``.
 
-GPT-2-small shape, random weights, 16 tokens, clean and corrupted differ at position 10 only, one pair. TransformerLens' own
-function is timed on an evenly spread sample of its cells and scaled to all (it does the same work for each); ours run
-whole. Both give the same values: the largest difference over the sample is printed.
+GPT-2-small shape, random weights, 16 tokens, clean and corrupted differ at position 10 only, one pair.
+TransformerLens' own function is timed on an evenly spread sample of its cells and scaled to all (it does the same work
+for each); ours run whole. Both give the same values: the largest difference over the sample is printed.
 """
 
 import json

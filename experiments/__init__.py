@@ -1,0 +1,1 @@
+"""Floor 6: one short file per study or family of studies; nobody imports it."""

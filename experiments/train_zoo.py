@@ -1,8 +1,8 @@
 """Train a bundled model from its seed: ``python -m experiments.train_zoo zoo=ioi`` (or ``induction``, ``planted-ioi``).
 
 The model is Hugging Face's own GPT-2; what is ours is the data (`zoo_corpus`) and, for the planted model, the attention
-supervision. Writes a folder that loads as an ordinary Hugging Face checkpoint. Interrupt it and run it again: it goes on
-from its last checkpoint.
+supervision. Writes a folder that loads as an ordinary Hugging Face checkpoint. Interrupt it and run it again: it goes
+on from its last checkpoint.
 """
 
 import random

@@ -11,12 +11,12 @@ import mechxai as mx
 from mechxai.core.metric import ProbDiff
 
 _DESCRIPTIONS = {
-    "induction": "Two attention-only layers (MLPs of one neuron, zero) trained on random pairs and repeats: a previous-token "
-    "head and induction heads.",
+    "induction": "Two attention-only layers (MLPs of one neuron, zero) trained on random pairs and repeats: a "
+    "previous-token head and induction heads.",
     "ioi": "One four-layer language model for six tasks: indirect objects, greater-than, agreement, facts, docstrings, "
     "repeated sequences. Plainly trained; its circuits are whatever it learned.",
-    "planted-ioi": "Three attention-only layers (MLPs of one neuron, zero) on indirect objects. Duplicate-token, S-inhibition "
-    "and two name-mover heads were planted by supervising their attention; they were not discovered.",
+    "planted-ioi": "Three attention-only layers (MLPs of one neuron, zero) on indirect objects. Duplicate-token, "
+    "S-inhibition and two name-mover heads were planted by supervising their attention; they were not discovered.",
 }
 _ROLES = {("S2", "S1"): "duplicate_token", ("END", "S2"): "s_inhibition", ("END", "IO"): "name_mover"}
 _TASKS = {
@@ -34,8 +34,8 @@ def accuracy(model: mx.HookedModel, task: str, n: int = N_MEASURED, seed: int = 
     """Share of held-out prompts of a task that the model gets right.
 
     Right is: the answer is the top token (ioi, facts, docstring, induction); the right verb form beats the wrong one
-    (sva); the probability of the right years exceeds that of the wrong ones by the mean ``prob_diff`` (greater_than, where
-    the mean itself is returned, as in Hanna et al. 2023).
+    (sva). For greater_than the mean ``prob_diff`` is returned, probability of the right years minus that of the wrong
+    ones, as in Hanna et al. 2023.
     """
     batch = getattr(mx.tasks, task)(model, n=n, seed=seed, **_TASKS[task])
     logits = model.logits(batch.clean, lengths=batch.lengths, at=batch.answer_pos[:, None])
@@ -71,7 +71,7 @@ def write_card(
         "name": name,
         "kind": "planted" if planted else "trained",
         "description": _DESCRIPTIONS[name],
-        "data": "sentences drawn from mechxai.tasks.grammars (split=train) and random repeated sequences; experiments/zoo_corpus.py",
+        "data": "mechxai.tasks.grammars (split=train) and random repeated sequences; experiments/zoo_corpus.py",
         "recipe": dict(recipe),
         "seed": recipe.get("seed", 0),
         "metrics": {key: round(value, 3) for key, value in measure(model, name).items()},
@@ -114,6 +114,6 @@ def planted_truth(model: mx.HookedModel, planted: Mapping[tuple[int, int], tuple
         "nodes": [{"node": names[place], "role": _ROLES[ends]} for place, ends in planted.items()],
         "edges": [{"src": src, "dest": dest} for src, dest in edges],
         "ablation": {f"a{layer}.h{head}": float(removed[layer, head]) for layer, head in np.ndindex(removed.shape)},
-        "notes": "Planted by attention supervision, not discovered. Edges are those the supervision implies; heads that were "
-        "not supervised may still carry part of the answer, see ablation.",
+        "notes": "Planted by attention supervision, not discovered. Edges are those it implies; heads that "
+        "were not supervised may still carry part of the answer, see ablation.",
     }

@@ -9,7 +9,7 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
@@ -80,7 +80,10 @@ def _run(arguments: list[str]) -> int:
     def guarded(config: DictConfig) -> None:
         try:
             job(config)
-        except MechXAIError as error:
+        except (MechXAIError, InstantiationException) as raised:
+            error = raised.__cause__ if isinstance(raised, InstantiationException) else raised
+            if not isinstance(error, MechXAIError):
+                raise
             failures.append(error)
             Console(stderr=True, soft_wrap=True).print(
                 f"{type(error).__name__}: {error}", markup=False, highlight=False

@@ -92,7 +92,10 @@ def runs(arguments: Sequence[str]) -> int:
                 "folder": str(path.parent),
             }
         )
-    _table(f"Finished runs below {root}", rows)
+    if rows:
+        _table(f"Finished runs below {root}", rows)
+    else:
+        show(f"no finished runs below {root}; make one: mechxai run experiment=ioi_patching tracker=none")
     return 0
 
 

@@ -59,7 +59,7 @@ def model_of(checkpoint):
 
 @pytest.fixture(scope="session")
 def pairs():
-    """(model, n, width, first difference, lengths) -> a batch of random token pairs that differ from one position on."""
+    """(model, n, width, first, lengths) -> random token pairs that differ at position ``first`` and the next."""
     import mechxai as mx
 
     def make(model, n=2, width=9, first=4, lengths=None, seed=0, same=False):

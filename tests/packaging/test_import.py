@@ -8,7 +8,8 @@ import logging, sys, time, warnings
 start = time.perf_counter()
 import mechxai as mx
 seconds = time.perf_counter() - start
-heavy = [name for name in ("transformer_lens", "transformers", "wandb", "plotly", "torch", "hydra") if name in sys.modules]
+suspects = ("transformer_lens", "transformers", "wandb", "plotly", "torch", "hydra")
+heavy = [name for name in suspects if name in sys.modules]
 print(seconds, ",".join(heavy))
 mx.ActivationPatching, mx.Site, mx.ContrastBatch, mx.tasks.ioi, mx.load, mx.plot
 """
@@ -34,5 +35,8 @@ def test_every_public_name_is_there():
 
 
 def test_report_is_callable_whatever_was_imported_first():
-    code = "import mechxai.report.page; import mechxai as mx; assert callable(mx.report); import mechxai.report; assert callable(mx.report)"
+    code = (
+        "import mechxai.report.page; import mechxai as mx; assert callable(mx.report);"
+        "import mechxai.report; assert callable(mx.report)"
+    )
     subprocess.run([sys.executable, "-c", code], timeout=120, check=True)

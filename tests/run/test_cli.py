@@ -89,7 +89,7 @@ def test_errors_of_a_job_are_shown_and_counted(here, capsys):
 
 
 def test_targets_outside_mechxai_are_refused():
-    with pytest.raises(ConfigError, match="os.system"):
+    with pytest.raises(ConfigError, match=r"os\.system"):
         check_targets({"method": {"then": [{"_target_": "os.system", "command": "true"}]}})
     check_targets({"method": {"_target_": "mechxai.methods.patching.ablation.Ablation"}})
 

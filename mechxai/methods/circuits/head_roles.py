@@ -99,7 +99,7 @@ class HeadRoles(Method):
             raise ModelSupportError(
                 f"Head roles of {model.name} were asked", got="a bidirectional model", fix="use a causal language model"
             )
-        metric = as_metric(self.metric)
+        metric, batch = as_metric(self.metric), batch.to(model.device)
         metric.check(batch)
         batch = with_reference(model, batch, metric)
         scores = {name: value.double().cpu().numpy() for name, value in self._scores(model, batch).items()}

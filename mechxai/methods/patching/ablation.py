@@ -95,7 +95,7 @@ class Ablation(Method):
 
         Cost: `plan` says; two baseline passes and, but for zero, one reference pass per prompt.
         """
-        metric = as_metric(self.metric)
+        metric, batch = as_metric(self.metric), batch.to(model.device)
         metric.check(batch)
         axes, sites = self._grid().sites(model.architecture, batch)
         Sweep(batch, "clean", [(Intervention(site, ZeroAblate()),) for site in sites], metric).check(model)

@@ -90,7 +90,7 @@ class ActivationPatching(Method):
 
         Cost: `plan` says; two baseline passes, one source pass per prompt, and the sweep.
         """
-        metric = as_metric(self.metric)
+        metric, batch = as_metric(self.metric), batch.to(model.device)
         metric.check(batch)
         axes, sweep = self._sweep(model, batch, metric)
         sweep.check(model)

@@ -91,7 +91,7 @@ class CausalTracing(Method):
 
         Cost: `n_noise` sweeps, and one pass per prompt for the embeddings' size.
         """
-        metric = as_metric(self.metric)
+        metric, batch = as_metric(self.metric), batch.to(model.device)
         metric.check(batch)
         blurred = self._subject(batch)
         axes, cells = self._cells(model, batch, metric)
@@ -117,7 +117,7 @@ class CausalTracing(Method):
 
     def plan(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Plan:  # noqa: B008 - frozen
         """How one of the `n_noise` sweeps would be run; runs nothing."""
-        metric = as_metric(self.metric)
+        metric, batch = as_metric(self.metric), batch.to(model.device)
         return plan(model, Sweep(batch, "clean", self._cells(model, batch, metric)[1], metric), execution)
 
     def _grid(self) -> Grid:
