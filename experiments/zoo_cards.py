@@ -34,18 +34,15 @@ def accuracy(model: mx.HookedModel, task: str, n: int = N_MEASURED, seed: int = 
     """Share of held-out prompts of a task that the model gets right.
 
     Right is: the answer is the top token (ioi, facts, docstring, induction); the right verb form beats the wrong one
-    (sva). For greater_than the mean ``prob_diff`` is returned, probability of the right years minus that of the wrong
-    ones, as in Hanna et al. 2023.
+    (sva); the top token is one of the right years (greater_than).
     """
     batch = getattr(mx.tasks, task)(model, n=n, seed=seed, **_TASKS[task])
     logits = model.logits(batch.clean, lengths=batch.lengths, at=batch.answer_pos[:, None])
     answers, wrong = batch.answers[..., 0], batch.wrong[..., 0]
-    if task == "greater_than":
-        return float(ProbDiff().score(logits, batch).mean())
     if task == "sva":
         final = logits[:, 0]
         return float((final.gather(1, answers[:, :1]) > final.gather(1, wrong[:, :1])).double().mean())
-    return float((logits[:, 0].argmax(-1) == answers[:, 0]).double().mean())
+    return float((logits[:, 0].argmax(-1)[:, None] == answers).any(1).double().mean())
 
 
 def measure(model: mx.HookedModel, name: str) -> dict[str, float]:
@@ -57,8 +54,13 @@ def measure(model: mx.HookedModel, name: str) -> dict[str, float]:
             "previous_token_score": float(roles["previous_token"].max()),
         }
         return {**found, "induction": accuracy(model, "induction")}
-    tasks = ["ioi"] if name == "planted-ioi" else list(_TASKS)
-    return {task: accuracy(model, task) for task in tasks}
+    if name == "planted-ioi":
+        return {"ioi": accuracy(model, "ioi")}
+    years = mx.tasks.greater_than(model, n=N_MEASURED, seed=1, split="held_out")
+    logits = model.logits(years.clean, lengths=years.lengths, at=years.answer_pos[:, None])
+    # probability of the right years minus that of the wrong ones, as in Hanna et al. 2023
+    prob_diff = float(ProbDiff().score(logits, years).mean())
+    return {**{task: accuracy(model, task) for task in _TASKS}, "greater_than_prob_diff": prob_diff}
 
 
 def write_card(

@@ -69,7 +69,10 @@ class Activations:
         return sum(value.element_size() * value.nelement() for value in self.values.values())
 
     def _stored(self, site: Site) -> Tensor:
-        at, _ = self.layout.positions(site.pos if site.pos is not None else 0)
+        at, valid = self.layout.positions(site.pos if site.pos is not None else 0)
+        if not bool(valid.any()):
+            longest = int(self.layout.lengths.max())
+            raise SiteError(f"{site} was asked of cached activations", got=f"rows of up to {longest} tokens")
         if self.kept is None:
             return at
         lookup = {position: place for place, position in enumerate(self.kept)}

@@ -85,3 +85,13 @@ def check_different(answers: Answers, wrong: Int[Tensor, "batch alt_wrong wrong_
             got=f"token {[int(token) for token in answers[row, 0]]} for both",
             fix="give two answers that differ in their tokens, or drop the prompt",
         )
+
+
+def check_positions(name: str, at: PromptInts, lengths: PromptInts) -> None:
+    """Refuses positions that are not one real position per prompt."""
+    if at.shape != lengths.shape or bool(((at < 0) | (at >= lengths)).any()):
+        raise ShapeError(
+            f"{name} must name one real position per prompt",
+            got=f"{tuple(at.shape)}, from {int(at.min())} to {int(at.max())}",
+            allowed=f"[{len(lengths)}], from 0 to below the row's length",
+        )

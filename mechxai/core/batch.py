@@ -12,7 +12,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mechxai.core.alignment import align_left, alternatives, check_answers, check_different, check_tokens, extent
+from mechxai.core.alignment import (
+    align_left,
+    alternatives,
+    check_answers,
+    check_different,
+    check_positions,
+    check_tokens,
+    extent,
+)
 from mechxai.core.errors import AlignmentError, ShapeError, SiteError, nearest
 from mechxai.core.shapes import Answers, Mask, PromptInts, Tokens
 
@@ -90,12 +98,9 @@ class ContrastBatch:
         n_prompts = len(self.clean)
         for name in ("answers", "wrong"):
             check_answers(name, getattr(self, name), n_prompts)
-        if self.answer_pos.shape != (n_prompts,) or bool((self.answer_pos >= self.lengths).any()):
-            raise ShapeError(
-                "answer_pos must name one real position per prompt",
-                got=f"{tuple(self.answer_pos.shape)}, up to {int(self.answer_pos.max())}",
-                allowed=f"[{n_prompts}], below the row's length",
-            )
+        check_positions("answer_pos", self.answer_pos, self.lengths)
+        for role, at in self.roles.items():
+            check_positions(f"role {role!r}", at, self.lengths)
         check_different(self.answers, self.wrong)
         object.__setattr__(self, "roles", {**self.roles, "END": self.answer_pos})
 

@@ -173,6 +173,10 @@ class ProjectOut(Edit):
 
     direction: Float[Tensor, " d"]
 
+    def __post_init__(self) -> None:
+        if not float(self.direction.norm()) > 0:
+            raise ConfigError("ProjectOut needs a direction", got="a vector of length zero (or NaN)")
+
     def __call__(self, activation: Activation, site: Site) -> Activation:
         """``activation - (activation . u) u`` with ``u`` the unit direction."""
         if self.direction.shape[-1] != activation.shape[-1]:

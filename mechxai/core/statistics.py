@@ -1,5 +1,6 @@
 """Intervals over prompts, computed for every cell at once."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,5 +44,7 @@ def ratio_interval(numerator: np.ndarray, denominator: np.ndarray, seed: int = 0
 
 
 def _percentiles(draws: np.ndarray) -> Interval:
-    low, high = np.nanpercentile(draws, [2.5, 97.5], axis=0)
+    with warnings.catch_warnings():  # where no draw has a value, neither has the interval
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
+        low, high = np.nanpercentile(draws, [2.5, 97.5], axis=0)
     return Interval(low, high)

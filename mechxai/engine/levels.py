@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechxai.core.edit import Intervention
+from mechxai.core.errors import NoSpaceError
 from mechxai.core.site import Site
 from mechxai.engine.job import Job
 from mechxai.engine.plan import entry_layer
@@ -86,9 +87,34 @@ def _wave(model: HookedModel, job: Job) -> Tensor:
 LEVELS: tuple[Callable[[HookedModel, Job], Tensor], ...] = (run_hooked, run_wave)
 
 
+def run_level(model: HookedModel, job: Job, level: int) -> Float[Tensor, "cell batch"]:
+    """The metric of each cell and prompt at a level; when memory runs out, of the job's halves, one after the other.
+
+    Raises:
+        NoSpaceError: one cell on one prompt does not fit.
+    """
+    try:
+        return LEVELS[level](model, job)
+    except torch.cuda.OutOfMemoryError:
+        if model.device.type == "cuda":
+            torch.cuda.empty_cache()
+    n_cells, n_prompts = len(job.cells), len(job.batch)
+    if n_cells > 1:
+        halves = [job.only(range(n_cells // 2)), job.only(range(n_cells // 2, n_cells))]
+        return torch.cat([run_level(model, half, level) for half in halves], 0)
+    if n_prompts > 1:
+        halves = [job.rows(slice(0, n_prompts // 2)), job.rows(slice(n_prompts // 2, n_prompts))]
+        return torch.cat([run_level(model, half, level) for half in halves], 1)
+    raise NoSpaceError(
+        f"One cell on one prompt of {job.batch.n_pos} tokens",
+        got=f"out of memory on {model.device}",
+        fix="shorter prompts, a smaller dtype, or another device",
+    )
+
+
 def run_base(model: HookedModel, job: Job) -> Float[Tensor, " batch"]:
     """The metric of the base run alone."""
-    return run_hooked(model, Job(job.batch, job.run, [()], job.metric, job.base))[0]
+    return run_level(model, Job(job.batch, job.run, [()], job.metric, job.base), 0)[0]
 
 
 def _scores(

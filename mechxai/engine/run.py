@@ -8,11 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechxai.core.errors import NoSpaceError
 from mechxai.core.metric import check_finite
 from mechxai.engine.execution import Execution
 from mechxai.engine.job import bound
-from mechxai.engine.levels import LEVELS
+from mechxai.engine.levels import run_level
 from mechxai.engine.plan import LEVEL_NAMES, Plan, Wave, plan
 from mechxai.engine.progress import Bar
 from mechxai.engine.self_check import Verdict, check
@@ -75,7 +74,7 @@ def run_sweep(model: HookedModel, sweep: Sweep, execution: Execution, *, what: s
             bar.advance(0)
             computed = found is None
             if found is None:
-                found = _run_halving(model, sweep, wave, level=planned.level).double().cpu()
+                found = run_level(model, bound(sweep, wave.prompts, list(wave.cells)), planned.level).double().cpu()
                 _check_values(found, sweep, wave)
                 if store:
                     store.save(index, found)
@@ -92,32 +91,6 @@ def run_sweep(model: HookedModel, sweep: Sweep, execution: Execution, *, what: s
     }
     notes = (f"finished cells could not be kept on disk: {store.failed}",) if store and store.failed else ()
     return Outcome(values, verdict.level, verdict.noise_floor, cost, notes)
-
-
-def _run_halving(model: HookedModel, sweep: Sweep, wave: Wave, *, level: int) -> Tensor:
-    """The values of a wave, ``[cell, batch]``; when memory runs out, of its two halves, one after the other."""
-    try:
-        return LEVELS[level](model, bound(sweep, wave.prompts, list(wave.cells)))
-    except torch.cuda.OutOfMemoryError:
-        if model.device.type == "cuda":
-            torch.cuda.empty_cache()
-    n_prompts = wave.prompts.stop - wave.prompts.start
-    if len(wave.cells) > 1:
-        half = len(wave.cells) // 2
-        parts = [Wave(wave.prompts, wave.cells[:half]), Wave(wave.prompts, wave.cells[half:])]
-        return torch.cat([_run_halving(model, sweep, part, level=level) for part in parts], 0)
-    if n_prompts > 1:
-        middle = wave.prompts.start + n_prompts // 2
-        parts = [
-            Wave(slice(wave.prompts.start, middle), wave.cells),
-            Wave(slice(middle, wave.prompts.stop), wave.cells),
-        ]
-        return torch.cat([_run_halving(model, sweep, part, level=level) for part in parts], 1)
-    raise NoSpaceError(
-        f"One cell on one prompt of {sweep.batch.n_pos} tokens",
-        got=f"out of memory on {model.device}",
-        fix="shorter prompts, a smaller dtype, or another device",
-    )
 
 
 def _check_values(values: Tensor, sweep: Sweep, wave: Wave) -> None:

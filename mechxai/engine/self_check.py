@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from mechxai.engine.job import Job, bound
-from mechxai.engine.levels import LEVELS, run_hooked
+from mechxai.engine.levels import run_level
 from mechxai.engine.sweep import Sweep
 from mechxai.model.hooked_model import HookedModel
 
@@ -56,15 +56,15 @@ def _check(model: HookedModel, sweep: Sweep, level: int) -> Verdict:
     n_prompts = prompts.stop
     job = bound(sweep, prompts, [*chosen])
     with_base = Job(job.batch, job.run, [*job.cells, (), ()], job.metric, job.base)  # two cells that change nothing
-    together = run_hooked(model, with_base)
+    together = run_level(model, with_base, 0)
     alone = torch.cat(
-        [run_hooked(model, Job(job.batch, job.run, [cell], job.metric, job.base)) for cell in with_base.cells]
+        [run_level(model, Job(job.batch, job.run, [cell], job.metric, job.base), 0) for cell in with_base.cells]
     )
     spread = float((together - alone).abs().max())
     passes = 2 * n_prompts * len(with_base.cells)
     tolerance = _SLACK * spread + _EPS * torch.finfo(model.dtype).eps * float(together.abs().max().clamp(min=1.0))
     while level > 0:
-        error = float((LEVELS[level](model, with_base) - together).abs().max())
+        error = float((run_level(model, with_base, level) - together).abs().max())
         passes += n_prompts * (1 + len(with_base.cells))
         if error <= tolerance:
             break

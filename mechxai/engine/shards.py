@@ -1,6 +1,7 @@
 """The shards of an activation store: which prompts go into which, what they hold, files written whole or not at all."""
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -105,7 +106,8 @@ def resumed(folder: Path, header: Mapping[str, Any]) -> list[dict[str, Any]]:
             got=f"a store with another {different[0]}",
             fix="choose another folder, or delete this one",
         )
-    return [shard for shard in before["shards"] if (folder / shard["file"]).is_file()]
+    # only an unbroken run from the first: later shards are numbered by how many stand before them
+    return list(itertools.takewhile(lambda shard: (folder / shard["file"]).is_file(), before["shards"]))
 
 
 def save_shard(values: dict[str, Tensor], path: Path) -> None:

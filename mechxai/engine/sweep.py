@@ -1,15 +1,15 @@
 """What is asked of the engine: cells on a base run, and a metric."""
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.edit import Edit, Intervention
+from mechxai.core.edit import Intervention
+from mechxai.core.fingerprint import Fingerprints
 from mechxai.core.metric import Metric
 from mechxai.core.shapes import PromptInts, Tokens
 from mechxai.core.site import Site
@@ -58,19 +58,9 @@ class Sweep:
 
     def digest(self) -> str:
         """A hash of everything but the model that decides the values."""
-        found = hashlib.blake2b(digest_size=16)
-        for tensor in (
-            self.batch.clean,
-            self.batch.corrupted,
-            self.batch.lengths,
-            self.batch.answers,
-            self.batch.wrong,
-        ):
-            found.update(tensor.cpu().contiguous().numpy().tobytes())
-        found.update(f"{self.run} {self.metric!r}".encode())
-        for cell in (self.base, *self.cells):
-            found.update("; ".join(f"{one.site} {_named(one.edit)}" for one in cell).encode() + b"\n")
-        return found.hexdigest()
+        hashed = Fingerprints()
+        cells = [[(str(one.site), hashed(one.edit)) for one in cell] for cell in (self.base, *self.cells)]
+        return hashed([hashed(replace(self.batch, info={})), self.run, hashed(self.metric), repr(cells)])
 
 
 def run_tokens(batch: ContrastBatch, run: str, metric: Metric) -> tuple[Tokens, PromptInts]:
@@ -95,9 +85,3 @@ def appended(tokens: Tokens, lengths: PromptInts, more: Tensor) -> tuple[Int[Ten
         rows = present.nonzero()[:, 0]
         longer[rows, lengths[rows] + step] = more[rows, step].to(longer)
     return longer, lengths + (more >= 0).sum(1)
-
-
-def _named(edit: Edit) -> str:
-    scalars = {field.name: getattr(edit, field.name) for field in fields(edit)}  # type: ignore[arg-type] # edits are dataclasses
-    shown = [f"{name}={value}" for name, value in scalars.items() if isinstance(value, (str, int, float, tuple))]
-    return f"{type(edit).__name__}({', '.join(shown)})"

@@ -1,5 +1,6 @@
 """Finished waves on disk, so that an interrupted sweep goes on where it stopped."""
 
+import contextlib
 import logging
 import os
 from pathlib import Path
@@ -48,7 +49,8 @@ class WaveStore:
             if self.failed is None:
                 _log.warning("finished cells cannot be kept in %s (%s); the run goes on without", self._folder, error)
             self.failed = str(error)
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
 
     def _path(self, index: int) -> Path:
         return self._folder / f"{self._key[:12]}-{index:06d}.safetensors"

@@ -167,7 +167,9 @@ def _set_flag(backend: Backend, flag: str, *, value: bool) -> None:
 @contextmanager
 def evaluating(backend: Backend) -> Iterator[None]:
     """The model in evaluation mode (no dropout), library warnings silent, and everything as it was afterwards."""
-    training = [module for module in backend.inner.modules() if module.training]
+    # a bridge does not list the Hugging Face model it wraps among its modules
+    roots = [backend.inner, *([original] if (original := getattr(backend.inner, "original_model", None)) else [])]
+    training = list({id(module): module for root in roots for module in root.modules() if module.training}.values())
     try:
         for module in training:
             module.training = False
@@ -206,7 +208,11 @@ def _check_exists(backend: Backend, site: Site) -> None:
         site.name == "pos_embed" and architecture.positions == "rotary"
     )
     if absent or site.hook not in backend.inner.hook_dict:
-        have = [name for name, row in SITES.items() if row.hook.format(layer=0) in backend.inner.hook_dict]
+        have = [
+            name
+            for name, row in SITES.items()
+            if name != site.name and row.hook.format(layer=0) in backend.inner.hook_dict
+        ]
         why = (
             "attention and MLP read the same residual stream"
             if site.name == "resid_mid"

@@ -14,6 +14,7 @@ from mechxai.core.activations import Activations
 from mechxai.core.architecture import Architecture
 from mechxai.core.batch import ContrastBatch, Layout
 from mechxai.core.edit import Intervention
+from mechxai.core.errors import ModelSupportError, SiteError
 from mechxai.core.shapes import PromptInts, RowLogits, Tokens
 from mechxai.core.site import Site, site_name
 from mechxai.model.backends import Backend, as_dtype, evaluating, flags, hook_point
@@ -186,11 +187,12 @@ class HookedModel:
     def wanted(self, sites: Sequence[str], layers: Sequence[int] | None = None) -> list[Site]:
         """Every whole site of these names and layers, checked against the model."""
         chosen = range(self.architecture.n_layers) if layers is None else layers
-        found = [
+        named = [
             site
             for name in sites
             for site in ([Site(name, layer) for layer in chosen] if site_name(name).has_layer else [Site(name)])
         ]
+        found = list(dict.fromkeys(named))  # a site may have been named twice, by different names
         for site in found:
             self.backend.check(site)
         return found
@@ -228,7 +230,7 @@ class HookedModel:
         Cost: one forward pass up to the last site; holds `cache_bytes`.
         """
         chosen = self.wanted(sites, layers)
-        kept = None if pos is None else tuple(position % tokens.shape[1] for position in pos)
+        kept = None if pos is None else tuple(_inside(position, tokens.shape[1]) for position in pos)
         place = torch.device(self.device if device is None else device)
         keeper = Keeper(chosen, kept, self.dtype if dtype is None else as_dtype(dtype), place)
         shape = (len(tokens), len(kept) if kept else tokens.shape[1])
@@ -252,6 +254,12 @@ class HookedModel:
         """
         for site in sites:
             self.backend.check(site.whole)
+            if site.name in self.backend.in_place:
+                raise ModelSupportError(
+                    f"The gradient at {site.whole} was asked",
+                    got="on the bridge this hook sees only the MLP's branch of the residual stream",
+                    fix="use resid_pre, attn_out or resid_post, or backend='hooked_transformer'",
+                )
         held: dict[Site, Tensor] = {}
 
         def keep(site: Site) -> HookFunction:
@@ -280,7 +288,10 @@ class HookedModel:
 
     def _reaching(self, hook: str, function: HookFunction) -> HookFunction:
         """The function, made to change the activation in place where the backend would else ignore half of the edit."""
-        if Site.parse(hook).name not in self.backend.in_place or torch.is_grad_enabled():
+        names = {
+            Site(name, layer).hook for name in self.backend.in_place for layer in range(self.architecture.n_layers)
+        }
+        if hook not in names or torch.is_grad_enabled():
             return function
 
         def in_place(activation: Tensor) -> None:
@@ -294,6 +305,12 @@ class HookedModel:
 def _layout(tokens: Tokens, lengths: PromptInts | None) -> Layout:
     """The layout of rows without roles; all their tokens are real when no lengths are given."""
     return Layout(tokens.new_full((len(tokens),), tokens.shape[1]) if lengths is None else lengths)
+
+
+def _inside(position: int, width: int) -> int:
+    if not -width <= position < width:
+        raise SiteError(f"Position {position} was asked", got=f"{width} tokens", allowed=f"{-width} to {width - 1}")
+    return position % width
 
 
 def _gathered(residual: Tensor, at: Tensor) -> Tensor:

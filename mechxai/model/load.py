@@ -22,6 +22,7 @@ from mechxai.model.text import TextCodec
 
 _BACKENDS = ("auto", "hooked_transformer", "bridge")
 _PROCESSING = ("folded", "raw")
+_SMALLEST_VOCABULARY = 10
 
 
 def load(  # noqa: PLR0913 - the public contract's form
@@ -54,9 +55,9 @@ def load(  # noqa: PLR0913 - the public contract's form
     """
     _check_choice("backend", backend, _BACKENDS)
     _check_choice("processing", processing, _PROCESSING)
-    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    place = _device(device)
     kind = as_dtype(dtype)
-    folder = zoo_folder(name) if name.startswith("zoo/") else Path(name) if Path(name).is_dir() else None
+    folder = zoo_folder(name) if name.startswith("zoo/") else Path(name) if name and Path(name).is_dir() else None
     card = zoo_card(name) if name.startswith("zoo/") else {}
     label = name if folder is None or card else folder.name
     with _quiet():
@@ -122,7 +123,7 @@ def _hugging_face(source: str | Path, revision: str | None) -> tuple[Any, Any]:
         safe = {"use_safetensors": True} if local else {}
         model = auto.from_pretrained(source, dtype=torch.float32, attn_implementation="eager", **safe, **where).eval()
         tokenizer = AutoTokenizer.from_pretrained(source, **where)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ArtifactError(
             f"Model {str(source)!r} was asked",
             got=str(error).splitlines()[0],
@@ -132,6 +133,7 @@ def _hugging_face(source: str | Path, revision: str | None) -> tuple[Any, Any]:
             ),
             fix="check the spelling, or the network for a Hugging Face id",
         ) from error
+    _check_tokenizer(tokenizer, model, source)
     return model, tokenizer
 
 
@@ -210,6 +212,26 @@ def _bos(tokenizer: Any, *, wanted: bool) -> int | None:
     return getattr(tokenizer, "bos_token_id", None) if wanted and tokenizer is not None else None
 
 
+def _device(name: str) -> torch.device:
+    try:
+        place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    except RuntimeError as error:
+        raise ConfigError(f"device={name!r} was asked", allowed="auto, cpu, cuda, cuda:0, cuda:1 ...") from error
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device={name!r} was asked", got=f"{torch.cuda.device_count()} CUDA devices", fix="use cpu")
+    return place
+
+
+def _check_tokenizer(tokenizer: Any, model: Any, source: str | Path) -> None:
+    """Refuses the tokenizer of one token that transformers makes up where a folder has none."""
+    if len(tokenizer) * 2 < model.config.vocab_size and len(tokenizer) < _SMALLEST_VOCABULARY:
+        raise ArtifactError(
+            f"Model {str(source)!r} was asked",
+            got=f"a tokenizer of {len(tokenizer)} tokens for a vocabulary of {model.config.vocab_size}",
+            fix="put the tokenizer's files (tokenizer.json, tokenizer_config.json) beside the weights",
+        )
+
+
 def _check_choice(what: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ConfigError(f"{what}={value!r} was asked", allowed=nearest(value, allowed))
@@ -224,7 +246,8 @@ def _quiet() -> Iterator[None]:
     try:
         logging.disable(logging.WARNING)
         hf_logging.disable_progress_bar()
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        # loading draws random weights before it fills in the real ones: the caller's generator stays untouched
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -97,6 +97,8 @@ class TextCodec:
     ) -> ContrastBatch:
         """See `ContrastBatch.from_prompts`; an answer may also be a list of alternatives."""
         counts = {"clean": len(clean), "corrupted": len(corrupted), "answers": len(answers), "wrong": len(wrong)}
+        if roles is not None:
+            counts["roles"] = len(roles)
         if len(set(counts.values())) != 1 or not clean:
             raise ShapeError("Prompts and answers must come in equal numbers", got=counts)
         clean_ids, corrupted_ids = [self.ids(text) for text in clean], [self.ids(text) for text in corrupted]

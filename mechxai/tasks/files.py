@@ -2,9 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.errors import ArtifactError, MechXAIError, ShapeError, nearest
+from mechxai.core.errors import ArtifactError, ConfigError, MechXAIError, ShapeError, nearest
 from mechxai.model.hooked_model import HookedModel
 from mechxai.tasks.build import from_examples, misfit
 from mechxai.tasks.example import Example
@@ -36,8 +37,10 @@ def from_jsonl(  # noqa: PLR0917 - the form all tasks share, behind the path
     source = Path(path)
     if not source.is_file():
         raise ArtifactError(f"Task file {source} was asked", got="no such file")
+    if n is not None and n < 1:
+        raise ConfigError(f"n={n} lines of {source.name} were asked", allowed="1 or more, or null for all")
     examples = []
-    for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(source.read_text(encoding="utf-8").split("\n"), start=1):
         if line.strip():
             examples.append(_example(model, line, f"{source.name}, line {number}"))
         if n is not None and len(examples) == n:
@@ -63,27 +66,46 @@ def _example(model: HookedModel, line: str, where: str) -> Example:
     extra = [key for key in row if key not in _FIELDS]
     if extra:
         raise ShapeError(f"{where} has an unknown field {extra[0]!r}", allowed=nearest(extra[0], _FIELDS))
+    _check_types(row, where)
+    example = Example(
+        row["clean"],
+        row["corrupted"],
+        _listed(row["answer"]),
+        _listed(row["wrong"]),
+        _spans(row, where),
+        str(row.get("template", "")),
+    )
+    try:
+        reason = misfit(model, example, sequences=True)
+        if not reason:
+            from_examples(model, [example], {})  # what a batch refuses is refused with its line
+    except MechXAIError as error:
+        raise ShapeError(f"{where} cannot be used", got=str(error)) from error
+    if reason:
+        raise ShapeError(f"{where} cannot be used with {model.name}", got=reason)
+    return example
+
+
+def _spans(row: dict[str, Any], where: str) -> dict[str, tuple[int, int]]:
     spans = {}
     for role, words in (row.get("roles") or {}).items():
         start = row["clean"].find(words)
         if start < 0:
             raise ShapeError(f"{where}: role {role!r} is not in the clean text", got=words)
         spans[role] = (start, start + len(words))
-    example = Example(
-        row["clean"],
-        row["corrupted"],
-        _listed(row["answer"]),
-        _listed(row["wrong"]),
-        spans,
-        str(row.get("template", "")),
-    )
-    try:
-        reason = misfit(model, example, sequences=True)
-    except MechXAIError as error:
-        raise ShapeError(f"{where} cannot be used", got=str(error)) from error
-    if reason:
-        raise ShapeError(f"{where} cannot be used with {model.name}", got=reason)
-    return example
+    return spans
+
+
+def _check_types(row: dict[str, Any], where: str) -> None:
+    texts = {key: row[key] for key in ("clean", "corrupted")}
+    texts |= {f"role {role}": words for role, words in (row.get("roles") or {}).items()}
+    answers = {key: row[key] if isinstance(row[key], list) else [row[key]] for key in ("answer", "wrong")}
+    bad = [key for key, value in texts.items() if not isinstance(value, str) or not value]
+    bad += [
+        key for key, found in answers.items() if not found or not all(isinstance(one, str) and one for one in found)
+    ]
+    if bad:
+        raise ShapeError(f"{where}: {bad[0]} must be text (an answer: a text or a list of texts)", got=row.get(bad[0]))
 
 
 def _listed(value: str | list[str]) -> tuple[str, ...]:

@@ -98,8 +98,14 @@ def induction(model: HookedModel, n: int = 64, seed: int = 0, *, period: int = 1
     limit = (model.architecture.n_ctx - 1) // 2
     if not 2 <= period <= limit:
         raise ConfigError(f"induction: period={period} was asked", allowed=f"2 to {limit}")
-    generator = torch.Generator().manual_seed(seed)
     pool = _plain_tokens(model)
+    if n < 1 or len(pool) <= period:
+        raise ConfigError(
+            f"induction: n={n} prompts of period {period} were asked",
+            got=f"{len(pool)} tokens to draw from",
+            allowed="1 prompt or more, and more tokens than the period",
+        )
+    generator = torch.Generator().manual_seed(seed)
     draws = torch.stack([pool[torch.randperm(len(pool), generator=generator)[: period + 1]] for _ in range(n)])
     sequence, other = draws[:, :period], draws[:, period]
     start = [] if model.text.bos is None else [torch.full((n, 1), model.text.bos)]

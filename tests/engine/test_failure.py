@@ -13,7 +13,6 @@ from mechxai.core.edit import AddNoise, Intervention, Steer
 from mechxai.core.errors import NoSpaceError
 from mechxai.core.metric import as_metric
 from mechxai.engine import levels, self_check
-from mechxai.engine import run as running
 from mechxai.engine.run import run_sweep
 from mechxai.engine.sweep import Sweep
 from mechxai.engine.wave_store import WaveStore
@@ -44,7 +43,7 @@ def out_of_memory(limit, sizes):
 
         return run
 
-    return tuple(limited(level) for level in levels.LEVELS)
+    return tuple(limited(level) for level in (levels.run_hooked, levels.run_wave))
 
 
 @pytest.mark.parametrize("engine", ["hooked", "wave"])
@@ -53,7 +52,7 @@ def test_out_of_memory_halves_the_wave_and_gives_the_same_values(model, pairs, m
     batch, execution = pairs(model, n=3), mx.Execution(engine)
     plenty = SWEEP(model, batch, execution=execution)
     sizes = []
-    monkeypatch.setattr(running, "LEVELS", out_of_memory(limit, sizes))
+    monkeypatch.setattr(levels, "LEVELS", out_of_memory(limit, sizes))
     scarce = SWEEP(model, batch, execution=execution)
     np.testing.assert_allclose(values(scarce), values(plenty), atol=2e-5)
     assert max(sizes) > limit
@@ -62,7 +61,7 @@ def test_out_of_memory_halves_the_wave_and_gives_the_same_values(model, pairs, m
 
 def test_one_row_too_large_is_refused(model, pairs, monkeypatch):
     SWEEP(model, pairs(model))
-    monkeypatch.setattr(running, "LEVELS", out_of_memory(0, []))
+    monkeypatch.setattr(levels, "LEVELS", out_of_memory(0, []))
     with pytest.raises(
         NoSpaceError, match=r"One cell on one prompt of 9 tokens.*out of memory on cpu.*shorter prompts"
     ):
@@ -103,8 +102,7 @@ def test_a_broken_level_is_caught_and_the_oracle_used(model, pairs, monkeypatch,
 
     batch = pairs(model)
     right = SWEEP(model, batch, execution=mx.Execution("hooked"))
-    for module in (running, self_check):
-        monkeypatch.setattr(module, "LEVELS", (levels.run_hooked, broken))
+    monkeypatch.setattr(levels, "LEVELS", (levels.run_hooked, broken))
     with caplog.at_level(logging.WARNING, "mechxai.engine"):
         result = SWEEP(model, batch)
     assert int(result.data["level"]) == 0
@@ -150,7 +148,7 @@ def counted(monkeypatch):
 
         return run
 
-    monkeypatch.setattr(running, "LEVELS", tuple(counting(level) for level in levels.LEVELS))
+    monkeypatch.setattr(levels, "LEVELS", tuple(counting(level) for level in levels.LEVELS))
     return count
 
 

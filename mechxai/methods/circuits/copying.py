@@ -8,6 +8,7 @@ from mechxai.core.site import Site
 from mechxai.model.hooked_model import HookedModel
 
 _TOP = 5
+_SILENT = 1e-4
 
 
 def copying_scores(model: HookedModel, tokens: Int[Tensor, " token"]) -> Float[Tensor, "layer head"]:
@@ -17,10 +18,10 @@ def copying_scores(model: HookedModel, tokens: Int[Tensor, " token"]) -> Float[T
     0 (after the embedding, for layer 0), t standing alone behind the beginning-of-sequence token.
 
     Args:
-        model: the model; its ``result`` site must exist.
+        model: the model.
         tokens: ids of the words to copy, say all names of a task.
 
-    Cost: one pass per layer over ``2 * n_tokens`` tokens and one readout per head.
+    Cost: one pass per layer and head over ``2 * n_tokens`` tokens, and one readout.
 
     Source: Wang et al. 2022, section 3.3 ("copy score"), who read after MLP 0.
     """
@@ -37,7 +38,11 @@ def copying_scores(model: HookedModel, tokens: Int[Tensor, " token"]) -> Float[T
 
 
 def _written(model: HookedModel, prompts: Tensor, layer: int, *, stream: Tensor) -> Float[Tensor, "token head d_model"]:
-    """What each head writes when it attends wholly to the last token, given the residual stream before its block."""
+    """What each head writes when it attends wholly to the last token, given the residual stream before its block.
+
+    Read as the difference between the attention output with only this head's ``z`` and with none.
+    """
+    n_heads, n_tokens = model.architecture.n_heads, len(prompts)
     held: list[Tensor] = []
 
     def attend_to_last(pattern: Tensor) -> Tensor:
@@ -45,19 +50,24 @@ def _written(model: HookedModel, prompts: Tensor, layer: int, *, stream: Tensor)
         sole[..., -1] = 1.0
         return sole
 
-    def keep(result: Tensor) -> None:
-        held.append(result[:, -1].detach().clone())
+    def one_head_each(z: Tensor) -> Tensor:  # [(head + none) token, pos, head, d_head]
+        only = torch.eye(n_heads + 1, n_heads, device=z.device, dtype=z.dtype)
+        return z * only.repeat_interleave(n_tokens, 0)[:, None, :, None]
 
-    result = Site("result", layer)
+    def keep(attn_out: Tensor) -> None:
+        held.append(attn_out[:, -1].detach().clone())
+
     hooks = {
-        Site("resid_pre", layer).hook: [lambda _: stream.clone()],
+        Site("resid_pre", layer).hook: [lambda _: stream.repeat(n_heads + 1, 1, 1)],
         Site("pattern", layer).hook: [attend_to_last],
-        result.hook: [keep],
+        Site("z", layer).hook: [one_head_each],
+        Site("attn_out", layer).hook: [keep],
     }
-    last = torch.ones(len(prompts), 1, dtype=torch.long, device=prompts.device)
+    rows = prompts.repeat(n_heads + 1, 1)
     with torch.no_grad():
-        model.forward(prompts, hooks=hooks, sites=[result], at=last)
-    return held[0]
+        model.forward(rows, hooks=hooks, at=torch.ones(len(rows), 1, dtype=torch.long, device=rows.device))
+    written = held[0].unflatten(0, (n_heads + 1, n_tokens))  # [head + none, token, d_model]
+    return (written[:-1] - written[-1]).transpose(0, 1)
 
 
 def _share_in_top(model: HookedModel, prompts: Tensor, tokens: Tensor, *, written: Tensor) -> Tensor:
@@ -68,7 +78,7 @@ def _share_in_top(model: HookedModel, prompts: Tensor, tokens: Tensor, *, writte
         logits = model.forward(
             prompts, hooks={final: [lambda residual: written[:, None].expand_as(residual).clone()]}, at=at
         )[:, 0]
-    silent = written.norm(dim=-1) == 0  # a head that writes nothing copies nothing
+    silent = written.norm(dim=-1) < _SILENT  # a head that writes nothing copies nothing
     top = logits.topk(_TOP, -1).indices
     found = (top == tokens[:, None].to(top)).any(-1) & ~silent
     return found.double().mean()
