@@ -69,10 +69,10 @@ class Activations:
         return sum(value.element_size() * value.nelement() for value in self.values.values())
 
     def _stored(self, site: Site) -> Tensor:
-        at, valid = self.layout.positions(site.pos if site.pos is not None else 0)
-        if not bool(valid.any()):
-            longest = int(self.layout.lengths.max())
-            raise SiteError(f"{site} was asked of cached activations", got=f"rows of up to {longest} tokens")
+        at, _ = self.layout.positions(site.pos if site.pos is not None else 0)
+        width = self.values[site.whole].shape[1] if self.kept is None else max(self.kept) + 1
+        if isinstance(site.pos, int) and not -width <= site.pos < width:
+            raise SiteError(f"{site} was asked of cached activations", got=f"rows of {width} positions")
         if self.kept is None:
             return at
         lookup = {position: place for place, position in enumerate(self.kept)}

@@ -174,7 +174,7 @@ class ProjectOut(Edit):
     direction: Float[Tensor, " d"]
 
     def __post_init__(self) -> None:
-        if not float(self.direction.norm()) > 0:
+        if not float(_length(self.direction)) > 0:
             raise ConfigError("ProjectOut needs a direction", got="a vector of length zero (or NaN)")
 
     def __call__(self, activation: Activation, site: Site) -> Activation:
@@ -185,8 +185,7 @@ class ProjectOut(Edit):
                 got=tuple(self.direction.shape),
                 allowed=f"a vector of {activation.shape[-1]}",
             )
-        length = cast("Tensor", self.direction.norm())  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
-        unit = (self.direction / length).to(activation)
+        unit = (self.direction / _length(self.direction)).to(activation)
         return activation - (activation @ unit)[..., None] * unit
 
 
@@ -196,3 +195,7 @@ class Intervention:
 
     site: Site
     edit: Edit
+
+
+def _length(vector: Tensor) -> Tensor:
+    return cast("Tensor", vector.norm())  # pyright: ignore[reportUnknownMemberType]  # untyped in torch

@@ -93,9 +93,11 @@ class Result:
         source = Path(path)
         if not source.is_file():
             raise ArtifactError(f"Result {source} was asked", got="no such file")
-        # pyright: ignore below, since xarray leaves its keyword arguments untyped
-        with xr.open_dataset(source, engine="h5netcdf") as opened:  # pyright: ignore[reportUnknownMemberType]
-            data = opened.load()  # pyright: ignore[reportUnknownMemberType]
+        try:  # pyright: ignore below, since xarray leaves its keyword arguments untyped
+            with xr.open_dataset(source, engine="h5netcdf") as opened:  # pyright: ignore[reportUnknownMemberType]
+                data = opened.load()  # pyright: ignore[reportUnknownMemberType]
+        except (OSError, ValueError, KeyError) as error:
+            raise ArtifactError(f"Result {source} was asked", got=f"a file that cannot be read ({error})") from error
         if _INFO not in data.attrs:
             raise ArtifactError(f"Result {source} was asked", got="a netCDF file without MechXAI's run info")
         info = json.loads(data.attrs.pop(_INFO))

@@ -130,6 +130,13 @@ class ActivationStore:
                 got=f"{done} of {index['n_prompts']} prompts written",
                 fix="run the same ActivationStore.write again; it resumes",
             )
+        lost = [shard["file"] for shard in index["shards"] if not (folder / shard["file"]).is_file()]
+        if lost:
+            raise ArtifactError(
+                f"Activation store {folder} was asked",
+                got=f"{lost[0]} is missing",
+                fix="run the same ActivationStore.write again; it makes what is missing",
+            )
         return cls(folder, index)
 
     def __len__(self) -> int:

@@ -10,8 +10,7 @@ from mechxai.core.batch import ContrastBatch
 from mechxai.core.edit import Intervention, Patch
 from mechxai.core.metric import KlDivergence, Metric, check_finite
 from mechxai.core.site import Site
-from mechxai.engine.job import Job
-from mechxai.engine.levels import run_base
+from mechxai.engine.levels import run_part
 from mechxai.engine.sources import RunSource
 from mechxai.engine.sweep import Cell, Sweep
 from mechxai.model.hooked_model import HookedModel
@@ -85,11 +84,11 @@ def with_reference(model: HookedModel, batch: ContrastBatch, metric: Metric) -> 
 
 def baseline(model: HookedModel, batch: ContrastBatch, run: str, *, metric: Metric, base: Cell = ()) -> np.ndarray:
     """The metric of a run without any cell's edit, ``[prompt]``. Cost: one forward pass per prompt."""
+    alone = Sweep(batch, run, [()], metric, base)
     parts = []
     for start in range(0, len(batch), _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
-        cut = tuple(replace(one, edit=one.edit.rows(rows)) for one in base)
-        parts.append(run_base(model, Job(batch.rows(rows), run, [], metric, cut)).double().cpu())
+        rows = slice(start, min(start + _ROWS_AT_ONCE, len(batch)))
+        parts.append(run_part(model, alone, rows, cells=[0], level=0)[0].double().cpu())
     values = torch.cat(parts)
     check_finite(values, f"the {run} run")
     return values.numpy()

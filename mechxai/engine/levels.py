@@ -5,7 +5,7 @@ Level 1 `wave`: one pass that starts with the base rows; at each block's input t
 of the base rows, so that no cell repeats the layers before its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,9 +15,9 @@ from torch import Tensor
 from mechxai.core.edit import Intervention
 from mechxai.core.errors import NoSpaceError
 from mechxai.core.site import Site
-from mechxai.engine.job import Job
+from mechxai.engine.job import Job, bound
 from mechxai.engine.plan import entry_layer
-from mechxai.engine.sweep import Cell, run_tokens
+from mechxai.engine.sweep import Cell, Sweep, run_tokens
 from mechxai.model.editing import edited
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.hooking import HookFunction
@@ -87,34 +87,33 @@ def _wave(model: HookedModel, job: Job) -> Tensor:
 LEVELS: tuple[Callable[[HookedModel, Job], Tensor], ...] = (run_hooked, run_wave)
 
 
-def run_level(model: HookedModel, job: Job, level: int) -> Float[Tensor, "cell batch"]:
-    """The metric of each cell and prompt at a level; when memory runs out, of the job's halves, one after the other.
+def run_part(
+    model: HookedModel, sweep: Sweep, prompts: slice, *, cells: Sequence[int], level: int
+) -> Float[Tensor, "cell batch"]:
+    """The metric of some cells on some prompts at a level; when memory runs out, of its halves one after the other.
 
     Raises:
         NoSpaceError: one cell on one prompt does not fit.
     """
     try:
-        return LEVELS[level](model, job)
+        return LEVELS[level](model, bound(sweep, prompts, list(cells)))
     except torch.cuda.OutOfMemoryError:
         if model.device.type == "cuda":
             torch.cuda.empty_cache()
-    n_cells, n_prompts = len(job.cells), len(job.batch)
-    if n_cells > 1:
-        halves = [job.only(range(n_cells // 2)), job.only(range(n_cells // 2, n_cells))]
-        return torch.cat([run_level(model, half, level) for half in halves], 0)
+    n_prompts = prompts.stop - prompts.start
+    if len(cells) > 1:
+        half = len(cells) // 2
+        parts = [run_part(model, sweep, prompts, cells=part, level=level) for part in (cells[:half], cells[half:])]
+        return torch.cat(parts, 0)
     if n_prompts > 1:
-        halves = [job.rows(slice(0, n_prompts // 2)), job.rows(slice(n_prompts // 2, n_prompts))]
-        return torch.cat([run_level(model, half, level) for half in halves], 1)
+        middle = prompts.start + n_prompts // 2
+        halves = (slice(prompts.start, middle), slice(middle, prompts.stop))
+        return torch.cat([run_part(model, sweep, half, cells=cells, level=level) for half in halves], 1)
     raise NoSpaceError(
-        f"One cell on one prompt of {job.batch.n_pos} tokens",
+        f"One cell on one prompt of {sweep.batch.n_pos} tokens",
         got=f"out of memory on {model.device}",
         fix="shorter prompts, a smaller dtype, or another device",
     )
-
-
-def run_base(model: HookedModel, job: Job) -> Float[Tensor, " batch"]:
-    """The metric of the base run alone."""
-    return run_level(model, Job(job.batch, job.run, [()], job.metric, job.base), 0)[0]
 
 
 def _scores(

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from mechxai.core.metric import check_finite
 from mechxai.engine.execution import Execution
-from mechxai.engine.job import bound
-from mechxai.engine.levels import run_level
+from mechxai.engine.levels import run_part
 from mechxai.engine.plan import LEVEL_NAMES, Plan, Wave, plan
 from mechxai.engine.progress import Bar
 from mechxai.engine.self_check import Verdict, check
@@ -74,7 +73,7 @@ def run_sweep(model: HookedModel, sweep: Sweep, execution: Execution, *, what: s
             bar.advance(0)
             computed = found is None
             if found is None:
-                found = run_level(model, bound(sweep, wave.prompts, list(wave.cells)), planned.level).double().cpu()
+                found = run_part(model, sweep, wave.prompts, cells=wave.cells, level=planned.level).double().cpu()
                 _check_values(found, sweep, wave)
                 if store:
                     store.save(index, found)

@@ -3,12 +3,11 @@
 import logging
 import random
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from mechxai.engine.job import Job, bound
-from mechxai.engine.levels import run_level
+from mechxai.engine.levels import run_part
 from mechxai.engine.sweep import Sweep
 from mechxai.model.hooked_model import HookedModel
 
@@ -54,18 +53,17 @@ def _check(model: HookedModel, sweep: Sweep, level: int) -> Verdict:
     chosen = random.Random(0).sample(range(len(sweep.cells)), min(_N_CELLS, len(sweep.cells)))
     prompts = slice(0, min(_N_PROMPTS, len(sweep.batch)))
     n_prompts = prompts.stop
-    job = bound(sweep, prompts, [*chosen])
-    with_base = Job(job.batch, job.run, [*job.cells, (), ()], job.metric, job.base)  # two cells that change nothing
-    together = run_level(model, with_base, 0)
-    alone = torch.cat(
-        [run_level(model, Job(job.batch, job.run, [cell], job.metric, job.base), 0) for cell in with_base.cells]
-    )
+    # the sample, and two cells that change nothing
+    sample = replace(sweep, cells=[*(sweep.cells[index] for index in chosen), (), ()])
+    every = range(len(sample.cells))
+    together = run_part(model, sample, prompts, cells=every, level=0)
+    alone = torch.cat([run_part(model, sample, prompts, cells=[cell], level=0) for cell in every])
     spread = float((together - alone).abs().max())
-    passes = 2 * n_prompts * len(with_base.cells)
+    passes = 2 * n_prompts * len(every)
     tolerance = _SLACK * spread + _EPS * torch.finfo(model.dtype).eps * float(together.abs().max().clamp(min=1.0))
     while level > 0:
-        error = float((run_level(model, with_base, level) - together).abs().max())
-        passes += n_prompts * (1 + len(with_base.cells))
+        error = float((run_part(model, sample, prompts, cells=every, level=level) - together).abs().max())
+        passes += n_prompts * (1 + len(every))
         if error <= tolerance:
             break
         _log.warning(

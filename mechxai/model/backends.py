@@ -182,6 +182,19 @@ def evaluating(backend: Backend) -> Iterator[None]:
             module.training = True
 
 
+@contextmanager
+def frozen(backend: Backend) -> Iterator[None]:
+    """No parameter takes a gradient inside; those that did take one again afterwards."""
+    parameters = [parameter for parameter in backend.inner.parameters() if parameter.requires_grad]
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(requires_grad=False)
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(requires_grad=True)
+
+
 def _check_exists(backend: Backend, site: Site) -> None:
     architecture = backend.architecture()
     if site.layer is not None and not 0 <= site.layer < architecture.n_layers:
@@ -204,21 +217,22 @@ def _check_exists(backend: Backend, site: Site) -> None:
             got="an attention-only model",
             allowed=[name for name in SITES if name not in _OF_MLPS],
         )
-    absent = (site.name == "resid_mid" and architecture.parallel) or (
-        site.name == "pos_embed" and architecture.positions == "rotary"
-    )
-    if absent or site.hook not in backend.inner.hook_dict:
-        have = [
-            name
-            for name, row in SITES.items()
-            if name != site.name and row.hook.format(layer=0) in backend.inner.hook_dict
-        ]
+    if _is_absent(backend, architecture, site.name) or site.hook not in backend.inner.hook_dict:
+        have = [name for name in SITES if not _is_absent(backend, architecture, name)]
         why = (
             "attention and MLP read the same residual stream"
             if site.name == "resid_mid"
             else "this model has no such activation"
         )
         raise SiteError(f"Site {site} was asked of {architecture.family}", got=why, allowed=have)
+
+
+def _is_absent(backend: Backend, architecture: Architecture, name: str) -> bool:
+    """Whether no layer has this site."""
+    by_shape = (name == "resid_mid" and architecture.parallel) or (
+        name == "pos_embed" and architecture.positions == "rotary"
+    )
+    return by_shape or SITES[name].hook.format(layer=0) not in backend.inner.hook_dict
 
 
 def _architecture(cfg: Any, *, causal: bool) -> Architecture:

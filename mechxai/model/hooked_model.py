@@ -14,14 +14,13 @@ from mechxai.core.activations import Activations
 from mechxai.core.architecture import Architecture
 from mechxai.core.batch import ContrastBatch, Layout
 from mechxai.core.edit import Intervention
-from mechxai.core.errors import ModelSupportError, SiteError
 from mechxai.core.shapes import PromptInts, RowLogits, Tokens
 from mechxai.core.site import Site, site_name
-from mechxai.model.backends import Backend, as_dtype, evaluating, flags, hook_point
+from mechxai.model.backends import Backend, as_dtype, evaluating, flags, frozen, hook_point
 from mechxai.model.caching import AllCached, Keeper
 from mechxai.model.editing import edited
 from mechxai.model.hooking import HookFunction, hooked
-from mechxai.model.limits import cache_bytes, check_space, check_tokens
+from mechxai.model.limits import cache_bytes, check_space, check_tokens, inside
 from mechxai.model.text import TextCodec
 
 Hooks = Mapping[str, Sequence[HookFunction]]
@@ -230,7 +229,7 @@ class HookedModel:
         Cost: one forward pass up to the last site; holds `cache_bytes`.
         """
         chosen = self.wanted(sites, layers)
-        kept = None if pos is None else tuple(_inside(position, tokens.shape[1]) for position in pos)
+        kept = None if pos is None else tuple(inside(position, tokens.shape[1]) for position in pos)
         place = torch.device(self.device if device is None else device)
         keeper = Keeper(chosen, kept, self.dtype if dtype is None else as_dtype(dtype), place)
         shape = (len(tokens), len(kept) if kept else tokens.shape[1])
@@ -254,32 +253,26 @@ class HookedModel:
         """
         for site in sites:
             self.backend.check(site.whole)
-            if site.name in self.backend.in_place:
-                raise ModelSupportError(
-                    f"The gradient at {site.whole} was asked",
-                    got="on the bridge this hook sees only the MLP's branch of the residual stream",
-                    fix="use resid_pre, attn_out or resid_post, or backend='hooked_transformer'",
-                )
         held: dict[Site, Tensor] = {}
+
+        def root(activation: Tensor) -> Tensor:
+            return activation if activation.requires_grad else activation.detach().requires_grad_()
 
         def keep(site: Site) -> HookFunction:
             def function(activation: Tensor) -> Tensor:
-                held[site.whole] = activation if activation.requires_grad else activation.detach().requires_grad_()
+                held[site.whole] = root(activation)
                 return held[site.whole]
 
             return function
 
-        frozen = [parameter for parameter in self.inner.parameters() if parameter.requires_grad]
-        try:
-            for parameter in frozen:
-                parameter.requires_grad_(requires_grad=False)
-            with torch.enable_grad():
-                hooks = {site.hook: [keep(site)] for site in sites}
-                value = score(self.forward(tokens, lengths=lengths, hooks=hooks, sites=sites))
-                grads = torch.autograd.grad(value, list(held.values()))
-        finally:
-            for parameter in frozen:
-                parameter.requires_grad_(requires_grad=True)
+        # what is reached only in place must stay the tensor it is, so there gradients begin at the embedding
+        in_place = any(site.name in self.backend.in_place for site in sites)
+        hooks: dict[str, list[HookFunction]] = {Site("embed").hook: [root]} if in_place else {}
+        for site in sites:
+            hooks.setdefault(site.hook, []).append(keep(site))
+        with frozen(self.backend), torch.enable_grad():
+            value = score(self.forward(tokens, lengths=lengths, hooks=hooks, sites=sites))
+            grads = torch.autograd.grad(value, list(held.values()))
         layout = _layout(tokens, lengths)
         return (
             Activations({site: value.detach() for site, value in held.items()}, layout),
@@ -305,12 +298,6 @@ class HookedModel:
 def _layout(tokens: Tokens, lengths: PromptInts | None) -> Layout:
     """The layout of rows without roles; all their tokens are real when no lengths are given."""
     return Layout(tokens.new_full((len(tokens),), tokens.shape[1]) if lengths is None else lengths)
-
-
-def _inside(position: int, width: int) -> int:
-    if not -width <= position < width:
-        raise SiteError(f"Position {position} was asked", got=f"{width} tokens", allowed=f"{-width} to {width - 1}")
-    return position % width
 
 
 def _gathered(residual: Tensor, at: Tensor) -> Tensor:

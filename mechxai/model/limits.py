@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mechxai.core.architecture import Architecture
-from mechxai.core.errors import NoSpaceError, ShapeError
+from mechxai.core.errors import NoSpaceError, ShapeError, SiteError
 from mechxai.core.site import Site
 from mechxai.model.memory import available_bytes
 
@@ -33,6 +33,17 @@ def check_tokens(tokens: Tensor, architecture: Architecture, name: str) -> None:
             allowed=f"0 to {architecture.d_vocab - 1}",
             fix="use this model's tokenizer",
         )
+
+
+def inside(position: int, width: int) -> int:
+    """A position counted from the start, given from the start or (negative) from the end.
+
+    Raises:
+        SiteError: outside ``width`` tokens.
+    """
+    if not -width <= position < width:
+        raise SiteError(f"Position {position} was asked", got=f"{width} tokens", allowed=f"{-width} to {width - 1}")
+    return position % width
 
 
 def cache_bytes(

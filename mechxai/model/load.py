@@ -23,6 +23,9 @@ from mechxai.model.text import TextCodec
 _BACKENDS = ("auto", "hooked_transformer", "bridge")
 _PROCESSING = ("folded", "raw")
 _SMALLEST_VOCABULARY = 10
+_LOADABLE = (
+    "a zoo name (see `mechxai models`), a folder with config.json, *.safetensors and a tokenizer, or a Hugging Face id"
+)
 
 
 def load(  # noqa: PLR0913 - the public contract's form
@@ -127,10 +130,7 @@ def _hugging_face(source: str | Path, revision: str | None) -> tuple[Any, Any]:
         raise ArtifactError(
             f"Model {str(source)!r} was asked",
             got=str(error).splitlines()[0],
-            allowed=(
-                "a zoo name (see `mechxai models`), a folder with config.json, *.safetensors and a tokenizer, "
-                "or a Hugging Face id"
-            ),
+            allowed=_LOADABLE,
             fix="check the spelling, or the network for a Hugging Face id",
         ) from error
     _check_tokenizer(tokenizer, model, source)
@@ -228,6 +228,7 @@ def _check_tokenizer(tokenizer: Any, model: Any, source: str | Path) -> None:
         raise ArtifactError(
             f"Model {str(source)!r} was asked",
             got=f"a tokenizer of {len(tokenizer)} tokens for a vocabulary of {model.config.vocab_size}",
+            allowed=_LOADABLE,
             fix="put the tokenizer's files (tokenizer.json, tokenizer_config.json) beside the weights",
         )
 

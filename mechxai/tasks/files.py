@@ -97,6 +97,8 @@ def _spans(row: dict[str, Any], where: str) -> dict[str, tuple[int, int]]:
 
 
 def _check_types(row: dict[str, Any], where: str) -> None:
+    if not isinstance(row.get("roles") or {}, dict):
+        raise ShapeError(f"{where}: roles must map a role to words of the clean text", got=row["roles"])
     texts = {key: row[key] for key in ("clean", "corrupted")}
     texts |= {f"role {role}": words for role, words in (row.get("roles") or {}).items()}
     answers = {key: row[key] if isinstance(row[key], list) else [row[key]] for key in ("answer", "wrong")}

@@ -12,7 +12,7 @@ import mechxai as mx
 from mechxai.core.edit import AddNoise, Intervention, Steer
 from mechxai.core.errors import NoSpaceError
 from mechxai.core.metric import as_metric
-from mechxai.engine import levels, self_check
+from mechxai.engine import levels
 from mechxai.engine.run import run_sweep
 from mechxai.engine.sweep import Sweep
 from mechxai.engine.wave_store import WaveStore
@@ -115,14 +115,14 @@ def test_a_broken_level_is_caught_and_the_oracle_used(model, pairs, monkeypatch,
 def test_a_sound_level_is_checked_once(model, pairs, monkeypatch, caplog):
     calls = []
     monkeypatch.setattr(
-        self_check, "LEVELS", (levels.run_hooked, lambda model, job: calls.append(1) or levels.run_wave(model, job))
+        levels, "LEVELS", (levels.run_hooked, lambda model, job: calls.append(1) or levels.run_wave(model, job))
     )
     with caplog.at_level(logging.WARNING, "mechxai.engine"):
         for _ in range(3):
             assert int(SWEEP(model, pairs(model)).data["level"]) == 1
-    assert len(calls) == 1
+    assert len(calls) == 1 + 3, "one check, and one wave for each of the three sweeps"
     mx.ActivationPatching("resid_pre")(model, pairs(model))
-    assert len(calls) == 2, "another site is another check"
+    assert len(calls) == 1 + 3 + 1 + 1, "another site is another check"
     assert not caplog.records
 
 
