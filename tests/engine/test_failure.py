@@ -13,6 +13,7 @@ from mechxai.core.edit import AddNoise, Intervention, Steer
 from mechxai.core.errors import NoSpaceError
 from mechxai.core.metric import as_metric
 from mechxai.engine import levels
+from mechxai.engine import run as running
 from mechxai.engine.run import run_sweep
 from mechxai.engine.sweep import Sweep
 from mechxai.engine.wave_store import WaveStore
@@ -139,16 +140,15 @@ def counted(monkeypatch):
     """Counts waves that are computed, and stops after ``counted["limit"]``."""
     count = {"n": 0, "limit": 10**9}
 
-    def counting(level):
-        def run(model, job):
-            if count["n"] >= count["limit"]:
-                raise KeyboardInterrupt
-            count["n"] += 1
-            return level(model, job)
+    compute = running.run_part
 
-        return run
+    def counting(*arguments, **settings):
+        if count["n"] >= count["limit"]:
+            raise KeyboardInterrupt
+        count["n"] += 1
+        return compute(*arguments, **settings)
 
-    monkeypatch.setattr(levels, "LEVELS", tuple(counting(level) for level in levels.LEVELS))
+    monkeypatch.setattr(running, "run_part", counting)
     return count
 
 
