@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mechxai.core.batch import Layout
 from mechxai.core.errors import SiteError
-from mechxai.core.site import Site, site_name
+from mechxai.core.site import POSITION_AXES, Site, site_name
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ class Activations:
 
     def _stored(self, site: Site) -> Tensor:
         at, _ = self.layout.positions(site.pos if site.pos is not None else 0)
-        width = self.values[site.whole].shape[1] if self.kept is None else max(self.kept) + 1
+        axis = 1 + next(place for place, name in enumerate(site.row.axes) if name in POSITION_AXES)
+        width = self.values[site.whole].shape[axis] if self.kept is None else max(self.kept) + 1
         if isinstance(site.pos, int) and not -width <= site.pos < width:
             raise SiteError(f"{site} was asked of cached activations", got=f"rows of {width} positions")
         if self.kept is None:
