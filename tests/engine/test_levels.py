@@ -16,7 +16,6 @@ def reference(model, batch, site, over, direction="denoise"):
     """TransformerLens' generic patching, prompt by prompt: [prompt, *over]."""
     import pandas as pd
     import transformer_lens.patching as patching
-    from transformer_lens import utils
 
     patching.tqdm = lambda rows, **_: rows
     setters = {
@@ -41,7 +40,6 @@ def reference(model, batch, site, over, direction="denoise"):
             "head": model.architecture.size("kv_head" if site in "kv" else "head"),
         }
         index = pd.DataFrame(list(np.ndindex(*(axes[axis] for axis in over))), columns=list(over))
-        name = utils.get_act_name({"mlp_post": "post"}.get(site, site), 0).split(".", 2)[-1]
         with torch.no_grad():
             out = patching.generic_activation_patch(
                 model.inner,
@@ -53,7 +51,6 @@ def reference(model, batch, site, over, direction="denoise"):
                 index_df=index,
             )
         found.append(out.reshape([axes[axis] for axis in over]))
-        assert name
     if site == "result":
         model.inner.set_use_attn_result(False)
     return torch.stack(found).detach().numpy()
