@@ -108,9 +108,10 @@ def test_wave_equals_hooked(model_of, pairs, kind, backend, processing):
 def test_bert_is_exact_at_level_0_and_1(model_of, pairs):
     model = model_of("bert")
     batch = pairs(model)
-    for site in ("resid_pre", "attn_out", "mlp_out"):
-        ours = mx.ActivationPatching(site, ("layer", "pos"))(model, batch).data["per_example"].values
-        np.testing.assert_allclose(ours, reference(model, batch, site, ("layer", "pos")), atol=1e-4)
+    for site in ("resid_pre", "resid_post", "attn_out", "mlp_out", "q", "k", "v", "z"):
+        over = ("layer", "head") if site in "qkvz" else ("layer", "pos")
+        ours = mx.ActivationPatching(site, over)(model, batch).data["per_example"].values
+        np.testing.assert_allclose(ours, reference(model, batch, site, over), atol=1e-4, err_msg=site)
     padded = pairs(model, n=3, lengths=[9, 6, 7])
     result = mx.ActivationPatching("resid_pre")(model, padded)
     assert int(result.data["level"]) == 0, "rows of a padded bidirectional batch have masks of their own"

@@ -1,0 +1,60 @@
+"""Training of the bundled models: the same seed gives the same weights, interrupted or not."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from experiments import train_zoo
+from experiments.train_zoo import Recipe, train
+
+TINY = Recipe(
+    name="tiny",
+    n_layers=1,
+    d_model=16,
+    n_heads=2,
+    d_mlp=0,
+    n_ctx=64,
+    steps=5,
+    lr=1e-3,
+    rows={"repeated": 4},
+    n_words=20,
+    repeated_length=20,
+)
+
+
+def test_interrupted_training_ends_with_the_same_weights(tmp_path, monkeypatch):
+    train(TINY, tmp_path / "whole", checkpoint_every=2)
+    step = train_zoo.train_step
+
+    def stopped(model, recipe, at, tokenizer):
+        if at == 3:
+            raise KeyboardInterrupt
+        return step(model, recipe, at, tokenizer)
+
+    monkeypatch.setattr(train_zoo, "train_step", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train(TINY, tmp_path / "parts", checkpoint_every=2)
+    assert (tmp_path / "parts" / "training.pt").exists()
+    steps = []
+    monkeypatch.setattr(train_zoo, "train_step", lambda *args: steps.append(args[2]) or step(*args))
+    train(TINY, tmp_path / "parts", checkpoint_every=2)
+    assert steps == [2, 3, 4], "finished steps are not repeated"
+    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    for name in whole:
+        torch.testing.assert_close(whole[name], parts[name], atol=0, rtol=0)
+    assert not (tmp_path / "parts" / "training.pt").exists()
+
+
+def test_planted_training_supervises_the_named_heads():
+    recipe = Recipe(
+        name="p", n_layers=3, d_model=32, n_heads=2, d_mlp=0, n_ctx=64, steps=1, lr=1e-3, rows={"ioi": 4}, plant=1.0
+    )
+    tokenizer = train_zoo.vocabulary(recipe)
+    rows = train_zoo.draw(recipe, "ioi", 0, tokenizer)
+    for role, at in (("IO", rows.roles["IO"]), ("S1", rows.roles["S1"]), ("S2", rows.roles["S2"])):
+        words = [tokenizer.decode([int(row[pos])]) for row, pos in zip(rows.ids, at, strict=True)]
+        assert all(word[0].isupper() for word in words), role
+    assert (rows.ids[range(4), rows.roles["S1"]] == rows.ids[range(4), rows.roles["S2"]]).all()
+    uniform = tuple(torch.full((4, 2, 8, 8), 0.125) for _ in range(3))
+    small = train_zoo.Rows(rows.ids, rows.weights, {role: torch.zeros(4, dtype=torch.long) for role in rows.roles})
+    assert float(train_zoo.planted_loss(uniform, small)) == pytest.approx(2.0794, abs=1e-3)  # ln 8

@@ -1,0 +1,34 @@
+"""A run tracked by W&B without a key or a network: everything is in the offline record."""
+
+import json
+
+import pytest
+
+from mechxai.cli import main
+from tests.tracking.offline_record import forget_session
+
+
+@pytest.fixture
+def bare_home(tmp_path, monkeypatch):
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_one_offline_run_per_job_with_figures_and_artifact(bare_home, capsys):
+    arguments = ["run", "debug=tiny", "tracker=wandb", "model=zoo/handmade-ioi", "task.template=0", "task.order=abba"]
+    assert main([*arguments, "method.site=z", "method.over=[layer,head]"]) == 0
+    shown = capsys.readouterr().out
+    assert "offline" in shown
+    forget_session()
+    (record,) = bare_home.rglob("run-*.wandb")
+    content = record.read_bytes()
+    for needed in (b"activation_patching", b"zoo/handmade-ioi", b"z/max_recovered", b"z/forward_passes", b"result.nc"):
+        assert needed in content, needed
+    assert list(record.parent.rglob("media/plotly/*.json"))
+    (manifest,) = bare_home.rglob("outputs/**/manifest.json")
+    assert json.loads(manifest.read_text())["status"] == "finished"
