@@ -8,7 +8,7 @@ import mechxai as mx
 from mechxai.core.errors import AlignmentError, NumericsError, SiteError
 from tests.conftest import FOLDED, MODELS
 
-SITES_POS = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+SITES_POS = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp_post")
 SITES_HEAD = ("q", "k", "v", "z", "pattern", "result")
 
 
