@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
 
 from mechxai.core.architecture import Architecture
 from mechxai.core.errors import ModelSupportError, SiteError
@@ -129,14 +128,6 @@ class BridgeBackend:
 def hook_point(backend: Backend, hook: str) -> Any:
     """The hook point of a TransformerLens hook name (two names may share one)."""
     return backend.inner.hook_dict[hook]
-
-
-def weight(backend: Backend, name: str) -> Tensor:
-    """A weight in TransformerLens' layout (``W_U``, ``W_O`` ...).
-
-    Key/value heads are spread over query heads, or not, as the backend has it.
-    """
-    return getattr(backend.inner, name)
 
 
 @contextmanager
