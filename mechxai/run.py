@@ -6,7 +6,6 @@ A run's folder is named by what decides its numbers, so the same question always
 import contextlib
 import hashlib
 import json
-import os
 import random
 import re
 import shutil
@@ -27,6 +26,7 @@ from mechxai.core.result import Result
 from mechxai.engine.execution import Execution
 from mechxai.engine.plan import Planned
 from mechxai.figures.export import png_available, save_html, save_png
+from mechxai.figures.files import write_whole
 from mechxai.figures.plot import plot
 from mechxai.model.hooked_model import HookedModel
 from mechxai.report.heads import head_table
@@ -183,7 +183,7 @@ def _run_method(study: Study, label: str, *, folder: Path, tracker: SafeTracker,
     result.save(folder / "result.nc")
     _write_figures(result, folder, png=study.png)
     for name, text in study.config.items():
-        _write(folder / ".hydra" / name, text)
+        write_whole(folder / ".hydra" / name, text)
     if len(study.methods) == 1:
         report([result], folder / "report.html", title=result.info.title)
     _write_manifest(study, label, result, folder=folder, started=started)
@@ -234,7 +234,7 @@ def _write_manifest(study: Study, label: str, result: Result, *, folder: Path, s
         "files": files,
         **result.info.as_dict(),
     }
-    _write(folder / "manifest.json", json.dumps(content, indent=2, default=str) + "\n")
+    write_whole(folder / "manifest.json", json.dumps(content, indent=2, default=str) + "\n")
 
 
 def _track(tracker: SafeTracker, label: str, result: Result, *, folder: Path) -> None:
@@ -250,14 +250,6 @@ def _track(tracker: SafeTracker, label: str, result: Result, *, folder: Path) ->
     with contextlib.suppress(MechXAIError):
         tracker.figure(label, plot(result))
     tracker.artifact(folder / "result.nc", name=folder.name, kind="result")
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    Path(part).replace(path)
 
 
 def _seed(seed: int) -> None:

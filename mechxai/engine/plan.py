@@ -70,7 +70,7 @@ def plan(model: HookedModel, sweep: Sweep, execution: Execution) -> Plan:
     n_prompts, width = tokens.shape
     per_row = row_bytes(model, sweep, width)
     budget = execution.budget_bytes or int(_MEMORY_SHARE * available_bytes(model.device))
-    rows = min(execution.tokens_per_wave or _TOKENS_PER_WAVE.get(model.device.type, 4096), 2**30) // width
+    rows = (execution.tokens_per_wave or _TOKENS_PER_WAVE.get(model.device.type, 4096)) // width
     rows = max(2, min(rows, budget // per_row))
     prompts_at_once = max(1, min(n_prompts, rows // (_CELLS_PER_WAVE + 1)))
     cells_at_once = max(1, rows // prompts_at_once - level)

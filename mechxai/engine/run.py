@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -59,9 +59,7 @@ def run_sweep(model: HookedModel, sweep: Sweep, execution: Execution, *, what: s
     planned = plan(model, sweep, execution)
     verdict = check(model, sweep, planned.level) if planned.n_cells else Verdict(planned.level, 0.0, 0)
     if verdict.level != planned.level:
-        planned = plan(
-            model, sweep, Execution(LEVEL_NAMES[verdict.level], execution.budget_bytes, execution.tokens_per_wave)
-        )
+        planned = plan(model, sweep, replace(execution, engine=LEVEL_NAMES[verdict.level]))
     store = None if execution.cells is None else WaveStore(execution.cells, _key(model, sweep, planned))
     values = torch.full((planned.n_cells, planned.n_prompts), torch.nan, dtype=torch.float64)
     reused = 0

@@ -24,8 +24,8 @@ class Verdict:
 
     Attributes:
         level: the highest level that gave the oracle's values.
-        noise_floor: largest difference rounding alone makes: the oracle at two batch sizes, and a patch with the
-            run's own values.
+        noise_floor: largest difference rounding alone makes: the oracle at two batch sizes, and two cells that
+            change nothing beside each other.
         forward_passes: what the check cost.
     """
 
@@ -39,9 +39,7 @@ _trusted: "weakref.WeakKeyDictionary[HookedModel, dict[tuple[object, ...], Verdi
 
 def check(model: HookedModel, sweep: Sweep, level: int) -> Verdict:
     """The level to use and the noise floor; remembered per model, sites and metric."""
-    kinds = tuple(
-        sorted({(site.name, type(one.edit).__name__) for cell in sweep.cells for one in cell for site in (one.site,)})
-    )
+    kinds = tuple(sorted({(one.site.name, type(one.edit).__name__) for cell in sweep.cells for one in cell}))
     key = (kinds, sweep.metric, sweep.run, level)
     known = _trusted.setdefault(model, {})
     if key not in known:

@@ -1,9 +1,10 @@
 """The two objects TransformerLens gives, behind one small interface: what differs between them stands only here."""
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -29,6 +30,11 @@ class Backend(Protocol):
     @property
     def inner(self) -> Any:
         """The wrapped object."""
+        ...
+
+    @property
+    def hooks(self) -> Mapping[str, Any]:
+        """Hook name -> TransformerLens ``HookPoint``."""
         ...
 
     def architecture(self) -> Architecture:
@@ -57,6 +63,11 @@ class HookedTransformerBackend:
     name: ClassVar[str] = "hooked_transformer"
     masks_rows: ClassVar[bool] = False
     in_place: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def hooks(self) -> Mapping[str, Any]:
+        """TransformerLens' own table."""
+        return self.inner.hook_dict
 
     def architecture(self) -> Architecture:
         """Sizes and block structure, from ``inner.cfg``."""
@@ -87,6 +98,15 @@ class BridgeBackend:
     masks_rows: ClassVar[bool] = True
     # The hook stands at the MLP norm's input; a new tensor returned there would miss the residual connection around it.
     in_place: ClassVar[frozenset[str]] = frozenset({"resid_mid"})
+
+    @property
+    def hooks(self) -> Mapping[str, Any]:
+        """The bridge's table, kept: it is built anew, aliases and all, each time the bridge is asked for it."""
+        return self._table
+
+    @cached_property
+    def _table(self) -> Mapping[str, Any]:
+        return self.inner.hook_dict
 
     def architecture(self) -> Architecture:
         """Sizes and block structure, from ``inner.cfg``."""
@@ -127,7 +147,7 @@ class BridgeBackend:
 
 def hook_point(backend: Backend, hook: str) -> Any:
     """The hook point of a TransformerLens hook name (two names may share one)."""
-    return backend.inner.hook_dict[hook]
+    return backend.hooks[hook]
 
 
 @contextmanager
@@ -208,7 +228,7 @@ def _check_exists(backend: Backend, site: Site) -> None:
             got="an attention-only model",
             allowed=[name for name in SITES if name not in _OF_MLPS],
         )
-    if _is_absent(backend, architecture, site.name) or site.hook not in backend.inner.hook_dict:
+    if _is_absent(backend, architecture, site.name) or site.hook not in backend.hooks:
         have = [name for name in SITES if not _is_absent(backend, architecture, name)]
         why = (
             "attention and MLP read the same residual stream"
@@ -223,7 +243,7 @@ def _is_absent(backend: Backend, architecture: Architecture, name: str) -> bool:
     by_shape = (name == "resid_mid" and architecture.parallel) or (
         name == "pos_embed" and architecture.positions == "rotary"
     )
-    return by_shape or SITES[name].hook.format(layer=0) not in backend.inner.hook_dict
+    return by_shape or SITES[name].hook.format(layer=0) not in backend.hooks
 
 
 def _architecture(cfg: Any, *, causal: bool) -> Architecture:

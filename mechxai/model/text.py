@@ -47,6 +47,11 @@ class TextCodec:
             return tuple(str(int(token)) for token in ids)
         return tuple(self.tokenizer.decode([int(token)]) for token in ids)
 
+    def plain_ids(self, d_vocab: int) -> Tensor:
+        """Every token id but the tokenizer's special ones, ``[token]``."""
+        special = set(getattr(self.tokenizer, "all_special_ids", None) or [])
+        return torch.tensor([token for token in range(d_vocab) if token not in special])
+
     def batch(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Tokens ``[batch, pos]`` padded on the right, and lengths ``[batch]``."""
         rows = [self.ids(text) for text in texts]

@@ -98,7 +98,7 @@ def induction(model: HookedModel, n: int = 64, seed: int = 0, *, period: int = 1
     limit = (model.architecture.n_ctx - 1) // 2
     if not 2 <= period <= limit:
         raise ConfigError(f"induction: period={period} was asked", allowed=f"2 to {limit}")
-    pool = _plain_tokens(model)
+    pool = model.text.plain_ids(model.architecture.d_vocab)
     if n < 1 or len(pool) <= period:
         raise ConfigError(
             f"induction: n={n} prompts of period {period} were asked",
@@ -118,11 +118,6 @@ def induction(model: HookedModel, n: int = 64, seed: int = 0, *, period: int = 1
     strings = tuple(model.text.strings(row) for row in clean.tolist())
     info = {"name": "induction", "n": n, "seed": seed, "period": period, "dropped": {}}
     return replace(made, strings=strings, groups=("repeat",) * n, info=info).to(model.device)
-
-
-def _plain_tokens(model: HookedModel) -> torch.Tensor:
-    special = set(getattr(model.tokenizer, "all_special_ids", None) or [])
-    return torch.tensor([token for token in range(model.architecture.d_vocab) if token not in special])
 
 
 def _choice(what: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -144,8 +144,7 @@ class HeadRoles(Method):
         """Previous-token, duplicate and induction attention on a random sequence repeated (METHODS: Olsson et al.)."""
         period = min(self.period, (model.architecture.n_ctx - 1) // 2)
         generator = torch.Generator().manual_seed(self.seed)
-        special = set(getattr(model.tokenizer, "all_special_ids", None) or [])
-        pool = torch.tensor([token for token in range(model.architecture.d_vocab) if token not in special])
+        pool = model.text.plain_ids(model.architecture.d_vocab)
         sequence = torch.stack(
             [pool[torch.randperm(len(pool), generator=generator)[:period]] for _ in range(self.n_random)]
         )
