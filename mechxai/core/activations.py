@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mechxai.core.batch import Layout
 from mechxai.core.errors import SiteError
+from mechxai.core.shapes import Rows
 from mechxai.core.site import POSITION_AXES, Site, site_name
 
 
@@ -57,7 +58,7 @@ class Activations:
         """All cached layers of a site, ``[layer, batch, ...]``."""
         return torch.stack([self[name, layer] for layer in self.layers(name)])
 
-    def rows(self, chosen: slice) -> "Activations":
+    def rows(self, chosen: Rows) -> "Activations":
         """The activations of some prompts."""
         return Activations(
             {site: value[chosen] for site, value in self.values.items()}, self.layout.rows(chosen), self.kept

@@ -22,7 +22,7 @@ from mechxai.core.alignment import (
     extent,
 )
 from mechxai.core.errors import AlignmentError, ShapeError, SiteError, nearest
-from mechxai.core.shapes import Answers, Mask, PromptInts, Tokens
+from mechxai.core.shapes import Answers, Mask, PromptInts, Rows, Tokens, pick
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Layout:
         valid = (found >= 0) & (found < self.lengths)
         return torch.where(valid, found, 0), valid
 
-    def rows(self, chosen: slice) -> "Layout":
+    def rows(self, chosen: Rows) -> "Layout":
         """The layout of some rows."""
         return Layout(self.lengths[chosen], {role: at[chosen] for role, at in self.roles.items()})
 
@@ -135,8 +135,8 @@ class ContrastBatch:
             raise ShapeError(f"Run {run!r} was asked", allowed=("clean", "corrupted"))
         return self.clean if run == "clean" else self.corrupted
 
-    def rows(self, chosen: slice) -> "ContrastBatch":
-        """Some prompts of the batch, padded as before."""
+    def rows(self, chosen: Rows) -> "ContrastBatch":
+        """Some prompts of the batch, padded as before; by their numbers (which may repeat) when given a tensor."""
         return replace(
             self,
             clean=self.clean[chosen],
@@ -146,8 +146,8 @@ class ContrastBatch:
             wrong=self.wrong[chosen],
             answer_pos=self.answer_pos[chosen],
             roles={role: at[chosen] for role, at in self.roles.items()},
-            strings=self.strings[chosen],
-            groups=self.groups[chosen],
+            strings=pick(self.strings, chosen),
+            groups=pick(self.groups, chosen),
             reference=None if self.reference is None else self.reference[chosen],
         )
 

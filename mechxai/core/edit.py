@@ -4,16 +4,18 @@ An edit sees only the part its site names (``z[head=6]`` gives it ``[batch, pos,
 that hold a value per prompt are cut to the prompts at hand with `rows`; sweeps do that for you.
 """
 
+import itertools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Protocol, cast, runtime_checkable
+from typing import ClassVar, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mechxai.core.activations import Activations
 from mechxai.core.errors import ConfigError, ShapeError
-from mechxai.core.shapes import Activation
+from mechxai.core.shapes import Activation, Rows, pick
 from mechxai.core.site import Site
 
 
@@ -25,22 +27,38 @@ class Source(Protocol):
         """The activation at ``site``."""
         ...
 
-    def rows(self, chosen: slice) -> "Source":
+    def rows(self, chosen: Rows) -> "Source":
         """The same for some prompts."""
         ...
 
 
 class Edit(ABC):
-    """An edit; calling it gives the new activation and leaves the old one alone."""
+    """An edit; calling it gives the new activation and leaves the old one alone.
+
+    Attributes:
+        positionwise: whether it treats every position by itself, so that it may be given some of them only. Left
+            False, an edit always sees whole rows, which is right and slower.
+    """
+
+    positionwise: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, activation: Activation, site: Site) -> Activation:
         """The new activation, in the shape of the old."""
 
-    def rows(self, chosen: slice) -> "Edit":
+    def rows(self, chosen: Rows) -> "Edit":
         """The same edit for some prompts of the batch it was made for."""
         del chosen
         return self
+
+    def replacement(self, site: Site) -> Tensor | None:
+        """What it puts in place of a whole site whatever was there; None when it looks at what was there.
+
+        Returns:
+            Values that broadcast to ``[batch, *axes]`` of the site, or None.
+        """
+        del site
+        return None
 
 
 @dataclass(frozen=True)
@@ -60,9 +78,15 @@ class Patch(Edit):
             )
         return new
 
-    def rows(self, chosen: slice) -> "Patch":
+    def rows(self, chosen: Rows) -> "Patch":
         """The patch for some prompts."""
         return Patch(self.source.rows(chosen))
+
+    def replacement(self, site: Site) -> Tensor | None:
+        """The source's activation, where the source holds all of it."""
+        source = self.source
+        whole = isinstance(source, Activations) and source.kept is None and site.whole in source
+        return source[site.whole] if whole else None
 
 
 @dataclass(frozen=True)
@@ -73,6 +97,11 @@ class ZeroAblate(Edit):
         """Zeros."""
         del site
         return torch.zeros_like(activation)
+
+    def replacement(self, site: Site) -> Tensor:
+        """Zero."""
+        del site
+        return torch.zeros(())
 
 
 @dataclass(frozen=True)
@@ -88,6 +117,10 @@ class MeanAblate(Edit):
     def __call__(self, activation: Activation, site: Site) -> Activation:
         """The mean at ``site``, the same for every prompt."""
         return self.mean[site].to(activation).expand_as(activation)
+
+    def replacement(self, site: Site) -> Tensor:
+        """The mean."""
+        return self.mean[site.whole]
 
 
 @dataclass(frozen=True)
@@ -106,9 +139,13 @@ class ResampleAblate(Edit):
         """The chosen prompts' activations at ``site``."""
         return self.reference[site][list(self.choice)].to(activation)
 
-    def rows(self, chosen: slice) -> "ResampleAblate":
+    def rows(self, chosen: Rows) -> "ResampleAblate":
         """The edit for some prompts."""
-        return replace(self, choice=self.choice[chosen])
+        return replace(self, choice=pick(self.choice, chosen))
+
+    def replacement(self, site: Site) -> Tensor:
+        """The chosen prompts' activations."""
+        return self.reference[site.whole][list(self.choice)]
 
 
 @dataclass(frozen=True)
@@ -119,13 +156,15 @@ class AddNoise(Edit):
         std: standard deviation, in units of the activation.
         seed: of the noise; prompt ``i`` at a site always gets the same draw.
         where: positions that get noise, ``[batch, pos]``, for sites that take every position; all by default.
-        first: index of the first prompt; `rows` keeps it right.
+        first: number of the first prompt; `rows` keeps it right, as it does ``prompts``.
+        prompts: the number of each prompt, where they do not simply follow on ``first``.
     """
 
     std: float
     seed: int = 0
     where: Bool[Tensor, "batch pos"] | None = None
     first: int = 0
+    prompts: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.std >= 0:
@@ -136,25 +175,29 @@ class AddNoise(Edit):
         place = sum(ord(letter) * (index + 1) for index, letter in enumerate(str(site)))
         draws = [
             torch.randn(
-                row.shape, generator=torch.Generator().manual_seed(hash((self.seed, place, self.first + i)) % 2**62)
+                row.shape, generator=torch.Generator().manual_seed(hash((self.seed, place, number)) % 2**62)
             )
-            for i, row in enumerate(activation)
+            for row, number in zip(activation, self.prompts or itertools.count(self.first), strict=False)
         ]
         noise = self.std * torch.stack(draws).to(activation)
         if self.where is not None:
             noise = noise * self.where[:, : noise.shape[1]].to(noise)[..., None]
         return activation + noise
 
-    def rows(self, chosen: slice) -> "AddNoise":
+    def rows(self, chosen: Rows) -> "AddNoise":
         """The edit for some prompts."""
         where = None if self.where is None else self.where[chosen]
-        return replace(self, where=where, first=self.first + (chosen.start or 0))
+        if isinstance(chosen, slice) and not self.prompts:
+            return replace(self, where=where, first=self.first + (chosen.start or 0))
+        known = self.prompts or range(self.first, self.first + int(torch.as_tensor(chosen).max()) + 1)
+        return replace(self, where=where, prompts=pick(tuple(known), chosen))
 
 
 @dataclass(frozen=True)
 class Steer(Edit):
     """A vector added to the activation (at every position the site takes)."""
 
+    positionwise: ClassVar[bool] = True
     vector: Float[Tensor, " d"]
     scale: float = 1.0
 
@@ -171,6 +214,7 @@ class Steer(Edit):
 class ProjectOut(Edit):
     """The part of the activation along a direction removed."""
 
+    positionwise: ClassVar[bool] = True
     direction: Float[Tensor, " d"]
 
     def __post_init__(self) -> None:

@@ -48,6 +48,11 @@ class Metric(ABC):
         """Positions whose logits are read, ``[batch, k]``; None for all."""
         return batch.answer_pos[:, None]
 
+    def columns(self, batch: ContrastBatch) -> Int[Tensor, " column"] | None:
+        """The tokens whose logits are read, ascending; None for the whole vocabulary."""
+        del batch
+        return None
+
     def __call__(self, logits: Logits, batch: ContrastBatch) -> PerPrompt:
         """The value of each prompt from full logits, ``[batch, pos, d_vocab]``."""
         at = self.positions(batch)
@@ -67,6 +72,11 @@ class LogitDiff(Metric):
         """One-token answers and wrong answers."""
         _single_token(self.name, batch.answers)
         _single_token(self.name, batch.wrong)
+
+    def columns(self, batch: ContrastBatch) -> Int[Tensor, " column"]:
+        """The answers and the wrong answers."""
+        ids = torch.cat([batch.answers.flatten(), batch.wrong.flatten()])
+        return ids[ids >= 0].unique()
 
     def score(self, logits: LogitsAt, batch: ContrastBatch) -> PerPrompt:
         """``mean logit[answers] - mean logit[wrong]``."""
@@ -232,11 +242,11 @@ def as_metric(metric: AnyMetric) -> Metric:
     )
 
 
-def check_finite(values: Tensor, where: str) -> None:
+def check_finite(values: Tensor, where: str, *, first_prompt: int = 0) -> None:
     """Raises `NumericsError` naming the first prompt whose value is NaN or infinite."""
     bad = ~torch.isfinite(values)
     if bool(bad.any()):
-        prompt = int(bad.reshape(len(values), -1).any(1).nonzero()[0])
+        prompt = first_prompt + int(bad.reshape(len(values), -1).any(1).nonzero()[0])
         raise NumericsError(
             f"The metric is not a finite number at {where}",
             got=f"{values.reshape(-1)[bad.reshape(-1)][0].item()} on prompt {prompt}",

@@ -6,8 +6,13 @@ answers, ``answer_tok`` the tokens of one answer, ``k`` the positions a metric r
 may have added.
 """
 
+from typing import TypeVar
+
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+Rows = slice | Int[Tensor, " n"]  # which prompts: a run of them, or their numbers
+_T = TypeVar("_T")
 
 Tokens = Int[Tensor, "batch pos"]
 Mask = Bool[Tensor, "batch pos"]
@@ -18,3 +23,10 @@ Logits = Float[Tensor, "batch pos d_vocab"]
 LogitsAt = Float[Tensor, "batch k d_vocab"]
 Activation = Float[Tensor, "batch ..."]
 RowLogits = Float[Tensor, "rows k d_vocab"]
+
+
+def pick(values: tuple[_T, ...], chosen: Rows) -> tuple[_T, ...]:
+    """The entries of a tuple that `Rows` name; an empty tuple stays empty."""
+    if isinstance(chosen, slice) or not values:
+        return values[chosen] if isinstance(chosen, slice) else ()
+    return tuple(values[index] for index in chosen.tolist())

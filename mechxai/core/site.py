@@ -14,6 +14,9 @@ from mechxai.core.errors import SiteError, nearest
 
 Index = tuple[int | slice | Tensor, ...]
 POSITION_AXES = ("pos", "dest_pos")
+# How far into its block a site lies: before keys and values spread it over positions; before heads are mixed; after
+# attention; in the MLP; at the block's end. What stands at one position stays there from QUERY on.
+SPREADS, QUERY, ATTENDED, IN_MLP, BLOCK_END = range(5)
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,14 @@ class SiteName:
         hook: TransformerLens hook name; ``{layer}`` stands for the layer.
         axes: dimensions after ``batch``. ``kv_head`` marks key/value heads (grouped-query models have fewer).
         entry: ``embed`` when the site lies before block 0, ``block`` inside a block, ``end`` after the last.
+        stage: how far into its block it lies.
     """
 
     name: str
     hook: str
     axes: tuple[str, ...]
     entry: str = "block"
+    stage: int = SPREADS
 
     @property
     def has_layer(self) -> bool:
@@ -58,23 +63,23 @@ _TABLE = (
     SiteName("embed", "hook_embed", _RESID, "embed"),
     SiteName("pos_embed", "hook_pos_embed", _RESID, "embed"),
     SiteName("resid_pre", "blocks.{layer}.hook_resid_pre", _RESID),
-    SiteName("resid_mid", "blocks.{layer}.hook_resid_mid", _RESID),
-    SiteName("resid_post", "blocks.{layer}.hook_resid_post", _RESID),
-    SiteName("attn_out", "blocks.{layer}.hook_attn_out", _RESID),
-    SiteName("mlp_out", "blocks.{layer}.hook_mlp_out", _RESID),
-    SiteName("q", "blocks.{layer}.attn.hook_q", ("pos", "head", "d_head")),
+    SiteName("resid_mid", "blocks.{layer}.hook_resid_mid", _RESID, stage=IN_MLP),
+    SiteName("resid_post", "blocks.{layer}.hook_resid_post", _RESID, stage=BLOCK_END),
+    SiteName("attn_out", "blocks.{layer}.hook_attn_out", _RESID, stage=ATTENDED),
+    SiteName("mlp_out", "blocks.{layer}.hook_mlp_out", _RESID, stage=BLOCK_END),
+    SiteName("q", "blocks.{layer}.attn.hook_q", ("pos", "head", "d_head"), stage=QUERY),
     SiteName("k", "blocks.{layer}.attn.hook_k", ("pos", "kv_head", "d_head")),
     SiteName("v", "blocks.{layer}.attn.hook_v", ("pos", "kv_head", "d_head")),
-    SiteName("z", "blocks.{layer}.attn.hook_z", ("pos", "head", "d_head")),
-    SiteName("result", "blocks.{layer}.attn.hook_result", ("pos", "head", "d_model")),
-    SiteName("attn_scores", "blocks.{layer}.attn.hook_attn_scores", ("head", "dest_pos", "src_pos")),
-    SiteName("pattern", "blocks.{layer}.attn.hook_pattern", ("head", "dest_pos", "src_pos")),
-    SiteName("mlp_pre", "blocks.{layer}.mlp.hook_pre", ("pos", "d_mlp")),
-    SiteName("mlp_post", "blocks.{layer}.mlp.hook_post", ("pos", "d_mlp")),
+    SiteName("z", "blocks.{layer}.attn.hook_z", ("pos", "head", "d_head"), stage=ATTENDED),
+    SiteName("result", "blocks.{layer}.attn.hook_result", ("pos", "head", "d_model"), stage=ATTENDED),
+    SiteName("attn_scores", "blocks.{layer}.attn.hook_attn_scores", ("head", "dest_pos", "src_pos"), stage=QUERY),
+    SiteName("pattern", "blocks.{layer}.attn.hook_pattern", ("head", "dest_pos", "src_pos"), stage=QUERY),
+    SiteName("mlp_pre", "blocks.{layer}.mlp.hook_pre", ("pos", "d_mlp"), stage=IN_MLP),
+    SiteName("mlp_post", "blocks.{layer}.mlp.hook_post", ("pos", "d_mlp"), stage=IN_MLP),
     SiteName("ln1_scale", "blocks.{layer}.ln1.hook_scale", ("pos", "one")),
     SiteName("ln1_normalized", "blocks.{layer}.ln1.hook_normalized", _RESID),
-    SiteName("ln2_scale", "blocks.{layer}.ln2.hook_scale", ("pos", "one")),
-    SiteName("ln2_normalized", "blocks.{layer}.ln2.hook_normalized", _RESID),
+    SiteName("ln2_scale", "blocks.{layer}.ln2.hook_scale", ("pos", "one"), stage=IN_MLP),
+    SiteName("ln2_normalized", "blocks.{layer}.ln2.hook_normalized", _RESID, stage=IN_MLP),
     SiteName("ln_final_scale", "ln_final.hook_scale", ("pos", "one"), "end"),
     SiteName("ln_final_normalized", "ln_final.hook_normalized", _RESID, "end"),
 )

@@ -1,16 +1,20 @@
 """The clean run against the corrupted run: their metric, the gap between them, and patches across it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.edit import Intervention, Patch
 from mechxai.core.metric import KlDivergence, Metric, check_finite
 from mechxai.core.site import Site
-from mechxai.engine.levels import run_part
+from mechxai.engine.evaluate import evaluated
+from mechxai.engine.execution import Execution
+from mechxai.engine.plan import plan
 from mechxai.engine.sources import RunSource
 from mechxai.engine.sweep import Cell, Sweep
 from mechxai.model.hooked_model import HookedModel
@@ -85,18 +89,24 @@ def with_reference(model: HookedModel, batch: ContrastBatch, metric: Metric) -> 
 def baseline(model: HookedModel, batch: ContrastBatch, run: str, *, metric: Metric, base: Cell = ()) -> np.ndarray:
     """The metric of a run without any cell's edit, ``[prompt]``. Cost: one forward pass per prompt."""
     alone = Sweep(batch, run, [()], metric, base)
-    parts = []
-    for start in range(0, len(batch), _ROWS_AT_ONCE):
-        rows = slice(start, min(start + _ROWS_AT_ONCE, len(batch)))
-        parts.append(run_part(model, alone, rows, cells=[0], level=0)[0].double().cpu())
-    values = torch.cat(parts)
+    planned = plan(model, alone, Execution("hooked", tokens_per_wave=_ROWS_AT_ONCE * batch.n_pos))
+    values = evaluated(model, alone, planned)[0]
     check_finite(values, f"the {run} run")
     return values.numpy()
 
 
-def baselines(model: HookedModel, batch: ContrastBatch, metric: Metric, *, direction: str) -> Baselines:
-    """The metric of both runs. Cost: two forward passes per prompt."""
-    clean, corrupted = (baseline(model, batch, run, metric=metric) for run in RUNS)
+def baselines(
+    model: HookedModel,
+    batch: ContrastBatch,
+    metric: Metric,
+    *,
+    direction: str,
+    known: Mapping[str, Tensor] = MappingProxyType({}),
+) -> Baselines:
+    """The metric of both runs. Cost: a forward pass per prompt for each run that is not ``known``."""
+    clean, corrupted = (
+        known[run].numpy() if run in known else baseline(model, batch, run, metric=metric) for run in RUNS
+    )
     return Baselines(metric, clean, corrupted, direction)
 
 

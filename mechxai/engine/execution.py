@@ -5,7 +5,8 @@ from pathlib import Path
 
 from mechxai.core.errors import ConfigError, nearest
 
-_ENGINES = ("auto", "hooked", "wave")
+LEVEL_NAMES = ("hooked", "wave", "suffix", "packed", "fused")
+_ENGINES = ("auto", *LEVEL_NAMES)
 
 
 @dataclass(frozen=True)
@@ -13,10 +14,11 @@ class Execution:
     """How a method runs its sweeps.
 
     Attributes:
-        engine: ``auto`` takes the highest level that fits and passes its self-check; ``hooked`` (level 0, one full pass
-            per cell, the oracle) and ``wave`` (level 1) force one.
+        engine: ``auto`` takes the highest level that fits and passes its self-check. A name forces one: ``hooked``
+            (level 0, one full pass per cell, the oracle), ``wave`` (1, rows join at their layer), ``suffix`` (2, and run
+            their last positions only), ``packed`` (3, with weights laid out once), ``fused`` (4, in plain blocks).
         budget_bytes: memory for activations; 60 % of what is free by default.
-        tokens_per_wave: tokens that travel together; by device by default.
+        tokens_per_wave: positions that travel together, over all rows; by device by default.
         cells: folder in which finished waves are kept so that an interrupted sweep resumes; none by default.
         progress: show a bar with an estimate of the time left once a sweep has taken two seconds.
     """

@@ -1,11 +1,12 @@
 """A sweep cut to some prompts and cells: every edit gets the values of just these prompts."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.edit import Edit, Intervention
 from mechxai.core.metric import Metric
+from mechxai.core.shapes import Rows
 from mechxai.core.site import Site
 from mechxai.engine.sweep import Cell, Sweep
 
@@ -22,7 +23,7 @@ class Job:
 
     def rows(self, chosen: slice) -> "Job":
         """The job of some of its prompts."""
-        cut = _Cutter(chosen)
+        cut = Mapped(lambda edit: edit.rows(chosen))
         return Job(self.batch.rows(chosen), self.run, [cut(cell) for cell in self.cells], self.metric, cut(self.base))
 
     def only(self, cells: Sequence[int]) -> "Job":
@@ -35,24 +36,25 @@ class Job:
         return list({one.site.whole: None for cell in (self.base, *self.cells) for one in cell})
 
 
-def bound(sweep: Sweep, prompts: slice, cells: list[int]) -> Job:
+def bound(sweep: Sweep, prompts: Rows, cells: Sequence[int]) -> Job:
     """The job of these cells on these prompts."""
-    cut = _Cutter(prompts)
+    cut = Mapped(lambda edit: edit.rows(prompts))
     chosen = [cut(sweep.cells[index]) for index in cells]
     return Job(sweep.batch.rows(prompts), sweep.run, chosen, sweep.metric, cut(sweep.base))
 
 
-class _Cutter:
-    """Cuts cells to some prompts; an edit that several cells share is cut once, so that its source runs once."""
+@dataclass(frozen=True)
+class Mapped:
+    """Cells with every edit changed by a function, once per edit, so that what several cells share stays shared."""
 
-    def __init__(self, prompts: slice) -> None:
-        self._prompts = prompts
-        self._cut: dict[int, Edit] = {}
+    function: Callable[[Edit], Edit]
+    known: dict[int, tuple[Edit, Edit]] = field(default_factory=dict)
 
     def __call__(self, cell: Cell) -> Cell:
-        return tuple(Intervention(one.site, self._edit(one.edit)) for one in cell)
+        return tuple(Intervention(one.site, self.edit(one.edit)) for one in cell)
 
-    def _edit(self, edit: Edit) -> Edit:
-        if id(edit) not in self._cut:
-            self._cut[id(edit)] = edit.rows(self._prompts)
-        return self._cut[id(edit)]
+    def edit(self, edit: Edit) -> Edit:
+        """The changed edit. The old one is kept beside it, so that its id stays taken."""
+        if id(edit) not in self.known:
+            self.known[id(edit)] = (edit, self.function(edit))
+        return self.known[id(edit)][1]

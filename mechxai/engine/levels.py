@@ -1,11 +1,10 @@
-"""The levels: the same values, at different cost.
+"""Levels 0 and 1, on jobs: every cell on every prompt of the job, every position run.
 
 Level 0 `hooked`: cells stacked along the batch, a full pass each. Any model, any site, any edit; the oracle.
 Level 1 `wave`: one pass that starts with the base rows; at each block's input the cells that enter there join as copies
 of the base rows, so that no cell repeats the layers before its own.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechxai.core.edit import Intervention
-from mechxai.core.errors import NoSpaceError
 from mechxai.core.site import Site
-from mechxai.engine.job import Job, bound
-from mechxai.engine.plan import entry_layer
-from mechxai.engine.sweep import Cell, Sweep, run_tokens
+from mechxai.engine.chunk import as_float
+from mechxai.engine.job import Job
+from mechxai.engine.reach import entry_layer
+from mechxai.engine.sweep import Cell, run_tokens
 from mechxai.model.editing import edited
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.hooking import HookFunction
@@ -84,38 +83,6 @@ def _wave(model: HookedModel, job: Job) -> Tensor:
     return scores[torch.tensor(order, device=scores.device).argsort()]
 
 
-LEVELS: tuple[Callable[[HookedModel, Job], Tensor], ...] = (run_hooked, run_wave)
-
-
-def run_part(
-    model: HookedModel, sweep: Sweep, prompts: slice, *, cells: Sequence[int], level: int
-) -> Float[Tensor, "cell batch"]:
-    """The metric of some cells on some prompts at a level; when memory runs out, of its halves one after the other.
-
-    Raises:
-        NoSpaceError: one cell on one prompt does not fit.
-    """
-    try:
-        return LEVELS[level](model, bound(sweep, prompts, list(cells)))
-    except torch.cuda.OutOfMemoryError:
-        if model.device.type == "cuda":
-            torch.cuda.empty_cache()
-    n_prompts = prompts.stop - prompts.start
-    if len(cells) > 1:
-        half = len(cells) // 2
-        parts = [run_part(model, sweep, prompts, cells=part, level=level) for part in (cells[:half], cells[half:])]
-        return torch.cat(parts, 0)
-    if n_prompts > 1:
-        middle = prompts.start + n_prompts // 2
-        halves = (slice(prompts.start, middle), slice(middle, prompts.stop))
-        return torch.cat([run_part(model, sweep, half, cells=cells, level=level) for half in halves], 1)
-    raise NoSpaceError(
-        f"One cell on one prompt of {sweep.batch.n_pos} tokens",
-        got=f"out of memory on {model.device}",
-        fix="shorter prompts, a smaller dtype, or another device",
-    )
-
-
 def _scores(
     model: HookedModel, job: Job, hooks: dict[str, list[HookFunction]], *, n_start: int, n_groups: int
 ) -> Tensor:
@@ -130,12 +97,7 @@ def _scores(
             sites=job.sites,
         )
         groups = logits.unflatten(0, (n_groups, len(job.batch)))  # [group, batch, k, d_vocab]
-        return torch.stack([job.metric.score(_real(group), job.batch) for group in groups])
-
-
-def _real(logits: Tensor) -> Tensor:
-    """Half-precision logits are scored in float32."""
-    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+        return torch.stack([job.metric.score(as_float(group), job.batch) for group in groups])
 
 
 def _editing(job: Job, found: list[tuple[slice, Intervention]]) -> HookFunction:

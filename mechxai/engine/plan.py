@@ -1,27 +1,55 @@
-"""How a sweep will be run: which prompts and which cells travel together, and what it costs. Deterministic."""
+"""How a sweep will be run: which rows travel together at which level, and what it costs. Deterministic; runs nothing."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+
 from mechxai.core.architecture import Architecture
 from mechxai.core.batch import ContrastBatch
-from mechxai.engine.execution import Execution
-from mechxai.engine.sweep import Cell, Sweep, run_tokens
+from mechxai.core.errors import ConfigError
+from mechxai.engine.execution import LEVEL_NAMES, Execution
+from mechxai.engine.packing import Costs, Rows, packed, ragged
+from mechxai.engine.reach import entry_layer, reach
+from mechxai.engine.sweep import Sweep, run_tokens
+from mechxai.engine.work import attention_flops, position_flops, wave_positions
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.memory import available_bytes
 
-_TOKENS_PER_WAVE = {"cpu": 4096, "cuda": 65536}
+_POSITIONS_PER_WAVE = {"cpu": 2048, "cuda": 65536}
 _CELLS_PER_WAVE = 8  # at least, so that the base rows of a wave weigh little
 _MEMORY_SHARE = 0.6
-LEVEL_NAMES = ("hooked", "wave")
+_RECORD_SHARE = 0.5  # of the budget, for what is kept of unedited runs
+HOOKED, WAVE, SUFFIX, PACKED, FUSED = range(5)
 
 
 @dataclass(frozen=True)
 class Wave:
-    """Cells (by index) that share one pass over some prompts."""
+    """Rows (a cell on a prompt each) that share one pass.
 
-    prompts: slice
+    Attributes:
+        cells: the cell of each row.
+        prompts: the prompt of each row.
+        start: first position that is run.
+        stop: position after the last.
+        chunk: number of the group of prompts whose unedited runs are kept at the time.
+        work: positions times layers.
+    """
+
     cells: tuple[int, ...]
+    prompts: tuple[int, ...]
+    start: int
+    stop: int
+    chunk: int = 0
+    work: float = 0.0
+
+    def part(self, rows: slice) -> "Wave":
+        """Some of its rows."""
+        return Wave(self.cells[rows], self.prompts[rows], self.start, self.stop, self.chunk)
+
+    def __len__(self) -> int:
+        return len(self.cells)
 
 
 @dataclass(frozen=True)
@@ -29,28 +57,44 @@ class Plan:
     """The waves of a sweep and their cost.
 
     Attributes:
-        level: highest level that model, sites and edits allow; 0 ``hooked``, 1 ``wave``.
-        waves: in the order they run; cells with late entry stand together.
+        level: highest level that model, sites, edits and metric allow; see `LEVEL_NAMES`.
+        waves: in the order they run.
+        chunks: prompts whose unedited runs are kept together.
+        noops: cells times prompts that cannot differ from the unedited run and are not computed.
         forward_passes: what one pass per cell and prompt would cost, in forward passes of one prompt.
-        row_layers: blocks that are run, summed over rows; ``forward_passes * n_layers`` without any saving.
-        peak_bytes: estimate of the largest wave's activations.
+        work: positions through layers; ``forward_passes * width * n_layers`` without any saving.
+        width: positions of the longest prompt.
+        flops: floating-point operations.
+        peak_bytes: estimate of the most that is held beside the model.
     """
 
     level: int
     waves: tuple[Wave, ...]
+    chunks: tuple[slice, ...]
     n_cells: int
     n_prompts: int
     n_layers: int
-    forward_passes: int
-    row_layers: int
+    noops: int
+    width: int
+    work: float
+    flops: float
     peak_bytes: int
 
+    @property
+    def forward_passes(self) -> int:
+        """One per cell and prompt."""
+        return self.n_cells * self.n_prompts
+
+    @property
+    def share(self) -> float:
+        """The work, as a share of one full pass per cell and prompt."""
+        return self.work / max(1, self.forward_passes * self.width * self.n_layers)
+
     def __str__(self) -> str:
-        share = self.row_layers / max(1, self.forward_passes * self.n_layers)
         return (
-            f"{self.n_cells} cells x {self.n_prompts} prompts in {len(self.waves)} waves at level {self.level} "
-            f"({LEVEL_NAMES[self.level]}): {share:.0%} of the {self.forward_passes:,} forward passes of one per cell, "
-            f"about {self.peak_bytes / 2**20:,.0f} MiB at a time"
+            f"{self.n_cells:,} cells x {self.n_prompts} prompts, {self.noops:,} of them without effect, in "
+            f"{len(self.waves)} waves at level {self.level} ({LEVEL_NAMES[self.level]}): {self.share:.1%} of the "
+            f"{self.forward_passes:,} forward passes of one per cell, about {self.peak_bytes / 2**20:,.0f} MiB at a time"
         )
 
 
@@ -63,65 +107,161 @@ class Planned(Protocol):
         ...
 
 
-def plan(model: HookedModel, sweep: Sweep, execution: Execution) -> Plan:
-    """The plan of a sweep; the same for the same sweep, model and execution (given enough memory)."""
-    level = highest_level(model, sweep) if execution.engine == "auto" else LEVEL_NAMES.index(execution.engine)
-    tokens, _ = run_tokens(sweep.batch, sweep.run, sweep.metric)
-    n_prompts, width = tokens.shape
-    per_row = row_bytes(model, sweep, width)
-    budget = execution.budget_bytes or int(_MEMORY_SHARE * available_bytes(model.device))
-    rows = (execution.tokens_per_wave or _TOKENS_PER_WAVE.get(model.device.type, 4096)) // width
-    rows = max(2, min(rows, budget // per_row))
-    prompts_at_once = max(1, min(n_prompts, rows // (_CELLS_PER_WAVE + 1)))
-    cells_at_once = max(1, rows // prompts_at_once - level)
-    order = sorted(range(len(sweep.cells)), key=lambda index: (-entry_layer(sweep.cells[index]), index))
-    waves = tuple(
-        Wave(slice(start, min(start + prompts_at_once, n_prompts)), tuple(order[first : first + cells_at_once]))
-        for start in range(0, n_prompts, prompts_at_once)
-        for first in range(0, len(order), cells_at_once)
-    )
-    layers = model.architecture.n_layers
-    return Plan(
-        level=level,
-        waves=waves,
-        n_cells=len(sweep.cells),
-        n_prompts=n_prompts,
-        n_layers=layers,
-        forward_passes=len(sweep.cells) * n_prompts,
-        row_layers=sum(_row_layers(sweep, wave, level=level, n_layers=layers) for wave in waves),
-        peak_bytes=per_row * prompts_at_once * (cells_at_once + level),
-    )
+def plan(
+    model: HookedModel, sweep: Sweep, execution: Execution, *, level: int | None = None, first: int | None = None
+) -> Plan:
+    """The plan of a sweep; the same for the same sweep, model and execution (given enough memory).
+
+    Args:
+        model: the model.
+        sweep: the sweep.
+        execution: how to run it; ``engine`` names the level.
+        level: the level, where it has been settled.
+        first: how many prompts to run, for a check; all by default.
+    """
+    level = _level(model, sweep, execution) if level is None else level
+    planning = _Planning(model, sweep, execution)
+    if level <= WAVE:
+        return planning.by_cells(level, len(sweep.batch) if first is None else first)
+    return planning.by_rows(level, len(sweep.batch) if first is None else first)
 
 
 def highest_level(model: HookedModel, sweep: Sweep) -> int:
-    """1 where rows may join a running pass: block inputs can be hooked and no mask depends on the row."""
+    """The highest level that model and sweep allow.
+
+    Rows may join a running pass (1) where no attention mask depends on the row, run their last positions only (2)
+    under causal attention, and use weights laid out once (3) or plain blocks (4) where the model has such.
+    """
+    a = model.architecture
     padded = bool((sweep.batch.lengths < sweep.batch.n_pos).any())
-    joins = model.architecture.positions in ("standard", "rotary", "none")
-    return int(joins and (model.architecture.causal or not padded))
+    if a.positions not in ("standard", "rotary", "none") or not (a.causal or not padded):
+        return HOOKED
+    if not a.causal or not model.backend.resumes:
+        return WAVE
+    if not model.backend.plain_weights:
+        return SUFFIX
+    return FUSED if model.plain is not None else PACKED
 
 
-def entry_layer(cell: Cell) -> int:
-    """The layer at which a cell first differs from the base run; -1 before block 0."""
-    if not cell:
-        return -1
-    return min(_entry(one.site.layer, one.site.row.entry) for one in cell)
+def _level(model: HookedModel, sweep: Sweep, execution: Execution) -> int:
+    highest = highest_level(model, sweep)
+    if execution.engine == "auto":
+        return highest
+    asked = LEVEL_NAMES.index(execution.engine)
+    if asked > max(highest, WAVE):
+        raise ConfigError(
+            f"engine={execution.engine!r} was asked of {model.name}",
+            got=f"level {highest} ({LEVEL_NAMES[highest]}) is the highest for this model and batch",
+            fix="use engine=auto, which takes the highest level that fits",
+        )
+    return asked
 
 
-def _entry(layer: int | None, entry: str) -> int:
-    if layer is not None:
-        return layer
-    return -1 if entry == "embed" else 10**6
+class _Planning:
+    """What both ways of planning share."""
+
+    def __init__(self, model: HookedModel, sweep: Sweep, execution: Execution) -> None:
+        self.model, self.sweep, self.execution = model, sweep, execution
+        tokens, _ = run_tokens(sweep.batch, sweep.run, sweep.metric)
+        self.n_prompts, self.width = tokens.shape
+        self.n_layers = model.architecture.n_layers
+        self.budget = execution.budget_bytes or int(_MEMORY_SHARE * available_bytes(model.device))
+        self.positions = execution.tokens_per_wave or _POSITIONS_PER_WAVE.get(model.device.type, 2048)
+
+    def by_cells(self, level: int, n_prompts: int) -> Plan:
+        """Levels 0 and 1: cells stacked on the same prompts, every position run."""
+        per_row = row_bytes(self.model, self.sweep, self.width, level=level)
+        rows = max(2, min(self.positions // self.width, self.budget // per_row))
+        prompts_at_once = max(1, min(n_prompts, rows // (_CELLS_PER_WAVE + 1)))
+        cells_at_once = max(1, rows // prompts_at_once - level)
+        entries = [entry_layer(cell) for cell in self.sweep.cells]
+        order = sorted(range(len(entries)), key=lambda index: (-entries[index], index))
+        waves = []
+        for start in range(0, n_prompts, prompts_at_once):
+            prompts = range(start, min(start + prompts_at_once, n_prompts))
+            for first in range(0, len(order), cells_at_once):
+                cells = order[first : first + cells_at_once]
+                spans = [self.n_layers - max(0, min(self.n_layers, entries[cell])) if level else self.n_layers for cell in cells]
+                work = len(prompts) * self.width * (sum(spans) + level * self.n_layers)
+                pairs = [(cell, prompt) for cell in cells for prompt in prompts]
+                waves.append(_wave(pairs, 0, self.width, work=work))
+        return self._plan(level, waves, [slice(0, n_prompts)], 0, per_row * prompts_at_once * (cells_at_once + level), 0.0)
+
+    def by_rows(self, level: int, n_prompts: int) -> Plan:
+        """Levels 2 and up: rows run from where they first differ; those that never do are not run."""
+        found = reach(self.sweep, self.n_layers)
+        chunks = self._chunks(n_prompts)
+        cells, prompts = np.nonzero(found.changes[:, :n_prompts])
+        layers = self.n_layers - np.clip(found.entry, 0, self.n_layers)
+        rows = Rows(cells, prompts, found.start[cells, prompts], found.stop[cells, prompts], layers[cells])
+        waves: list[Wave] = []
+        peak = 0
+        for number, chunk in enumerate(chunks):
+            mine = rows.take(np.flatnonzero((prompts >= chunk.start) & (prompts < chunk.stop)))
+            costs = self._costs(level, mine)
+            parts = ragged(mine, costs) if level == FUSED else packed(mine, costs, self.n_layers) if len(mine) else []
+            made = [_rows_wave(part, number, fused=level == FUSED) for part in parts]
+            waves += made
+            largest = max(((w.stop - w.start) * len(w) for w in made), default=0)
+            per_position = row_bytes(self.model, self.sweep, self.width, level=level) / self.width
+            peak = max(peak, int(largest * per_position) + self._record_bytes() * (chunk.stop - chunk.start))
+        recorded = float(self.n_prompts * self.width * self.n_layers * self._runs())
+        return self._plan(level, waves, chunks, len(self.sweep.cells) * self.n_prompts - len(rows), peak, recorded)
+
+    def _costs(self, level: int, rows: Rows) -> Costs:
+        widest = int((rows.stop - rows.start).max()) if len(rows) else 1
+        per_row = row_bytes(self.model, self.sweep, self.width, level=level)
+        if self.sweep.metric.positions(self.sweep.batch) is not None:
+            per_row = max(1, per_row * widest // self.width)
+        spare = self.budget * (1 - _RECORD_SHARE)
+        wave = wave_positions(self.model.architecture, self.model.device.type, fused=level == FUSED)
+        return Costs(wave, max(1, int(spare // per_row)), max(widest, self.positions))
+
+    def _chunks(self, n_prompts: int) -> list[slice]:
+        at_once = max(1, int(self.budget * _RECORD_SHARE // self._record_bytes()))
+        return [slice(start, min(start + at_once, n_prompts)) for start in range(0, n_prompts, at_once)]
+
+    def _record_bytes(self) -> int:
+        """Of one prompt: residual streams, keys and values of the runs, and the sites that are patched from."""
+        a = self.model.architecture
+        sites = sum(site_width(a, site.row.axes, self.width) for site in self.sweep.sites)
+        per_layer = self.width * (a.d_model + 2 * a.n_kv_heads * a.d_head)
+        return self._runs() * (self.n_layers * per_layer + sites) * self.model.dtype.itemsize
+
+    def _runs(self) -> int:
+        """Unedited runs that are kept: the base, and those that are patched from."""
+        return 2
+
+    def _plan(
+        self, level: int, waves: Sequence[Wave], chunks: Sequence[slice], noops: int, peak: int, recorded: float
+    ) -> Plan:
+        a = self.model.architecture
+        work = recorded + sum(wave.work for wave in waves)
+        flops = work * (position_flops(a) + attention_flops(a, self.width))
+        return Plan(
+            level=level,
+            waves=tuple(waves),
+            chunks=tuple(chunks),
+            n_cells=len(self.sweep.cells),
+            n_prompts=self.n_prompts,
+            n_layers=self.n_layers,
+            noops=noops,
+            width=self.width,
+            work=work,
+            flops=flops + self._unembedding_flops(level, waves),
+            peak_bytes=int(peak),
+        )
+
+    def _unembedding_flops(self, level: int, waves: Sequence[Wave]) -> float:
+        at = self.sweep.metric.positions(self.sweep.batch)
+        columns = self.sweep.metric.columns(self.sweep.batch) if level >= SUFFIX else None
+        vocabulary = self.model.architecture.d_vocab if columns is None else len(columns)
+        read = self.width if at is None else at.shape[1]
+        rows = sum(len(wave) for wave in waves) + self._runs() * self.n_prompts
+        return 2.0 * rows * read * self.model.architecture.d_model * vocabulary
 
 
-def _row_layers(sweep: Sweep, wave: Wave, *, level: int, n_layers: int) -> int:
-    n_prompts = wave.prompts.stop - wave.prompts.start
-    if level == 0:
-        return n_prompts * len(wave.cells) * n_layers
-    spans = [n_layers - min(n_layers, max(0, entry_layer(sweep.cells[index]))) for index in wave.cells]
-    return n_prompts * (n_layers + sum(spans))
-
-
-def row_bytes(model: HookedModel, sweep: Sweep, width: int) -> int:
+def row_bytes(model: HookedModel, sweep: Sweep, width: int, *, level: int = HOOKED) -> int:
     """Rough bytes one row of a wave needs at its widest point: a block's activations, or the logits it reads."""
     a: Architecture = model.architecture
     positions = sweep.metric.positions(sweep.batch)
@@ -129,4 +269,27 @@ def row_bytes(model: HookedModel, sweep: Sweep, width: int) -> int:
     block = width * (8 * a.d_model + 3 * a.d_mlp) + 3 * a.n_heads * width * width
     if any(site.name == "result" for site in sweep.sites):
         block += width * a.n_heads * a.d_model
-    return max(block, 3 * n_logits * a.d_vocab) * model.dtype.itemsize
+    columns = sweep.metric.columns(sweep.batch) if level >= SUFFIX else None
+    vocabulary = a.d_vocab if columns is None else len(columns)
+    return max(block, 3 * n_logits * vocabulary) * model.dtype.itemsize
+
+
+def site_width(architecture: Architecture, axes: Sequence[str], width: int) -> int:
+    """Numbers a whole site holds per prompt."""
+    sizes = {"pos": width, "dest_pos": width, "src_pos": width, "one": 1}
+    count = 1
+    for axis in axes:
+        count *= sizes[axis] if axis in sizes else architecture.size(axis)
+    return count
+
+
+def _wave(pairs: Sequence[tuple[int, int]], start: int, stop: int, *, work: float) -> Wave:
+    cells, prompts = zip(*pairs, strict=True)
+    return Wave(cells, prompts, start, stop, 0, float(work))
+
+
+def _rows_wave(rows: Rows, chunk: int, *, fused: bool) -> Wave:
+    start, stop = int(rows.start.min()), int(rows.stop.max())
+    spans = rows.stop - rows.start if fused else stop - start
+    work = float((rows.layers * spans).sum())
+    return Wave(tuple(rows.cell.tolist()), tuple(rows.prompt.tolist()), start, stop, chunk, work)

@@ -6,23 +6,34 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from mechxai.engine.plan import Plan
+
 _PATIENCE = 2.0  # seconds
 
 
 class Bar:
-    """``with Bar("z", total=384, shown=True) as bar: bar.advance(32)``; writes to standard error."""
+    """``with Bar("z", total, shown=True) as bar: bar.advance(32)``; writes to standard error.
 
-    def __init__(self, what: str, total: int, *, shown: bool) -> None:
-        self._what, self._total, self._shown = what, total, shown
+    Args:
+        what: shown beside the bar.
+        total: how many there are; or a plan, whose work then measures progress, so that the time left comes from it.
+        shown: whether to show anything.
+    """
+
+    def __init__(self, what: str, total: "int | Plan", *, shown: bool) -> None:
+        self._what, self._shown = what, shown
+        self._total = float(total) if isinstance(total, int) else total.work
+        self._worked = 0.0
         self._done, self._start, self._computed = 0, time.monotonic(), 0
         self._bar: Progress | None = None
 
     def __enter__(self) -> "Bar":
         return self
 
-    def advance(self, n: int, *, computed: bool = True) -> None:
-        """``n`` more cells are finished; ``computed=False`` when they came from disk."""
+    def advance(self, n: int, work: float | None = None, *, computed: bool = True) -> None:
+        """``n`` more cells are finished, which took ``work``; ``computed=False`` when they came from disk."""
         self._done += n
+        self._worked += n if work is None else work
         self._computed += n if computed else 0
         elapsed = time.monotonic() - self._start
         if not self._shown or (self._bar is None and elapsed < _PATIENCE):
@@ -39,7 +50,7 @@ class Bar:
             self._bar.start()
             self._task = self._bar.add_task(self._what, total=self._total, rate="")
         rate = f"{self._computed / max(elapsed, 1e-9):,.0f} cells/s"
-        self._bar.update(self._task, completed=self._done, rate=rate)
+        self._bar.update(self._task, completed=self._worked, rate=rate)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

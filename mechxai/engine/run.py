@@ -2,16 +2,17 @@
 
 import hashlib
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mechxai.core.metric import check_finite
+from mechxai.engine.evaluate import Item, Values, items, run_names
 from mechxai.engine.execution import Execution
-from mechxai.engine.levels import run_part
-from mechxai.engine.plan import LEVEL_NAMES, Plan, Wave, plan
+from mechxai.engine.plan import Plan, plan
 from mechxai.engine.progress import Bar
 from mechxai.engine.self_check import Verdict, check
 from mechxai.engine.sweep import Sweep
@@ -27,8 +28,9 @@ class Outcome:
         values: the metric of every cell and prompt, ``[cell, batch]``, float64 on the CPU.
         level: the level that ran.
         noise_floor: what rounding alone changes; effects below it are none.
-        cost: forward passes, cells computed and reused (times prompts), waves, seconds.
+        cost: forward passes, cells computed, reused and without effect (times prompts), waves, seconds.
         notes: what a reader of the values must know.
+        runs: run -> metric, ``[batch]``, of the unedited runs that were made on the way.
     """
 
     values: Float[Tensor, "cell batch"]
@@ -36,6 +38,7 @@ class Outcome:
     noise_floor: float
     cost: dict[str, float]
     notes: tuple[str, ...] = ()
+    runs: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def run_sweep(model: HookedModel, sweep: Sweep, execution: Execution, *, what: str = "cells") -> Outcome:
@@ -57,45 +60,48 @@ def run_sweep(model: HookedModel, sweep: Sweep, execution: Execution, *, what: s
     sweep.check(model)
     started = time.perf_counter()
     planned = plan(model, sweep, execution)
-    verdict = check(model, sweep, planned.level) if planned.n_cells else Verdict(planned.level, 0.0, 0)
+    verdict = check(model, sweep, planned) if planned.n_cells else Verdict(planned.level, 0.0, 0)
     if verdict.level != planned.level:
-        planned = plan(model, sweep, replace(execution, engine=LEVEL_NAMES[verdict.level]))
+        planned = plan(model, sweep, execution, level=verdict.level)
     store = None if execution.cells is None else WaveStore(execution.cells, _key(model, sweep, planned))
-    values = torch.full((planned.n_cells, planned.n_prompts), torch.nan, dtype=torch.float64)
-    reused = 0
-    with Bar(what, planned.n_cells * planned.n_prompts, shown=execution.progress) as bar:
-        for index, wave in enumerate(planned.waves):
-            size = len(wave.cells) * (wave.prompts.stop - wave.prompts.start)
-            found = store.load(index) if store else None
+    values, reused = Values.empty(planned), 0
+    with Bar(what, planned, shown=execution.progress) as bar:
+        for item in items(model, sweep, planned):
+            found = store.load(item.number) if store else None
+            size = len(item.wave) if item.wave is not None else 0
             reused += size if found is not None else 0
-            bar.advance(0)
+            bar.advance(0, 0.0)
             computed = found is None
             if found is None:
-                found = run_part(model, sweep, wave.prompts, cells=wave.cells, level=planned.level).double().cpu()
-                _check_values(found, sweep, wave)
+                found = item.compute().double().cpu()
+                _check_values(found, sweep, item)
                 if store:
-                    store.save(index, found)
-            values[torch.tensor(wave.cells), wave.prompts] = found.double()
-            bar.advance(size, computed=computed)
+                    store.save(item.number, found)
+            values.put(item, found.double(), run_names(sweep))
+            bar.advance(size, item.work, computed=computed)
     cost = {
         "cells": float(planned.n_cells * planned.n_prompts),
         "cells_reused": float(reused),
+        "cells_without_effect": float(planned.noops),
         "waves": float(len(planned.waves)),
-        "forward_passes": planned.row_layers / planned.n_layers,
+        "forward_passes": planned.work / (planned.n_layers * planned.width),
         "forward_passes_one_per_cell": float(planned.forward_passes),
         "check_forward_passes": float(verdict.forward_passes),
         "seconds": time.perf_counter() - started,
     }
     notes = (f"finished cells could not be kept on disk: {store.failed}",) if store and store.failed else ()
-    return Outcome(values, verdict.level, verdict.noise_floor, cost, notes)
+    return Outcome(values.cells, verdict.level, verdict.noise_floor, cost, notes, values.runs)
 
 
-def _check_values(values: Tensor, sweep: Sweep, wave: Wave) -> None:
+def _check_values(values: Tensor, sweep: Sweep, item: Item) -> None:
     if bool(torch.isfinite(values).all()):
         return
-    for index, row in zip(wave.cells, values, strict=True):
-        where = " and ".join(str(one.site) for one in sweep.cells[index]) or "the base run"
-        check_finite(row, f"{where} (prompts from {wave.prompts.start})")
+    if item.wave is None:
+        check_finite(values.T, "the unedited runs")
+        return
+    for cell, prompt, value in zip(item.wave.cells, item.wave.prompts, values, strict=True):
+        where = " and ".join(str(one.site) for one in sweep.cells[cell]) or "the base run"
+        check_finite(value[None], where, first_prompt=prompt)
 
 
 def _key(model: HookedModel, sweep: Sweep, planned: Plan) -> str:
@@ -103,7 +109,8 @@ def _key(model: HookedModel, sweep: Sweep, planned: Plan) -> str:
     parts = [
         sweep.digest(),
         planned.level,
-        [(wave.prompts.start, wave.prompts.stop, wave.cells) for wave in planned.waves],
+        [(chunk.start, chunk.stop) for chunk in planned.chunks],
+        [(wave.cells, wave.prompts, wave.start, wave.stop) for wave in planned.waves],
     ]
     parts += [info[name] for name in ("weight_hash", "backend", "processing", "dtype")]
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()

@@ -6,8 +6,11 @@ import weakref
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
-from mechxai.engine.levels import run_part
+from mechxai.engine.evaluate import evaluated
+from mechxai.engine.execution import LEVEL_NAMES, Execution
+from mechxai.engine.plan import HOOKED, SUFFIX, Plan, plan
 from mechxai.engine.sweep import Sweep
 from mechxai.model.hooked_model import HookedModel
 
@@ -16,6 +19,8 @@ _N_CELLS = 8
 _N_PROMPTS = 2
 _SLACK = 4.0  # times the oracle's own spread at two batch sizes
 _EPS = 32.0  # units in the last place that any reordering of sums may cost
+# What a model that a level does not fit may raise from inside; its own floor raises nothing else.
+_MISFITS = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, NotImplementedError)
 
 
 @dataclass(frozen=True)
@@ -37,41 +42,91 @@ class Verdict:
 _trusted: "weakref.WeakKeyDictionary[HookedModel, dict[tuple[object, ...], Verdict]]" = weakref.WeakKeyDictionary()
 
 
-def check(model: HookedModel, sweep: Sweep, level: int) -> Verdict:
+def check(model: HookedModel, sweep: Sweep, planned: Plan) -> Verdict:
     """The level to use and the noise floor; remembered per model, sites and metric."""
-    kinds = tuple(sorted({(one.site.name, type(one.edit).__name__) for cell in sweep.cells for one in cell}))
-    key = (kinds, sweep.metric, sweep.run, level)
+    key = (_kinds(sweep), sweep.metric, sweep.run, planned.level)
     known = _trusted.setdefault(model, {})
     if key not in known:
-        known[key] = _check(model, sweep, level)
+        known[key] = _check(model, sweep, planned)
     return known[key]
 
 
-def _check(model: HookedModel, sweep: Sweep, level: int) -> Verdict:
-    chosen = random.Random(0).sample(range(len(sweep.cells)), min(_N_CELLS, len(sweep.cells)))
-    prompts = slice(0, min(_N_PROMPTS, len(sweep.batch)))
-    n_prompts = prompts.stop
-    # the sample, and two cells that change nothing
-    sample = replace(sweep, cells=[*(sweep.cells[index] for index in chosen), (), ()])
-    every = range(len(sample.cells))
-    together = run_part(model, sample, prompts, cells=every, level=0)
-    alone = torch.cat([run_part(model, sample, prompts, cells=[cell], level=0) for cell in every])
-    spread = float((together - alone).abs().max())
-    passes = 2 * n_prompts * len(every)
+def is_checked(model: HookedModel, sweep: Sweep, level: int) -> bool:
+    """Whether `check` already knows the answer."""
+    return (_kinds(sweep), sweep.metric, sweep.run, level) in _trusted.get(model, {})
+
+
+def _kinds(sweep: Sweep) -> tuple[object, ...]:
+    """What decides which code of a level runs: sites, edits, whether at one position, head or neuron."""
+    found = {
+        (one.site.name, type(one.edit).__name__, one.site.pos is None, one.site.head is None, one.site.neuron is None)
+        for cell in (sweep.base, *sweep.cells)
+        for one in cell
+    }
+    return tuple(sorted(found))
+
+
+def _check(model: HookedModel, sweep: Sweep, planned: Plan) -> Verdict:
+    sample = replace(sweep, cells=[*(sweep.cells[index] for index in _chosen(sweep, planned)), (), ()])
+    n_prompts = min(_N_PROMPTS, len(sweep.batch))
+    n_cells = len(sample.cells)
+    every = range(n_cells)
+    together = _oracle(model, sample, every, n_prompts)
+    parts = [_oracle(model, sample, part, n_prompts) for part in (every[: n_cells // 2], every[n_cells // 2 :])]
+    spread = float((together - torch.cat(parts)).abs().max())
+    passes = 2 * n_prompts * n_cells
     tolerance = _SLACK * spread + _EPS * torch.finfo(model.dtype).eps * float(together.abs().max().clamp(min=1.0))
-    while level > 0:
-        error = float((run_part(model, sample, prompts, cells=every, level=level) - together).abs().max())
-        passes += n_prompts * (1 + len(every))
-        if error <= tolerance:
+    level = planned.level
+    while level > HOOKED:
+        error = _error(model, sample, together, level)
+        passes += n_prompts * (1 + n_cells)
+        if isinstance(error, float) and error <= tolerance:
             break
+        said = f"differs from level 0 by {error:.2g} (allowed {tolerance:.2g})" if isinstance(error, float) else error
         _log.warning(
-            "level %d differs from level 0 by %.2g (allowed %.2g) on %s; using level %d",
-            level,
-            error,
-            tolerance,
-            model.name,
-            level - 1,
+            "level %d (%s) %s on %s; using level %d", level, LEVEL_NAMES[level], said, model.name, level - 1
         )
         level -= 1
     floor = max(spread, float((together[-1] - together[-2]).abs().max()))
     return Verdict(level, floor, passes)
+
+
+def _chosen(sweep: Sweep, planned: Plan) -> list[int]:
+    """Cells to look at: at random, half of them from those that the plan computes."""
+    draw = random.Random(0)
+    n_cells = len(sweep.cells)
+    computed = sorted(
+        {
+            cell
+            for wave in planned.waves
+            for cell, prompt in zip(wave.cells, wave.prompts, strict=True)
+            if prompt < _N_PROMPTS
+        }
+    )
+    chosen = draw.sample(computed, min(_N_CELLS // 2, len(computed)))
+    rest = sorted(set(range(n_cells)) - set(chosen))
+    return chosen + draw.sample(rest, min(_N_CELLS - len(chosen), len(rest)))
+
+
+def _oracle(model: HookedModel, sample: Sweep, cells: range, n_prompts: int) -> Tensor:
+    part = replace(sample, cells=[sample.cells[index] for index in cells])
+    return _values(model, part, HOOKED, n_prompts)
+
+
+def _error(model: HookedModel, sample: Sweep, right: Tensor, level: int) -> float | str:
+    """The largest difference from the oracle, or why the level could not be run."""
+    try:
+        found = _values(model, sample, level, right.shape[1])
+    except _MISFITS as error:
+        if level < SUFFIX:
+            raise
+        reason = str(error).splitlines()[0] if str(error) else ""
+        return f"failed ({type(error).__name__}: {reason})"
+    difference = float((found - right).abs().max())
+    return difference if difference == difference else float("inf")  # NaN is no agreement
+
+
+def _values(model: HookedModel, sample: Sweep, level: int, n_prompts: int) -> Tensor:
+    together = Execution(tokens_per_wave=len(sample.cells) * sample.batch.n_pos * 2 * n_prompts)
+    planned = plan(model, sample, together, level=level, first=n_prompts)
+    return evaluated(model, sample, planned)[:, :n_prompts]

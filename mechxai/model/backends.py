@@ -1,21 +1,26 @@
-"""The two objects TransformerLens gives, behind one small interface: what differs between them stands only here."""
+"""The one interface behind which stand the two objects TransformerLens gives, and what both share.
+
+What differs between them stands in `hooked_transformer` and `bridge`, and nowhere else.
+"""
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from mechxai.core.architecture import Architecture
 from mechxai.core.errors import ModelSupportError, SiteError
 from mechxai.core.shapes import Mask, RowLogits, Tokens
 from mechxai.core.site import SITES, Site
+from mechxai.model.prefix import JoiningRows, KeysValues
 
 # TransformerLens computes these hook points only while a flag of its own is set.
 _FLAGS = {"result": "use_attn_result"}
+UNEMBED_HOOK = "unembed.hook_in"  # the input of the unembedding, on both
 _OF_MLPS = ("resid_mid", "mlp_out", "mlp_pre", "mlp_post", "ln2_scale", "ln2_normalized")
 
 
@@ -45,104 +50,35 @@ class Backend(Protocol):
         """Refuses a site that this object lacks, or, when editing, one on which an edit would have no effect."""
         ...
 
-    @property
-    def cut_hook(self) -> str:
-        """The last hook whose positions may be thinned out before the unembedding."""
-        ...
-
     def run(self, tokens: Tokens, mask: Mask | None) -> RowLogits:
         """Logits at every position that no hook has cut away."""
         ...
 
+    def record(self, tokens: Tokens, kept: KeysValues) -> None:
+        """A pass that leaves the keys and values of every layer in ``kept``; causal models only."""
+        ...
 
-@dataclass(frozen=True)
-class HookedTransformerBackend:
-    """TransformerLens' own model (up to 3.9, where it was last shipped)."""
-
-    inner: Any
-    name: ClassVar[str] = "hooked_transformer"
-    masks_rows: ClassVar[bool] = False
-    in_place: ClassVar[frozenset[str]] = frozenset()
+    def resume(self, rows: JoiningRows) -> None:
+        """A pass over the last positions of rows that join on the way, their earlier keys and values from ``rows``."""
+        ...
 
     @property
-    def hooks(self) -> Mapping[str, Any]:
-        """TransformerLens' own table."""
-        return self.inner.hook_dict
-
-    def architecture(self) -> Architecture:
-        """Sizes and block structure, from ``inner.cfg``."""
-        return _architecture(self.inner.cfg, causal=self.inner.cfg.attention_dir == "causal")
-
-    def check(self, site: Site, *, editing: bool = False) -> None:
-        """Refuses what the model does not have."""
-        del editing  # every hook of a HookedTransformer is obeyed
-        _check_exists(self, site)
+    def resumes(self) -> bool:
+        """Whether `record` and `resume` hold for this object."""
+        ...
 
     @property
-    def cut_hook(self) -> str:
-        """The last block's output."""
-        return Site("resid_post", self.inner.cfg.n_layers - 1).hook
+    def plain_weights(self) -> bool:
+        """Whether its weights are ordinary tensors on one device, neither quantised nor spread over several."""
+        ...
 
-    def run(self, tokens: Tokens, mask: Mask | None) -> RowLogits:
-        """Logits. No mask is passed: rows are padded on the right, where causal attention never looks."""
-        del mask
-        return self.inner(tokens, return_type="logits", prepend_bos=False, padding_side="right")
+    def lay_out(self) -> None:
+        """Gives the weights the memory layout the forward pass wants; values and shapes stay what they are."""
+        ...
 
-
-@dataclass(frozen=True)
-class BridgeBackend:
-    """TransformerLens' wrapper around a Hugging Face model (3.9 and 4.x)."""
-
-    inner: Any
-    name: ClassVar[str] = "bridge"
-    masks_rows: ClassVar[bool] = True
-    # The hook stands at the MLP norm's input; a new tensor returned there would miss the residual connection around it.
-    in_place: ClassVar[frozenset[str]] = frozenset({"resid_mid"})
-
-    @property
-    def hooks(self) -> Mapping[str, Any]:
-        """The bridge's table, kept: it is built anew, aliases and all, each time the bridge is asked for it."""
-        return self._table
-
-    @cached_property
-    def _table(self) -> Mapping[str, Any]:
-        return self.inner.hook_dict
-
-    def architecture(self) -> Architecture:
-        """Sizes and block structure, from ``inner.cfg``."""
-        return _architecture(self.inner.cfg, causal="Bert" not in str(self.inner.cfg.architecture))
-
-    def check(self, site: Site, *, editing: bool = False) -> None:
-        """Refuses what the model does not have, and on BERT what the bridge shows but does not obey."""
-        _check_exists(self, site)
-        if self.architecture().causal:
-            return
-        way_out = "use resid_pre, attn_out, mlp_out, q, k, v or z"
-        if editing and site.name in ("pattern", "attn_scores"):
-            raise ModelSupportError(
-                f"Editing {site} was asked",
-                got="on BERT the bridge's pattern is a copy, edits have no effect",
-                fix=way_out,
-            )
-        if site.name in ("resid_mid", "result"):
-            raise ModelSupportError(
-                f"Site {site} was asked", got="the bridge has no true value for it on post-norm BERT", fix=way_out
-            )
-
-    @property
-    def cut_hook(self) -> str:
-        """The input of the unembedding: Hugging Face models reshape by length before it."""
-        return "unembed.hook_in"
-
-    def run(self, tokens: Tokens, mask: Mask | None) -> RowLogits:
-        """Logits; the mask matters only to bidirectional models."""
-        needs_mask = mask is not None and not self.architecture().causal and not bool(mask.all())
-        return self.inner(
-            tokens,
-            return_type="logits",
-            prepend_bos=False,
-            attention_mask=mask.long() if needs_mask and mask is not None else None,
-        )
+    def unembedding(self) -> tuple[Tensor, Tensor | None]:
+        """``W_U``, ``[d_model, d_vocab]``, and ``b_U``, ``[d_vocab]`` or None; no copies."""
+        ...
 
 
 def hook_point(backend: Backend, hook: str) -> Any:
@@ -206,7 +142,7 @@ def frozen(backend: Backend) -> Iterator[None]:
             parameter.requires_grad_(requires_grad=True)
 
 
-def _check_exists(backend: Backend, site: Site) -> None:
+def check_exists(backend: Backend, site: Site) -> None:
     architecture = backend.architecture()
     if site.layer is not None and not 0 <= site.layer < architecture.n_layers:
         raise SiteError(
@@ -246,7 +182,7 @@ def _is_absent(backend: Backend, architecture: Architecture, name: str) -> bool:
     return by_shape or SITES[name].hook.format(layer=0) not in backend.hooks
 
 
-def _architecture(cfg: Any, *, causal: bool) -> Architecture:
+def read_architecture(cfg: Any, *, causal: bool) -> Architecture:
     positions = {"rotary": "rotary", "shortformer": "shortformer", "alibi": "alibi"}
     softcap = getattr(cfg, "output_logits_soft_cap", None)
     family = getattr(cfg, "architecture", None) or getattr(cfg, "original_architecture", None)
@@ -280,3 +216,11 @@ def as_dtype(name: str | torch.dtype) -> torch.dtype:
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ModelSupportError(f"dtype={name!r} was asked", allowed="float32, float64, bfloat16, float16")
     return dtype
+
+
+def are_plain(inner: Any) -> bool:
+    """Whether every weight is a floating-point tensor, all on one device."""
+    parameters = list(inner.parameters())
+    return len({parameter.device for parameter in parameters}) == 1 and all(
+        parameter.is_floating_point() for parameter in parameters
+    )

@@ -1,7 +1,7 @@
 """The only door to a model: tokens, logits, activations, edits, gradients. What is opened is closed again."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,10 +16,10 @@ from mechxai.core.batch import ContrastBatch, Layout
 from mechxai.core.edit import Intervention
 from mechxai.core.shapes import PromptInts, RowLogits, Tokens
 from mechxai.core.site import Site, site_name
-from mechxai.model.backends import Backend, as_dtype, evaluating, flags, frozen, hook_point
+from mechxai.model.backends import UNEMBED_HOOK, Backend, as_dtype, evaluating, flags, frozen, hook_point
 from mechxai.model.caching import AllCached, Keeper
 from mechxai.model.editing import edited
-from mechxai.model.hooking import HookFunction, hooked
+from mechxai.model.hooking import HookFunction, gathered, hooked
 from mechxai.model.limits import cache_bytes, check_space, check_tokens, inside
 from mechxai.model.text import TextCodec
 
@@ -67,6 +67,17 @@ class HookedModel:
     def architecture(self) -> Architecture:
         """Sizes and block structure."""
         return self.backend.architecture()
+
+    @cached_property
+    def plain(self) -> None:
+        """Plain."""
+        return None
+
+    def lay_out(self) -> None:
+        """Weights in the memory layout that their products want; done once, values and shapes stay what they are."""
+        if not self.__dict__.get("_laid_out"):
+            self.backend.lay_out()
+            self.__dict__["_laid_out"] = True
 
     def info(self) -> dict[str, object]:
         """What a result records of its model."""
@@ -131,18 +142,24 @@ class HookedModel:
         Cost: one forward pass.
         """
         check_tokens(tokens, self.architecture, self.name)
-        points = [
-            (hook_point(self.backend, name), self._reaching(name, function))
-            for name, functions in (hooks or {}).items()
-            for function in functions
-        ]
-        if at is not None:
-            points.append((hook_point(self.backend, self.backend.cut_hook), lambda residual: _gathered(residual, at)))
+        end: dict[str, list[HookFunction]] = {} if at is None else {UNEMBED_HOOK: [lambda x: gathered(x, at)]}
         mask = None
         if lengths is not None:
             mask = torch.arange(tokens.shape[1], device=tokens.device)[None] < lengths[:, None]
-        with evaluating(self.backend), flags(self.backend, sites), hooked(points):
+        with self.attached((hooks or {}, end), sites):
             return self.backend.run(tokens.to(self.device), None if mask is None else mask.to(self.device))
+
+    @contextmanager
+    def attached(self, hooks: Sequence[Hooks], sites: Sequence[Site] = ()) -> Iterator[None]:
+        """Functions attached to hook points, the tables one after the other; and the model in evaluation mode."""
+        points = [
+            (hook_point(self.backend, name), self._reaching(name, function))
+            for table in hooks
+            for name, functions in table.items()
+            for function in functions
+        ]
+        with evaluating(self.backend), flags(self.backend, sites), hooked(points):
+            yield
 
     def logits(
         self,
@@ -298,7 +315,3 @@ class HookedModel:
 def _layout(tokens: Tokens, lengths: PromptInts | None) -> Layout:
     """The layout of rows without roles; all their tokens are real when no lengths are given."""
     return Layout(tokens.new_full((len(tokens),), tokens.shape[1]) if lengths is None else lengths)
-
-
-def _gathered(residual: Tensor, at: Tensor) -> Tensor:
-    return residual.gather(1, at.to(residual.device)[:, :, None].expand(-1, -1, residual.shape[-1]))

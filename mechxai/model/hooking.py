@@ -35,3 +35,8 @@ def _named(function: HookFunction) -> Callable[..., Tensor | None]:
         return function(activation)
 
     return hook_function
+
+
+def gathered(residual: Tensor, at: Tensor) -> Tensor:
+    """The positions ``at``, ``[rows, k]``, of a residual stream, ``[rows, k, d_model]``."""
+    return residual.gather(1, at.to(residual.device)[:, :, None].expand(-1, -1, residual.shape[-1]))

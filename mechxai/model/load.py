@@ -14,7 +14,9 @@ import torch
 
 from mechxai.core.errors import ArtifactError, ConfigError, ModelSupportError, nearest
 from mechxai.model import native
-from mechxai.model.backends import Backend, BridgeBackend, HookedTransformerBackend, as_dtype
+from mechxai.model.backends import Backend, as_dtype
+from mechxai.model.bridge import BridgeBackend
+from mechxai.model.hooked_transformer import HookedTransformerBackend
 from mechxai.model.bundled import zoo_card, zoo_folder
 from mechxai.model.hashing import hash_parameters
 from mechxai.model.hooked_model import HookedModel

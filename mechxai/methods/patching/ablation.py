@@ -105,8 +105,8 @@ class Ablation(Method):
             (Intervention(site, edit),)
             for site, edit in zip(sites, self._edits(model, batch, sites, metric=metric), strict=True)
         ]
-        known = baselines(model, batch, metric, direction="noise")
         outcome = run_sweep(model, Sweep(batch, "clean", cells, metric), execution, what=f"ablating {self.site}")
+        known = baselines(model, batch, metric, direction="noise", known=outcome.runs)
         return summarise(self, model, batch, axes=axes, outcome=outcome, baselines=known)
 
     def plan(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Plan:  # noqa: B008 - frozen

@@ -96,8 +96,8 @@ class ActivationPatching(Method):
         sweep.check(model)
         batch = with_reference(model, batch, metric)
         axes, sweep = self._sweep(model, batch, metric)
-        known = baselines(model, batch, metric, direction=self.direction)
         outcome = run_sweep(model, sweep, execution, what=f"patching {self.site}")
+        known = baselines(model, batch, metric, direction=self.direction, known=outcome.runs)
         return summarise(self, model, batch, axes=axes, outcome=outcome, baselines=known)
 
     def plan(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Plan:  # noqa: B008 - frozen

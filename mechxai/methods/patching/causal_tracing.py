@@ -102,15 +102,13 @@ class CausalTracing(Method):
         draws, corrupted = [], []
         for draw in range(self.n_noise):
             base = (Intervention(_EMBED, AddNoise(std, self.seed * 1000 + draw, blurred)),)
-            corrupted.append(torch.from_numpy(baseline(model, batch, "clean", metric=metric, base=base)))
-            draws.append(
-                run_sweep(
-                    model,
-                    Sweep(batch, "clean", cells, metric, base),
-                    execution,
-                    what=f"tracing, draw {draw + 1} of {self.n_noise}",
-                )
-            )
+            sweep = Sweep(batch, "clean", cells, metric, base)
+            outcome = run_sweep(model, sweep, execution, what=f"tracing, draw {draw + 1} of {self.n_noise}")
+            blurred_run = outcome.runs.get("base")
+            if blurred_run is None:
+                blurred_run = torch.from_numpy(baseline(model, batch, "clean", metric=metric, base=base))
+            corrupted.append(blurred_run)
+            draws.append(outcome)
         clean = baseline(model, batch, "clean", metric=metric)
         known = Baselines(metric, clean, torch.stack(corrupted).mean(0).numpy(), "denoise")
         return summarise(self, model, batch, axes=axes, outcome=_averaged(draws), baselines=known)

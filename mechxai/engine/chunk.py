@@ -1,0 +1,155 @@
+"""Some prompts of a sweep and what is kept of their unedited runs while the waves over them pass."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechxai.core.activations import Activations
+from mechxai.core.batch import ContrastBatch
+from mechxai.core.edit import Edit, Intervention, Patch
+from mechxai.core.metric import Metric
+from mechxai.core.site import Site
+from mechxai.engine.job import Mapped
+from mechxai.engine.sources import RunSource
+from mechxai.engine.sweep import Cell, Sweep, run_tokens
+from mechxai.model.editing import edited
+from mechxai.model.hooked_model import HookedModel
+from mechxai.model.hooking import HookFunction
+from mechxai.model.passes import Recording, record, unembedded
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Some prompts of a sweep; their runs are made when first asked for, and only for levels that go on from them.
+
+    Attributes:
+        prompts: which prompts of the sweep.
+        level: the level that runs the waves.
+    """
+
+    model: HookedModel
+    sweep: Sweep
+    prompts: slice
+    level: int
+
+    @cached_property
+    def batch(self) -> ContrastBatch:
+        """The prompts."""
+        return self.sweep.batch.rows(self.prompts)
+
+    @cached_property
+    def recorded(self) -> "Recorded":
+        """The unedited runs. Cost: one forward pass per prompt and run."""
+        return _Recorder(self).recorded()
+
+    def run_values(self) -> dict[str, Float[Tensor, " batch"]]:
+        """The metric of each run that was made; the base run's is under ``base``."""
+        return self.recorded.values
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What waves go on from.
+
+    Attributes:
+        base: the run that cells edit.
+        cells: the sweep's cells, their edits cut to the prompts, patches with their values at hand.
+        edits: interventions of the base run.
+        values: run -> metric, ``[batch]``; ``base`` is the base run with its interventions.
+    """
+
+    base: Recording
+    cells: Sequence[Cell]
+    edits: Cell
+    values: dict[str, Tensor]
+
+
+class _Recorder:
+    def __init__(self, chunk: Chunk) -> None:
+        self.chunk, self.sweep, self.model = chunk, chunk.sweep, chunk.model
+        self.cut = Mapped(lambda edit: edit if isinstance(edit, Patch) and _of_run(edit) else edit.rows(chunk.prompts))
+
+    def recorded(self) -> Recorded:
+        """All runs, those without interventions of their own in one pass."""
+        sweep = self.sweep
+        wanted = self._sources()
+        edits = self.cut(sweep.base)
+        runs = ["clean", "corrupted"] if not edits else list(wanted)
+        plain = self._record(runs, sorted({site for sites in wanted.values() for site in sites}, key=str), ())
+        values = {run: self.metric(recording) for run, recording in plain.items()}
+        base = plain[sweep.run] if not edits else self._record([sweep.run], [], edits)[sweep.run]
+        values["base"] = values[sweep.run] if not edits else self.metric(base)
+        layout = self.chunk.batch.layout
+        given = {run: Activations(one.acts, layout) for run, one in plain.items()}
+        resolve = Mapped(lambda edit: self._resolved(edit, given))
+        return Recorded(base, [resolve(cell) for cell in sweep.cells], resolve(sweep.base), values)
+
+    def _resolved(self, edit: Edit, given: dict[str, Activations]) -> Edit:
+        if isinstance(edit, Patch) and _of_run(edit):
+            return Patch(given[edit.source.run])  # pyright: ignore[reportAttributeAccessIssue]  # `_of_run` says so
+        return self.cut.edit(edit)
+
+    def _sources(self) -> dict[str, list[Site]]:
+        """Run -> whole sites that some patch takes from it."""
+        found: dict[str, dict[Site, None]] = {}
+        for cell in (self.sweep.base, *self.sweep.cells):
+            for one in cell:
+                if isinstance(one.edit, Patch) and isinstance(one.edit.source, RunSource):
+                    found.setdefault(one.edit.source.run, {})[one.site.whole] = None
+        return {run: list(sites) for run, sites in found.items()}
+
+    def _record(self, runs: Sequence[str], sites: Sequence[Site], edits: Cell) -> dict[str, Recording]:
+        """The runs, stacked along the batch in one pass; in parts when memory runs out."""
+        if not runs:
+            return {}
+        batch, metric = self.chunk.batch, self.sweep.metric
+        tokens = torch.cat([run_tokens(batch, run, metric)[0] for run in runs])
+        at = metric.positions(batch)
+        hooks = run_hooks(edits, batch)
+        every = None if at is None else at.repeat(len(runs), 1)
+        made = record(self.model, tokens, hooks=hooks, sites=[*sites, *(one.site.whole for one in edits)], at=every)
+        n = len(batch)
+        return {run: made.rows(slice(i * n, (i + 1) * n)) for i, run in enumerate(runs)}
+
+    def metric(self, recording: Recording) -> Tensor:
+        """The metric of a run, ``[batch]``."""
+        everyone = torch.arange(len(self.chunk.batch), device=self.model.device)
+        return scored(self.model, self.sweep.metric, self.chunk.batch, final=recording.final, prompts=everyone)
+
+
+def _of_run(edit: Patch) -> bool:
+    return isinstance(edit.source, RunSource)
+
+
+def run_hooks(edits: Cell, batch: ContrastBatch) -> dict[str, list[HookFunction]]:
+    """Functions that make interventions in every row of a run, one row per prompt."""
+    hooks: dict[str, list[HookFunction]] = {}
+    for one in edits:
+        hooks.setdefault(one.site.hook, []).append(_making(one, batch))
+    return hooks
+
+
+def _making(one: Intervention, batch: ContrastBatch) -> HookFunction:
+    return lambda activation: edited(activation, [(slice(0, len(batch)), one)], batch.layout)
+
+
+def scored(
+    model: HookedModel, metric: Metric, batch: ContrastBatch, *, final: Tensor, prompts: Tensor
+) -> Float[Tensor, " row"]:
+    """The metric of rows from their final residual streams, ``[row, k, d_model]``; only the logits it reads are made."""
+    rows = batch.rows(prompts)
+    columns = metric.columns(batch)
+    if columns is None:
+        return metric.score(as_float(unembedded(model, final)), rows)
+    logits = unembedded(model, final, columns)
+    numbered = [torch.where(ids >= 0, torch.searchsorted(columns, ids.clamp(min=0)), -1) for ids in (rows.answers, rows.wrong)]
+    return metric.score(as_float(logits), replace(rows, answers=numbered[0], wrong=numbered[1]))
+
+
+def as_float(logits: Tensor) -> Tensor:
+    """Half-precision logits are scored in float32."""
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits

@@ -1,0 +1,133 @@
+"""Levels 2 and 3: rows join at their own layer and run only their last positions, the prefix coming from a record.
+
+No line here knows an architecture: the model's own modules run, on both backends. Level 3 is level 2 with the weights
+laid out once as the matrix products want them.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechxai.core.edit import Intervention
+from mechxai.core.site import Site
+from mechxai.engine.chunk import Chunk, scored
+from mechxai.engine.placed import Placed, Step, Window, placed, steps
+from mechxai.engine.plan import Wave
+from mechxai.engine.reach import entry_layer
+from mechxai.model.hooking import HookFunction
+from mechxai.model.passes import residuals_before, resume
+from mechxai.model.prefix import JoiningRows
+
+
+def run_suffix(chunk: Chunk, wave: Wave) -> Float[Tensor, " row"]:
+    """Level 2: the metric of each row of a wave."""
+    return _Suffix(chunk, wave).values()
+
+
+def run_packed(chunk: Chunk, wave: Wave) -> Float[Tensor, " row"]:
+    """Level 3: the same, after the weights have been laid out."""
+    chunk.model.lay_out()
+    return run_suffix(chunk, wave)
+
+
+class _Suffix:
+    def __init__(self, chunk: Chunk, wave: Wave) -> None:
+        self.chunk, self.wave = chunk, wave
+        self.model, self.recorded = chunk.model, chunk.recorded
+        self.n_layers = self.model.architecture.n_layers
+        self.window = Window(wave.start, wave.stop)
+        entries = [entry_layer(chunk.sweep.cells[cell]) for cell in wave.cells]
+        self.order = sorted(range(len(wave)), key=lambda row: entries[row])
+        self.entries = [min(self.n_layers, max(0, entries[row])) for row in self.order]
+        self.early = sum(entry < 0 for entry in entries)  # rows edited before block 0
+        self.prompts = [wave.prompts[row] - chunk.prompts.start for row in self.order]
+        self.cells = [self.recorded.cells[wave.cells[row]] for row in self.order]
+
+    def values(self) -> Tensor:
+        """The metric of each row, in the order of the wave."""
+        edits = placed(self.cells, self.prompts, self.chunk.batch)
+        rows = self._joining(edits)
+        after = {
+            site.hook: [_making(made)]
+            for site, found in edits.items()
+            if site.row.entry != "embed" and (made := steps(site, found, self.window, self.model.device))
+        }
+        final = resume(
+            self.model,
+            rows,
+            before=self._base_hooks(rows),
+            after=after,
+            sites=[*edits, *(one.site.whole for one in self.recorded.edits)],
+            at=self._at(),
+        )
+        values = self._scored(final, rows.prompts)
+        return values[torch.tensor(self.order, device=values.device).argsort()]
+
+    def _joining(self, edits: dict[Site, list[Placed]]) -> JoiningRows:
+        base = self.recorded.base
+        layers = sorted(set(self.entries))
+        joins = [(layer, self.entries.count(layer)) for layer in layers]
+        prompts = torch.tensor(self.prompts, device=self.model.device)
+        given = None
+        if self.early:
+            given = self._embedded(edits, prompts[: self.early])
+        return JoiningRows(
+            base.kept, base.residuals, prompts, joins, base.tokens, self.wave.start, self.wave.stop, given
+        )
+
+    def _embedded(self, edits: dict[Site, list[Placed]], prompts: Tensor) -> Tensor:
+        """The residual stream before block 0 of rows edited before it, ``[row, pos, d_model]``."""
+        whole = Window(0, self.recorded.base.tokens.shape[1])
+        hooks: dict[str, list[HookFunction]] = {}
+        for one in self.recorded.edits:
+            if one.site.row.entry == "embed":
+                hooks.setdefault(one.site.hook, []).append(_making(self._base_steps(one, self.prompts[: self.early], whole)))
+        for site, found in edits.items():
+            if site.row.entry == "embed":
+                hooks.setdefault(site.hook, []).append(_making(steps(site, found, whole, self.model.device)))
+        return residuals_before(self.model, self.recorded.base.tokens[prompts], hooks)
+
+    def _base_hooks(self, rows: JoiningRows) -> dict[str, list[HookFunction]]:
+        """The base run's own interventions, in the rows that have already joined where each is made."""
+        hooks: dict[str, list[HookFunction]] = {}
+        for one in self.recorded.edits:
+            site = one.site
+            begun = site.layer is not None and site.layer >= rows.first_layer and site.hook != Site("resid_pre", rows.first_layer).hook
+            if begun or site.row.entry == "end":
+                hooks.setdefault(site.hook, []).append(self._on_present(one))
+        return hooks
+
+    def _on_present(self, one: Intervention) -> HookFunction:
+        def function(activation: Tensor) -> Tensor:
+            present = self.prompts[: len(activation)]
+            return _making(self._base_steps(one, present, self.window))(activation)
+
+        return function
+
+    def _base_steps(self, one: Intervention, prompts: Sequence[int], window: Window) -> list[Step]:
+        found = placed([(one,)] * len(prompts), prompts, self.chunk.batch)
+        return [step for site, edits in found.items() for step in steps(site, edits, window, self.model.device)]
+
+    def _at(self) -> Tensor | None:
+        at = self.chunk.sweep.metric.positions(self.chunk.batch)
+        return None if at is None else at[self.prompts].to(self.model.device) - self.wave.start
+
+    def _scored(self, final: Tensor, prompts: Tensor) -> Tensor:
+        if self._at() is None:  # the metric reads every position: those before the window are the base run's
+            every = self.recorded.base.final[prompts].clone()
+            every[:, self.wave.start : self.wave.stop] = final
+            final = every
+        return scored(self.model, self.chunk.sweep.metric, self.chunk.batch, final=final, prompts=prompts)
+
+
+def _making(made: Sequence[Step]) -> HookFunction:
+    def function(activation: Tensor) -> Tensor:
+        new = activation.clone()
+        for step in made:
+            step(new)
+        return new
+
+    return function
+

@@ -1,0 +1,170 @@
+"""Two passes that share their work: one that is recorded, and one whose rows go on from the record.
+
+`record` runs prompts once and keeps the residual stream before every block and the keys and values of every layer.
+`resume` then runs any number of rows that each differ from their prompt from some layer and position on.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from mechxai.core.shapes import Tokens
+from mechxai.core.site import Site
+from mechxai.model.backends import UNEMBED_HOOK
+from mechxai.model.caching import AllCached
+from mechxai.model.hooked_model import HookedModel, Hooks
+from mechxai.model.hooking import HookFunction, gathered
+from mechxai.model.limits import check_tokens
+from mechxai.model.prefix import JoiningRows, KeysValues
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a run leaves behind for rows that go on from it.
+
+    Attributes:
+        tokens: of the prompts, ``[prompt, pos]``.
+        residuals: input of every block and, last, the output of the last block, ``[prompt, pos, d_model]``.
+        kept: keys and values of every layer.
+        final: input of the unembedding at the positions asked, ``[prompt, k, d_model]``.
+        acts: whole site -> activation, for the sites asked.
+    """
+
+    tokens: Tokens
+    residuals: Sequence[Tensor]
+    kept: KeysValues
+    final: Tensor
+    acts: Mapping[Site, Tensor] = field(default_factory=dict)
+
+    def rows(self, chosen: slice) -> "Recording":
+        """The record of some prompts."""
+        return Recording(
+            self.tokens[chosen],
+            [one[chosen] for one in self.residuals],
+            self.kept.rows(chosen),
+            self.final[chosen],
+            {site: value[chosen] for site, value in self.acts.items()},
+        )
+
+
+def record(
+    model: HookedModel,
+    tokens: Tokens,
+    *,
+    hooks: Hooks,
+    sites: Sequence[Site] = (),
+    at: Int[Tensor, "prompt k"] | None = None,
+) -> Recording:
+    """Runs prompts once, without the unembedding. Causal models only. Cost: one forward pass.
+
+    Args:
+        model: the model.
+        tokens: ``[prompt, pos]``, padded on the right.
+        hooks: edits of the run.
+        sites: whole sites whose activations are wanted as well.
+        at: positions wanted at the input of the unembedding; all when None.
+    """
+    check_tokens(tokens, model.architecture, model.name)
+    n_layers = model.architecture.n_layers
+    residuals: dict[int, Tensor] = {}
+    acts: dict[Site, Tensor] = {}
+    final: list[Tensor] = []
+    keeping: dict[str, list[HookFunction]] = {}
+    for layer in range(n_layers):
+        keeping[Site("resid_pre", layer).hook] = [_into(residuals, layer)]
+    keeping[Site("resid_post", n_layers - 1).hook] = [_into(residuals, n_layers)]
+    for site in sites:
+        keeping.setdefault(site.hook, []).append(_into(acts, site))
+    kept = KeysValues()
+    tokens = tokens.to(model.device)
+    with model.attached((hooks, keeping, {UNEMBED_HOOK: [_ending(final, at)]}), sites), torch.no_grad():
+        with suppress(AllCached):
+            model.backend.record(tokens, kept)
+    return Recording(tokens, [residuals[layer] for layer in range(n_layers + 1)], kept, final[0], acts)
+
+
+def resume(
+    model: HookedModel,
+    rows: JoiningRows,
+    *,
+    before: Hooks,
+    after: Hooks,
+    sites: Sequence[Site] = (),
+    at: Int[Tensor, "row k"] | None = None,
+) -> Tensor:
+    """The input of the unembedding, ``[row, k, d_model]``, of rows that go on from a record.
+
+    Args:
+        model: the model.
+        rows: the rows, in the order in which they join.
+        before: functions that see the rows of a layer before others join them.
+        after: functions that see them afterwards.
+        sites: sites behind the functions, so that TransformerLens computes them.
+        at: positions wanted, counted from ``rows.start``; all when None.
+
+    Cost: the share of one forward pass per row that lies at and after its layer and ``rows.start``.
+    """
+    n_layers = model.architecture.n_layers
+    joining: dict[str, list[HookFunction]] = {}
+    passed_in = not model.backend.masks_rows  # whether the first rows are what the pass begins with
+    for number, (layer, _) in enumerate(rows.joins):
+        if number or not passed_in:
+            site = Site("resid_pre", layer) if layer < n_layers else Site("resid_post", n_layers - 1)
+            joining[site.hook] = [_joining(rows, number)]
+    final: list[Tensor] = []
+    with model.attached((before, joining, after, {UNEMBED_HOOK: [_ending(final, at)]}), sites), torch.no_grad():
+        with suppress(AllCached):
+            model.backend.resume(rows)
+    return final[0]
+
+
+def residuals_before(model: HookedModel, tokens: Tokens, hooks: Hooks) -> Tensor:
+    """The residual stream before block 0, ``[row, pos, d_model]``. Cost: the embedding of the rows."""
+    found: dict[int, Tensor] = {}
+
+    def ending(residual: Tensor) -> None:
+        found[0] = residual.detach()
+        raise AllCached
+
+    with model.attached((hooks, {Site("resid_pre", 0).hook: [ending]})), torch.no_grad(), suppress(AllCached):
+        model.backend.run(tokens, None)
+    return found[0]
+
+
+def unembedded(model: HookedModel, final: Tensor, columns: Int[Tensor, " column"] | None = None) -> Tensor:
+    """Logits of a final, normalised residual stream, ``[..., d_vocab]`` or ``[..., column]``, soft-capped as the model does."""
+    W_U, b_U = model.backend.unembedding()
+    if columns is not None:
+        W_U = W_U[:, columns]
+        b_U = None if b_U is None else b_U[columns]
+    logits = final.to(W_U.dtype) @ W_U
+    logits = logits if b_U is None else logits + b_U
+    cap = model.architecture.logit_softcap
+    return cap * torch.tanh(logits / cap) if cap else logits
+
+
+def _into(store: dict, key: object) -> HookFunction:
+    def function(activation: Tensor) -> None:
+        store[key] = activation.detach()
+
+    return function
+
+
+def _ending(found: list[Tensor], at: Tensor | None) -> HookFunction:
+    def function(residual: Tensor) -> None:
+        found.append(residual if at is None else gathered(residual, at))
+        raise AllCached
+
+    return function
+
+
+def _joining(rows: JoiningRows, number: int) -> HookFunction:
+    def function(residual: Tensor) -> Tensor:
+        new = rows.joining(number)
+        return torch.cat([residual, new]) if number else new
+
+    return function
