@@ -1,6 +1,6 @@
 """Some prompts of a sweep and what is kept of their unedited runs while the waves over them pass."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -13,13 +13,16 @@ from mechxai.core.batch import ContrastBatch
 from mechxai.core.edit import Edit, Intervention, Patch
 from mechxai.core.metric import Metric
 from mechxai.core.site import Site
+from mechxai.engine.execution import FUSED
 from mechxai.engine.job import Mapped
+from mechxai.engine.joining import base_sites
 from mechxai.engine.sources import RunSource
 from mechxai.engine.sweep import Cell, Sweep, run_tokens
 from mechxai.model.editing import edited
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.hooking import HookFunction
 from mechxai.model.passes import Recording, record, unembedded
+from mechxai.model.plain_door import record_plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,27 +74,26 @@ class Recorded:
 class _Recorder:
     def __init__(self, chunk: Chunk) -> None:
         self.chunk, self.sweep, self.model = chunk, chunk.sweep, chunk.model
-        self.cut = Mapped(lambda edit: edit if isinstance(edit, Patch) and _of_run(edit) else edit.rows(chunk.prompts))
 
     def recorded(self) -> Recorded:
         """All runs, those without interventions of their own in one pass."""
         sweep = self.sweep
         wanted = self._sources()
-        edits = self.cut(sweep.base)
-        runs = ["clean", "corrupted"] if not edits else list(wanted)
-        plain = self._record(runs, sorted({site for sites in wanted.values() for site in sites}, key=str), ())
-        values = {run: self.metric(recording) for run, recording in plain.items()}
-        base = plain[sweep.run] if not edits else self._record([sweep.run], [], edits)[sweep.run]
-        values["base"] = values[sweep.run] if not edits else self.metric(base)
-        layout = self.chunk.batch.layout
-        given = {run: Activations(one.acts, layout) for run, one in plain.items()}
+        sites = {site: None for found in wanted.values() for site in found}
+        runs = list(wanted) if sweep.base else ["clean", "corrupted"]
+        plain = self._record(runs, sites if sweep.base else sites | self._beside(), ())
+        given = {run: Activations(one.acts, self.chunk.batch.layout) for run, one in plain.items()}
         resolve = Mapped(lambda edit: self._resolved(edit, given))
-        return Recorded(base, [resolve(cell) for cell in sweep.cells], resolve(sweep.base), values)
+        edits = resolve(sweep.base)
+        base = self._record([sweep.run], self._beside(), edits)[sweep.run] if edits else plain[sweep.run]
+        values = {run: self.metric(recording) for run, recording in plain.items()}
+        values["base"] = self.metric(base) if edits else values[sweep.run]
+        return Recorded(base, [resolve(cell) for cell in sweep.cells], edits, values)
 
     def _resolved(self, edit: Edit, given: dict[str, Activations]) -> Edit:
-        if isinstance(edit, Patch) and _of_run(edit):
-            return Patch(given[edit.source.run])  # pyright: ignore[reportAttributeAccessIssue]  # `_of_run` says so
-        return self.cut.edit(edit)
+        if isinstance(edit, Patch) and isinstance(edit.source, RunSource):
+            return Patch(given[edit.source.run])
+        return edit.rows(self.chunk.prompts)
 
     def _sources(self) -> dict[str, list[Site]]:
         """Run -> whole sites that some patch takes from it."""
@@ -102,8 +104,8 @@ class _Recorder:
                     found.setdefault(one.edit.source.run, {})[one.site.whole] = None
         return {run: list(sites) for run, sites in found.items()}
 
-    def _record(self, runs: Sequence[str], sites: Sequence[Site], edits: Cell) -> dict[str, Recording]:
-        """The runs, stacked along the batch in one pass; in parts when memory runs out."""
+    def _record(self, runs: Sequence[str], sites: Iterable[Site], edits: Cell) -> dict[str, Recording]:
+        """The runs, stacked along the batch in one pass."""
         if not runs:
             return {}
         batch, metric = self.chunk.batch, self.sweep.metric
@@ -111,18 +113,21 @@ class _Recorder:
         at = metric.positions(batch)
         hooks = run_hooks(edits, batch)
         every = None if at is None else at.repeat(len(runs), 1)
-        made = record(self.model, tokens, hooks=hooks, sites=[*sites, *(one.site.whole for one in edits)], at=every)
+        behind = [*sites, *(one.site.whole for one in edits)]
+        one_pass = record_plain if self.chunk.level == FUSED else record
+        made = one_pass(self.model, tokens, hooks=hooks, sites=list(dict.fromkeys(behind)), at=every)
         n = len(batch)
         return {run: made.rows(slice(i * n, (i + 1) * n)) for i, run in enumerate(runs)}
+
+    def _beside(self) -> dict[Site, None]:
+        """What rows begin from in the base run, beside its residual stream."""
+        fused = self.chunk.level == FUSED
+        return dict.fromkeys(base_sites(self.sweep.cells, self.model.architecture) if fused else [])
 
     def metric(self, recording: Recording) -> Tensor:
         """The metric of a run, ``[batch]``."""
         everyone = torch.arange(len(self.chunk.batch), device=self.model.device)
         return scored(self.model, self.sweep.metric, self.chunk.batch, final=recording.final, prompts=everyone)
-
-
-def _of_run(edit: Patch) -> bool:
-    return isinstance(edit.source, RunSource)
 
 
 def run_hooks(edits: Cell, batch: ContrastBatch) -> dict[str, list[HookFunction]]:

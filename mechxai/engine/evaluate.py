@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from mechxai.engine.chunk import Chunk
-from mechxai.engine.plan import SUFFIX, Plan, Wave
+from mechxai.engine.execution import SUFFIX
+from mechxai.engine.plan import Plan, Wave
 from mechxai.engine.run_part import run_part
 from mechxai.engine.sweep import Sweep
 from mechxai.model.hooked_model import HookedModel

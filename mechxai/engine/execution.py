@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mechxai.core.errors import ConfigError, nearest
 
+HOOKED, WAVE, SUFFIX, PACKED, FUSED = range(5)
 LEVEL_NAMES = ("hooked", "wave", "suffix", "packed", "fused")
 _ENGINES = ("auto", *LEVEL_NAMES)
 

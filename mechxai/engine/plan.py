@@ -1,7 +1,7 @@
 """How a sweep will be run: which rows travel together at which level, and what it costs. Deterministic; runs nothing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -9,19 +9,21 @@ import numpy as np
 from mechxai.core.architecture import Architecture
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError
-from mechxai.engine.execution import LEVEL_NAMES, Execution
+from mechxai.core.site import Site
+from mechxai.engine.execution import FUSED, HOOKED, LEVEL_NAMES, PACKED, SUFFIX, WAVE, Execution
 from mechxai.engine.packing import Costs, Rows, packed, ragged
 from mechxai.engine.reach import entry_layer, reach
 from mechxai.engine.sweep import Sweep, run_tokens
 from mechxai.engine.work import attention_flops, position_flops, wave_positions
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.memory import available_bytes
+from mechxai.model.plain_door import plain_of
+from mechxai.model.plain_run import PLAIN_SITES
 
 _POSITIONS_PER_WAVE = {"cpu": 2048, "cuda": 65536}
 _CELLS_PER_WAVE = 8  # at least, so that the base rows of a wave weigh little
 _MEMORY_SHARE = 0.6
 _RECORD_SHARE = 0.5  # of the budget, for what is kept of unedited runs
-HOOKED, WAVE, SUFFIX, PACKED, FUSED = range(5)
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Wave:
         prompts: the prompt of each row.
         start: first position that is run.
         stop: position after the last.
+        starts: of each row, where they differ; likewise ``stops``.
         chunk: number of the group of prompts whose unedited runs are kept at the time.
         work: positions times layers.
     """
@@ -43,10 +46,13 @@ class Wave:
     stop: int
     chunk: int = 0
     work: float = 0.0
+    starts: tuple[int, ...] = ()
+    stops: tuple[int, ...] = ()
 
     def part(self, rows: slice) -> "Wave":
         """Some of its rows."""
-        return Wave(self.cells[rows], self.prompts[rows], self.start, self.stop, self.chunk)
+        own = {name: getattr(self, name)[rows] for name in ("cells", "prompts", "starts", "stops")}
+        return replace(self, **own)
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -140,7 +146,13 @@ def highest_level(model: HookedModel, sweep: Sweep) -> int:
         return WAVE
     if not model.backend.plain_weights:
         return SUFFIX
-    return FUSED if model.plain is not None else PACKED
+    plain = plain_of(model) is not None and all(is_fusible(site) for site in sweep.sites)
+    return FUSED if plain and all(one.site.row.entry == "embed" for one in sweep.base) else PACKED
+
+
+def is_fusible(site: Site) -> bool:
+    """Whether plain blocks have the site."""
+    return site.name in PLAIN_SITES or site.row.entry == "embed"
 
 
 def _level(model: HookedModel, sweep: Sweep, execution: Execution) -> int:
@@ -290,6 +302,6 @@ def _wave(pairs: Sequence[tuple[int, int]], start: int, stop: int, *, work: floa
 
 def _rows_wave(rows: Rows, chunk: int, *, fused: bool) -> Wave:
     start, stop = int(rows.start.min()), int(rows.stop.max())
-    spans = rows.stop - rows.start if fused else stop - start
-    work = float((rows.layers * spans).sum())
-    return Wave(tuple(rows.cell.tolist()), tuple(rows.prompt.tolist()), start, stop, chunk, work)
+    own = (tuple(rows.start.tolist()), tuple(rows.stop.tolist())) if fused else ((), ())
+    work = float((rows.layers * (rows.stop - rows.start if fused else stop - start)).sum())
+    return Wave(tuple(rows.cell.tolist()), tuple(rows.prompt.tolist()), start, stop, chunk, work, *own)

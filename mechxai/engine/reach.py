@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from mechxai.core.activations import Activations
-from mechxai.core.edit import AddNoise, Edit, Intervention, Patch
+from mechxai.core.edit import AddNoise, Edit, Intervention, MeanAblate, Patch, ResampleAblate, ZeroAblate
 from mechxai.core.site import QUERY, Site
 from mechxai.engine.sources import RunSource
 from mechxai.engine.sweep import Cell, Sweep, run_tokens
@@ -48,13 +48,22 @@ def reach(sweep: Sweep, n_layers: int) -> Reach:
     return _Reaching(sweep, n_layers).reach()
 
 
-def takes_some_positions(edit: Edit) -> bool:
-    """Whether an edit of all positions can be made in some of them."""
+def needs_whole(one: Intervention) -> bool:
+    """Whether an intervention must be given every position of its rows.
+
+    Edits of all positions that are not said to treat each by itself must, and so must those that compute something over
+    the source positions of a pattern.
+    """
+    if "src_pos" in one.site.row.axes:
+        return not _replaces(one.edit)
+    return one.site.pos is None and not (one.edit.positionwise or _replaces(one.edit))
+
+
+def _replaces(edit: Edit) -> bool:
     if isinstance(edit, Patch):
-        return isinstance(edit.source, RunSource) or (
-            isinstance(edit.source, Activations) and edit.source.kept is None
-        )
-    return edit.positionwise
+        whole = isinstance(edit.source, Activations) and edit.source.kept is None
+        return whole or isinstance(edit.source, RunSource)
+    return isinstance(edit, (ZeroAblate, MeanAblate, ResampleAblate))
 
 
 class _Reaching:
@@ -79,7 +88,7 @@ class _Reaching:
         self._base_first = np.full(n_prompts, NEVER)
         for one in sweep.base:
             self._base_first = np.minimum(self._base_first, self._place(one)[0])
-        self._whole_base = any(_needs_whole(one) for one in sweep.base)
+        self._whole_base = any(needs_whole(one) for one in sweep.base)
 
     def reach(self) -> Reach:
         cells, n_prompts = self._sweep.cells, len(self._sweep.batch)
@@ -91,7 +100,7 @@ class _Reaching:
                 np.minimum(start[index], self._place(one)[1], out=start[index])
         changes = start < NEVER
         for index, cell in enumerate(cells):
-            if self._whole_base or any(_needs_whole(one) for one in cell):
+            if self._whole_base or any(needs_whole(one) for one in cell):
                 start[index] = np.where(changes[index], 0, NEVER)
                 stop[index] = self._width
         return Reach(entry, start, stop, changes)
@@ -137,8 +146,6 @@ def _is_local(site: Site, n_layers: int) -> bool:
     return site.row.entry == "end" or (site.layer == n_layers - 1 and site.row.stage >= QUERY)
 
 
-def _needs_whole(one: Intervention) -> bool:
-    return one.site.pos is None and not takes_some_positions(one.edit)
 
 
 def _entry(site: Site) -> int:

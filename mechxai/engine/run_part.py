@@ -8,10 +8,11 @@ from torch import Tensor
 
 from mechxai.core.errors import NoSpaceError
 from mechxai.engine.chunk import Chunk
+from mechxai.engine.execution import WAVE
 from mechxai.engine.fused import run_fused
 from mechxai.engine.job import Job, bound
 from mechxai.engine.levels import run_hooked, run_wave
-from mechxai.engine.plan import WAVE, Wave
+from mechxai.engine.plan import Wave
 from mechxai.engine.suffix import run_packed, run_suffix
 from mechxai.model.hooked_model import HookedModel
 

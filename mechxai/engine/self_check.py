@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mechxai.engine.evaluate import evaluated
-from mechxai.engine.execution import LEVEL_NAMES, Execution
-from mechxai.engine.plan import HOOKED, SUFFIX, Plan, plan
+from mechxai.engine.execution import HOOKED, LEVEL_NAMES, SUFFIX, Execution
+from mechxai.engine.plan import Plan, plan
 from mechxai.engine.sweep import Sweep
 from mechxai.model.hooked_model import HookedModel
 

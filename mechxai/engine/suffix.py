@@ -4,7 +4,7 @@ No line here knows an architecture: the model's own modules run, on both backend
 laid out once as the matrix products want them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -72,22 +72,10 @@ class _Suffix:
         prompts = torch.tensor(self.prompts, device=self.model.device)
         given = None
         if self.early:
-            given = self._embedded(edits, prompts[: self.early])
+            given = embedded(self.chunk, edits, self.prompts[: self.early])
         return JoiningRows(
             base.kept, base.residuals, prompts, joins, base.tokens, self.wave.start, self.wave.stop, given
         )
-
-    def _embedded(self, edits: dict[Site, list[Placed]], prompts: Tensor) -> Tensor:
-        """The residual stream before block 0 of rows edited before it, ``[row, pos, d_model]``."""
-        whole = Window(0, self.recorded.base.tokens.shape[1])
-        hooks: dict[str, list[HookFunction]] = {}
-        for one in self.recorded.edits:
-            if one.site.row.entry == "embed":
-                hooks.setdefault(one.site.hook, []).append(_making(self._base_steps(one, self.prompts[: self.early], whole)))
-        for site, found in edits.items():
-            if site.row.entry == "embed":
-                hooks.setdefault(site.hook, []).append(_making(steps(site, found, whole, self.model.device)))
-        return residuals_before(self.model, self.recorded.base.tokens[prompts], hooks)
 
     def _base_hooks(self, rows: JoiningRows) -> dict[str, list[HookFunction]]:
         """The base run's own interventions, in the rows that have already joined where each is made."""
@@ -102,13 +90,9 @@ class _Suffix:
     def _on_present(self, one: Intervention) -> HookFunction:
         def function(activation: Tensor) -> Tensor:
             present = self.prompts[: len(activation)]
-            return _making(self._base_steps(one, present, self.window))(activation)
+            return _making(base_steps(self.chunk, one, present, self.window))(activation)
 
         return function
-
-    def _base_steps(self, one: Intervention, prompts: Sequence[int], window: Window) -> list[Step]:
-        found = placed([(one,)] * len(prompts), prompts, self.chunk.batch)
-        return [step for site, edits in found.items() for step in steps(site, edits, window, self.model.device)]
 
     def _at(self) -> Tensor | None:
         at = self.chunk.sweep.metric.positions(self.chunk.batch)
@@ -120,6 +104,32 @@ class _Suffix:
             every[:, self.wave.start : self.wave.stop] = final
             final = every
         return scored(self.model, self.chunk.sweep.metric, self.chunk.batch, final=final, prompts=prompts)
+
+
+def embedded(chunk: Chunk, edits: Mapping[Site, Sequence[Placed]], prompts: Sequence[int]) -> Tensor:
+    """The residual stream before block 0 of rows that are edited before it, ``[row, pos, d_model]``.
+
+    Args:
+        chunk: the prompts.
+        edits: whole site -> edits; those within blocks are left for later.
+        prompts: the prompt of each row, counted in the chunk.
+    """
+    recorded, device = chunk.recorded, chunk.model.device
+    whole = Window(0, recorded.base.tokens.shape[1])
+    hooks: dict[str, list[HookFunction]] = {}
+    for one in recorded.edits:
+        if one.site.row.entry == "embed":
+            hooks.setdefault(one.site.hook, []).append(_making(base_steps(chunk, one, prompts, whole)))
+    for site, found in edits.items():
+        if site.row.entry == "embed":
+            hooks.setdefault(site.hook, []).append(_making(steps(site, found, whole, device)))
+    return residuals_before(chunk.model, recorded.base.tokens[torch.tensor(prompts, device=device)], hooks)
+
+
+def base_steps(chunk: Chunk, one: Intervention, prompts: Sequence[int], window: Window) -> list[Step]:
+    """What makes an intervention of the base run in rows of these prompts."""
+    found = placed([(one,)] * len(prompts), prompts, chunk.batch)
+    return [step for site, edits in found.items() for step in steps(site, edits, window, chunk.model.device)]
 
 
 def _making(made: Sequence[Step]) -> HookFunction:

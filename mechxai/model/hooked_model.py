@@ -68,11 +68,6 @@ class HookedModel:
         """Sizes and block structure."""
         return self.backend.architecture()
 
-    @cached_property
-    def plain(self) -> None:
-        """Plain."""
-        return None
-
     def lay_out(self) -> None:
         """Weights in the memory layout that their products want; done once, values and shapes stay what they are."""
         if not self.__dict__.get("_laid_out"):

@@ -7,6 +7,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Int
@@ -122,15 +123,22 @@ def resume(
     return final[0]
 
 
-def residuals_before(model: HookedModel, tokens: Tokens, hooks: Hooks) -> Tensor:
-    """The residual stream before block 0, ``[row, pos, d_model]``. Cost: the embedding of the rows."""
+def residuals_before(
+    model: HookedModel, tokens: Tokens, hooks: Hooks, *, keep: Mapping[Site, dict[Site, Tensor]] = MappingProxyType({})
+) -> Tensor:
+    """The residual stream before block 0, ``[row, pos, d_model]``; sites before it go into ``keep``.
+
+    Cost: the embedding of the rows.
+    """
     found: dict[int, Tensor] = {}
+    keeping: Hooks = {site.hook: [_into(store, site)] for site, store in keep.items()}
 
     def ending(residual: Tensor) -> None:
         found[0] = residual.detach()
         raise AllCached
 
-    with model.attached((hooks, {Site("resid_pre", 0).hook: [ending]})), torch.no_grad(), suppress(AllCached):
+    end: Hooks = {Site("resid_pre", 0).hook: [ending]}
+    with model.attached((hooks, keeping, end)), torch.no_grad(), suppress(AllCached):
         model.backend.run(tokens, None)
     return found[0]
 

@@ -1,0 +1,179 @@
+"""A transformer as plain tensors: blocks over views of the model's own weights, without modules or hooks.
+
+One block class for the common kind: a norm before attention and before the MLP, LayerNorm or RMSNorm, as many key/value
+heads as heads or fewer, learned or rotary positions, plain or gated MLP, serial or parallel. What it does not cover is
+not guessed at: `plain_model` gives None, and whoever asked uses the model's modules instead.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+Vectors = Float[Tensor, "row d_model"]
+
+
+@dataclass(frozen=True)
+class Affine:
+    """``x @ weight + bias``.
+
+    Attributes:
+        weight: ``[n_in, n_out]``, of any strides; a view of the model's own.
+        bias: ``[n_out]`` or None.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``[row, n_in]`` to ``[row, n_out]``."""
+        return x @ self.weight if self.bias is None else torch.addmm(self.bias, x, self.weight)
+
+
+@dataclass(frozen=True)
+class Norm:
+    """LayerNorm, RMSNorm or nothing, with the library's own kernels.
+
+    Attributes:
+        kind: ``LN``, ``RMS`` or ``none``.
+        weight: ``[d_model]`` or None.
+        bias: ``[d_model]`` or None.
+    """
+
+    kind: str
+    eps: float
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The normalised vectors."""
+        if self.kind == "LN":
+            return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
+        return F.rms_norm(x, x.shape[-1:], self.weight, self.eps) if self.kind == "RMS" else x
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Rotary position embedding.
+
+    Attributes:
+        table: number of positions -> cosines and sines, ``[pos, rotary_dim]`` each.
+        adjacent: pairs are neighbours (GPT-J) rather than halves (NeoX, Llama).
+    """
+
+    table: Callable[[int], tuple[Tensor, Tensor]]
+    adjacent: bool
+
+    def __call__(self, x: Float[Tensor, "row pos head d_head"], start: int) -> Float[Tensor, "row pos head d_head"]:
+        """Queries or keys of positions from ``start`` on, rotated."""
+        stop = start + x.shape[1]
+        cos, sin = (part[start:stop, None].to(x.dtype) for part in self.table(stop))
+        n = cos.shape[-1]
+        turned, rest = x[..., :n], x[..., n:]
+        if self.adjacent:
+            flipped = torch.stack([-turned[..., 1::2], turned[..., ::2]], -1).flatten(-2)
+        else:
+            flipped = torch.cat([-turned[..., n // 2 :], turned[..., : n // 2]], -1)
+        turned = turned * cos + flipped * sin
+        return torch.cat([turned, rest], -1) if rest.shape[-1] else turned
+
+
+@dataclass(frozen=True)
+class PlainBlock:
+    """One block's weights and what they do.
+
+    Attributes:
+        mlp_in: to ``mlp_pre``; of a gated MLP, the gate's.
+        mlp_linear: of a gated MLP, what the gate is multiplied with.
+        mlp_bias: of a gated MLP, added to the product.
+        scale: what scores are multiplied by.
+    """
+
+    norm1: Norm
+    norm2: Norm
+    q: Affine
+    k: Affine
+    v: Affine
+    o: Affine
+    mlp_in: Affine | None
+    mlp_linear: Affine | None
+    mlp_bias: Tensor | None
+    mlp_out: Affine | None
+    activation: Callable[[Tensor], Tensor]
+    rotary: Rotary | None
+    scale: float
+    parallel: bool
+
+    def post(self, pre: Tensor, normalized: Tensor) -> Tensor:
+        """``mlp_post`` from ``mlp_pre``, ``[row, d_mlp]``."""
+        post = self.activation(pre)
+        if self.mlp_linear is not None:
+            post = post * self.mlp_linear(normalized)
+        return post if self.mlp_bias is None else post + self.mlp_bias
+
+
+@dataclass(frozen=True)
+class PlainModel:
+    """All blocks; the final norm.
+
+    Attributes:
+        blocks: in order.
+        final: the norm before the unembedding.
+        d_head: size of a head.
+    """
+
+    blocks: Sequence[PlainBlock]
+    final: Norm
+    n_heads: int
+    n_kv_heads: int
+    d_head: int
+
+
+def attend(
+    q: Float[Tensor, "row head pos d_head"],
+    k: Float[Tensor, "row kv_head key d_head"],
+    v: Float[Tensor, "row kv_head key d_head"],
+    *,
+    prefix: tuple[Float[Tensor, "kv_head before d_head"], Float[Tensor, "kv_head before d_head"]] | None,
+    offset: int,
+    scores_edit: Callable[[Tensor], Tensor] | None = None,
+    pattern_edit: Callable[[Tensor], Tensor] | None = None,
+) -> Float[Tensor, "row pos head d_head"]:
+    """``z`` of rows that share the keys and values before their own, which are never copied.
+
+    Args:
+        q: scaled queries.
+        k: the rows' own keys, rotated.
+        v: their values.
+        prefix: keys and values of the positions before them.
+        offset: place of the first query among the rows' own keys.
+        scores_edit: makes edits in masked scores, ``[row, head, pos, src]``.
+        pattern_edit: makes edits in the pattern, likewise.
+    """
+    n_rows, n_heads, n_pos, d_head = q.shape
+    n_kv, n_keys = k.shape[1], k.shape[2]
+    grouped = q.reshape(n_rows, n_kv, n_heads // n_kv * n_pos, d_head)
+    scores = (grouped @ k.transpose(-1, -2)).view(n_rows, n_heads, n_pos, n_keys)
+    if n_keys > 1 and offset + n_pos > 1:
+        later = torch.ones(n_pos, n_keys, dtype=torch.bool, device=q.device).triu(1 + offset)
+        scores = scores.masked_fill(later, -torch.inf)
+    n_before = 0
+    if prefix is not None and prefix[0].shape[1]:
+        n_before = prefix[0].shape[1]
+        flat = grouped.transpose(0, 1).reshape(n_kv, -1, d_head)
+        before = (flat @ prefix[0].transpose(-1, -2)).view(n_kv, n_rows, -1, n_before).transpose(0, 1)
+        scores = torch.cat([before.reshape(n_rows, n_heads, n_pos, n_before), scores], -1)
+    if scores_edit is not None:
+        scores = scores_edit(scores)
+    pattern = scores.softmax(-1)
+    if pattern_edit is not None:
+        pattern = pattern_edit(pattern)
+    own = pattern[..., n_before:].reshape(n_rows, n_kv, -1, n_keys) @ v
+    if n_before and prefix is not None:
+        past = pattern[..., :n_before].reshape(n_rows, n_kv, -1, n_before).transpose(0, 1)
+        past = past.reshape(n_kv, -1, n_before) @ prefix[1]
+        own = own + past.view(n_kv, n_rows, -1, d_head).transpose(0, 1)
+    return own.view(n_rows, n_heads, n_pos, d_head).transpose(1, 2)
