@@ -6,6 +6,7 @@ of any site in any activation. Names are TransformerLens' own words.
 
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -134,20 +135,21 @@ class Site:
                     f"Site {self.name!r} has no {field} axis", got=f"{field}={getattr(self, field)}", allowed=row.axes
                 )
 
-    @property
+    @cached_property
     def row(self) -> SiteName:
         """The table row."""
         return SITES[self.name]
 
-    @property
+    @cached_property
     def hook(self) -> str:
         """The TransformerLens hook name."""
         return self.row.hook.format(layer=self.layer)
 
-    @property
+    @cached_property
     def whole(self) -> "Site":
         """The same activation without head, position or neuron."""
-        return replace(self, head=None, pos=None, neuron=None)
+        free = self.head is None and self.pos is None and self.neuron is None
+        return self if free else replace(self, head=None, pos=None, neuron=None)
 
     @classmethod
     def parse(cls, text: str) -> "Site":

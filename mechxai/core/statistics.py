@@ -46,5 +46,6 @@ def ratio_interval(numerator: np.ndarray, denominator: np.ndarray, seed: int = 0
 def _percentiles(draws: np.ndarray) -> Interval:
     with warnings.catch_warnings():  # where no draw has a value, neither has the interval
         warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
-        low, high = np.nanpercentile(draws, [2.5, 97.5], axis=0)
+        known = np.isfinite(draws).all()  # the plain percentile is far quicker
+        low, high = (np.percentile if known else np.nanpercentile)(draws, [2.5, 97.5], axis=0)
     return Interval(low, high)

@@ -36,6 +36,10 @@ class BridgeBackend:
 
     def architecture(self) -> Architecture:
         """Sizes and block structure, from ``inner.cfg``."""
+        return self._architecture
+
+    @cached_property
+    def _architecture(self) -> Architecture:
         return read_architecture(self.inner.cfg, causal="Bert" not in str(self.inner.cfg.architecture))
 
     def check(self, site: Site, *, editing: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -30,6 +31,10 @@ class HookedTransformerBackend:
 
     def architecture(self) -> Architecture:
         """Sizes and block structure, from ``inner.cfg``."""
+        return self._architecture
+
+    @cached_property
+    def _architecture(self) -> Architecture:
         return read_architecture(self.inner.cfg, causal=self.inner.cfg.attention_dir == "causal")
 
     def check(self, site: Site, *, editing: bool = False) -> None:

@@ -11,16 +11,17 @@ import torch
 
 # parameter name -> the order of its axes in memory, last fastest
 _ORDERS = {
-    "W_Q": (0, 2, 1),  # read as (head d_head) x d_model
-    "W_K": (0, 2, 1),
-    "W_V": (0, 2, 1),
-    "_W_K": (0, 2, 1),  # of grouped-query attention, where W_K is made from them
-    "_W_V": (0, 2, 1),
-    "W_O": (2, 0, 1),  # read as d_model x (head d_head)
-    "W_U": (1, 0),  # read as d_vocab x d_model
+    "W_Q": (1, 0, 2),  # a matrix d_model x (head d_head), which TransformerLens reads transposed
+    "W_K": (1, 0, 2),
+    "W_V": (1, 0, 2),
+    "_W_K": (1, 0, 2),  # of grouped-query attention, where W_K is made from them
+    "_W_V": (1, 0, 2),
+    "W_O": (2, 0, 1),  # d_model x (head d_head)
+    "W_U": (1, 0),  # d_vocab x d_model
     "W_gate": (1, 0),
+    "W_in": (1, 0),  # d_mlp x d_model: rows 4 d_model apart fall on the same cache lines
 }
-_GATED = {"W_in": (1, 0), "W_out": (1, 0)}  # read transposed by gated MLPs only
+_GATED = {"W_out": (1, 0)}  # read transposed by gated MLPs only
 
 
 def lay_out(hooked_transformer: Any) -> None:
