@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mechxai.core.site import Site as Site
     from mechxai.engine.activation_store import ActivationStore as ActivationStore
     from mechxai.engine.execution import Execution as Execution
+    from mechxai.engine.explain import explain_plan as explain_plan
     from mechxai.figures.plot import plot as plot
     from mechxai.methods.circuits.head_roles import HeadRoles as HeadRoles
     from mechxai.methods.patching.ablation import Ablation as Ablation
@@ -57,6 +58,7 @@ _WHERE = {
     "core.site": ("Site",),
     "engine.activation_store": ("ActivationStore",),
     "engine.execution": ("Execution",),
+    "engine.explain": ("explain_plan",),
     "figures.plot": ("plot",),
     "methods.circuits.head_roles": ("HeadRoles",),
     "methods.patching.ablation": ("Ablation",),

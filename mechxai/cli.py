@@ -1,5 +1,7 @@
 """``mechxai …``: run, methods, models, tasks, runs, report."""
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -95,7 +97,7 @@ def _run(arguments: list[str]) -> int:
 
 def job(config: DictConfig) -> None:
     """One job: what the configuration names is made, run, and its folder shown."""
-    from mechxai.run import Study, run_study  # noqa: PLC0415 - heavy
+    from mechxai.run import Study, explain_study, run_study  # noqa: PLC0415 - heavy
 
     check_targets(OmegaConf.to_container(config, resolve=False))
     parts = {
@@ -113,6 +115,7 @@ def job(config: DictConfig) -> None:
         engine=config.engine,
         tokens_per_wave=config.tokens_per_wave,
         force=config.force,
+        shard=read_shard(config.shard),
         png=config.figure.png,
         config={
             "config.yaml": OmegaConf.to_yaml(config),
@@ -120,9 +123,62 @@ def job(config: DictConfig) -> None:
         },
     )
     _console.print(f"{study.name}: {study.model!r}", markup=False, highlight=False, soft_wrap=True)
+    if config.plan:
+        explain_study(study, listing.show)
+        return
+    if config.processes > 1 and study.shard is None:
+        share_out(list(HydraConfig.get().overrides.task), config.processes)
     settings = OmegaConf.to_container(config, resolve=True)
     known = {str(key): value for key, value in settings.items()} if isinstance(settings, dict) else {}
     run_study(study, parts["tracker"], listing.show, settings=known)
+
+
+def read_shard(text: str | None) -> tuple[int, int] | None:
+    """``"0/4"`` as numbers.
+
+    Raises:
+        ConfigError: it is not of that form.
+    """
+    if text is None:
+        return None
+    index, slash, count = str(text).partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise ConfigError(f"shard={text!r} was asked", allowed="i/n with i from 0 to n - 1, as in shard=0/4")
+    return int(index), int(count)
+
+
+def share_out(overrides: Sequence[str], n_processes: int) -> None:
+    """Runs the same job in several processes, each its shard of the waves and, where there are GPUs, its own GPU.
+
+    Raises:
+        ConfigError: a process failed; its own words are on the screen.
+    """
+    own = [override for override in overrides if override.partition("=")[0] not in ("shard", "processes")]
+    running = []
+    for index in range(n_processes):
+        command = [sys.executable, "-m", "mechxai.cli", "run", *own, f"shard={index}/{n_processes}"]
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": _gpu(index)}
+        running.append(subprocess.Popen(command, env=environment))
+    failed = [index for index, process in enumerate(running) if process.wait() != 0]
+    if failed:
+        raise ConfigError(
+            f"processes={n_processes} was asked",
+            got=f"shard {failed[0]} failed, see above",
+            fix="finished waves are kept; run the same command again",
+        )
+
+
+def _gpu(index: int) -> str:
+    """The GPU of a shard: they take turns among those that this process may see."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    known = visible.split(",") if visible else [str(number) for number in range(_n_gpus())]
+    return known[index % len(known)] if known else ""
+
+
+def _n_gpus() -> int:
+    import torch  # noqa: PLC0415 - heavy
+
+    return torch.cuda.device_count()
 
 
 def check_overrides(arguments: Sequence[str]) -> None:

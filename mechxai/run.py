@@ -19,11 +19,12 @@ import numpy as np
 import torch
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.errors import ArtifactError, MechXAIError, SiteError
+from mechxai.core.errors import ArtifactError, MechXAIError, SiteError, UnfinishedError
 from mechxai.core.method import Method
 from mechxai.core.provenance import versions
 from mechxai.core.result import Result
 from mechxai.engine.execution import Execution
+from mechxai.engine.explain import explain_plan
 from mechxai.engine.plan import Planned
 from mechxai.figures.export import png_available, save_html, save_png
 from mechxai.figures.files import write_whole
@@ -48,6 +49,7 @@ class Study:
         seed: of the run; the task has its own.
         engine: passed to `Execution`, as is ``tokens_per_wave``.
         force: compute again what is finished.
+        shard: ``(i, n)``: this process computes a share of the waves and writes no results; see `Execution`.
         png: write PNG beside HTML figures, where Chromium is there.
         config: what was asked, as YAML, kept beside the result.
     """
@@ -61,6 +63,7 @@ class Study:
     engine: str = "auto"
     tokens_per_wave: int | None = None
     force: bool = False
+    shard: tuple[int, int] | None = None
     png: bool = True
     config: Mapping[str, str] = field(default_factory=dict)
 
@@ -89,6 +92,9 @@ def run_study(
         label -> finished run. The report over all of them lies in the first one's folder.
     """
     study = _applicable(study, say)
+    if study.shard is not None:
+        _run_shard(study, say)
+        return {}
     folders = {label: study_folder(study, method) for label, method in study.methods.items()}
     first = next(iter(folders.values()))
     if not study.force and all(is_finished(folder) for folder in folders.values()):
@@ -119,6 +125,37 @@ def run_study(
     for problem in safe.problems:
         say(f"tracking: {problem}")
     return done
+
+
+def _run_shard(study: Study, say: Say) -> None:
+    """Computes a share of the waves of every method; results are written by a later run without a shard."""
+    for label, method in study.methods.items():
+        folder = study_folder(study, method)
+        if is_finished(folder):
+            say(f"{label}: already finished: {folder}")
+            continue
+        execution = Execution(
+            study.engine, tokens_per_wave=study.tokens_per_wave, cells=folder / "cells", shard=study.shard
+        )
+        _seed(study.seed)
+        try:
+            method(study.model, study.batch, execution=execution)
+            say(f"{label}: every wave is there")
+        except UnfinishedError as error:
+            say(f"{label}: {error}")
+
+
+def explain_study(study: Study, say: Say) -> None:
+    """Shows what every method of a study would do and cost; no prompt is run."""
+    execution = Execution(study.engine, tokens_per_wave=study.tokens_per_wave)
+    for label, method in _applicable(study, say).methods.items():
+        if isinstance(method, Planned):
+            found = explain_plan(method, study.model, study.batch, execution=execution)
+            say(
+                {"title": f"{label}: {found.what}", "rows": [{"": name, "plan": value} for name, value in found.rows()]}
+            )
+        else:
+            say(f"{label}: {method.card.cost}")
 
 
 def _applicable(study: Study, say: Say) -> Study:
@@ -174,7 +211,13 @@ def _run_method(study: Study, label: str, *, folder: Path, tracker: SafeTracker,
     if study.force:
         shutil.rmtree(folder / "cells", ignore_errors=True)
         (folder / "manifest.json").unlink(missing_ok=True)
-    execution = Execution(study.engine, tokens_per_wave=study.tokens_per_wave, cells=folder / "cells", progress=True)
+    execution = Execution(
+        study.engine,
+        tokens_per_wave=study.tokens_per_wave,
+        cells=folder / "cells",
+        shard=study.shard,
+        progress=True,
+    )
     if isinstance(method, Planned):
         say(f"{label}: {method.plan(study.model, study.batch, execution=execution)}")
     _seed(study.seed)

@@ -55,8 +55,10 @@ class Activations:
         return sorted(site.layer for site in self.values if site.name == row.name and site.layer is not None)
 
     def stack(self, name: str) -> Tensor:
-        """All cached layers of a site, ``[layer, batch, ...]``."""
-        return torch.stack([self[name, layer] for layer in self.layers(name)])
+        """All cached layers of a site, ``[layer, batch, ...]``; no copy where they lie together in memory."""
+        layers = [self[name, layer] for layer in self.layers(name)]
+        together = _together(layers)
+        return torch.stack(layers) if together is None else together
 
     def rows(self, chosen: Rows) -> "Activations":
         """The activations of some prompts."""
@@ -84,3 +86,19 @@ class Activations:
                 f"{site} was asked of cached activations", got=f"position {missing[0]} was not kept", allowed=self.kept
             )
         return torch.tensor([lookup[int(position)] for position in at], device=at.device)
+
+
+def _together(layers: list[Tensor]) -> Tensor | None:
+    """The tensor of which equally long steps lead from each layer to the next; None where there is none."""
+    if len(layers) < 2 or any(layer.requires_grad for layer in layers):
+        return None
+    first, starts = layers[0], [layer.storage_offset() for layer in layers]
+    step = starts[1] - starts[0]
+    if step < 0 or starts != [starts[0] + step * number for number in range(len(layers))]:
+        return None
+    forms = {
+        (layer.untyped_storage().data_ptr(), layer.shape, layer.stride(), layer.dtype, layer.device) for layer in layers
+    }
+    if len(forms) > 1:
+        return None
+    return first.as_strided((len(layers), *first.shape), (step, *first.stride()), starts[0])

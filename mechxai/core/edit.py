@@ -52,10 +52,13 @@ class Edit(ABC):
         return self
 
     def replacement(self, site: Site) -> Tensor | None:
-        """What it puts in place of a whole site whatever was there; None when it looks at what was there.
+        """What it puts in place whatever was there; None when it looks at what was there.
+
+        Args:
+            site: the site that is edited.
 
         Returns:
-            Values that broadcast to ``[batch, *axes]`` of the site, or None.
+            Values that broadcast to ``[batch, *axes]`` of the whole site, or None.
         """
         del site
         return None
@@ -143,9 +146,10 @@ class ResampleAblate(Edit):
         """The edit for some prompts."""
         return replace(self, choice=pick(self.choice, chosen))
 
-    def replacement(self, site: Site) -> Tensor:
-        """The chosen prompts' activations."""
-        return self.reference[site.whole][list(self.choice)]
+    def replacement(self, site: Site) -> Tensor | None:
+        """The chosen prompts' activations; None where the site's position is another one in each prompt."""
+        relative = isinstance(site.pos, str) or (site.pos or 0) < 0
+        return None if relative else self.reference[site.whole][list(self.choice)]
 
 
 @dataclass(frozen=True)
@@ -174,9 +178,7 @@ class AddNoise(Edit):
         """The activation with noise."""
         place = sum(ord(letter) * (index + 1) for index, letter in enumerate(str(site)))
         draws = [
-            torch.randn(
-                row.shape, generator=torch.Generator().manual_seed(hash((self.seed, place, number)) % 2**62)
-            )
+            torch.randn(row.shape, generator=torch.Generator().manual_seed(hash((self.seed, place, number)) % 2**62))
             for row, number in zip(activation, self.prompts or itertools.count(self.first), strict=False)
         ]
         noise = self.std * torch.stack(draws).to(activation)

@@ -57,6 +57,10 @@ class ArtifactError(MechXAIError, OSError):
     """A file that is missing, damaged, or belongs to something else."""
 
 
+class UnfinishedError(MechXAIError, RuntimeError):
+    """This process has done its share of a sweep; the others' is still to come."""
+
+
 class NoSpaceError(ArtifactError):
     """The disk or the memory budget does not suffice."""
 

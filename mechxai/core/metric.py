@@ -7,7 +7,7 @@ scored by teacher forcing: the run then reads the prompt with the answer appende
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from jaxtyping import Int
@@ -76,7 +76,7 @@ class LogitDiff(Metric):
     def columns(self, batch: ContrastBatch) -> Int[Tensor, " column"]:
         """The answers and the wrong answers."""
         ids = torch.cat([batch.answers.flatten(), batch.wrong.flatten()])
-        return ids[ids >= 0].unique()
+        return cast("Tensor", ids[ids >= 0].unique())  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
 
     def score(self, logits: LogitsAt, batch: ContrastBatch) -> PerPrompt:
         """``mean logit[answers] - mean logit[wrong]``."""

@@ -6,7 +6,7 @@ answers, ``answer_tok`` the tokens of one answer, ``k`` the positions a metric r
 may have added.
 """
 
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -29,4 +29,5 @@ def pick(values: tuple[_T, ...], chosen: Rows) -> tuple[_T, ...]:
     """The entries of a tuple that `Rows` name; an empty tuple stays empty."""
     if isinstance(chosen, slice) or not values:
         return values[chosen] if isinstance(chosen, slice) else ()
-    return tuple(values[index] for index in chosen.tolist())
+    numbers = cast("list[int]", chosen.tolist())  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
+    return tuple(values[number] for number in numbers)

@@ -23,7 +23,9 @@ def bootstrap_weights(n_prompts: int, seed: int = 0, n_draws: int = N_DRAWS) -> 
 
 
 def mean_interval(per_example: np.ndarray, seed: int = 0) -> Interval:
-    """Interval of the mean over the leading axis (prompts)."""
+    """Interval of the mean over the leading axis (prompts); of one prompt, its value."""
+    if len(per_example) == 1:
+        return Interval(per_example[0], per_example[0])
     means = np.tensordot(bootstrap_weights(len(per_example), seed), per_example, axes=1)
     return _percentiles(means)
 
@@ -36,6 +38,10 @@ def ratio_interval(numerator: np.ndarray, denominator: np.ndarray, seed: int = 0
         denominator: ``[prompt]``.
         seed: of the resampling.
     """
+    if len(numerator) == 1:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = numerator[0] / denominator[0]
+        return Interval(np.where(np.isinf(ratio), np.nan, ratio), np.where(np.isinf(ratio), np.nan, ratio))
     weights = bootstrap_weights(len(numerator), seed)
     above = np.tensordot(weights, numerator, axes=1)
     below = (weights @ denominator).reshape(-1, *(1,) * (numerator.ndim - 1))

@@ -11,6 +11,7 @@ from torch import Tensor
 from mechxai.core.activations import Activations
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.edit import Edit, Intervention, Patch
+from mechxai.core.errors import NoSpaceError
 from mechxai.core.metric import Metric
 from mechxai.core.site import Site
 from mechxai.engine.execution import FUSED
@@ -21,8 +22,10 @@ from mechxai.engine.sweep import Cell, Sweep, run_tokens
 from mechxai.model.editing import edited
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.hooking import HookFunction
-from mechxai.model.passes import Recording, record, unembedded
+from mechxai.model.passes import Recording, joined, record, unembedded
 from mechxai.model.plain_door import record_plain
+
+_POSITIONS_AT_ONCE = 4096  # of unedited runs
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +50,8 @@ class Chunk:
     @cached_property
     def recorded(self) -> "Recorded":
         """The unedited runs. Cost: one forward pass per prompt and run."""
-        return _Recorder(self).recorded()
-
-    def run_values(self) -> dict[str, Float[Tensor, " batch"]]:
-        """The metric of each run that was made; the base run's is under ``base``."""
-        return self.recorded.values
+        with torch.no_grad():
+            return _Recorder(self).recorded()
 
 
 @dataclass(frozen=True)
@@ -105,17 +105,38 @@ class _Recorder:
         return {run: list(sites) for run, sites in found.items()}
 
     def _record(self, runs: Sequence[str], sites: Iterable[Site], edits: Cell) -> dict[str, Recording]:
-        """The runs, stacked along the batch in one pass."""
+        """The runs, stacked along the batch, some prompts at a time; fewer when memory runs out."""
         if not runs:
             return {}
-        batch, metric = self.chunk.batch, self.sweep.metric
+        n_prompts = len(self.chunk.batch)
+        at_once = max(1, min(n_prompts, _POSITIONS_AT_ONCE // (self.chunk.batch.n_pos * len(runs))))
+        behind = list(dict.fromkeys([*sites, *(one.site.whole for one in edits)]))
+        while True:
+            parts = [slice(first, min(first + at_once, n_prompts)) for first in range(0, n_prompts, at_once)]
+            try:
+                made = [self._record_part(runs, behind, edits, part=part) for part in parts]
+                return {run: joined([part[run] for part in made]) for run in runs}
+            except torch.cuda.OutOfMemoryError:
+                if at_once == 1:
+                    raise NoSpaceError(
+                        f"The unedited runs of {n_prompts} prompts of {self.chunk.batch.n_pos} tokens",
+                        got=f"out of memory on {self.model.device}",
+                        fix="a smaller budget_bytes, so that fewer prompts are kept at a time, or another device",
+                    ) from None
+                at_once //= 2
+
+    def _record_part(
+        self, runs: Sequence[str], sites: Sequence[Site], edits: Cell, *, part: slice
+    ) -> dict[str, Recording]:
+        batch, metric = self.chunk.batch.rows(part), self.sweep.metric
         tokens = torch.cat([run_tokens(batch, run, metric)[0] for run in runs])
+        width = run_tokens(self.chunk.batch, runs[0], metric)[0].shape[1]
+        tokens = torch.nn.functional.pad(tokens, (0, width - tokens.shape[1]))
         at = metric.positions(batch)
-        hooks = run_hooks(edits, batch)
         every = None if at is None else at.repeat(len(runs), 1)
-        behind = [*sites, *(one.site.whole for one in edits)]
+        hooks = run_hooks(Mapped(lambda edit: edit.rows(part))(edits), batch)
         one_pass = record_plain if self.chunk.level == FUSED else record
-        made = one_pass(self.model, tokens, hooks=hooks, sites=list(dict.fromkeys(behind)), at=every)
+        made = one_pass(self.model, tokens, hooks=hooks, sites=sites, at=every)
         n = len(batch)
         return {run: made.rows(slice(i * n, (i + 1) * n)) for i, run in enumerate(runs)}
 
@@ -145,13 +166,15 @@ def _making(one: Intervention, batch: ContrastBatch) -> HookFunction:
 def scored(
     model: HookedModel, metric: Metric, batch: ContrastBatch, *, final: Tensor, prompts: Tensor
 ) -> Float[Tensor, " row"]:
-    """The metric of rows from their final residual streams, ``[row, k, d_model]``; only the logits it reads are made."""
+    """The metric of rows from their final residual streams, ``[row, k, d_model]``; only logits it reads are made."""
     rows = batch.rows(prompts)
     columns = metric.columns(batch)
     if columns is None:
         return metric.score(as_float(unembedded(model, final)), rows)
     logits = unembedded(model, final, columns)
-    numbered = [torch.where(ids >= 0, torch.searchsorted(columns, ids.clamp(min=0)), -1) for ids in (rows.answers, rows.wrong)]
+    numbered = [
+        torch.where(ids >= 0, torch.searchsorted(columns, ids.clamp(min=0)), -1) for ids in (rows.answers, rows.wrong)
+    ]
     return metric.score(as_float(logits), replace(rows, answers=numbered[0], wrong=numbered[1]))
 
 

@@ -68,7 +68,11 @@ def run_names(sweep: Sweep) -> tuple[str, ...]:
 
 
 def items(model: HookedModel, sweep: Sweep, planned: Plan) -> Iterator[Item]:
-    """Everything a plan asks for, in order: of every chunk first its runs, where the level records them."""
+    """Everything a plan asks for, in order: of every chunk first its runs, where the level records them.
+
+    Yields:
+        Waves and runs, not yet computed.
+    """
     records = planned.level >= SUFFIX
     per_chunk = planned.work - sum(wave.work for wave in planned.waves)
     waves = list(enumerate(planned.waves, start=len(planned.chunks) if records else 0))
@@ -91,5 +95,6 @@ def evaluated(model: HookedModel, sweep: Sweep, planned: Plan) -> Tensor:
 
 
 def _runs(chunk: Chunk) -> Tensor:
-    values = chunk.run_values()
+    with torch.no_grad():
+        values = chunk.recorded.values
     return torch.stack([values[name] for name in run_names(chunk.sweep)])

@@ -51,6 +51,7 @@ class Mapped:
     known: dict[int, tuple[Edit, Edit]] = field(default_factory=dict)
 
     def __call__(self, cell: Cell) -> Cell:
+        """The cell with its edits changed."""
         return tuple(Intervention(one.site, self.edit(one.edit)) for one in cell)
 
     def edit(self, edit: Edit) -> Edit:

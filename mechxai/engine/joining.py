@@ -1,7 +1,7 @@
 """Where in a block a cell's row joins when only what its edit changes is computed.
 
-A row may begin at a block's input, after its attention, or at its end. An edit of `z`, `attn_out` or `mlp_out` moves the
-residual stream by a difference, so the block up to there is the unedited run's and is not computed again.
+A row may begin at a block's input, after its attention, or at its end. An edit of `z`, `attn_out` or `mlp_out` moves
+the residual stream by a difference, so the block up to there is the unedited run's and is not computed again.
 """
 
 from collections.abc import Sequence

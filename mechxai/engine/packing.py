@@ -30,9 +30,7 @@ class Rows:
 
     def take(self, chosen: np.ndarray) -> "Rows":
         """Some rows, in the order asked."""
-        return Rows(
-            self.cell[chosen], self.prompt[chosen], self.start[chosen], self.stop[chosen], self.layers[chosen]
-        )
+        return Rows(self.cell[chosen], self.prompt[chosen], self.start[chosen], self.stop[chosen], self.layers[chosen])
 
     def __len__(self) -> int:
         return len(self.cell)
@@ -66,8 +64,8 @@ def packed(rows: Rows, costs: Costs, n_layers: int) -> list[Rows]:
 
 
 def ragged(rows: Rows, costs: Costs) -> list[Rows]:
-    """Waves of rows that each run their own positions; rows of one prompt stand together."""
-    order = np.lexsort((rows.cell, -rows.layers, rows.start, rows.prompt))
+    """Waves of rows that each run their own positions; those that start together, and join together, stand together."""
+    order = np.lexsort((rows.prompt, rows.cell, -rows.layers, rows.start))
     sizes = (rows.stop - rows.start)[order]
     waves, first, held = [], 0, 0
     for index, size in enumerate(sizes):

@@ -60,7 +60,7 @@ def placed(cells: Sequence[Cell], prompts: Sequence[int], batch: ContrastBatch) 
     return found
 
 
-def steps(site: Site, edits: Sequence[Placed], window: Window, device: torch.device) -> list[Step]:
+def steps(edits: Sequence[Placed], window: Window, *, device: torch.device) -> list[Step]:
     """What makes the edits of one whole site, in order, in an activation ``[row, *axes]`` of the window's positions.
 
     Edits that put values in place of what was there are made together, whatever their places; others are called, once
@@ -71,17 +71,18 @@ def steps(site: Site, edits: Sequence[Placed], window: Window, device: torch.dev
         groups: dict[tuple[object, ...], list[Placed]] = {}
         for edit in several:
             named = edit.one.site
-            key = (id(edit.one.edit), edit.pos is None, named.head is None, named.neuron is None)
+            relative = isinstance(named.pos, str) or (named.pos or 0) < 0
+            key = (id(edit.one.edit), edit.pos is None, relative, named.head is None, named.neuron is None)
             groups.setdefault(key, []).append(edit)
         for group in groups.values():
-            values = group[0].one.edit.replacement(site)
+            values = group[0].one.edit.replacement(group[0].one.site)
             if values is not None:
-                made.append(_replacing(group, values, window, device))
+                made.append(_replacing(group, values, window, device=device))
                 continue
             same: dict[Site, list[Placed]] = {}
             for edit in group:
                 same.setdefault(edit.one.site, []).append(edit)
-            made += [_calling(part, window, device) for part in same.values()]
+            made += [_calling(part, window, device=device) for part in same.values()]
     return made
 
 
@@ -97,7 +98,7 @@ def _rounds(edits: Sequence[Placed]) -> list[list[Placed]]:
     return rounds
 
 
-def _replacing(group: Sequence[Placed], values: Tensor, window: Window, device: torch.device) -> Step:
+def _replacing(group: Sequence[Placed], values: Tensor, window: Window, *, device: torch.device) -> Step:
     """Values put into all places of a group at once."""
 
     def numbers(of: Callable[[Placed], int | None]) -> Tensor:
@@ -121,7 +122,7 @@ def _replacing(group: Sequence[Placed], values: Tensor, window: Window, device: 
         into.append(into_axis)
         outof.append(outof_axis)
     n_prompts = 1 + max(edit.prompt for edit in group)
-    spread = _spread(values.to(device), site, n_prompts, window.stop)
+    spread = _spread(values.to(device), site, n_prompts=n_prompts, stop=window.stop)
 
     def step(activation: Tensor) -> None:
         activation[tuple(into)] = spread(activation)[tuple(outof)].to(activation.dtype)
@@ -129,7 +130,7 @@ def _replacing(group: Sequence[Placed], values: Tensor, window: Window, device: 
     return step
 
 
-def _spread(values: Tensor, site: Site, n_prompts: int, stop: int) -> Callable[[Tensor], Tensor]:
+def _spread(values: Tensor, site: Site, *, n_prompts: int, stop: int) -> Callable[[Tensor], Tensor]:
     """Values in the shape ``[prompt, *axes]`` up to a position, as a view; the activation tells the other sizes."""
 
     def function(activation: Tensor) -> Tensor:
@@ -145,7 +146,7 @@ def _spread(values: Tensor, site: Site, n_prompts: int, stop: int) -> Callable[[
     return function
 
 
-def _calling(group: Sequence[Placed], window: Window, device: torch.device) -> Step:
+def _calling(group: Sequence[Placed], window: Window, *, device: torch.device) -> Step:
     """One intervention made in the rows of a group by calling its edit."""
     site = group[0].one.site
     rows = torch.tensor([edit.row for edit in group], device=device)

@@ -1,4 +1,4 @@
-"""How a sweep will be run: which rows travel together at which level, and what it costs. Deterministic; runs nothing."""
+"""How a sweep will be run: which rows travel together, at which level, at what cost. Deterministic; runs nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,16 +6,18 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from mechxai.core.architecture import Architecture
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError
 from mechxai.core.site import Site
 from mechxai.engine.execution import FUSED, HOOKED, LEVEL_NAMES, PACKED, SUFFIX, WAVE, Execution
 from mechxai.engine.packing import Costs, Rows, packed, ragged
 from mechxai.engine.reach import entry_layer, reach
+from mechxai.engine.sizes import record_bytes, row_bytes
 from mechxai.engine.sweep import Sweep, run_tokens
 from mechxai.engine.work import attention_flops, position_flops, wave_positions
+from mechxai.model.backends import modules
 from mechxai.model.hooked_model import HookedModel
+from mechxai.model.hooking import foreign_hooks
 from mechxai.model.memory import available_bytes
 from mechxai.model.plain_door import plain_of
 from mechxai.model.plain_run import PLAIN_SITES
@@ -100,7 +102,8 @@ class Plan:
         return (
             f"{self.n_cells:,} cells x {self.n_prompts} prompts, {self.noops:,} of them without effect, in "
             f"{len(self.waves)} waves at level {self.level} ({LEVEL_NAMES[self.level]}): {self.share:.1%} of the "
-            f"{self.forward_passes:,} forward passes of one per cell, about {self.peak_bytes / 2**20:,.0f} MiB at a time"
+            f"{self.forward_passes:,} forward passes of one per cell, "
+            f"about {self.peak_bytes / 2**20:,.0f} MiB at a time"
         )
 
 
@@ -140,11 +143,12 @@ def highest_level(model: HookedModel, sweep: Sweep) -> int:
     """
     a = model.architecture
     padded = bool((sweep.batch.lengths < sweep.batch.n_pos).any())
-    if a.positions not in ("standard", "rotary", "none") or not (a.causal or not padded):
+    joins = a.positions in ("standard", "rotary", "none") and (a.causal or not padded)
+    if not joins or foreign_hooks(modules(model.backend)):  # functions of the user's own were made for whole passes
         return HOOKED
-    if not a.causal or not model.backend.resumes:
+    if not a.causal or not model.backend.resumes():
         return WAVE
-    if not model.backend.plain_weights:
+    if not model.backend.plain_weights():
         return SUFFIX
     plain = plain_of(model) is not None and all(is_fusible(site) for site in sweep.sites)
     return FUSED if plain and all(one.site.row.entry == "embed" for one in sweep.base) else PACKED
@@ -193,11 +197,16 @@ class _Planning:
             prompts = range(start, min(start + prompts_at_once, n_prompts))
             for first in range(0, len(order), cells_at_once):
                 cells = order[first : first + cells_at_once]
-                spans = [self.n_layers - max(0, min(self.n_layers, entries[cell])) if level else self.n_layers for cell in cells]
-                work = len(prompts) * self.width * (sum(spans) + level * self.n_layers)
+                spans = [
+                    self.n_layers - max(0, min(self.n_layers, entries[cell])) if level else self.n_layers
+                    for cell in cells
+                ]
+                work = 1.0 * len(prompts) * self.width * (sum(spans) + level * self.n_layers)
                 pairs = [(cell, prompt) for cell in cells for prompt in prompts]
                 waves.append(_wave(pairs, 0, self.width, work=work))
-        return self._plan(level, waves, [slice(0, n_prompts)], 0, per_row * prompts_at_once * (cells_at_once + level), 0.0)
+        return self._plan(
+            level, waves, [slice(0, n_prompts)], 0, per_row * prompts_at_once * (cells_at_once + level), 0.0
+        )
 
     def by_rows(self, level: int, n_prompts: int) -> Plan:
         """Levels 2 and up: rows run from where they first differ; those that never do are not run."""
@@ -234,17 +243,14 @@ class _Planning:
         return [slice(start, min(start + at_once, n_prompts)) for start in range(0, n_prompts, at_once)]
 
     def _record_bytes(self) -> int:
-        """Of one prompt: residual streams, keys and values of the runs, and the sites that are patched from."""
-        a = self.model.architecture
-        sites = sum(site_width(a, site.row.axes, self.width) for site in self.sweep.sites)
-        per_layer = self.width * (a.d_model + 2 * a.n_kv_heads * a.d_head)
-        return self._runs() * (self.n_layers * per_layer + sites) * self.model.dtype.itemsize
+        """Of one prompt: what is kept of its unedited runs."""
+        return self._runs() * record_bytes(self.model, self.sweep, self.width)
 
     def _runs(self) -> int:
         """Unedited runs that are kept: the base, and those that are patched from."""
         return 2
 
-    def _plan(
+    def _plan(  # noqa: PLR0917 - the fields of a plan
         self, level: int, waves: Sequence[Wave], chunks: Sequence[slice], noops: int, peak: int, recorded: float
     ) -> Plan:
         a = self.model.architecture
@@ -271,28 +277,6 @@ class _Planning:
         read = self.width if at is None else at.shape[1]
         rows = sum(len(wave) for wave in waves) + self._runs() * self.n_prompts
         return 2.0 * rows * read * self.model.architecture.d_model * vocabulary
-
-
-def row_bytes(model: HookedModel, sweep: Sweep, width: int, *, level: int = HOOKED) -> int:
-    """Rough bytes one row of a wave needs at its widest point: a block's activations, or the logits it reads."""
-    a: Architecture = model.architecture
-    positions = sweep.metric.positions(sweep.batch)
-    n_logits = width if positions is None else positions.shape[1]
-    block = width * (8 * a.d_model + 3 * a.d_mlp) + 3 * a.n_heads * width * width
-    if any(site.name == "result" for site in sweep.sites):
-        block += width * a.n_heads * a.d_model
-    columns = sweep.metric.columns(sweep.batch) if level >= SUFFIX else None
-    vocabulary = a.d_vocab if columns is None else len(columns)
-    return max(block, 3 * n_logits * vocabulary) * model.dtype.itemsize
-
-
-def site_width(architecture: Architecture, axes: Sequence[str], width: int) -> int:
-    """Numbers a whole site holds per prompt."""
-    sizes = {"pos": width, "dest_pos": width, "src_pos": width, "one": 1}
-    count = 1
-    for axis in axes:
-        count *= sizes[axis] if axis in sizes else architecture.size(axis)
-    return count
 
 
 def _wave(pairs: Sequence[tuple[int, int]], start: int, stop: int, *, work: float) -> Wave:

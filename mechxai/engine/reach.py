@@ -1,8 +1,9 @@
 """Where each cell's edit begins to matter, prompt by prompt: its layer, its first position, or nowhere.
 
-Under causal attention an edit at position p leaves earlier positions alone. A patch from another run of the same prompts
-changes nothing before the first token in which the two differ, and from some place on nothing reaches the positions a
-metric reads. Such cells have the value of the unedited run and are not computed. Tokens are compared, never floats.
+Under causal attention an edit at position p leaves earlier positions alone. A patch from another run of the same
+prompts changes nothing before the first token in which the two differ, and from some place on nothing reaches the
+positions a metric reads. Such cells have the value of the unedited run and are not computed. Tokens are compared, never
+floats.
 """
 
 from collections.abc import Callable
@@ -144,8 +145,6 @@ class _Reaching:
 def _is_local(site: Site, n_layers: int) -> bool:
     """Whether what stands at one position of a site can reach no other before the end."""
     return site.row.entry == "end" or (site.layer == n_layers - 1 and site.row.stage >= QUERY)
-
-
 
 
 def _entry(site: Site) -> int:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechxai.core.errors import UnfinishedError
 from mechxai.core.metric import check_finite
 from mechxai.engine.evaluate import Item, Values, items, run_names
 from mechxai.engine.execution import Execution
@@ -54,6 +55,7 @@ def run_sweep(model: HookedModel, sweep: Sweep, execution: Execution, *, what: s
         SiteError, ModelSupportError, ShapeError: what cannot be done, before any forward pass.
         NumericsError: a value that is NaN or infinite; names the cell and the prompt.
         NoSpaceError: a single cell on a single prompt does not fit into the device's memory.
+        UnfinishedError: this process's shard is done and others are not.
 
     Cost: see `plan`.
     """
@@ -64,7 +66,7 @@ def run_sweep(model: HookedModel, sweep: Sweep, execution: Execution, *, what: s
     if verdict.level != planned.level:
         planned = plan(model, sweep, execution, level=verdict.level)
     store = None if execution.cells is None else WaveStore(execution.cells, _key(model, sweep, planned))
-    values, reused = Values.empty(planned), 0
+    values, reused, missing = Values.empty(planned), 0, 0
     with Bar(what, planned, shown=execution.progress) as bar:
         for item in items(model, sweep, planned):
             found = store.load(item.number) if store else None
@@ -72,6 +74,9 @@ def run_sweep(model: HookedModel, sweep: Sweep, execution: Execution, *, what: s
             reused += size if found is not None else 0
             bar.advance(0, 0.0)
             computed = found is None
+            if computed and not execution.takes(item.number):
+                missing += 1
+                continue
             if found is None:
                 found = item.compute().double().cpu()
                 _check_values(found, sweep, item)
@@ -79,6 +84,12 @@ def run_sweep(model: HookedModel, sweep: Sweep, execution: Execution, *, what: s
                     store.save(item.number, found)
             values.put(item, found.double(), run_names(sweep))
             bar.advance(size, item.work, computed=computed)
+    if missing:
+        raise UnfinishedError(
+            f"Shard {execution.shard} of {what} is done",
+            got=f"{missing} waves are left to other shards",
+            fix="run once more without shard when they are done; it finds their waves",
+        )
     cost = {
         "cells": float(planned.n_cells * planned.n_prompts),
         "cells_reused": float(reused),

@@ -44,7 +44,8 @@ def run_part(chunk: Chunk, wave: Wave) -> Float[Tensor, " row"]:
         NoSpaceError: one cell on one prompt does not fit.
     """
     try:
-        return LEVELS[chunk.level](chunk, wave)
+        with torch.no_grad():
+            return LEVELS[chunk.level](chunk, wave)
     except torch.cuda.OutOfMemoryError:
         if chunk.model.device.type == "cuda":
             torch.cuda.empty_cache()

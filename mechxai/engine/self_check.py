@@ -18,7 +18,8 @@ _log = logging.getLogger("mechxai.engine")
 _N_CELLS = 8
 _N_PROMPTS = 2
 _SLACK = 4.0  # times the oracle's own spread at two batch sizes
-_EPS = 32.0  # units in the last place that any reordering of sums may cost
+_EPS = {torch.float32: 32.0, torch.float64: 32.0}  # units in the last place that reordering sums may cost
+_EPS_HALF = 4.0  # likewise in half precision
 # What a model that a level does not fit may raise from inside; its own floor raises nothing else.
 _MISFITS = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, NotImplementedError)
 
@@ -71,24 +72,34 @@ def _check(model: HookedModel, sweep: Sweep, planned: Plan) -> Verdict:
     n_prompts = min(_N_PROMPTS, len(sweep.batch))
     n_cells = len(sample.cells)
     every = range(n_cells)
-    together = _oracle(model, sample, every, n_prompts)
-    parts = [_oracle(model, sample, part, n_prompts) for part in (every[: n_cells // 2], every[n_cells // 2 :])]
+    together = _oracle(model, sample, every, n_prompts=n_prompts)
+    parts = [
+        _oracle(model, sample, part, n_prompts=n_prompts) for part in (every[: n_cells // 2], every[n_cells // 2 :])
+    ]
     spread = float((together - torch.cat(parts)).abs().max())
     passes = 2 * n_prompts * n_cells
-    tolerance = _SLACK * spread + _EPS * torch.finfo(model.dtype).eps * float(together.abs().max().clamp(min=1.0))
+    rounding = _EPS.get(model.dtype, _EPS_HALF) * torch.finfo(model.dtype).eps
+    tolerance = _SLACK * spread + rounding * max(1.0, _size(model, sample), float(together.abs().max()))
     level = planned.level
     while level > HOOKED:
-        error = _error(model, sample, together, level)
+        error = _error(model, sample, together, level=level)
         passes += n_prompts * (1 + n_cells)
         if isinstance(error, float) and error <= tolerance:
             break
         said = f"differs from level 0 by {error:.2g} (allowed {tolerance:.2g})" if isinstance(error, float) else error
-        _log.warning(
-            "level %d (%s) %s on %s; using level %d", level, LEVEL_NAMES[level], said, model.name, level - 1
-        )
+        _log.warning("level %d (%s) %s on %s; using level %d", level, LEVEL_NAMES[level], said, model.name, level - 1)
         level -= 1
     floor = max(spread, float((together[-1] - together[-2]).abs().max()))
     return Verdict(level, floor, passes)
+
+
+def _size(model: HookedModel, sample: Sweep) -> float:
+    """The size of the logits that the metric comes from, whose rounding it inherits however small it is itself."""
+    batch = sample.batch.rows(slice(0, 1))
+    with torch.no_grad():
+        return float(
+            model.logits(batch.tokens(sample.run), lengths=batch.lengths, at=batch.answer_pos[:, None]).abs().max()
+        )
 
 
 def _chosen(sweep: Sweep, planned: Plan) -> list[int]:
@@ -108,15 +119,15 @@ def _chosen(sweep: Sweep, planned: Plan) -> list[int]:
     return chosen + draw.sample(rest, min(_N_CELLS - len(chosen), len(rest)))
 
 
-def _oracle(model: HookedModel, sample: Sweep, cells: range, n_prompts: int) -> Tensor:
+def _oracle(model: HookedModel, sample: Sweep, cells: range, *, n_prompts: int) -> Tensor:
     part = replace(sample, cells=[sample.cells[index] for index in cells])
-    return _values(model, part, HOOKED, n_prompts)
+    return _values(model, part, HOOKED, n_prompts=n_prompts)
 
 
-def _error(model: HookedModel, sample: Sweep, right: Tensor, level: int) -> float | str:
+def _error(model: HookedModel, sample: Sweep, right: Tensor, *, level: int) -> float | str:
     """The largest difference from the oracle, or why the level could not be run."""
     try:
-        found = _values(model, sample, level, right.shape[1])
+        found = _values(model, sample, level, n_prompts=right.shape[1])
     except _MISFITS as error:
         if level < SUFFIX:
             raise
@@ -126,7 +137,7 @@ def _error(model: HookedModel, sample: Sweep, right: Tensor, level: int) -> floa
     return difference if difference == difference else float("inf")  # NaN is no agreement
 
 
-def _values(model: HookedModel, sample: Sweep, level: int, n_prompts: int) -> Tensor:
+def _values(model: HookedModel, sample: Sweep, level: int, *, n_prompts: int) -> Tensor:
     together = Execution(tokens_per_wave=len(sample.cells) * sample.batch.n_pos * 2 * n_prompts)
     planned = plan(model, sample, together, level=level, first=n_prompts)
     return evaluated(model, sample, planned)[:, :n_prompts]

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,16 +49,19 @@ class Filling:
         at = 0
         for start in range(0, len(chosen), self.batch_size):
             batch = slice(start, start + self.batch_size)
-            part = self._batch(chosen[batch], skips[batch])
-            stop = at + len(part["tokens"])
-            for key, value in part.items():
+            for key, value in self._batch(chosen[batch], skips[batch]):
                 if key not in found:
                     found[key] = torch.empty(total, *value.shape[1:], dtype=self.dtype)
-                found[key][at:stop] = value
-            at = stop
+                found[key][at : at + len(value)] = value
+            at += sum(len(self.rows[i]) for i in chosen[batch]) - sum(skips[batch])
         return found
 
-    def _batch(self, chosen: range, skips: Sequence[int]) -> dict[str, Tensor]:
+    def _batch(self, chosen: range, skips: Sequence[int]) -> Iterator[tuple[str, Tensor]]:
+        """What a shard holds of some prompts.
+
+        Yields:
+            Name and tensor; one at a time, so that no more than one is held twice.
+        """
         device = self.model.device
         tokens = padded([self.rows[i] for i in chosen]).to(device)
         lengths = torch.tensor([len(self.rows[i]) for i in chosen], device=device)
@@ -68,8 +71,9 @@ class Filling:
         keep = torch.arange(tokens.shape[1], device=device)[None] < lengths[:, None]
         keep[:, 0] &= torch.tensor([skip == 0 for skip in skips], device=device)
         prompt, pos = keep.nonzero().unbind(1)
-        found = {"tokens": tokens[prompt, pos].cpu(), "pos": pos.cpu(), "prompt": prompt.cpu() + chosen[0]}
-        return {**found, **{str(site): acts[site][prompt, pos].cpu() for site in self.sites}}
+        yield from (("tokens", tokens[prompt, pos]), ("pos", pos), ("prompt", prompt + chosen[0]))
+        for site in self.sites:
+            yield str(site), acts[site][prompt, pos]
 
     def _skip(self, row: int) -> int:
         """How many tokens of a prompt are left out: its beginning-of-sequence token, or none."""

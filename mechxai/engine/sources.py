@@ -10,6 +10,7 @@ from mechxai.core.activations import Activations
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import SiteError
 from mechxai.core.metric import Metric
+from mechxai.core.shapes import Rows
 from mechxai.core.site import POSITION_AXES, Site
 from mechxai.engine.sweep import run_tokens
 from mechxai.model.hooked_model import HookedModel
@@ -29,7 +30,7 @@ class RunSource:
     metric: Metric
     sites: tuple[Site, ...]
 
-    def rows(self, chosen: slice) -> Activations:
+    def rows(self, chosen: Rows) -> Activations:
         """The activations of some prompts. Cost: one forward pass up to the last site."""
         batch = self.batch.rows(chosen)
         tokens, lengths = run_tokens(batch, self.run, self.metric)
@@ -56,7 +57,7 @@ class MeanSource:
     stds: dict[Site, float]
     per_position: bool
 
-    def rows(self, chosen: slice) -> "MeanSource":
+    def rows(self, chosen: Rows) -> "MeanSource":
         """The same mean for every prompt."""
         del chosen
         return self

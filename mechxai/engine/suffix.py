@@ -52,7 +52,7 @@ class _Suffix:
         after = {
             site.hook: [_making(made)]
             for site, found in edits.items()
-            if site.row.entry != "embed" and (made := steps(site, found, self.window, self.model.device))
+            if site.row.entry != "embed" and (made := steps(found, self.window, device=self.model.device))
         }
         final = resume(
             self.model,
@@ -82,15 +82,19 @@ class _Suffix:
         hooks: dict[str, list[HookFunction]] = {}
         for one in self.recorded.edits:
             site = one.site
-            begun = site.layer is not None and site.layer >= rows.first_layer and site.hook != Site("resid_pre", rows.first_layer).hook
+            begun = (
+                site.layer is not None
+                and site.layer >= rows.first_layer
+                and site.hook != Site("resid_pre", rows.first_layer).hook
+            )
             if begun or site.row.entry == "end":
                 hooks.setdefault(site.hook, []).append(self._on_present(one))
         return hooks
 
     def _on_present(self, one: Intervention) -> HookFunction:
-        def function(activation: Tensor) -> Tensor:
+        def function(activation: Tensor) -> Tensor | None:
             present = self.prompts[: len(activation)]
-            return _making(base_steps(self.chunk, one, present, self.window))(activation)
+            return _making(base_steps(self.chunk, one, present, window=self.window))(activation)
 
         return function
 
@@ -119,17 +123,17 @@ def embedded(chunk: Chunk, edits: Mapping[Site, Sequence[Placed]], prompts: Sequ
     hooks: dict[str, list[HookFunction]] = {}
     for one in recorded.edits:
         if one.site.row.entry == "embed":
-            hooks.setdefault(one.site.hook, []).append(_making(base_steps(chunk, one, prompts, whole)))
+            hooks.setdefault(one.site.hook, []).append(_making(base_steps(chunk, one, prompts, window=whole)))
     for site, found in edits.items():
         if site.row.entry == "embed":
-            hooks.setdefault(site.hook, []).append(_making(steps(site, found, whole, device)))
+            hooks.setdefault(site.hook, []).append(_making(steps(found, whole, device=device)))
     return residuals_before(chunk.model, recorded.base.tokens[torch.tensor(prompts, device=device)], hooks)
 
 
-def base_steps(chunk: Chunk, one: Intervention, prompts: Sequence[int], window: Window) -> list[Step]:
+def base_steps(chunk: Chunk, one: Intervention, prompts: Sequence[int], *, window: Window) -> list[Step]:
     """What makes an intervention of the base run in rows of these prompts."""
     found = placed([(one,)] * len(prompts), prompts, chunk.batch)
-    return [step for site, edits in found.items() for step in steps(site, edits, window, chunk.model.device)]
+    return [step for edits in found.values() for step in steps(edits, window, device=chunk.model.device)]
 
 
 def _making(made: Sequence[Step]) -> HookFunction:
@@ -140,4 +144,3 @@ def _making(made: Sequence[Step]) -> HookFunction:
         return new
 
     return function
-

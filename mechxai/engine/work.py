@@ -28,13 +28,18 @@ def attention_flops(architecture: Architecture, width: int) -> float:
 
 def wave_positions(architecture: Architecture, device: str, *, fused: bool) -> float:
     """What a wave costs per layer beside its rows, in positions."""
-    seconds = (_FUSED_SECONDS if fused else _LAYER_SECONDS).get(device, 1e-3)
+    seconds = layer_seconds(device, fused=fused)
     weights = position_flops(architecture) / 2 * 4 / 20e9 if device == "cpu" else 0.0  # read once, at 20 GB/s
     return (seconds + weights) * _RATE.get(device, 150e9) / position_flops(architecture)
 
 
+def layer_seconds(device: str, *, fused: bool) -> float:
+    """What calling one layer costs, whatever it holds."""
+    return (_FUSED_SECONDS if fused else _LAYER_SECONDS).get(device, 1e-3)
+
+
 @functools.cache
-def measured_rate(device: str, dtype: torch.dtype, d_model: int, threads: int) -> float:
+def measured_rate(device: str, dtype: torch.dtype, *, d_model: int, threads: int) -> float:
     """Floating-point operations per second of this machine's matrix product, measured in about a tenth of a second.
 
     Used for expected times only; nothing that decides a value depends on it.

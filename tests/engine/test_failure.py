@@ -7,16 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import mechxai as mx
 from mechxai.core.edit import AddNoise, Intervention, Steer
 from mechxai.core.errors import NoSpaceError
 from mechxai.core.metric import as_metric
-from mechxai.engine import levels
 from mechxai.engine import run as running
+from mechxai.engine import run_part
+from mechxai.engine.execution import LEVEL_NAMES
 from mechxai.engine.run import run_sweep
 from mechxai.engine.sweep import Sweep
 from mechxai.engine.wave_store import WaveStore
+from mechxai.model import plain_proof
 
 SWEEP = mx.ActivationPatching("z", ("layer", "head"))
 
@@ -31,96 +34,138 @@ def values(result):
     return result.data["per_example"].values
 
 
-def out_of_memory(limit, sizes):
-    """The levels, on a device that holds ``limit`` rows at most."""
+class SmallDevice(TorchDispatchMode):
+    """A device that holds no tensor of more than ``limit`` numbers: what makes a larger one runs out of memory."""
 
-    def limited(level):
-        def run(model, job):
-            rows = (len(job.cells) + (level is levels.run_wave)) * len(job.batch)
-            sizes.append(rows)
-            if rows > limit:
-                raise torch.cuda.OutOfMemoryError("CUDA out of memory (not really)")
-            return level(model, job)
+    def __init__(self, limit):
+        super().__init__()
+        self.limit, self.refused = limit, 0
 
-        return run
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        fresh = isinstance(out, torch.Tensor) and not any(out is one for one in args)
+        if fresh and out.numel() > self.limit:
+            self.refused += 1
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory (not really)")
+        return out
 
-    return tuple(limited(level) for level in (levels.run_hooked, levels.run_wave))
 
-
-@pytest.mark.parametrize("engine", ["hooked", "wave"])
-@pytest.mark.parametrize("limit", [2, 5, 11])
-def test_out_of_memory_halves_the_wave_and_gives_the_same_values(model, pairs, monkeypatch, engine, limit):
+@pytest.mark.parametrize("engine", LEVEL_NAMES)
+@pytest.mark.parametrize("limit", [4600, 9500, 26200])
+def test_out_of_memory_halves_the_wave_and_gives_the_same_values(model, pairs, engine, limit):
+    """The whole run: runs, waves, check and baselines. The narrowest device holds one row of nine positions."""
     batch, execution = pairs(model, n=3), mx.Execution(engine)
     plenty = SWEEP(model, batch, execution=execution)
-    sizes = []
-    monkeypatch.setattr(levels, "LEVELS", out_of_memory(limit, sizes))
-    scarce = SWEEP(model, batch, execution=execution)
+    weights = max(parameter.numel() for parameter in model.inner.parameters())  # these are not to be copied
+    with SmallDevice(max(limit, weights)) as device:
+        scarce = SWEEP(model, batch, execution=execution)
+        largest = mx.Execution(engine, tokens_per_wave=10**6)
+        again = SWEEP(replace(model), pairs(model, n=8), execution=largest)
     np.testing.assert_allclose(values(scarce), values(plenty), atol=2e-5)
-    assert max(sizes) > limit
-    assert sum(size <= limit for size in sizes) > 1
+    np.testing.assert_allclose(values(again), values(SWEEP(model, pairs(model, n=8), execution=largest)), atol=2e-5)
+    assert device.refused or limit > 9500
 
 
-def test_one_row_too_large_is_refused(model, pairs, monkeypatch):
-    SWEEP(model, pairs(model))
-    monkeypatch.setattr(levels, "LEVELS", out_of_memory(0, []))
-    with pytest.raises(
-        NoSpaceError, match=r"One cell on one prompt of 9 tokens.*out of memory on cpu.*shorter prompts"
-    ):
-        SWEEP(model, pairs(model))
-
-
-def test_the_device_may_be_too_small_for_the_self_check_too(model, pairs, monkeypatch):
-    """The whole run, check and baselines included, on a device that holds six rows."""
-    batch = pairs(model, n=8)
-    plenty = SWEEP(model, batch)
-    forward = type(model).forward
-
-    def limited(self, tokens, **settings):
-        at = settings.get("at")
-        if max(len(tokens), 0 if at is None else len(at)) > 6:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory (not really)")
-        return forward(self, tokens, **settings)
-
-    monkeypatch.setattr(type(model), "forward", limited)
-    scarce = SWEEP(replace(model), batch)
-    np.testing.assert_allclose(values(scarce), values(plenty), atol=2e-5)
+@pytest.mark.parametrize("engine", LEVEL_NAMES)
+def test_one_row_too_large_is_refused(model, pairs, engine):
+    SWEEP(model, pairs(model), execution=mx.Execution(engine))
+    what = "One cell on one prompt|The unedited runs"
+    with SmallDevice(500), pytest.raises(NoSpaceError, match=f"({what}).*out of memory on cpu.*(shorter|smaller)"):
+        SWEEP(model, pairs(model), execution=mx.Execution(engine))
 
 
 # The self-check -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("flaw", ["offset", "swapped", "nan", "one cell"])
-def test_a_broken_level_is_caught_and_the_oracle_used(model, pairs, monkeypatch, caplog, flaw):
-    def broken(model, job):
-        found = levels.run_wave(model, job)
-        if flaw == "offset":
-            return found + 0.01
-        if flaw == "swapped":
-            return found.flip(0)
-        if flaw == "nan":
-            return found * torch.nan
-        return torch.cat([found[:1] + 0.5, found[1:]])
+def with_level(monkeypatch, level, function):
+    changed = list(run_part.LEVELS)
+    changed[level] = function
+    monkeypatch.setattr(run_part, "LEVELS", tuple(changed))
 
-    batch = pairs(model)
+
+FLAWS = {
+    "offset": lambda found: found + 0.01,
+    "swapped": lambda found: found.flip(0),
+    "nan": lambda found: found * torch.nan,
+    "one cell": lambda found: torch.cat([found[:1] + 0.5, found[1:]]),
+}
+
+
+@pytest.mark.parametrize("level", [1, 2, 3, 4])
+@pytest.mark.parametrize("flaw", FLAWS)
+def test_a_broken_level_is_caught_and_the_next_one_used(model, pairs, monkeypatch, caplog, flaw, level):
+    batch, sound = pairs(model), run_part.LEVELS[level]
     right = SWEEP(model, batch, execution=mx.Execution("hooked"))
-    monkeypatch.setattr(levels, "LEVELS", (levels.run_hooked, broken))
+    with_level(monkeypatch, level, lambda chunk, wave: FLAWS[flaw](sound(chunk, wave)))
     with caplog.at_level(logging.WARNING, "mechxai.engine"):
-        result = SWEEP(model, batch)
-    assert int(result.data["level"]) == 0
-    np.testing.assert_allclose(values(result), values(right), atol=1e-6)
+        result = SWEEP(model, batch, execution=mx.Execution(LEVEL_NAMES[level]))
+    assert int(result.data["level"]) == level - 1
+    np.testing.assert_allclose(values(result), values(right), atol=1e-5)
     (record,) = caplog.records
-    assert "level 1 differs from level 0 by" in record.getMessage()
-    assert record.getMessage().endswith("on gpt2; using level 0")
+    assert f"level {level} ({LEVEL_NAMES[level]}) differs from level 0 by" in record.getMessage()
+    assert record.getMessage().endswith(f"on gpt2; using level {level - 1}")
+
+
+def swap_heads(weight):
+    return torch.cat([weight[:, 16:32], weight[:, :16], weight[:, 32:]], 1)
+
+
+# Mutations of the plain blocks, each a mistake one could really make.
+MUTATIONS = {
+    "scale": lambda block: replace(block, scale=block.scale * 1.02),
+    "activation": lambda block: replace(block, activation=torch.relu),
+    "norm": lambda block: replace(block, norm2=replace(block.norm2, eps=1e-2)),
+    "bias": lambda block: replace(block, o=replace(block.o, bias=None)),
+    "heads": lambda block: replace(block, q=replace(block.q, weight=swap_heads(block.q.weight))),
+    "transposed": lambda block: replace(block, o=replace(block.o, weight=block.o.weight.T)),
+    "parallel": lambda block: replace(block, parallel=True),
+}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_wrong_plain_blocks_are_caught(model, pairs, monkeypatch, caplog, mutation):
+    known = plain_proof._found(model.backend)
+    sound = known.plain
+    wrong = replace(sound, blocks=[sound.blocks[0], MUTATIONS[mutation](sound.blocks[1]), sound.blocks[2]])
+    monkeypatch.setattr(known, "plain", wrong)
+    batch = pairs(model)
+    result = SWEEP(model, batch)
+    assert int(result.data["level"]) == 3
+    assert "level 4 (fused)" in caplog.text
+    np.testing.assert_allclose(values(result), values(SWEEP(model, batch, execution=mx.Execution("hooked"))), atol=1e-5)
+
+
+def test_wrong_ideas_of_what_has_no_effect_are_caught(model, pairs, monkeypatch, caplog):
+    """The cells that a plan leaves out are checked as well."""
+    from mechxai.engine import plan as planning
+
+    sound = planning.reach
+
+    def blind(sweep, n_layers):
+        found = sound(sweep, n_layers)
+        return replace(found, changes=found.changes & (found.entry[:, None] > 0))
+
+    monkeypatch.setattr(planning, "reach", blind)
+    result = SWEEP(model, pairs(model))
+    assert int(result.data["level"]) == 1, "every level that leaves them out is wrong"
+    assert caplog.text.count("differs from level 0") == 3
+
+
+def test_a_level_that_raises_is_dropped(model, pairs, monkeypatch, caplog):
+    def raising(chunk, wave):
+        raise AttributeError("no such thing on this model")
+
+    with_level(monkeypatch, 4, raising)
+    assert int(SWEEP(model, pairs(model)).data["level"]) == 3
+    assert "level 4 (fused) failed (AttributeError: no such thing on this model)" in caplog.text
 
 
 def test_a_sound_level_is_checked_once(model, pairs, monkeypatch, caplog):
-    calls = []
-    monkeypatch.setattr(
-        levels, "LEVELS", (levels.run_hooked, lambda model, job: calls.append(1) or levels.run_wave(model, job))
-    )
+    calls, sound = [], run_part.LEVELS[4]
+    with_level(monkeypatch, 4, lambda chunk, wave: calls.append(1) or sound(chunk, wave))
     with caplog.at_level(logging.WARNING, "mechxai.engine"):
         for _ in range(3):
-            assert int(SWEEP(model, pairs(model)).data["level"]) == 1
+            assert int(SWEEP(model, pairs(model)).data["level"]) == 4
     assert len(calls) == 1 + 3, "one check, and one wave for each of the three sweeps"
     mx.ActivationPatching("resid_pre")(model, pairs(model))
     assert len(calls) == 1 + 3 + 1 + 1, "another site is another check"
@@ -137,18 +182,22 @@ def test_the_noise_floor_is_small_and_not_negative(model, pairs):
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Counts waves that are computed, and stops after ``counted["limit"]``."""
+    """Counts what is computed (runs of chunks, and waves), and stops after ``counted["limit"]``."""
     count = {"n": 0, "limit": 10**9}
+    sound = running.items
 
-    compute = running.run_part
+    def counting(*arguments):
+        for item in sound(*arguments):
 
-    def counting(*arguments, **settings):
-        if count["n"] >= count["limit"]:
-            raise KeyboardInterrupt
-        count["n"] += 1
-        return compute(*arguments, **settings)
+            def compute(item=item):
+                if count["n"] >= count["limit"]:
+                    raise KeyboardInterrupt
+                count["n"] += 1
+                return item.compute()
 
-    monkeypatch.setattr(running, "run_part", counting)
+            yield replace(item, compute=compute)
+
+    monkeypatch.setattr(running, "items", counting)
     return count
 
 

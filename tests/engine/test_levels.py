@@ -69,7 +69,7 @@ def test_equals_transformer_lens_cell_by_cell_per_prompt(model_of, pairs, kind, 
             continue
         ours = mx.ActivationPatching(site, over, direction=direction)(model, batch)
         theirs = reference(model, batch, site, over, direction)
-        assert int(ours.data["level"]) == 1
+        assert int(ours.data["level"]) == 4
         np.testing.assert_allclose(ours.data["per_example"].values, theirs, atol=1e-4, err_msg=f"{site} {direction}")
         assert np.abs(theirs - theirs.mean((1, 2), keepdims=True)).max() > 1e-4, (
             f"{site}: the reference shows no effect at all"

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,7 +12,12 @@ import mechxai as mx
 from mechxai.core.errors import ConfigError
 from mechxai.core.metric import as_metric
 from mechxai.engine import plan as planning
-from mechxai.engine.plan import entry_layer, plan
+from mechxai.engine.contrast import patching
+from mechxai.engine.execution import LEVEL_NAMES
+from mechxai.engine.packing import Costs, Rows, packed, ragged
+from mechxai.engine.plan import plan
+from mechxai.engine.reach import LATE, entry_layer, reach
+from mechxai.engine.sizes import row_bytes
 from mechxai.engine.sweep import Sweep
 
 ZERO = mx.ZeroAblate()
@@ -42,79 +48,105 @@ SITES = st.lists(
     sites=SITES,
     tokens=st.none() | st.integers(1, 2000),
     budget=st.none() | st.integers(1, 10**8),
-    engine=st.sampled_from(["auto", "hooked", "wave"]),
+    engine=st.sampled_from(["auto", *LEVEL_NAMES]),
 )
 def test_every_cell_meets_every_prompt_once(model_of, n_prompts, width, sites, tokens, budget, engine):
     model, sweep = model_of("gpt2"), sweep_of(batch_of(n_prompts, width), sites)
     execution = mx.Execution(engine, budget, tokens)
     made = plan(model, sweep, execution)
-    met = Counter(
-        (cell, prompt)
-        for wave in made.waves
-        for cell in wave.cells
-        for prompt in range(wave.prompts.start, wave.prompts.stop)
-    )
-    assert set(met.values()) == {1}
+    met = Counter(pair for wave in made.waves for pair in zip(wave.cells, wave.prompts, strict=True))
+    assert set(met.values()) == {1}, "zeroing a whole site changes every prompt, so no cell is without effect"
     assert len(met) == len(sites) * n_prompts == made.n_cells * made.n_prompts == made.forward_passes
+    assert made.noops == 0
     assert plan(model, sweep, execution) == made
-    if tokens is not None:
-        for wave in made.waves:
-            rows = (len(wave.cells) + made.level) * (wave.prompts.stop - wave.prompts.start)
-            assert rows <= max(2, tokens // width)
+    chunks = [prompt for chunk in made.chunks for prompt in range(chunk.start, chunk.stop)]
+    assert chunks == list(range(n_prompts))
     for wave in made.waves:
-        late = [entry_layer(sweep.cells[cell]) for cell in wave.cells]
-        assert late == sorted(late, reverse=True), "cells with late entry stand together"
-    assert (
-        made.row_layers
-        <= made.forward_passes * made.n_layers
-        + sum(w.prompts.stop - w.prompts.start for w in made.waves) * made.n_layers
-    )
+        assert set(wave.prompts) <= set(range(made.chunks[wave.chunk].start, made.chunks[wave.chunk].stop))
+        assert 0 <= wave.start < wave.stop <= width
+        if tokens is not None:
+            floor = len(set(wave.prompts)) if made.level == 1 else 0
+            assert (len(wave) + floor) * (wave.stop - wave.start) <= max(2 * width, tokens)
+    assert made.work > 0
+    assert made.flops > made.work
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "neox"])
-@pytest.mark.parametrize("engine", ["hooked", "wave"])
+@pytest.mark.parametrize("engine", LEVEL_NAMES)
 def test_the_memory_budget_is_kept(model_of, kind, engine):
     model, batch = model_of(kind), batch_of(6, 12)
     sweep = sweep_of(batch, [mx.Site("z", layer, head=head) for layer in range(3) for head in range(4)])
-    row = planning.row_bytes(model, sweep, 12)
-    for rows in (2, 3, 7, 20, 50):
+    row = row_bytes(model, sweep, 12)
+    for rows in (8, 13, 20, 50):
         made = plan(model, sweep, mx.Execution(engine, budget_bytes=rows * row))
         assert made.peak_bytes <= rows * row
-        largest = max((len(wave.cells) + made.level) * (wave.prompts.stop - wave.prompts.start) for wave in made.waves)
-        assert largest * row <= made.peak_bytes
-    few, many = (plan(model, sweep, mx.Execution(engine, budget_bytes=rows * row)) for rows in (4, 40))
+    few, many = (plan(model, sweep, mx.Execution(engine, budget_bytes=rows * row)) for rows in (8, 80))
     assert len(few.waves) > len(many.waves)
 
 
 def test_a_row_costs_more_where_more_is_kept(model_of):
     model, batch = model_of("gpt2"), batch_of(2, 12)
     z = [mx.Site("z", 0)]
-    at_one = planning.row_bytes(model, sweep_of(batch, z), 12)
-    everywhere = planning.row_bytes(model, sweep_of(batch, z, lambda logits, rows: logits[:, 0, 0]), 12)
+    at_one = row_bytes(model, sweep_of(batch, z), 12)
+    everywhere = row_bytes(model, sweep_of(batch, z, lambda logits, rows: logits[:, 0, 0]), 12)
     assert everywhere >= max(at_one, 12 * model.architecture.d_vocab * 4)
-    assert planning.row_bytes(model, sweep_of(batch, [mx.Site("result", 0)]), 12) > at_one
-    assert planning.row_bytes(model, sweep_of(batch, z), 24) > at_one
+    assert row_bytes(model, sweep_of(batch, [mx.Site("result", 0)]), 12) > at_one
+    assert row_bytes(model, sweep_of(batch, z), 24) > at_one
 
 
 def test_free_memory_decides_without_a_budget(model_of, monkeypatch):
     model, batch = model_of("gpt2"), batch_of(4, 12)
     sweep = sweep_of(batch, [mx.Site("z", 1)] * 30)
-    row = planning.row_bytes(model, sweep, 12)
+    row = row_bytes(model, sweep, 12)
     monkeypatch.setattr(planning, "available_bytes", lambda device: 10 * row)
     assert plan(model, sweep, mx.Execution()).peak_bytes <= 6 * row
 
 
+# Levels ---------------------------------------------------------------------------------------------------------------
+
+
 def test_levels(model_of):
-    z = [mx.Site("z", 0)]
+    z, norm = [mx.Site("z", 0)], [mx.Site("ln1_scale", 0)]
     even, padded = batch_of(2, 6), batch_of(2, 6, lengths=[6, 4])
     for kind in ("gpt2", "llama", "neox"):
         for batch in (even, padded):
-            assert plan(model_of(kind), sweep_of(batch, z), mx.Execution()).level == 1
+            assert plan(model_of(kind), sweep_of(batch, z), mx.Execution()).level == 4
+            assert plan(model_of(kind), sweep_of(batch, norm), mx.Execution()).level == 3, "plain blocks name no scale"
     bert = model_of("bert")
     assert plan(bert, sweep_of(even, z), mx.Execution()).level == 1
     assert plan(bert, sweep_of(padded, z), mx.Execution()).level == 0
-    assert plan(model_of("gpt2"), sweep_of(even, z), mx.Execution("hooked")).level == 0
-    assert plan(model_of("gpt2"), sweep_of(even, z), mx.Execution("wave")).level == 1
+    for level, name in enumerate(LEVEL_NAMES):
+        assert plan(model_of("gpt2"), sweep_of(even, z), mx.Execution(name)).level == level
+
+
+@pytest.mark.parametrize(("kind", "site", "engine"), [("bert", "z", "suffix"), ("gpt2", "ln1_scale", "fused")])
+def test_a_level_that_does_not_hold_is_refused(model_of, kind, site, engine):
+    with pytest.raises(ConfigError, match=f"engine='{engine}' was asked of {kind}.*is the highest"):
+        plan(model_of(kind), sweep_of(batch_of(2, 6), [mx.Site(site, 0)]), mx.Execution(engine))
+
+
+def test_weights_that_are_not_plain_get_the_level_that_reads_none(model_of, monkeypatch):
+    model = model_of("gpt2")
+    monkeypatch.setattr(type(model.backend), "plain_weights", lambda self: False)
+    assert plan(model, sweep_of(batch_of(2, 6), [mx.Site("z", 0)]), mx.Execution()).level == 2
+
+
+def test_functions_of_the_users_own_are_obeyed(model_of, pairs):
+    """A hook that stays on the model (a steering vector, say) belongs to the model that is asked."""
+    model = model_of("gpt2")
+    batch, method = pairs(model), mx.ActivationPatching("resid_pre")
+    plain = method(model, batch).data["per_example"].values
+    point = model.backend.hooks["blocks.1.hook_resid_post"]
+    point.add_hook(lambda activation, hook: activation + 1.5 * torch.sin(torch.arange(64.0)))
+    try:
+        steered = method(model, batch)
+        oracle = method(model, batch, execution=mx.Execution("hooked"))
+    finally:
+        point.remove_hooks()
+    assert int(steered.data["level"]) == 0
+    np.testing.assert_array_equal(steered.data["per_example"].values, oracle.data["per_example"].values)
+    assert np.abs(steered.data["per_example"].values - plain).max() > 1e-3
+    np.testing.assert_array_equal(method(model, batch).data["per_example"].values, plain)
 
 
 def test_a_forced_wave_on_a_padded_bidirectional_batch_is_still_right(model_of, pairs):
@@ -128,33 +160,122 @@ def test_a_forced_wave_on_a_padded_bidirectional_batch_is_still_right(model_of, 
 
 def test_the_engine_that_was_asked_ran(model_of, pairs):
     model = model_of("gpt2")
-    for engine, level in (("hooked", 0), ("wave", 1), ("auto", 1)):
+    for engine, level in (*((name, level) for level, name in enumerate(LEVEL_NAMES)), ("auto", 4)):
         result = mx.ActivationPatching("z", ("layer", "head"))(model, pairs(model), execution=mx.Execution(engine))
         assert int(result.data["level"]) == level
 
 
-def test_what_a_wave_saves_is_counted(model_of):
+def test_what_is_saved_is_counted(model_of):
     model, batch = model_of("gpt2"), batch_of(2, 6)
     sweep = sweep_of(batch, [mx.Site("resid_pre", layer) for layer in range(3)])
     wave, hooked = (plan(model, sweep, mx.Execution(engine)) for engine in ("wave", "hooked"))
-    # two prompts: base rows through 3 layers, and cells through 3, 2 and 1
-    assert wave.row_layers == 2 * (3 + 3 + 2 + 1)
-    assert hooked.row_layers == 2 * 3 * 3
-    assert "3 cells x 2 prompts in 1 waves at level 1 (wave)" in str(wave)
+    # two prompts: base rows through 3 layers, and cells through 3, 2 and 1; six positions each
+    assert wave.work == 6 * 2 * (3 + 3 + 2 + 1)
+    assert hooked.work == 6 * 2 * 3 * 3
+    assert "3 cells x 2 prompts, 0 of them without effect, in 1 waves at level 1 (wave)" in str(wave)
+    late = sweep_of(batch, [mx.Site("resid_pre", layer, pos=4) for layer in range(3)])
+    # both runs whole, and of the cells the last two positions through 3, 2 and 1 layers
+    assert plan(model, late, mx.Execution("suffix")).work == 2 * 2 * 6 * 3 + 2 * 2 * (3 + 2 + 1)
+
+
+# Reach ----------------------------------------------------------------------------------------------------------------
 
 
 def test_entry_layers():
     assert entry_layer(()) == -1
     assert entry_layer((mx.Intervention(mx.Site("embed"), ZERO),)) == -1
     assert entry_layer((mx.Intervention(mx.Site("z", 2), ZERO), mx.Intervention(mx.Site("z", 1), ZERO))) == 1
-    assert entry_layer((mx.Intervention(mx.Site("ln_final_normalized"), ZERO),)) > 1000
+    assert entry_layer((mx.Intervention(mx.Site("ln_final_normalized"), ZERO),)) == LATE
+
+
+def test_a_patch_changes_nothing_before_the_first_difference_or_out_of_reach(model_of, pairs):
+    model = model_of("gpt2")
+    batch = pairs(model, n=2, width=9, first=4, lengths=[9, 6])
+    sites = [mx.Site(name, layer, pos=pos) for name in ("resid_pre", "z", "k") for layer in (1, 2) for pos in range(9)]
+    found = reach(patching(model, batch, as_metric("logit_diff"), sites=sites, direction="denoise"), 3)
+    changes = dict(zip(((s.name, s.layer, s.pos) for s in sites), found.changes.tolist(), strict=True))
+    for name in ("resid_pre", "z", "k"):
+        assert [changes[name, 1, pos] for pos in range(9)] == [[4 <= pos < 9, 4 <= pos < 6] for pos in range(9)]
+    # in the last layer what is written at a position stays there; keys and block inputs still reach the answer
+    assert [changes["z", 2, pos] for pos in range(9)] == [[pos == 8, pos == 5] for pos in range(9)]
+    assert [changes["k", 2, pos] for pos in range(9)] == [[4 <= pos < 9, 4 <= pos < 6] for pos in range(9)]
+    assert found.stop[:, 0].tolist() == [9] * len(sites)
+    assert found.stop[:, 1].tolist() == [6] * len(sites)
+
+
+def test_other_edits_change_everything_they_touch(model_of, pairs):
+    batch = pairs(model_of("gpt2"), first=4)
+    found = reach(sweep_of(batch, [mx.Site("resid_pre", 0, pos=pos) for pos in range(9)]), 3)
+    assert found.changes.all()
+    assert found.start[:, 0].tolist() == list(range(9))
+
+
+def test_a_run_patched_with_itself_is_without_effect(model_of, pairs):
+    model = model_of("gpt2")
+    batch = pairs(model, same=True)
+    outcome = mx.ActivationPatching("z", ("layer", "head"))(model, batch)
+    assert outcome.info.cost["cells_without_effect"] == outcome.info.cost["cells"]
+    assert outcome.info.cost["waves"] == 0
+
+
+def test_an_edit_that_couples_positions_gets_whole_rows(model_of, pairs):
+    from mechxai.core.edit import AddNoise, Edit
+
+    class Reversed(Edit):
+        def __call__(self, activation, site):
+            return activation.flip(1)
+
+    batch = pairs(model_of("gpt2"), first=4)
+    for edit, whole in ((Reversed(), True), (AddNoise(1.0), True), (ZERO, False), (mx.Steer(torch.ones(64)), False)):
+        cells = [
+            (mx.Intervention(mx.Site("resid_pre", 1), edit), mx.Intervention(mx.Site("resid_pre", 1, pos=5), ZERO))
+        ]
+        found = reach(Sweep(batch, "clean", cells, as_metric("logit_diff")), 3)
+        assert (found.start[0, 0], found.stop[0, 0]) == (0, 9)
+        late = reach(Sweep(batch, "clean", [cells[0][1:]], as_metric("logit_diff")), 3)
+        assert late.start[0, 0] == 5, whole
+
+
+# Packing --------------------------------------------------------------------------------------------------------------
+
+ROWS = st.lists(
+    st.tuples(st.integers(0, 50), st.integers(0, 5), st.integers(0, 9), st.integers(0, 4), st.integers(0, 3)),
+    min_size=1,
+    max_size=60,
+)
+
+
+def rows_of(drawn):
+    cell, prompt, start, more, layers = (np.array(part) for part in zip(*drawn, strict=True))
+    return Rows(cell, prompt, start, start + 1 + more, layers)
+
+
+@settings(deadline=None, max_examples=100)
+@given(drawn=ROWS, wave=st.floats(0, 100), rows=st.integers(1, 40), positions=st.integers(1, 100))
+def test_packing_keeps_every_row_and_its_limits(drawn, wave, rows, positions):
+    every, costs = rows_of(drawn), Costs(wave, rows, positions)
+    for waves in (packed(every, costs, 3), ragged(every, costs)):
+        kept = sorted(row for w in waves for row in zip(w.cell, w.prompt, w.start, w.stop, w.layers, strict=True))
+        assert kept == sorted(zip(every.cell, every.prompt, every.start, every.stop, every.layers, strict=True))
+        assert all(len(w) <= rows for w in waves)
+    for w in packed(every, costs, 3):
+        assert len(w) * (w.stop.max() - w.start.min()) <= max(positions, w.stop.max() - w.start.min())
+    for w in ragged(every, costs):
+        assert len(w) == 1 or (w.stop - w.start).sum() <= positions
+
+
+def test_waves_are_cut_where_it_pays():
+    many = rows_of([(0, 0, 0, 9, 3)] * 10 + [(1, 0, 9, 0, 3)] * 10)
+    together, apart = (len(packed(many, Costs(cost, 1000, 10**6), 3)) for cost in (1000.0, 1.0))
+    # ten rows of one position would run ten in the wave of the others: 270 positions times layers more
+    assert (together, apart) == (1, 2)
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
         ({"engine": "waves"}, "engine='waves' was asked.*did you mean 'wave'"),
-        ({"engine": "fast"}, "auto, hooked, wave"),
+        ({"engine": "fast"}, "All: auto, fused, hooked, packed, suffix, wave"),
         ({"budget_bytes": 0}, "budget_bytes=0 was asked. Allowed: 1 or more"),
         ({"tokens_per_wave": -1}, "tokens_per_wave=-1"),
     ],

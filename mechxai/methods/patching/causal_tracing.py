@@ -8,7 +8,7 @@ import torch
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.edit import AddNoise, Intervention, Patch
-from mechxai.core.errors import ConfigError, SiteError, nearest
+from mechxai.core.errors import ConfigError, SiteError, UnfinishedError, nearest
 from mechxai.core.grid import Axes, Grid, Position
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, Metric, as_metric
@@ -99,16 +99,22 @@ class CausalTracing(Method):
         batch = with_reference(model, batch, metric)
         axes, cells = self._cells(model, batch, metric)
         std = self.noise * mean_source(model, batch, run="clean", sites=[_EMBED], per_position=False).stds[_EMBED]
-        draws, corrupted = [], []
+        draws, corrupted, unfinished = [], [], None
         for draw in range(self.n_noise):
             base = (Intervention(_EMBED, AddNoise(std, self.seed * 1000 + draw, blurred)),)
             sweep = Sweep(batch, "clean", cells, metric, base)
-            outcome = run_sweep(model, sweep, execution, what=f"tracing, draw {draw + 1} of {self.n_noise}")
+            try:
+                outcome = run_sweep(model, sweep, execution, what=f"tracing, draw {draw + 1} of {self.n_noise}")
+            except UnfinishedError as error:  # a shard does its share of every draw
+                unfinished = error
+                continue
             blurred_run = outcome.runs.get("base")
             if blurred_run is None:
                 blurred_run = torch.from_numpy(baseline(model, batch, "clean", metric=metric, base=base))
             corrupted.append(blurred_run)
             draws.append(outcome)
+        if unfinished is not None:
+            raise unfinished
         clean = baseline(model, batch, "clean", metric=metric)
         known = Baselines(metric, clean, torch.stack(corrupted).mean(0).numpy(), "denoise")
         return summarise(self, model, batch, axes=axes, outcome=_averaged(draws), baselines=known)

@@ -1,0 +1,121 @@
+"""What a method would do and cost, told before it runs."""
+
+from dataclasses import dataclass
+
+import torch
+
+from mechxai.core.batch import ContrastBatch
+from mechxai.core.errors import ConfigError
+from mechxai.core.method import Method
+from mechxai.engine.execution import FUSED, LEVEL_NAMES, Execution
+from mechxai.engine.plan import Plan, Planned
+from mechxai.engine.work import layer_seconds, measured_rate
+from mechxai.model.hooked_model import HookedModel
+
+# Share of the machine's matrix rate that each level reaches on the benchmarks' shapes; for expected times only.
+_SHARE = (0.35, 0.35, 0.6, 0.75, 0.8)
+
+_ROW_SECONDS = 50e-6  # of bookkeeping for each row, on any machine
+_ONCE_SECONDS = 0.05  # of planning and intervals
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A plan with what it is expected to take.
+
+    Attributes:
+        plan: the plan.
+        seconds: expected, on this machine, without the self-check at first use.
+        one_per_cell_seconds: expected for one forward pass per cell and prompt at the same rate.
+    """
+
+    what: str
+    plan: Plan
+    seconds: float
+    one_per_cell_seconds: float
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Label and value, for a table."""
+        p = self.plan
+        computed = p.n_cells * p.n_prompts - p.noops
+        return [
+            ("cells", f"{p.n_cells:,} on {p.n_prompts:,} prompts"),
+            ("without effect, not computed", f"{p.noops:,} of {p.forward_passes:,}"),
+            ("computed", f"{computed:,} rows in {len(p.waves):,} waves"),
+            ("level", f"{p.level} ({LEVEL_NAMES[p.level]})"),
+            ("work", f"{p.share:.2%} of one forward pass per cell and prompt"),
+            ("arithmetic", f"{p.flops / 1e9:,.1f} GFLOP"),
+            ("memory beside the model", f"about {p.peak_bytes / 2**20:,.0f} MiB"),
+            ("expected time", f"{_duration(self.seconds)} (one pass per cell: {_duration(self.one_per_cell_seconds)})"),
+        ]
+
+    def __str__(self) -> str:
+        width = max(len(label) for label, _ in self.rows())
+        return "\n".join([self.what, *(f"  {label:<{width}}  {value}" for label, value in self.rows())])
+
+
+def explain_plan(
+    method: Method,
+    model: HookedModel,
+    batch: ContrastBatch,
+    *,
+    execution: Execution = Execution(),  # noqa: B008 - frozen
+) -> Explanation:
+    """What a method would do on these prompts and what that would cost; no prompt is run.
+
+    Args:
+        method: a method that sweeps (patching, ablation, tracing).
+        model: the model.
+        batch: the prompts.
+        execution: how it would be run.
+
+    Returns:
+        Cells, cells without effect, waves, level, arithmetic, memory and expected time; ``print`` shows a table.
+
+    Raises:
+        ConfigError: the method makes no sweep that could be planned.
+
+    Cost: a tenth of a second, once, to measure this machine's matrix products.
+    """
+    if not isinstance(method, Planned):
+        raise ConfigError(
+            f"A plan of {method.card.name} was asked", got="it makes no single sweep", allowed="methods with plan()"
+        )
+    planned = method.plan(model, batch, execution=execution)
+    settings = method.settings()
+    return Explanation(
+        f"{settings['name']} of {settings.get('site', '')} on {model.name}",
+        planned,
+        expected_seconds(model, planned),
+        _one_per_cell(model, planned),
+    )
+
+
+def expected_seconds(model: HookedModel, planned: Plan) -> float:
+    """What a plan should take on this machine."""
+    rate = _rate(model) * _SHARE[planned.level]
+    calls = (len(planned.waves) + len(planned.chunks)) * planned.n_layers
+    rows = sum(len(wave) for wave in planned.waves)
+    called = calls * layer_seconds(model.device.type, fused=planned.level == FUSED)
+    return planned.flops / rate + called + rows * _ROW_SECONDS + _ONCE_SECONDS
+
+
+def _one_per_cell(model: HookedModel, planned: Plan) -> float:
+    whole = planned.flops * planned.forward_passes * planned.width * planned.n_layers / max(planned.work, 1.0)
+    unembedding = 2.0 * planned.width * model.architecture.d_model * model.architecture.d_vocab * planned.forward_passes
+    calls = planned.forward_passes * planned.n_layers
+    return (whole + unembedding) / (_rate(model) * _SHARE[0]) + calls * layer_seconds(model.device.type, fused=False)
+
+
+def _rate(model: HookedModel) -> float:
+    return measured_rate(
+        model.device.type, model.dtype, d_model=model.architecture.d_model, threads=torch.get_num_threads()
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds * 1000:,.0f} ms"
+    if seconds < 120:
+        return f"{seconds:,.1f} s"
+    return f"{seconds / 60:,.1f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
