@@ -10,7 +10,7 @@ STAMP4 := $(VENV4)/.installed
 export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 0
 
-.PHONY: help install demo test test-tl4 test-slow test-gpu lint format bench docs zoo clean
+.PHONY: help install demo test test-tl4 test-slow test-gpu lint format bench bench-grid bench-caching docs zoo clean
 
 help:
 	@echo "make demo      set up, then find the indirect-object heads of the bundled models"
@@ -18,7 +18,8 @@ help:
 	@echo "make test-tl4  the model, engine and zoo tests on the newest TransformerLens 4"
 	@echo "make test-slow / test-gpu   the long tests / those that need a GPU"
 	@echo "make lint      ruff, pyright, import-linter"
-	@echo "make bench     patching against TransformerLens on this machine"
+	@echo "make bench     patching against its peers on this machine (about 20 minutes), tables, figure"
+	@echo "make bench-grid / bench-caching   other lengths, differences, batches, shapes / cached activations"
 	@echo "make docs      the API pages, in site/"
 	@echo "make zoo       rebuild the handmade models (experiments/train_zoo.py trains the others)"
 
@@ -62,8 +63,18 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install
+bench: install $(STAMP4)
 	$(BIN)/python -m benchmarks.patching
+	$(BIN)/python -m benchmarks.tables
+	$(BIN)/python -m benchmarks.figure
+
+bench-grid: install
+	$(BIN)/python -m benchmarks.patching --grid
+	$(BIN)/python -m benchmarks.tables
+
+bench-caching: install
+	$(BIN)/python -m benchmarks.caching
+	$(BIN)/python -m benchmarks.tables
 
 docs: install
 	$(BIN)/pdoc --output-directory site mechxai

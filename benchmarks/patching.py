@@ -1,148 +1,139 @@
-"""Patching sweeps against TransformerLens' own, one process, one thread, interleaved: ``make bench``.
+"""Patching sweeps against TransformerLens' own and the next best ways, one thread, interleaved: ``make bench``.
 
-GPT-2-small shape, random weights, 16 tokens, clean and corrupted differ at position 10 only, one pair.
-TransformerLens' own function is timed on a random sample of its cells and scaled to all (it does the same work
-for each); ours run whole. Both give the same values: the largest difference over the sample is printed.
+Headline: GPT-2-small shape, random weights, 16 tokens, clean and corrupted differ at position 10 only, one pair.
+TransformerLens' own function is timed on a random sample of its cells and scaled to all (it does the same work for
+each); ours run whole. All give the same values: the largest difference over the sample is printed.
+
+``--grid`` measures other prompt lengths, places of the difference, batches and a grouped-query shape; ``--bridge`` and
+``--nnsight`` only those two, each in its own environment; ``--quick`` tries everything on a cut-down shape.
 """
 
+import copy
 import json
-import platform
-import random
-import statistics
 import sys
-import time
-from importlib import metadata
+from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-import torch
-import transformer_lens.patching as tl_patching
-from transformer_lens import HookedTransformer, HookedTransformerConfig
+from benchmarks import grid, memory, peers
+from benchmarks.floor import matrix_peak
+from benchmarks.hooked import hooked_transformer, small_model
+from benchmarks.machine import Reference, child, conditions, one_thread, results, write
+from benchmarks.peers import pair
+from benchmarks.rows import Settings, options, settings, show, sweep_row
+from benchmarks.sweeps import HEADLINE, Sweep
+from benchmarks.timing import Run, digits
 
-import mechxai as mx
-
-REPEATS = 3
-SAMPLE = 12
-SWEEPS = {
-    "resid_pre, layer x pos": ("resid_pre", ("layer", "pos"), tl_patching.layer_pos_patch_setter),
-    "attn_out, layer x pos": ("attn_out", ("layer", "pos"), tl_patching.layer_pos_patch_setter),
-    "mlp_out, layer x pos": ("mlp_out", ("layer", "pos"), tl_patching.layer_pos_patch_setter),
-    "z, layer x head": ("z", ("layer", "head"), tl_patching.layer_head_vector_patch_setter),
+__all__ = ["pair", "small_model"]
+NAME = "patching.json"
+ALLOWED = 1e-4  # difference between values of any two contenders
+CONDITIONS = {
+    "prompts": "1 pair, 16 tokens, difference at position 10 (counted from 0): 6 of 16 positions can have an effect",
+    "TransformerLens": "timed on random cells and scaled, with its clean cache made once; on an object of its own, "
+    "because ours gives the weights of its object other strides in place, which would speed TransformerLens up as well",
+    "start_at_layer": "hand-written batches: a layer's cells stacked along the batch, run from its cached input "
+    "on, only the last position unembedded; on TransformerLens' object",
+    "wave, suffix, packed, fused": "levels 1 to 4 of ours: the whole method, with plan, both baselines and intervals; "
+    "a level is checked at its first call, which is timed by itself; all on one object, whose weights are laid out",
+    "floor": "GFLOP of any exact method that runs changed positions from the edit's layer on, and the unedited runs",
+    "reference": "a plain torch forward of the same sizes, timed in turn with the rest; matches the processes",
 }
 
 
-def small_model(seed: int = 0) -> HookedTransformer:
-    """GPT-2 small's shape with random weights."""
-    config = HookedTransformerConfig(
-        n_layers=12,
-        d_model=768,
-        n_ctx=1024,
-        d_head=64,
-        n_heads=12,
-        d_mlp=3072,
-        d_vocab=50257,
-        act_fn="gelu_new",
-        normalization_type="LNPre",
-        seed=seed,
-    )
-    model = HookedTransformer(config).eval()
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.05)
-    return model
-
-
-def pair(width: int = 16, first: int = 10) -> mx.ContrastBatch:
-    """One pair of random prompts that differ at one position."""
-    clean = torch.randint(0, 50257, (1, width), generator=torch.Generator().manual_seed(1))
-    corrupted = clean.clone()
-    corrupted[0, first] = (clean[0, first] + 77) % 50257
-    return mx.ContrastBatch.from_tokens(clean, corrupted, torch.tensor([11]), torch.tensor([13]))
-
-
-def transformer_lens_seconds(
-    inner: HookedTransformer, batch: mx.ContrastBatch, site: str, over: tuple[str, ...], setter
-) -> tuple[float, dict]:
-    """Seconds for the whole sweep (scaled from a sample), and the sampled values by cell."""
-    _, cache = inner.run_with_cache(batch.clean)
-    sizes = {"layer": 12, "pos": batch.n_pos, "head": 12}
-    cells = [(layer, other) for layer in range(sizes["layer"]) for other in range(sizes[over[1]])]
-    sample = random.Random(0).sample(cells, SAMPLE)  # a stride would hit one position only
-    index = pd.DataFrame(sample, columns=list(over))
-    start = time.perf_counter()
-    values = tl_patching.generic_activation_patch(
-        inner,
-        batch.corrupted,
-        cache,
-        lambda logits: logits[0, -1, 11] - logits[0, -1, 13],
-        setter,
-        site,
-        index_df=index,
-    )
-    seconds = (time.perf_counter() - start) * len(cells) / len(sample)
-    return seconds, dict(zip(sample, values.tolist(), strict=True))
-
-
 def main() -> None:
-    """Prints and writes the table."""
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(False)
-    tl_patching.tqdm = lambda rows, **_: rows
-    inner = small_model()
-    model = mx.wrap(inner, name="gpt2-small shape, random")
-    batch = pair()
-    rows = []
-    for name, (site, over, setter) in SWEEPS.items():
-        method = mx.ActivationPatching(site, over)
-        method(model, batch)  # the self-check is done once per model and site
-        times: dict[str, list[float]] = {"transformer_lens": [], "wave": [], "hooked": []}
-        error = 0.0
-        for _ in range(REPEATS):
-            seconds, reference = transformer_lens_seconds(inner, batch, site, over, setter)
-            times["transformer_lens"].append(seconds)
-            for engine in ("wave", "hooked"):
-                start = time.perf_counter()
-                result = method(model, batch, execution=mx.Execution(engine=engine))
-                times[engine].append(time.perf_counter() - start)
-                ours = result.data["value"].values
-                error = max(error, *(abs(float(ours[cell]) - value) for cell, value in reference.items()))
-        medians = {key: statistics.median(values) for key, values in times.items()}
-        row = {
-            "sweep": name,
-            "cells": int(result.data["value"].size),
-            "TransformerLens s": round(medians["transformer_lens"], 1),
-            "level 0 s": round(medians["hooked"], 2),
-            "level 1 s": round(medians["wave"], 2),
-            "level 0 ratio": round(medians["transformer_lens"] / medians["hooked"], 1),
-            "level 1 ratio": round(medians["transformer_lens"] / medians["wave"], 1),
-            "largest difference": f"{error:.0e}",
-        }
-        rows.append(row)
-        print(row, flush=True)
-    conditions = {
-        "command": "make bench",
-        "shape": "12 layers, d_model 768, 12 heads, vocabulary 50257, random weights, float32",
-        "prompts": "1 pair, 16 tokens, difference at position 10",
-        "threads": 1,
-        "repeats": f"median of {REPEATS}, interleaved",
-        "machine": f"{platform.machine()}, {cpu_name()}",
-        "versions": {name: metadata.version(name) for name in ("torch", "transformer-lens", "transformers")}
-        | {"python": platform.python_version()},
-    }
-    target = Path(__file__).parent / "results" / "patching.json"
-    target.write_text(json.dumps({"conditions": conditions, "rows": rows}, indent=2) + "\n")
-    print(f"written to {target.relative_to(Path(__file__).parents[1])}", file=sys.stderr)
-
-
-def cpu_name() -> str:
-    """The processor's name, where the system tells."""
-    info = Path("/proc/cpuinfo")
-    names = (
-        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        if info.exists()
-        else []
+    """Measures what is asked, prints and writes it."""
+    parser = options(__doc__ or "")
+    for name, what in (("grid", "other conditions"), ("bridge", "TransformerLens 4 only"), ("nnsight", "nnsight only")):
+        parser.add_argument(f"--{name}", action="store_true", help=what)
+    parser.add_argument(
+        "--limit", type=float, default=grid.LIMIT, help="of the grid: estimated seconds of a sweep to skip"
     )
-    return names[0] if names else platform.processor()
+    given = parser.parse_args()
+    asked = settings(given)
+    one_thread()
+    if given.grid:
+        target = grid.measure(quick=given.quick, limit=given.limit)
+    elif given.bridge or given.nnsight:
+        target = others(asked, bridge=given.bridge, nnsight=given.nnsight)
+    else:
+        target = headline(asked)
+    print(f"written to {target}", file=sys.stderr)
+    wrong = [error for error in _differences(json.loads(target.read_text())) if not error < ALLOWED]
+    if wrong:
+        sys.exit(f"{len(wrong)} contenders differ by {max(wrong):.0e} or less, more than {ALLOWED:.0e}")
+
+
+def headline(asked: Settings) -> Path:
+    """Everything at the headline's conditions."""
+    print(f"{asked.shape}; {CONDITIONS['prompts']}", flush=True)
+    peaks = matrix_peak(0.02 if asked.quick else 0.3)
+    rows, ready = _rows(asked)
+    later = matrix_peak(0.02 if asked.quick else 0.3)
+    peaks = {name: max(rate, later[name]) for name, rate in peaks.items()}
+    for row in rows:
+        for found in row["contenders"].values():
+            found["share_of_peak"] = digits(row["floor_gflop"] / (found["seconds"] * max(peaks.values())), 3)
+        row["contenders"]["reference"].pop("share_of_peak")
+    repeats = f"median of {asked.repeats}, interleaved; fewer where a contender takes over 20 s in all"
+    known = conditions("make bench") | {"shape": str(asked.shape)} | CONDITIONS
+    known |= {"cells_timed": f"{asked.sample} of TransformerLens'", "repeats": repeats, "ready_seconds": digits(ready)}
+    known |= {"matrix_peak_gflops": peaks}
+    payload = {"conditions": known, "rows": rows, "memory": memory.measured(asked)}
+    write(NAME, payload, quick=asked.quick)
+    return others(asked, bridge=True, nnsight=True)
+
+
+def _rows(asked: Settings) -> tuple[list[dict], float]:
+    """On TransformerLens 3.9; and the seconds to make a model ready for ours."""
+    theirs = hooked_transformer(asked.shape)
+    model, ready = peers.prepared(copy.deepcopy(theirs), asked.shape.name, peers.as_batch(asked.prompts))
+    shape, given, reference = asked.shape, asked.prompts, Reference(asked.shape)
+
+    def row(sweep: Sweep) -> dict:
+        sample = sweep.sample(shape, given, asked.sample)
+
+        def patching() -> Run:
+            return peers.transformer_lens(theirs, shape, given, sweep=sweep, sample=sample)
+
+        def stacked() -> Run:
+            return peers.start_at_layer(theirs, shape, given, sweep=sweep)
+
+        contenders = {"reference": reference.run, "TransformerLens": patching, "start_at_layer": stacked}
+        return sweep_row(model, asked, sweep, others=contenders, baseline="TransformerLens")
+
+    return [row(sweep) for sweep in HEADLINE], ready
+
+
+def others(asked: Settings, *, bridge: bool, nnsight: bool) -> Path:
+    """The processes of their own, written beside what is known already."""
+    target = results(NAME, quick=asked.quick)
+    payload = json.loads(target.read_text()) if target.exists() else {}
+    if bridge:
+        payload["bridge"] = child("benchmarks.bridge", *asked.arguments(), venv=".venv-tl4")
+    if nnsight:
+        payload["nnsight"] = child("benchmarks.nnsight_peer", *asked.arguments(), venv=".venv-nnsight")
+    for name in ("bridge", "nnsight"):
+        for row in payload.get(name, {}).get("rows", ()):
+            _match(row, payload.get("rows", ()), name)
+            show(row)
+    return write(NAME, payload, quick=asked.quick)
+
+
+def _match(row: dict, rows: Sequence[dict], name: str) -> None:
+    """What a peer's time would have been in the first process, by the reference that both timed."""
+    same = [other["contenders"] for other in rows if other["sweep"] == row["sweep"]]
+    if same:
+        found = row["contenders"]
+        ratio = found["reference"]["seconds"] / same[0]["reference"]["seconds"]
+        row["reference_ratio"] = digits(ratio, 3)
+        found[name]["matched_seconds"] = digits(found[name]["seconds"] / ratio)
+
+
+def _differences(found: object) -> list[float]:
+    """All largest differences, wherever they stand."""
+    if isinstance(found, dict):
+        own = [value for name, value in found.items() if name.startswith("largest_difference")]
+        return own + [error for value in found.values() for error in _differences(value)]
+    return [error for value in found for error in _differences(value)] if isinstance(found, list) else []
 
 
 if __name__ == "__main__":

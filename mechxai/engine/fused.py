@@ -54,6 +54,7 @@ class _Fused:
         last = len(self.plain.blocks) - 1
         flat = self.base.residuals[0].new_empty(0, self.base.residuals[0].shape[-1])
         for layer, block in enumerate(self.plain.blocks):
+            self.rows.edit(Site("resid_pre", layer), flat)
             flat = self.rows.grown(flat, self._new(layer, INPUT, self._begun))
             after = self._attention(layer, block, flat, shrink=layer == last)
             after = self.rows.grown(after, self._new(layer, AFTER_ATTENTION, self._moved))

@@ -299,3 +299,48 @@ def test_an_edit_that_overflows_is_named_by_its_site(model_of, pairs):
     ]
     with pytest.raises(NumericsError, match=r"blocks\.2\.resid_post"):
         run_sweep(model, Sweep(pairs(model), "clean", cells, LogitDiff()), mx.Execution(engine="hooked"))
+
+
+@pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
+@pytest.mark.parametrize("engine", ["suffix", "auto"])
+def test_several_sites_in_one_cell(model_of, pairs, kind, backend, processing, engine):
+    """Every pair of sites in every order of layers: rows that have joined are edited again further on."""
+    from mechxai.core.edit import Intervention
+    from mechxai.core.metric import LogitDiff
+    from mechxai.engine.run import run_sweep
+    from mechxai.engine.sweep import Sweep
+
+    model = model_of(kind, backend, processing)
+    batch = pairs(model, n=2)
+    names = ("resid_pre", "k", "pattern", "z", "attn_out", "mlp_post", "mlp_out", "resid_post", "ln_final_normalized")
+
+    def at(name, layer):
+        return mx.Site(name, None if name.startswith("ln_final") else layer)
+
+    vector = {
+        name: mx.Steer(torch.linspace(-1, 1, 64))
+        for name in names
+        if mx.Site(name, 0 if "ln" not in name else None).row.axes[-1] == "d_model"
+    }
+    cells = [
+        tuple(
+            Intervention(at(name, layer), vector.get(name, mx.ZeroAblate()))
+            for name, layer in ((one, 0), (other, layer))
+        )
+        for one in names
+        for other in names
+        for layer in (0, 2)
+    ]
+    sweep = Sweep(batch, "clean", cells, LogitDiff())
+    right = run_sweep(model, sweep, mx.Execution("hooked")).values
+    found = run_sweep(model, sweep, mx.Execution(engine))
+    np.testing.assert_allclose(found.values, right, atol=5e-5)
+    assert found.level >= 2
+    fusible = Sweep(
+        batch, "clean", [cell for cell in cells if all("ln" not in one.site.name for one in cell)], LogitDiff()
+    )
+    if engine == "auto":
+        outcome = run_sweep(model, fusible, mx.Execution())
+        assert outcome.level == 4
+        right = run_sweep(model, fusible, mx.Execution("hooked")).values
+        np.testing.assert_allclose(outcome.values, right, atol=5e-5)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mechxai as mx
-from mechxai.cli import check_targets, main
+from mechxai.cli import check_targets, main, read_shard
 from mechxai.core.errors import ConfigError
 
 TINY = ["debug=tiny", "model=zoo/handmade-ioi", "task.template=0", "task.order=abba"]
@@ -134,3 +134,28 @@ def test_a_tracker_that_fails_costs_only_itself(here, capsys, monkeypatch):
     assert main(["run", *TINY, "method.site=z", "method.over=[layer,head]"]) == 0
     assert list(here.rglob("result.nc"))
     assert "no network" in capsys.readouterr().out
+
+
+def test_a_plan_is_shown_and_nothing_written(here, capsys):
+    assert main(["run", "experiment=ioi_patching", "model=zoo/planted-ioi", "tracker=none", "plan=true"]) == 0
+    shown = capsys.readouterr().out
+    for part in ("without effect, not computed", "level", "4 (fused)", "GFLOP", "expected time"):
+        assert part in shown
+    assert not (here / "outputs").exists()
+
+
+def test_processes_share_the_waves_and_the_result_is_gathered(here, capfd):
+    sweep = ["model=zoo/planted-ioi", "tracker=none", "figure.png=false", "method.site=z", "tokens_per_wave=2000"]
+    assert main(["run", *sweep, "method.over=[layer,head]", "output=shared", "processes=2"]) == 0
+    shown = " ".join(capfd.readouterr().out.split())
+    assert shown.count("is done") + shown.count("every wave is there") == 2
+    assert "1,536 of 1,536 cells reused" in shown
+    assert main(["run", *sweep, "method.over=[layer,head]", "output=alone"]) == 0
+    results = [mx.Result.load(next((here / name).rglob("result.nc"))).data for name in ("shared", "alone")]
+    assert results[0].equals(results[1])
+
+
+@pytest.mark.parametrize("shard", ["2/2", "0", "a/b", "-1/2"])
+def test_a_shard_that_cannot_be_is_refused(shard):
+    with pytest.raises(ConfigError, match="i/n with i from 0"):
+        read_shard(shard)

@@ -1,0 +1,170 @@
+"""Speed-ups over TransformerLens as a figure: ``python -m benchmarks.figure``, from ``results/patching.json``."""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from benchmarks.machine import ROOT, results
+from mechxai.figures.colors import LINES, TOWARDS
+from mechxai.figures.export import save_png
+from mechxai.figures.theme import INK, dress
+
+_QUIET = "#8a94a0"
+_PER_ROW = 66  # pixels
+_LOWER = 0.2  # rows, of those that are not ours, so that marks do not hide one another
+_LEGENDS = {"legend": {"y": 1.075}, "legend2": {"y": 1.0, "orientation": "h", "yanchor": "bottom", "x": 0}}
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """How a contender is drawn."""
+
+    name: str
+    label: str
+    symbol: str
+    color: str
+    size: int = 11
+    legend: str = "legend2"
+
+
+_PEERS = (
+    _Mark("bridge", "TransformerLens 4 bridge", "diamond", _QUIET, legend="legend"),
+    _Mark("nnsight", "nnsight, batched invokes", "triangle-up", LINES[1], legend="legend"),
+    _Mark("start_at_layer", "hand-written batches", "square", LINES[4], 10, "legend"),
+)
+_OURS = (
+    _Mark("wave", "MechXAI, level 1", "circle", "#c6dbef"),
+    _Mark("suffix", "level 2", "circle", "#9ecae1"),
+    _Mark("packed", "level 3", "circle", "#6baed6"),
+    _Mark("fused", "level 4", "circle", TOWARDS, 14),
+)
+
+
+def main() -> None:
+    """Writes the picture."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="from the trial runs, beside them")
+    quick = parser.parse_args().quick
+    found = json.loads(results("patching.json", quick=quick).read_text())
+    target = results("engine_speed.png", quick=True) if quick else ROOT / "docs" / "images" / "engine_speed.png"
+    print(f"written to {save_png(drawn(found), target)}", file=sys.stderr)
+
+
+def drawn(found: Mapping[str, Any]) -> go.Figure:
+    """A row per sweep, a mark per contender, how many times faster than TransformerLens on a logarithmic axis."""
+    rows = found["rows"]
+    figure = go.Figure()
+    best = [_best(row) for row in rows]
+    floors = [_floor(row, found["conditions"]) for row in rows]
+    for y, (ratio, floor) in enumerate(zip(best, floors, strict=True)):
+        for reach, color in ((floor, "#d9dee4"), (ratio, TOWARDS)):
+            figure.add_scatter(
+                x=[1, reach], y=[y, y], mode="lines", line={"color": color, "width": 2}, showlegend=False
+            )
+        label = f"<b>{ratio:.0f}\u00d7</b>"
+        figure.add_annotation(x=_log(ratio), y=y, text=label, yshift=21, showarrow=False, bgcolor="white", borderpad=0)
+    for mark in (*_PEERS, *_OURS):
+        _add(figure, mark, _points(found, mark.name))
+    tick = {"symbol": "line-ns", "size": 18, "line": {"color": INK, "width": 2.5}}
+    places = list(range(len(rows)))
+    figure.add_scatter(
+        x=floors, y=places, mode="markers", marker=tick, name="least arithmetic at matrix peak", legend="legend2"
+    )
+    title = (
+        f"The same patching sweeps, {min(best):.0f} to {max(best):.0f} times faster than TransformerLens at 16 tokens"
+    )
+    dress(figure, title, _subtitle(found), size=(800, _PER_ROW * len(rows)), room=(52, 12))
+    ticks = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000]
+    top = max([*floors, *best]) * 1.25
+    figure.update_xaxes(
+        type="log",
+        range=[_log(0.85), _log(top)],
+        tickvals=ticks,
+        ticktext=[f"{tick}\u00d7" for tick in ticks],
+        title="times faster than TransformerLens 3.9's own sweep (1\u00d7), logarithmic",
+    )
+    figure.update_yaxes(
+        range=[len(rows) - 0.5, -0.5],
+        tickvals=places,
+        ticktext=[_label(row) for row in rows],
+        showgrid=False,
+        ticks="",
+        showline=False,
+        tickfont={"size": 12},
+    )
+    figure.add_vline(x=1, line={"color": INK, "width": 1})
+    return figure.update_layout(_LEGENDS)
+
+
+def _add(figure: go.Figure, mark: _Mark, points: list[tuple[int, float]]) -> None:
+    if points:
+        rows, ratios = zip(*points, strict=True)
+        y = [row + (_LOWER if mark in _PEERS else 0) for row in rows]
+        style = {"symbol": mark.symbol, "color": mark.color, "size": mark.size, "line": {"color": "white", "width": 1}}
+        figure.add_scatter(x=ratios, y=y, mode="markers", marker=style, name=mark.label, legend=mark.legend)
+
+
+def _points(found: Mapping[str, Any], name: str) -> list[tuple[int, float]]:
+    """Row and ratio of a contender; one measured in another process, matched by the reference both timed."""
+    others = {row["sweep"]: row["contenders"][name] for row in found.get(name, {}).get("rows", ())}
+    points = []
+    for number, row in enumerate(found["rows"]):
+        mine = row["contenders"].get(name, {})
+        if mine and "fell_back" not in mine:  # else it is another level's point
+            points.append((number, mine["ratio"]))
+        elif not mine and row["sweep"] in others:
+            seconds = row["contenders"]["TransformerLens"]["seconds"]
+            points.append((number, seconds / others[row["sweep"]]["matched_seconds"]))
+    return points
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    site, _, over = row["sweep"].partition(", ")
+    seconds = row["contenders"]["TransformerLens"]["seconds"]
+    over = over.replace(" x ", " \u00d7 ")
+    return f"<b>{site}</b>, {over}<br>{row['cells']:,} cells, {seconds:.0f} s in TransformerLens"
+
+
+def _best(row: Mapping[str, Any]) -> float:
+    mine = (row["contenders"].get(mark.name, {}) for mark in _OURS)
+    return max(each["ratio"] for each in mine if each and "fell_back" not in each)
+
+
+def _floor(row: Mapping[str, Any], known: Mapping[str, Any]) -> float:
+    peak = max(known["matrix_peak_gflops"].values())
+    return row["contenders"]["TransformerLens"]["seconds"] * peak / row["floor_gflop"]
+
+
+def _subtitle(found: Mapping[str, Any]) -> list[str]:
+    known = found["conditions"]
+    versions = known["versions"]
+    shape = str(known["shape"]).partition(", random")[0]
+    return [
+        f"{shape}; {known['prompts'].partition(':')[0]}; float32, one CPU thread, torch {versions['torch']}; "
+        f"{known['repeats'].partition(';')[0]}. TransformerLens is timed on {known['cells_timed'].split()[0]} random "
+        f"cells and scaled; the bridge and nnsight run in environments of their own, matched by a forward pass all "
+        f"processes share. Values agree to {_error(found):.0e}.",
+    ]
+
+
+def _error(found: Mapping[str, Any]) -> float:
+    every = [found["rows"], found.get("bridge", {}).get("rows", ())]
+    errors = [
+        each.get("largest_difference", 0.0) for rows in every for row in rows for each in row["contenders"].values()
+    ]
+    return max(errors)
+
+
+def _log(number: float) -> float:
+    """As plotly wants places on a logarithmic axis."""
+    return float(np.log10(number))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""How the speed-up depends on prompt length, on where the prompts differ, on the batch and on the shape.
+
+``python -m benchmarks.patching --grid``. Ours at its highest level and TransformerLens on a few cells, in turn.
+"""
+
+import copy
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mechxai as mx
+from benchmarks import peers
+from benchmarks.floor import forward_flops, matrix_peak, sweep_flops
+from benchmarks.hooked import hooked_transformer
+from benchmarks.machine import conditions, summary, write
+from benchmarks.shapes import GPT2_SMALL, GROUPED_QUERY, Prompts, Shape, prompts
+from benchmarks.sweeps import GRID, Sweep
+from benchmarks.timing import digits, interleaved, largest_difference, median
+
+LIMIT = 20.0  # estimated seconds of ours beyond which a sweep is left out
+_LONG = 6.0  # seconds after which a contender is not run again
+_SHARE = 0.5  # of the matrix peak, for estimates only
+_LATE = 6  # positions from the difference to the end
+WIDTHS, BATCHES = (16, 64, 256), (1, 8, 32)
+CONDITIONS = {
+    "ours": "highest level, the whole method; each level was checked on 16 tokens before",
+    "TransformerLens": "timed on 4 cells (1 where a forward pass is estimated at over a second) and scaled, with its "
+    "clean cache made once; a batch is patched together; a model object of its own",
+    "difference": f"at one position: early is 1, middle is half of the tokens, late is {_LATE} before the end",
+    "repeats": f"median of up to 3, interleaved; none more after {_LONG:.0f} s in all",
+    "values": "means over prompts, compared on TransformerLens' cells",
+}
+
+
+@dataclass(frozen=True)
+class _Condition:
+    shape: Shape
+    width: int
+    place: str
+    n_prompts: int
+
+    @property
+    def given(self) -> Prompts:
+        first = {"early": 1, "middle": self.width // 2, "late": self.width - _LATE}[self.place]
+        return prompts(self.shape, self.width, first, self.n_prompts)
+
+
+def measure(*, quick: bool, limit: float = LIMIT) -> Path:
+    """Runs the grid; what has been measured is written after every shape's size."""
+    peak = max(matrix_peak(0.02 if quick else 0.3).values())
+    known = conditions("make bench-grid") | CONDITIONS | {"matrix_peak_gflops": peak, "limit": limit}
+    rows: list[dict[str, Any]] = []
+    for shape in (GPT2_SMALL, GROUPED_QUERY):
+        used = shape.quick() if quick else shape
+        theirs = hooked_transformer(used)
+        model = mx.wrap(copy.deepcopy(theirs), name=used.name)
+        for sweep in GRID:  # checks the level, once per model and site
+            peers.ours(model, peers.as_batch(prompts(used)), sweep)
+        for condition in _conditions(used, quick=quick):
+            for sweep in GRID:
+                rows.append(_row(theirs, model, condition, sweep=sweep, peak=peak, limit=limit))
+                _show(rows[-1])
+            target = write("patching_grid.json", {"conditions": known, "rows": rows}, quick=quick)
+    return target
+
+
+def _conditions(shape: Shape, *, quick: bool) -> Iterator[_Condition]:
+    widths, batches = ((16, 24), (1, 2)) if quick else (WIDTHS, BATCHES)
+    for width, n_prompts, place in itertools.product(widths, batches, ("early", "middle", "late")):
+        yield _Condition(shape, width, place, n_prompts)
+
+
+def _row(
+    theirs: Any, model: mx.HookedModel, condition: _Condition, *, sweep: Sweep, peak: float, limit: float
+) -> dict[str, Any]:
+    shape, given = condition.shape, condition.given
+    flops = sweep_flops(shape, given, sweep)
+    estimate = flops / (_SHARE * peak * 1e9)
+    row = {
+        "shape": shape.name,
+        "sweep": sweep.name,
+        "cells": len(sweep.cells(shape, given.width)),
+        "tokens": given.width,
+        "difference": condition.place,
+        "first": given.first,
+        "prompts": len(given),
+        "floor_gflop": digits(flops / 1e9),
+    }
+    if estimate > limit:
+        return row | {"skipped": f"estimated at {estimate:.0f} s"}
+    forward = len(given) * forward_flops(shape, given.width) / (_SHARE * peak * 1e9)
+    sample = sweep.sample(shape, given, 4 if forward < 1 else 1)
+    batch = peers.as_batch(given)
+    contenders = {
+        "TransformerLens": lambda: peers.transformer_lens(theirs, shape, given, sweep=sweep, sample=sample),
+        "auto": lambda: peers.ours(model, batch, sweep),
+    }
+    runs = interleaved(contenders, 3, long=_LONG)
+    lens, ours = runs["TransformerLens"], runs["auto"]
+    return row | {
+        "contenders": {"TransformerLens": summary(lens) | {"cells_timed": len(sample)}, "auto": summary(ours)},
+        "ran": ours[-1].note,
+        "ratio": digits(median(lens) / median(ours), 3),
+        "floor_ratio": digits(median(lens) * peak * 1e9 / flops, 3),
+        "share_of_peak": digits(flops / (median(ours) * peak * 1e9), 3),
+        "largest_difference": largest_difference(ours, lens),
+    }
+
+
+def _show(row: dict[str, Any]) -> None:
+    said = row.get("skipped")
+    if said is None:
+        lens, ours = (row["contenders"][name]["seconds"] for name in ("TransformerLens", "auto"))
+        quality = f"{row['ran']}, {row['share_of_peak']:.0%} of peak, off by {row['largest_difference']:.0e}"
+        said = f"{lens} s -> {ours} s, {row['ratio']}x ({quality})"
+    where = f"{row['tokens']} tokens, {row['difference']}, {row['prompts']} prompts"
+    print(f"{row['shape']}, {row['sweep']}, {where}: {said}", flush=True)

@@ -1,0 +1,133 @@
+"""What was measured on, with what, and how busy it was; and processes of their own for peers that need one."""
+
+import datetime
+import json
+import os
+import platform
+import subprocess
+import time
+from importlib import metadata
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.shapes import STD, Shape
+from benchmarks.timing import Run, digits
+
+ROOT = Path(__file__).parents[1]
+_PACKAGES = ("torch", "transformers", "transformer-lens", "nnsight", "mechxai")
+_QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def one_thread() -> None:
+    """As everything here is measured."""
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+
+
+def conditions(command: str) -> dict[str, object]:
+    """Where, when and with what; what a figure must never be without."""
+    return {
+        "command": command,
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "machine": f"{platform.machine()}, {cpu_name()}, {os.cpu_count()} cores seen, 1 thread used",
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of what this process runs with."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def cpu_name() -> str:
+    """The processor's name, where the system tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def results(name: str, *, quick: bool) -> Path:
+    """Where a result lies; trial runs do not touch the committed ones."""
+    folder = ROOT / "outputs" / "bench-quick" if quick else ROOT / "benchmarks" / "results"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name
+
+
+def write(name: str, payload: object, *, quick: bool) -> Path:
+    """Writes a result as JSON."""
+    target = results(name, quick=quick)
+    target.write_text(json.dumps(payload, indent=1) + "\n")
+    return target
+
+
+def child(module: str, *arguments: str, venv: str = ".venv") -> dict:
+    """What a benchmark module prints as its last line, run by itself; or under ``left_out``, why there is none."""
+    python = ROOT / venv / "bin" / "python"
+    if not python.exists():
+        return {"left_out": f"no {venv}"}
+    done = subprocess.run(
+        [str(python), "-m", module, *arguments],
+        cwd=ROOT,
+        env=os.environ | _QUIET,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = done.stdout.strip().splitlines()
+    if done.returncode or not lines:
+        return {"left_out": f"failed: {(done.stderr.strip().splitlines() or ['no output'])[-1]}"}
+    return json.loads(lines[-1])
+
+
+class Reference:
+    """A forward pass in plain torch, the same in every process: its time tells how busy the machine was."""
+
+    def __init__(self, shape: Shape, width: int = 16) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self._heads, d = shape.n_heads, shape.d_model
+        sizes = ((3 * d, d), (d, d), (shape.d_mlp, d), (d, shape.d_mlp))
+        draw = lambda n_out, n_in: torch.randn(n_out, n_in, generator=generator) * STD  # noqa: E731
+        self._blocks = [tuple(draw(*size) for size in sizes) for _ in range(shape.n_layers)]
+        self._unembedding = draw(shape.d_vocab, d)
+        self._residual = torch.randn(1, width, d, generator=generator)
+
+    def run(self) -> Run:
+        """Ten passes."""
+        start = time.perf_counter()
+        for _ in range(10):
+            self.logits()
+        seconds = time.perf_counter() - start
+        return Run(seconds / 10, seconds)
+
+    def logits(self) -> Tensor:
+        """One pass."""
+        x = self._residual
+        width, d = x.shape[1:]
+        for qkv, out, mlp_in, mlp_out in self._blocks:
+            q, k, v = F.linear(F.layer_norm(x, (d,)), qkv).view(1, width, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
+            z = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(1, width, d)
+            x = x + F.linear(z, out)
+            x = x + F.linear(F.gelu(F.linear(F.layer_norm(x, (d,)), mlp_in), approximate="tanh"), mlp_out)
+        return F.linear(F.layer_norm(x, (d,)), self._unembedding)
+
+
+def summary(runs: list[Run]) -> dict[str, object]:
+    """Of one contender: the median, the runs it is of, and how far they lie apart."""
+    seconds = sorted(run.seconds for run in runs)
+    middle = seconds[len(seconds) // 2] if len(seconds) % 2 else sum(seconds[len(seconds) // 2 - 1 :][:2]) / 2
+    return {
+        "seconds": digits(middle),
+        "runs": len(runs),
+        "fastest": digits(seconds[0]),
+        "slowest": digits(seconds[-1]),
+    }

@@ -1,0 +1,207 @@
+"""The measured figures as Markdown, from the JSON beside them: ``python -m benchmarks.tables``."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import results
+from benchmarks.sweeps import ENGINES
+
+_TIMES = "\u00d7"
+_INTRO = """# Measured
+
+Written by `python -m benchmarks.tables` from the JSON files in this folder; not to be edited. Every ratio here depends
+on the machine, on the prompts' length, on where clean and corrupted differ, and on the batch; each table says its own.
+"""
+_HEADLINE = """## Patching, the headline condition
+
+Seconds for a whole sweep, and in brackets how many times faster than TransformerLens {version}. *Share of peak* (of
+the highest level) is the floor's arithmetic over seconds times {peak:.0f} GFLOP/s, the best float32 product measured on
+one thread here; the *floor ratio* is what a method would reach that ran the floor's arithmetic at that peak.
+"""
+_BRIDGE = """### On the bridge of TransformerLens {version}
+
+A process of its own, run right after; ours on the bridge object itself. A bridge has no weights to lay out, so `packed`
+is `suffix` there. *Reference* is the time of the same plain torch forward in this process over that in the first.
+"""
+_NNSIGHT = """### nnsight {version}, several invokes in one trace
+
+An environment of its own on Hugging Face's GPT-2 of the same shape, at most 64 invokes a trace, sweeps of more than 192
+cells scaled from 192. *Matched* is the time divided by the reference ratio, and its ratio to TransformerLens {lens}.
+"""
+_MEMORY = """### Peak memory
+
+MiB resident above the process with the model ready ({ready:.0f} MiB), at its highest, for a first call (which lays
+weights out and checks the level) and for a later call (above what the first left). Each in a fresh process.
+`start_at_layer`: its first layer only, where it is largest; TransformerLens: two cells, as it runs one at a time.
+"""
+_GRID = """## Patching, other conditions
+
+How many times faster than TransformerLens {version} our highest level is, in brackets our seconds and the share of the
+matrix peak. A sweep estimated at over {limit:.0f} s of ours was left out.
+"""
+
+
+def main() -> None:
+    """Writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="from the trial runs")
+    quick = parser.parse_args().quick
+    known = [_read(name, quick=quick) for name in ("patching.json", "patching_grid.json")]
+    parts = [_INTRO]
+    if known[0]:
+        parts += _headline(known[0])
+    if known[1]:
+        parts += _grid(known[1])
+    target = results("README.md", quick=quick)
+    target.write_text("\n".join(parts).rstrip() + "\n")
+    print(f"written to {target}", file=sys.stderr)
+
+
+def _headline(found: Mapping[str, Any]) -> Iterator[str]:
+    known, rows = found["conditions"], found["rows"]
+    peak = max(known["matrix_peak_gflops"].values())
+    yield _HEADLINE.format(version=known["versions"]["transformer-lens"], peak=peak)
+    yield from _conditions(known)
+    engines = [name for name in ENGINES if name in rows[0]["contenders"]]
+    head = ["sweep (cells)", "TransformerLens", "start_at_layer", *_levels(engines)]
+    head += ["share of peak", "floor, GFLOP", "floor ratio", "largest difference"]
+    body = []
+    for row in rows:
+        each = row["contenders"]
+        lens, best = each["TransformerLens"]["seconds"], each[engines[-1]]
+        timed = [_timed(each[name]) for name in ("start_at_layer", *engines)]
+        errors = max(each[name]["largest_difference"] for name in ("start_at_layer", *engines))
+        limit = lens * peak / row["floor_gflop"]
+        quality = [f"{best['share_of_peak']:.0%}", f"{row['floor_gflop']:.1f}", f"{limit:.0f}{_TIMES}", f"{errors:.0e}"]
+        body.append([_name(row), f"{lens:.3g} s", *timed, *quality])
+    yield _table(head, body)
+    yield "First call of each level, which checks it against level 0 (once per model and kind of sweep). Before, the "
+    yield f"weights are read and laid out, once per model: {known['ready_seconds']:.2g} s.\n"
+    firsts = [
+        [_name(row), *(f"{row['contenders'][name]['first_call_seconds']:.3g} s" for name in engines)] for row in rows
+    ]
+    yield _table(["sweep (cells)", *_levels(engines)], firsts)
+    yield from _memory(found["memory"])
+    yield from _bridge(found.get("bridge", {}))
+    yield from _nnsight(found.get("nnsight", {}), rows, known)
+
+
+def _memory(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    names = list(found[0]["contenders"])
+    left_out = [each["left_out"] for row in found for each in row["contenders"].values() if "left_out" in each]
+    if left_out:
+        yield f"### Peak memory\n\nLeft out: {left_out[0]}\n"
+        return
+    yield _MEMORY.format(ready=found[0]["contenders"]["auto"]["model_mib"])
+    head = [
+        "sweep",
+        *(f"{'ours' if name == 'auto' else name}, {when}" for name in names for when in ("first", "later")),
+    ]
+    body = []
+    for row in found:
+        each = [row["contenders"][name] for name in names]
+        body.append(
+            [row["sweep"], *(f"{one[key]:.0f}" for one in each for key in ("first_call_mib", "later_call_mib"))]
+        )
+    yield _table(head, body)
+
+
+def _bridge(found: Mapping[str, Any]) -> Iterator[str]:
+    if "rows" not in found:
+        yield f"### On the bridge\n\nLeft out: {found.get('left_out', 'not run')}\n"
+        return
+    yield _BRIDGE.format(version=found["conditions"]["versions"]["transformer-lens"])
+    engines = [name for name in ENGINES if name in found["rows"][0]["contenders"]]
+    body = []
+    for row in found["rows"]:
+        each = row["contenders"]
+        error = max(each[name]["largest_difference"] for name in engines)
+        body.append([_name(row), f"{each['bridge']['seconds']:.3g} s", *(_timed(each[name]) for name in engines)])
+        body[-1] += [f"{error:.0e}", f"{row.get('reference_ratio', float('nan')):.2f}"]
+    yield _table(["sweep (cells)", "bridge", *_levels(engines), "largest difference", "reference"], body)
+
+
+def _nnsight(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], known: Mapping[str, Any]) -> Iterator[str]:
+    if "rows" not in found:
+        yield f"### nnsight\n\nLeft out: {found.get('left_out', 'not run')}\n"
+        return
+    lens = {row["sweep"]: row["contenders"]["TransformerLens"]["seconds"] for row in rows}
+    yield _NNSIGHT.format(
+        version=found["conditions"]["versions"]["nnsight"], lens=known["versions"]["transformer-lens"]
+    )
+    body = []
+    for row in found["rows"]:
+        one = row["contenders"]["nnsight"]
+        matched = f"{one['matched_seconds']:.3g} s ({lens[row['sweep']] / one['matched_seconds']:.3g}{_TIMES})"
+        error = f"{one['largest_difference_from_hooks']:.0e}"
+        body.append([_name(row), f"{one['seconds']:.3g} s", matched, error, f"{row['reference_ratio']:.2f}"])
+    yield _table(["sweep (cells)", "nnsight", "matched", "difference from plain hooks", "reference"], body)
+
+
+def _grid(found: Mapping[str, Any]) -> Iterator[str]:
+    known, rows = found["conditions"], found["rows"]
+    yield _GRID.format(version=known["versions"]["transformer-lens"], limit=known["limit"])
+    yield from _conditions(known)
+    for shape in dict.fromkeys(row["shape"] for row in rows):
+        mine = [row for row in rows if row["shape"] == shape]
+        sweeps = list(dict.fromkeys(row["sweep"] for row in mine))
+        places = list(dict.fromkeys((row["tokens"], row["prompts"], row["difference"], row["first"]) for row in mine))
+        by_place = {(row["tokens"], row["prompts"], row["difference"], row["sweep"]): row for row in mine}
+        body = [
+            [str(tokens), str(n), f"{place} ({first})", *(_cell(by_place[tokens, n, place, sweep]) for sweep in sweeps)]
+            for tokens, n, place, first in places
+        ]
+        yield f"### {shape[0].upper()}{shape[1:]}\n"
+        yield _table(["tokens", "prompts", "difference", *sweeps], body)
+    errors = [row["largest_difference"] for row in rows if "largest_difference" in row]
+    left_out = sum("skipped" in row for row in rows)
+    yield f"Largest difference from TransformerLens: {max(errors):.0e}. Left out: {left_out} of {len(rows)}.\n"
+
+
+def _cell(row: Mapping[str, Any]) -> str:
+    if "skipped" in row:
+        return "-"
+    level = "" if row["ran"] == "level 4" else f", {row['ran']}"
+    return (
+        f"{row['ratio']:.3g}{_TIMES} ({row['contenders']['auto']['seconds']:.2g} s, {row['share_of_peak']:.0%}{level})"
+    )
+
+
+def _conditions(known: Mapping[str, Any]) -> Iterator[str]:
+    yield "".join(f"- {name.replace('_', ' ')}: {_plain(value)}\n" for name, value in known.items())
+
+
+def _plain(value: object) -> str:
+    return ", ".join(f"{name} {one}" for name, one in value.items()) if isinstance(value, dict) else str(value)
+
+
+def _levels(engines: Iterable[str]) -> list[str]:
+    return [f"level {ENGINES.index(name) + 1} `{name}`" for name in engines]
+
+
+def _timed(found: Mapping[str, Any]) -> str:
+    fell = f", fell back to {found['ran']}" if "fell_back" in found else ""
+    return f"{found['seconds']:.3g} s ({found['ratio']:.3g}{_TIMES}{fell})"
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return f"{row['sweep']} ({row['cells']:,})"
+
+
+def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _read(name: str, *, quick: bool) -> dict[str, Any]:
+    path: Path = results(name, quick=quick)
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return found if "conditions" in found and found.get("rows", [{}])[0].get("contenders") is not None else {}
+
+
+if __name__ == "__main__":
+    main()
