@@ -1,7 +1,7 @@
 """Levels 2 and 3: rows join at their own layer and run only their last positions, the prefix coming from a record.
 
 No line here knows an architecture: the model's own modules run, on both backends. Level 3 is level 2 with the weights
-laid out once as the matrix products want them.
+laid out once as the matrix products want them, and one kernel for an activation function that libraries make of many.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,9 @@ from mechxai.engine.chunk import Chunk, scored
 from mechxai.engine.placed import Placed, Step, Window, placed, steps
 from mechxai.engine.plan import Wave
 from mechxai.engine.reach import entry_layer
+from mechxai.model.backends import modules
 from mechxai.model.hooking import HookFunction
+from mechxai.model.layout import one_kernel
 from mechxai.model.passes import residuals_before, resume
 from mechxai.model.prefix import JoiningRows
 
@@ -29,7 +31,8 @@ def run_suffix(chunk: Chunk, wave: Wave) -> Float[Tensor, " row"]:
 def run_packed(chunk: Chunk, wave: Wave) -> Float[Tensor, " row"]:
     """Level 3: the same, after the weights have been laid out."""
     chunk.model.lay_out()
-    return run_suffix(chunk, wave)
+    with one_kernel(modules(chunk.model.backend)):
+        return run_suffix(chunk, wave)
 
 
 class _Suffix:

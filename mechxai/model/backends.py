@@ -6,7 +6,6 @@ What differs between them stands in `hooked_transformer` and `bridge`, and nowhe
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -62,12 +61,10 @@ class Backend(Protocol):
         """A pass over the last positions of rows that join on the way, their earlier keys and values from ``rows``."""
         ...
 
-    @property
     def resumes(self) -> bool:
         """Whether `record` and `resume` hold for this object."""
         ...
 
-    @property
     def plain_weights(self) -> bool:
         """Whether its weights are ordinary tensors on one device, neither quantised nor spread over several."""
         ...
@@ -111,12 +108,17 @@ def _set_flag(backend: Backend, flag: str, *, value: bool) -> None:
         ) from error
 
 
+def modules(backend: Backend) -> list[Any]:
+    """Every module of the wrapped object, once; those that a bridge keeps out of sight included."""
+    # a bridge does not list the Hugging Face model it wraps among its modules
+    roots = [backend.inner, *([original] if (original := getattr(backend.inner, "original_model", None)) else [])]
+    return list({id(module): module for root in roots for module in root.modules()}.values())
+
+
 @contextmanager
 def evaluating(backend: Backend) -> Iterator[None]:
     """The model in evaluation mode (no dropout), library warnings silent, and everything as it was afterwards."""
-    # a bridge does not list the Hugging Face model it wraps among its modules
-    roots = [backend.inner, *([original] if (original := getattr(backend.inner, "original_model", None)) else [])]
-    training = list({id(module): module for root in roots for module in root.modules() if module.training}.values())
+    training = [module for module in modules(backend) if module.training]
     try:
         for module in training:
             module.training = False
@@ -143,6 +145,7 @@ def frozen(backend: Backend) -> Iterator[None]:
 
 
 def check_exists(backend: Backend, site: Site) -> None:
+    """Refuses a site that lies outside the model, or that models of its kind do not have."""
     architecture = backend.architecture()
     if site.layer is not None and not 0 <= site.layer < architecture.n_layers:
         raise SiteError(
@@ -183,6 +186,7 @@ def _is_absent(backend: Backend, architecture: Architecture, name: str) -> bool:
 
 
 def read_architecture(cfg: Any, *, causal: bool) -> Architecture:
+    """Sizes and block structure from a TransformerLens configuration."""
     positions = {"rotary": "rotary", "shortformer": "shortformer", "alibi": "alibi"}
     softcap = getattr(cfg, "output_logits_soft_cap", None)
     family = getattr(cfg, "architecture", None) or getattr(cfg, "original_architecture", None)

@@ -69,12 +69,10 @@ class BridgeBackend:
             attention_mask=mask.long() if needs_mask and mask is not None else None,
         )
 
-    @property
     def resumes(self) -> bool:
         """Under causal attention."""
         return self.architecture().causal
 
-    @property
     def plain_weights(self) -> bool:
         """Unless quantised or spread over devices."""
         return are_plain(self.inner)
@@ -86,7 +84,12 @@ class BridgeBackend:
         """A pass with Hugging Face's own cache, read layer by layer."""
         from mechxai.model.expanding_cache import keeping_cache  # noqa: PLC0415 - heavy
 
-        self.inner(tokens, return_type="logits", prepend_bos=False, past_key_values=keeping_cache(kept, self.inner.cfg.n_layers))
+        self.inner(
+            tokens,
+            return_type="logits",
+            prepend_bos=False,
+            past_key_values=keeping_cache(kept, self.inner.cfg.n_layers),
+        )
 
     def resume(self, rows: JoiningRows) -> None:
         """A pass that starts with one row of no meaning, which is gone when the first rows join."""

@@ -1,4 +1,4 @@
-"""Hugging Face's cache, made to keep a run's keys and values, or to put a frozen prefix before those of growing rows."""
+"""Hugging Face's cache, made to keep a run's keys and values, or to put a frozen prefix before those of new rows."""
 
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer

@@ -1,7 +1,7 @@
 """The only door to a model: tokens, logits, activations, edits, gradients. What is opened is closed again."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,14 +16,14 @@ from mechxai.core.batch import ContrastBatch, Layout
 from mechxai.core.edit import Intervention
 from mechxai.core.shapes import PromptInts, RowLogits, Tokens
 from mechxai.core.site import Site, site_name
-from mechxai.model.backends import UNEMBED_HOOK, Backend, as_dtype, evaluating, flags, frozen, hook_point
-from mechxai.model.caching import AllCached, Keeper
+from mechxai.model.attaching import Hooks, attached, row_mask
+from mechxai.model.backends import UNEMBED_HOOK, Backend, as_dtype, frozen
+from mechxai.model.cache_run import fill
+from mechxai.model.caching import Keeper
 from mechxai.model.editing import edited
-from mechxai.model.hooking import HookFunction, gathered, hooked
+from mechxai.model.hooking import HookFunction, gathered
 from mechxai.model.limits import cache_bytes, check_space, check_tokens, inside
 from mechxai.model.text import TextCodec
-
-Hooks = Mapping[str, Sequence[HookFunction]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,23 +138,13 @@ class HookedModel:
         """
         check_tokens(tokens, self.architecture, self.name)
         end: dict[str, list[HookFunction]] = {} if at is None else {UNEMBED_HOOK: [lambda x: gathered(x, at)]}
-        mask = None
-        if lengths is not None:
-            mask = torch.arange(tokens.shape[1], device=tokens.device)[None] < lengths[:, None]
+        tokens = tokens.to(self.device)
         with self.attached((hooks or {}, end), sites):
-            return self.backend.run(tokens.to(self.device), None if mask is None else mask.to(self.device))
+            return self.backend.run(tokens, row_mask(tokens, lengths))
 
-    @contextmanager
-    def attached(self, hooks: Sequence[Hooks], sites: Sequence[Site] = ()) -> Iterator[None]:
+    def attached(self, hooks: Sequence[Hooks], sites: Sequence[Site] = ()) -> AbstractContextManager[None]:
         """Functions attached to hook points, the tables one after the other; and the model in evaluation mode."""
-        points = [
-            (hook_point(self.backend, name), self._reaching(name, function))
-            for table in hooks
-            for name, functions in table.items()
-            for function in functions
-        ]
-        with evaluating(self.backend), flags(self.backend, sites), hooked(points):
-            yield
+        return attached(self.backend, hooks, sites)
 
     def logits(
         self,
@@ -238,17 +228,18 @@ class HookedModel:
             SiteError: a site the model does not have.
             NoSpaceError: more bytes than are free; says how many.
 
-        Cost: one forward pass up to the last site; holds `cache_bytes`.
+        Cost: one forward pass up to the last site, a few prompts at a time; holds `cache_bytes`. The layers of a site
+        lie together in memory, so ``acts.stack(name)`` copies nothing.
         """
         chosen = self.wanted(sites, layers)
         kept = None if pos is None else tuple(inside(position, tokens.shape[1]) for position in pos)
         place = torch.device(self.device if device is None else device)
-        keeper = Keeper(chosen, kept, self.dtype if dtype is None else as_dtype(dtype), place)
+        keeper = Keeper(chosen, kept, self.dtype if dtype is None else as_dtype(dtype), place, len(tokens))
         shape = (len(tokens), len(kept) if kept else tokens.shape[1])
         what = f"{len(chosen)} activations of {shape[0]} x {shape[1]} tokens"
         check_space(self.cache_bytes(shape, chosen, keeper.dtype), what, place)
-        with torch.no_grad(), suppress(AllCached):
-            self.forward(tokens, lengths=lengths, hooks=keeper.hooks(), sites=chosen)
+        check_tokens(tokens, self.architecture, self.name)
+        fill(keeper, self.backend, tokens.to(self.device), lengths=lengths)
         return Activations({site: keeper.values[site] for site in chosen}, _layout(tokens, lengths), kept)
 
     def gradients(
@@ -290,21 +281,6 @@ class HookedModel:
             Activations({site: value.detach() for site, value in held.items()}, layout),
             Activations(dict(zip(held, grads, strict=True)), layout),
         )
-
-    def _reaching(self, hook: str, function: HookFunction) -> HookFunction:
-        """The function, made to change the activation in place where the backend would else ignore half of the edit."""
-        names = {
-            Site(name, layer).hook for name in self.backend.in_place for layer in range(self.architecture.n_layers)
-        }
-        if hook not in names or torch.is_grad_enabled():
-            return function
-
-        def in_place(activation: Tensor) -> None:
-            new = function(activation)
-            if new is not None:
-                activation.copy_(new)
-
-        return in_place
 
 
 def _layout(tokens: Tokens, lengths: PromptInts | None) -> Layout:

@@ -47,12 +47,10 @@ class HookedTransformerBackend:
         del mask
         return self.inner(tokens, return_type="logits", prepend_bos=False, padding_side="right")
 
-    @property
     def resumes(self) -> bool:
         """Under causal attention, on one device."""
         return self.inner.cfg.attention_dir == "causal" and self.inner.cfg.n_devices == 1
 
-    @property
     def plain_weights(self) -> bool:
         """Unless quantised or spread over devices."""
         return are_plain(self.inner) and not self.inner.cfg.load_in_4bit

@@ -1,12 +1,13 @@
 """Hooks that are there inside a ``with`` block and nowhere else."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
 
 HookFunction = Callable[[Tensor], Tensor | None]
+_LIBRARIES = ("transformer_lens.", "transformers.")
 
 
 @contextmanager
@@ -40,3 +41,15 @@ def _named(function: HookFunction) -> Callable[..., Tensor | None]:
 def gathered(residual: Tensor, at: Tensor) -> Tensor:
     """The positions ``at``, ``[rows, k]``, of a residual stream, ``[rows, k, d_model]``."""
     return residual.gather(1, at.to(residual.device)[:, :, None].expand(-1, -1, residual.shape[-1]))
+
+
+def foreign_hooks(modules: Iterable[Any]) -> bool:
+    """Whether functions other than the libraries' own stand at any of these modules."""
+    for module in modules:
+        tables = (module._forward_pre_hooks, module._forward_hooks)
+        if any(tables) and hasattr(module, "fwd_hooks"):
+            return True  # a hook point, which has none of its own
+        functions = [function for table in tables for function in table.values()]
+        if any(not str(getattr(function, "__module__", "")).startswith(_LIBRARIES) for function in functions):
+            return True
+    return False

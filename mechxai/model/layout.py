@@ -1,13 +1,17 @@
-"""Weights laid out in memory as the matrix products want them; their values and shapes stay what they are.
+"""Weights laid out in memory as the matrix products want them, and activation functions in one kernel.
 
 TransformerLens keeps attention weights by head and copies them into matrices on every forward pass, as it does the
 unembedding's and gated MLPs' transposes: about half of its time on short prompts. The same numbers with other strides
 make those copies views. Nothing is held twice, nothing is computed differently.
 """
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 # parameter name -> the order of its axes in memory, last fastest
 _ORDERS = {
@@ -39,3 +43,31 @@ def _restride(parameter: torch.nn.Parameter, order: tuple[int, ...]) -> None:
     if not in_memory.is_contiguous():
         back = sorted(range(len(order)), key=lambda axis: order[axis])
         parameter.data = in_memory.contiguous().permute(back)
+
+
+@contextmanager
+def one_kernel(modules: Iterable[Any]) -> Iterator[None]:
+    """GPT-2's GELU computed by torch's own kernel instead of eight operations, inside a ``with`` block.
+
+    The function is the same; eight passes over the widest activations of a block take a quarter of its time.
+    """
+    changed: list[tuple[Any, str, Any]] = []
+    try:
+        for module in modules:
+            own = vars(module).get("act_fn")
+            if getattr(own, "__name__", "") == "gelu_new":  # HookedTransformer's MLPs
+                changed.append((module, "act_fn", own))
+                module.act_fn = _gelu_tanh
+            elif type(module).__name__ == "NewGELUActivation":  # Hugging Face's, a module of its own
+                changed.append((module, "forward", vars(module).get("forward")))
+                module.forward = _gelu_tanh
+        yield
+    finally:
+        for module, name, before in changed:
+            if before is None:
+                delattr(module, name)
+            else:
+                setattr(module, name, before)
+
+
+_gelu_tanh: Callable[[Tensor], Tensor] = lambda x: F.gelu(x, approximate="tanh")  # noqa: E731

@@ -16,10 +16,10 @@ from mechxai.core.errors import ArtifactError, ConfigError, ModelSupportError, n
 from mechxai.model import native
 from mechxai.model.backends import Backend, as_dtype
 from mechxai.model.bridge import BridgeBackend
-from mechxai.model.hooked_transformer import HookedTransformerBackend
 from mechxai.model.bundled import zoo_card, zoo_folder
 from mechxai.model.hashing import hash_parameters
 from mechxai.model.hooked_model import HookedModel
+from mechxai.model.hooked_transformer import HookedTransformerBackend
 from mechxai.model.text import TextCodec
 
 _BACKENDS = ("auto", "hooked_transformer", "bridge")

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from mechxai.core.shapes import Tokens
 from mechxai.core.site import Site
+from mechxai.model.attaching import Hooks, embedded
 from mechxai.model.backends import UNEMBED_HOOK
 from mechxai.model.caching import AllCached
-from mechxai.model.hooked_model import HookedModel, Hooks
+from mechxai.model.hooked_model import HookedModel
 from mechxai.model.hooking import HookFunction, gathered
 from mechxai.model.limits import check_tokens
 from mechxai.model.prefix import JoiningRows, KeysValues
@@ -52,6 +53,24 @@ class Recording:
         )
 
 
+def joined(parts: Sequence[Recording]) -> Recording:
+    """The records of several groups of prompts as one."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    kept = KeysValues(
+        [torch.cat(layers) for layers in zip(*(part.kept.keys for part in parts), strict=True)],
+        [torch.cat(layers) for layers in zip(*(part.kept.values for part in parts), strict=True)],
+    )
+    return Recording(
+        torch.cat([part.tokens for part in parts]),
+        [torch.cat(layers) for layers in zip(*(part.residuals for part in parts), strict=True)],
+        kept,
+        torch.cat([part.final for part in parts]),
+        {site: torch.cat([part.acts[site] for part in parts]) for site in first.acts},
+    )
+
+
 def record(
     model: HookedModel,
     tokens: Tokens,
@@ -82,9 +101,9 @@ def record(
         keeping.setdefault(site.hook, []).append(_into(acts, site))
     kept = KeysValues()
     tokens = tokens.to(model.device)
-    with model.attached((hooks, keeping, {UNEMBED_HOOK: [_ending(final, at)]}), sites), torch.no_grad():
-        with suppress(AllCached):
-            model.backend.record(tokens, kept)
+    tables = (hooks, keeping, {UNEMBED_HOOK: [_ending(final, at)]})
+    with model.attached(tables, sites), torch.no_grad(), suppress(AllCached):
+        model.backend.record(tokens, kept)
     return Recording(tokens, [residuals[layer] for layer in range(n_layers + 1)], kept, final[0], acts)
 
 
@@ -117,9 +136,9 @@ def resume(
             site = Site("resid_pre", layer) if layer < n_layers else Site("resid_post", n_layers - 1)
             joining[site.hook] = [_joining(rows, number)]
     final: list[Tensor] = []
-    with model.attached((before, joining, after, {UNEMBED_HOOK: [_ending(final, at)]}), sites), torch.no_grad():
-        with suppress(AllCached):
-            model.backend.resume(rows)
+    tables = (before, joining, after, {UNEMBED_HOOK: [_ending(final, at)]})
+    with model.attached(tables, sites), torch.no_grad(), suppress(AllCached):
+        model.backend.resume(rows)
     return final[0]
 
 
@@ -130,21 +149,12 @@ def residuals_before(
 
     Cost: the embedding of the rows.
     """
-    found: dict[int, Tensor] = {}
     keeping: Hooks = {site.hook: [_into(store, site)] for site, store in keep.items()}
-
-    def ending(residual: Tensor) -> None:
-        found[0] = residual.detach()
-        raise AllCached
-
-    end: Hooks = {Site("resid_pre", 0).hook: [ending]}
-    with model.attached((hooks, keeping, end)), torch.no_grad(), suppress(AllCached):
-        model.backend.run(tokens, None)
-    return found[0]
+    return embedded(model.backend, tokens, (hooks, keeping))
 
 
 def unembedded(model: HookedModel, final: Tensor, columns: Int[Tensor, " column"] | None = None) -> Tensor:
-    """Logits of a final, normalised residual stream, ``[..., d_vocab]`` or ``[..., column]``, soft-capped as the model does."""
+    """Logits of a final, normalised residual stream, ``[..., d_vocab]`` or ``[..., column]``, soft-capped."""
     W_U, b_U = model.backend.unembedding()
     if columns is not None:
         W_U = W_U[:, columns]

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 Vectors = Float[Tensor, "row d_model"]
+_ROWS = 128  # few enough for a processor's cache, enough for a product of matrices
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,11 @@ class Affine:
     weight: Tensor
     bias: Tensor | None
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """``[row, n_in]`` to ``[row, n_out]``."""
-        return x @ self.weight if self.bias is None else torch.addmm(self.bias, x, self.weight)
+    def __call__(self, x: Tensor, *, out: Tensor | None = None) -> Tensor:
+        """``[row, n_in]`` to ``[row, n_out]``, into ``out`` where it is given."""
+        if self.bias is None:
+            return torch.matmul(x, self.weight, out=out)
+        return torch.addmm(self.bias, x, self.weight, out=out)
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,16 @@ class PlainBlock:
     scale: float
     parallel: bool
 
-    def post(self, pre: Tensor, normalized: Tensor) -> Tensor:
-        """``mlp_post`` from ``mlp_pre``, ``[row, d_mlp]``."""
+    def post(self, pre: Tensor, normalized: Tensor, *, out: Tensor | None = None) -> Tensor:
+        """``mlp_post`` from ``mlp_pre``, ``[row, d_mlp]``; into ``out``, which may be ``pre``, a few rows at a time."""
+        if out is None:
+            return self._post(pre, normalized)
+        for first in range(0, len(pre), _ROWS):
+            rows = slice(first, first + _ROWS)
+            out[rows] = self._post(pre[rows], normalized[rows])
+        return out
+
+    def _post(self, pre: Tensor, normalized: Tensor) -> Tensor:
         post = self.activation(pre)
         if self.mlp_linear is not None:
             post = post * self.mlp_linear(normalized)
@@ -123,6 +134,7 @@ class PlainModel:
         blocks: in order.
         final: the norm before the unembedding.
         d_head: size of a head.
+        longest: positions up to which the blocks are the model's, where that is not all.
     """
 
     blocks: Sequence[PlainBlock]
@@ -130,25 +142,27 @@ class PlainModel:
     n_heads: int
     n_kv_heads: int
     d_head: int
+    longest: int | None = None
 
 
-def attend(
+def attend(  # noqa: PLR0913 - what attention takes
     q: Float[Tensor, "row head pos d_head"],
     k: Float[Tensor, "row kv_head key d_head"],
     v: Float[Tensor, "row kv_head key d_head"],
     *,
-    prefix: tuple[Float[Tensor, "kv_head before d_head"], Float[Tensor, "kv_head before d_head"]] | None,
+    prefix: tuple[Float[Tensor, "prompt kv_head before d_head"], Float[Tensor, "prompt kv_head before d_head"]] | None,
     offset: int,
     scores_edit: Callable[[Tensor], Tensor] | None = None,
     pattern_edit: Callable[[Tensor], Tensor] | None = None,
 ) -> Float[Tensor, "row pos head d_head"]:
-    """``z`` of rows that share the keys and values before their own, which are never copied.
+    """``z`` of rows, of which those of one prompt share the keys and values before their own.
 
     Args:
         q: scaled queries.
         k: the rows' own keys, rotated.
         v: their values.
-        prefix: keys and values of the positions before them.
+        prefix: keys and values of the positions before them, by prompt; rows take turns: the first of every prompt,
+            then the second of every prompt, and so on.
         offset: place of the first query among the rows' own keys.
         scores_edit: makes edits in masked scores, ``[row, head, pos, src]``.
         pattern_edit: makes edits in the pattern, likewise.
@@ -161,10 +175,9 @@ def attend(
         later = torch.ones(n_pos, n_keys, dtype=torch.bool, device=q.device).triu(1 + offset)
         scores = scores.masked_fill(later, -torch.inf)
     n_before = 0
-    if prefix is not None and prefix[0].shape[1]:
-        n_before = prefix[0].shape[1]
-        flat = grouped.transpose(0, 1).reshape(n_kv, -1, d_head)
-        before = (flat @ prefix[0].transpose(-1, -2)).view(n_kv, n_rows, -1, n_before).transpose(0, 1)
+    if prefix is not None and prefix[0].shape[2]:
+        n_before = prefix[0].shape[2]
+        before = _shared(grouped, prefix[0].transpose(-1, -2))
         scores = torch.cat([before.reshape(n_rows, n_heads, n_pos, n_before), scores], -1)
     if scores_edit is not None:
         scores = scores_edit(scores)
@@ -173,7 +186,15 @@ def attend(
         pattern = pattern_edit(pattern)
     own = pattern[..., n_before:].reshape(n_rows, n_kv, -1, n_keys) @ v
     if n_before and prefix is not None:
-        past = pattern[..., :n_before].reshape(n_rows, n_kv, -1, n_before).transpose(0, 1)
-        past = past.reshape(n_kv, -1, n_before) @ prefix[1]
-        own = own + past.view(n_kv, n_rows, -1, d_head).transpose(0, 1)
+        own = own + _shared(pattern[..., :n_before].reshape(n_rows, n_kv, -1, n_before), prefix[1])
     return own.view(n_rows, n_heads, n_pos, d_head).transpose(1, 2)
+
+
+def _shared(
+    left: Float[Tensor, "row kv_head many inner"], right: Float[Tensor, "prompt kv_head inner outer"]
+) -> Float[Tensor, "row kv_head many outer"]:
+    """Each row's matrix times its prompt's; the rows of a prompt as one, so that the prompt's is read once."""
+    n_prompts, n_kv, inner, outer = right.shape
+    turns = left.unflatten(0, (-1, n_prompts)).permute(1, 2, 0, 3, 4)  # [prompt, kv_head, turn, many, inner]
+    product = turns.reshape(n_prompts, n_kv, -1, inner) @ right
+    return product.view(*turns.shape[:4], outer).permute(2, 0, 1, 3, 4).flatten(0, 1)

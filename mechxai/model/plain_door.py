@@ -1,8 +1,6 @@
-"""A model's plain blocks, read once, and a check that they are the model."""
+"""A model's plain blocks: whether there are any, whether they are the model, and runs through them."""
 
-import logging
-import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Int
@@ -10,33 +8,25 @@ from torch import Tensor
 
 from mechxai.core.shapes import Tokens
 from mechxai.core.site import Site
-from mechxai.model.hooked_model import HookedModel, Hooks
+from mechxai.model.attaching import Hooks
+from mechxai.model.hooked_model import HookedModel
 from mechxai.model.hooking import gathered
 from mechxai.model.limits import check_tokens
 from mechxai.model.passes import Recording, record, residuals_before
 from mechxai.model.plain import PlainModel
+from mechxai.model.plain_proof import plain_blocks, proof
 from mechxai.model.plain_run import run_plain
-from mechxai.model.plain_weights import read_plain
-
-_log = logging.getLogger("mechxai.model")
-_known: "weakref.WeakKeyDictionary[HookedModel, PlainModel | None]" = weakref.WeakKeyDictionary()
-_proven: "weakref.WeakKeyDictionary[HookedModel, bool]" = weakref.WeakKeyDictionary()
-# what reading a model of another kind may stumble over
-_MISFITS = (AttributeError, TypeError, ValueError, RuntimeError, LookupError, NotImplementedError)
 
 
 def plain_of(model: HookedModel) -> PlainModel | None:
     """The model's blocks as plain tensors, or None where they are of another kind. Nothing is run."""
-    if model not in _known:
-        _known[model] = _read(model)
-    return _known[model]
+    return plain_blocks(model.backend)
 
 
 def is_proven(model: HookedModel) -> bool:
     """Whether the plain blocks give what the model gives, on a few tokens. Cost: two short passes, once."""
-    if model not in _proven:
-        _proven[model] = plain_of(model) is not None and _agrees(model)
-    return _proven[model]
+    found = proof(model.backend)
+    return found.final and "resid_post" in found.sites
 
 
 def record_plain(
@@ -56,29 +46,8 @@ def record_plain(
     before = [site for site in sites if site.row.entry == "embed"]
     tokens = tokens.to(model.device)
     with torch.no_grad():
-        first = residuals_before(model, tokens, hooks, keep={site: acts for site in before})
-        run = run_plain(plain, first, lambda site, value: acts.__setitem__(site, value), wanted=dict.fromkeys(sites))
+        first = residuals_before(model, tokens, hooks, keep=dict.fromkeys(before, acts))
+        run = run_plain(plain, first, acts.__setitem__, wanted=dict.fromkeys(sites))
         last = run.residuals[-1]
         final = plain.final(last if at is None else gathered(last, at))
     return Recording(tokens, run.residuals, run.kept, final, acts)
-
-
-def _read(model: HookedModel) -> PlainModel | None:
-    if not (model.backend.resumes and model.backend.plain_weights):
-        return None
-    model.lay_out()
-    try:
-        return read_plain(model.inner, model.architecture)
-    except _MISFITS as error:
-        _log.info("%s has no plain blocks (%s: %s)", model.name, type(error).__name__, error)
-        return None
-
-
-def _agrees(model: HookedModel) -> bool:
-    width = min(8, model.architecture.n_ctx)
-    tokens = (torch.arange(2 * width).reshape(2, width) * 37 + 11) % model.architecture.d_vocab
-    empty: Mapping[str, list] = {}
-    ours, theirs = (made(model, tokens, hooks=empty).final for made in (record_plain, record))
-    scale = float(theirs.abs().max().clamp(min=1.0))
-    exact = model.dtype in (torch.float32, torch.float64)
-    return float((ours - theirs).abs().max()) <= (1e-3 if exact else 0.1) * scale

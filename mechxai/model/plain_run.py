@@ -1,6 +1,9 @@
-"""A plain run: whole prompts through plain blocks, keeping what is asked; and the proof that the blocks are the model's."""
+"""A plain run: whole prompts through plain blocks, keeping what is asked.
 
-from collections.abc import Callable, Mapping, Sequence
+`run_plain` leaves behind what other rows can go on from. `pass_plain` leaves nothing behind and needs little memory.
+"""
+
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechxai.core.site import Site
-from mechxai.model.plain import PlainBlock, PlainModel, attend
+from mechxai.model.plain import Affine, PlainModel, attend
 from mechxai.model.prefix import KeysValues
 
 Keep = Callable[[Site, Tensor], None]  # told of every activation, as it comes by
@@ -39,79 +42,119 @@ class PlainRun:
         kept: keys (rotated) and values, ``[prompt, kv_head, pos, d_head]``.
     """
 
-    residuals: Sequence[Tensor]
+    residuals: list[Tensor]
     kept: KeysValues
 
 
+class Buffers:
+    """Memory for a block's intermediate values, used again by every block and every part of a batch.
+
+    On a CPU, memory that is fresh costs about as much as filling it several times over.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, like: Tensor, width: int) -> Tensor:
+        """The tensor of a name, ``[row, width]``, with as many rows as ``like``; it holds whatever it held."""
+        held = self._held.get(name)
+        if held is None or len(held) < len(like):
+            held = self._held[name] = like.new_empty(len(like), width)
+        return held[: len(like)]
+
+
 def run_plain(
-    plain: PlainModel, residual: Float[Tensor, "prompt pos d_model"], keep: Keep, *, wanted: Mapping[Site, object]
+    plain: PlainModel, residual: Float[Tensor, "prompt pos d_model"], keep: Keep, *, wanted: Collection[Site]
 ) -> PlainRun:
     """Runs prompts from their embedding to the last block's output. Cost: one forward pass without unembedding.
 
     Args:
         plain: the blocks.
         residual: the residual stream before block 0.
-        keep: told of the activations of the wanted sites.
+        keep: told of the activations of the wanted sites, each a tensor of its own.
         wanted: whole sites.
     """
-    residuals, kept = [residual], KeysValues()
-    for layer, block in enumerate(plain.blocks):
-        run = _BlockRun(plain, block, layer, keep, wanted)
-        residual = run(residual)
-        kept.add(run.keys, run.values)
-        residuals.append(residual)
-    return PlainRun(residuals, kept)
+    run = PlainRun([residual], KeysValues())
+    for layer in range(len(plain.blocks)):
+        residual, keys, values = _BlockRun(plain, layer, keep, wanted)(residual)
+        run.kept.add(keys, values)
+        run.residuals.append(residual)
+    return run
 
 
+def pass_plain(
+    plain: PlainModel,
+    residual: Float[Tensor, "prompt pos d_model"],
+    keep: Keep,
+    *,
+    wanted: Collection[Site],
+    buffers: Buffers | None,
+) -> None:
+    """Runs prompts as `run_plain` does and holds nothing. ``keep`` ends the pass by raising.
+
+    Args:
+        plain: the blocks.
+        residual: the residual stream before block 0.
+        keep: told of the activations of the wanted sites; what it is given is overwritten once it returns.
+        wanted: whole sites.
+        buffers: memory to work in; fresh each time when None.
+    """
+    for layer in range(len(plain.blocks)):
+        residual = _BlockRun(plain, layer, keep, wanted, buffers)(residual)[0]
+
+
+@dataclass(frozen=True)
 class _BlockRun:
     """One block on whole prompts."""
 
-    def __init__(
-        self, plain: PlainModel, block: PlainBlock, layer: int, keep: Keep, wanted: Mapping[Site, object]
-    ) -> None:
-        self.plain, self.block, self.layer = plain, block, layer
-        self._keep, self._wanted = keep, wanted
+    plain: PlainModel
+    layer: int
+    told: Keep
+    wanted: Collection[Site]
+    buffers: Buffers | None = None
 
-    def __call__(self, residual: Tensor) -> Tensor:
+    def __call__(self, residual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The residual stream after the block; the keys, rotated, and values."""
         n_prompts, n_pos, d_model = residual.shape
-        block, shape = self.block, residual.shape
+        block, shape = self.plain.blocks[self.layer], residual.shape
         self.keep("resid_pre", residual)
         flat = residual.reshape(-1, d_model)
-        z = self._attention(block.norm1(flat), n_prompts, n_pos)
-        attn_out = block.o(z)
+        z, keys, values = self._attention(block.norm1(flat), n_prompts, n_pos)
+        attn_out = self._affine("attn_out", block.o, z)
         self.keep("attn_out", attn_out.view(shape))
-        after = flat + attn_out
+        after = torch.add(flat, attn_out, out=self._room("after", flat, d_model))
         if block.mlp_in is None or block.mlp_out is None:
             self.keep("resid_post", after.view(shape))
-            return after.view(shape)
+            return after.view(shape), keys, values
         if not block.parallel:
             self.keep("resid_mid", after.view(shape))
         normalized = block.norm2(flat if block.parallel else after)
-        pre = block.mlp_in(normalized)
+        pre = self._affine("mlp_pre", block.mlp_in, normalized)
         self.keep("mlp_pre", pre.view(n_prompts, n_pos, -1))
-        post = block.post(pre, normalized)
+        post = block.post(pre, normalized, out=None if self.buffers is None else pre)
         self.keep("mlp_post", post.view(n_prompts, n_pos, -1))
-        mlp_out = block.mlp_out(post)
+        mlp_out = self._affine("mlp_out", block.mlp_out, post)
         self.keep("mlp_out", mlp_out.view(shape))
-        after = (after + mlp_out).view(shape)
+        after = torch.add(after, mlp_out, out=self._room("resid_post", flat, d_model)).view(shape)
         self.keep("resid_post", after)
-        return after
+        return after, keys, values
 
-    def _attention(self, normalized: Tensor, n_prompts: int, n_pos: int) -> Tensor:
-        """``z``, ``[prompt * pos, head * d_head]``."""
-        plain, block = self.plain, self.block
+    def _attention(self, normalized: Tensor, n_prompts: int, n_pos: int) -> tuple[Tensor, Tensor, Tensor]:
+        """``z``, ``[prompt * pos, head * d_head]``; keys, rotated, and values, ``[prompt, kv_head, pos, d_head]``."""
+        plain, block = self.plain, self.plain.blocks[self.layer]
         by_head = (n_prompts, n_pos, -1, plain.d_head)
-        q, k, v = (part(normalized).view(by_head) for part in (block.q, block.k, block.v))
+        parts = (("q", block.q), ("k", block.k), ("v", block.v))
+        q, k, v = (self._affine(name, part, normalized).view(by_head) for name, part in parts)
         for name, part in (("q", q), ("k", k), ("v", v)):
             self.keep(name, part)
         if block.rotary is not None:
             q, k = block.rotary(q, 0), block.rotary(k, 0)
-        q, self.keys, self.values = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        if self._wants("attn_scores", "pattern"):
+        q, keys, values = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        if any(site.name in ("attn_scores", "pattern") for site in self.wanted):  # in all layers alike, or in none
             z = attend(
                 q * block.scale,
-                self.keys,
-                self.values,
+                keys,
+                values,
                 prefix=None,
                 offset=0,
                 scores_edit=lambda scores: self.keep("attn_scores", scores),
@@ -119,20 +162,23 @@ class _BlockRun:
             )
         else:
             z = torch.nn.functional.scaled_dot_product_attention(
-                q, self.keys, self.values, is_causal=True, scale=block.scale, enable_gqa=q.shape[1] != k.shape[2]
+                q, keys, values, is_causal=True, scale=block.scale, enable_gqa=q.shape[1] != keys.shape[1]
             ).transpose(1, 2)
         self.keep("z", z)
-        if self._wants("result"):
+        if Site("result", self.layer) in self.wanted:
             by_source = block.o.weight.view(plain.n_heads, plain.d_head, -1)
             self.keep("result", torch.einsum("bphe,hed->bphd", z, by_source))
-        return z.reshape(n_prompts * n_pos, -1)
+        return z.reshape(n_prompts * n_pos, -1), keys, values
 
     def keep(self, name: str, value: Tensor) -> Tensor:
         """Tells of an activation that is wanted; gives it back."""
         site = Site(name, self.layer)
-        if site in self._wanted:
-            self._keep(site, value)
+        if site in self.wanted:
+            self.told(site, value)
         return value
 
-    def _wants(self, *names: str) -> bool:
-        return any(Site(name, self.layer) in self._wanted for name in names)
+    def _affine(self, name: str, affine: Affine, x: Tensor) -> Tensor:
+        return affine(x, out=self._room(name, x, affine.weight.shape[1]))
+
+    def _room(self, name: str, like: Tensor, width: int) -> Tensor | None:
+        return None if self.buffers is None else self.buffers(name, like, width)

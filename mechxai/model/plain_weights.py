@@ -52,11 +52,23 @@ def read_plain(inner: Any, architecture: Architecture) -> PlainModel | None:
     if final is None or len(found) < len(blocks):
         return None
     a = architecture
-    return PlainModel(found, final, a.n_heads, a.n_kv_heads, a.d_head)
+    return PlainModel(found, final, a.n_heads, a.n_kv_heads, a.d_head, _longest(inner))
+
+
+def _longest(inner: Any) -> int | None:
+    """The shortest attention window, or length at which rotary tables change, that the configuration names."""
+    config = getattr(getattr(inner, "original_model", None), "config", None)
+    given = [getattr(config, name, None) for name in ("sliding_window", "window_size", "attention_chunk_size")]
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") in ("dynamic", "longrope"):
+        name = "original_max_position_embeddings"
+        given.append(rope.get(name) or getattr(config, name, None) or getattr(config, "max_position_embeddings", 1))
+    return min((length for length in given if isinstance(length, int) and length > 0), default=None)
 
 
 def _block(inner: Any, block: Any, a: Architecture) -> PlainBlock | None:
-    attn, mlp = block.attn, getattr(block, "mlp", None)
+    attn: Any = block.attn
+    mlp: Any = getattr(block, "mlp", None)
     norm1 = _norm(getattr(block, "ln1", None), a, inner.cfg)
     norm2 = norm1 if a.attn_only or not hasattr(block, "ln2") else _norm(block.ln2, a, inner.cfg)
     rotary = _rotary(inner, attn) if a.positions == "rotary" else None
@@ -123,7 +135,8 @@ def _norm(module: Any, a: Architecture, cfg: Any) -> Norm | None:
     found = {name: getattr(original, name, None) for name in ("weight", "bias", "w", "b")}
     weight = _detached(found["weight"] if found["weight"] is not None else found["w"])
     bias = _detached(found["bias"] if found["bias"] is not None else found["b"])
-    eps = next((float(value) for name in ("eps", "variance_epsilon") if (value := getattr(original, name, None))), cfg.eps)
+    given = [getattr(original, name, None) for name in ("eps", "variance_epsilon")]
+    eps = next((float(value) for value in given if value), cfg.eps)
     parameter = next(iter(module.parameters()), None)
     parameter = parameter if parameter is not None else next(iter(module.buffers()), torch.zeros(1))
     x = torch.randn(1, 4, a.d_model, generator=torch.Generator().manual_seed(0)).to(_like(module, parameter))
@@ -156,7 +169,7 @@ def _rotary(inner: Any, attn: Any) -> Rotary | None:
 
         def own(n_pos: int) -> tuple[Tensor, Tensor]:
             if n_pos > len(attn.rotary_cos):
-                attn._extend_rotary_embeddings(n_pos)  # noqa: SLF001 - as its forward pass does
+                attn._extend_rotary_embeddings(n_pos)  # as its forward pass does
             return attn.rotary_cos, attn.rotary_sin
 
         return Rotary(own, adjacent)
