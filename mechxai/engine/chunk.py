@@ -47,6 +47,10 @@ class Chunk:
         """The prompts."""
         return self.sweep.batch.rows(self.prompts)
 
+    def forget(self) -> None:
+        """Lets go of the unedited runs, before the next prompts' are made."""
+        self.__dict__.pop("recorded", None)
+
     @cached_property
     def recorded(self) -> "Recorded":
         """The unedited runs. Cost: one forward pass per prompt and run."""

@@ -84,6 +84,7 @@ def items(model: HookedModel, sweep: Sweep, planned: Plan) -> Iterator[Item]:
         for place, wave in waves:
             if wave.chunk == number:
                 yield Item(place, wave, lambda chunk=chunk, wave=wave: run_part(chunk, wave), wave.work)
+        chunk.forget()
 
 
 def evaluated(model: HookedModel, sweep: Sweep, planned: Plan) -> Tensor:

@@ -171,7 +171,7 @@ def attend(  # noqa: PLR0913 - what attention takes
     n_kv, n_keys = k.shape[1], k.shape[2]
     grouped = q.reshape(n_rows, n_kv, n_heads // n_kv * n_pos, d_head)
     scores = (grouped @ k.transpose(-1, -2)).view(n_rows, n_heads, n_pos, n_keys)
-    if n_keys > 1 and offset + n_pos > 1:
+    if n_keys > offset + 1:  # some key lies after the first query
         later = torch.ones(n_pos, n_keys, dtype=torch.bool, device=q.device).triu(1 + offset)
         scores = scores.masked_fill(later, -torch.inf)
     n_before = 0

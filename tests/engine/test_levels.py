@@ -344,3 +344,24 @@ def test_several_sites_in_one_cell(model_of, pairs, kind, backend, processing, e
         assert outcome.level == 4
         right = run_sweep(model, fusible, mx.Execution("hooked")).values
         np.testing.assert_allclose(outcome.values, right, atol=5e-5)
+
+
+@pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
+def test_rows_that_run_past_the_answer(model_of, pairs, kind, backend, processing):
+    """Noise on the base run needs whole rows, so the answer is not the last position; it must not look ahead."""
+    from dataclasses import replace
+
+    from mechxai.core.edit import AddNoise, Intervention
+    from mechxai.core.metric import LogitDiff
+    from mechxai.engine.contrast import patching
+    from mechxai.engine.run import run_sweep
+
+    model = model_of(kind, backend, processing)
+    batch = replace(pairs(model, n=2, lengths=[9, 6]), answer_pos=torch.tensor([5, 3]))
+    sites = [mx.Site("resid_pre", layer, pos=pos) for layer in range(3) for pos in (None, 2, 5)]
+    sweep = patching(model, batch, LogitDiff(), sites=sites, direction="denoise")
+    sweep = replace(sweep, base=(Intervention(mx.Site("embed"), AddNoise(1.0)),))
+    right = run_sweep(model, sweep, mx.Execution("hooked")).values
+    found = run_sweep(model, sweep, mx.Execution())
+    assert found.level == 4
+    np.testing.assert_allclose(found.values, right, atol=5e-5)
