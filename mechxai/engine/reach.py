@@ -56,15 +56,19 @@ def needs_whole(one: Intervention) -> bool:
     the source positions of a pattern.
     """
     if "src_pos" in one.site.row.axes:
-        return not _replaces(one.edit)
-    return one.site.pos is None and not (one.edit.positionwise or _replaces(one.edit))
+        return not _replaces(one)
+    return one.site.pos is None and not (one.edit.positionwise or _replaces(one))
 
 
-def _replaces(edit: Edit) -> bool:
+def _replaces(one: Intervention) -> bool:
+    """Whether the edit will be told where to put values, rather than called."""
+    edit, pos = one.edit, one.site.pos
     if isinstance(edit, Patch):
         whole = isinstance(edit.source, Activations) and edit.source.kept is None
         return whole or isinstance(edit.source, RunSource)
-    return isinstance(edit, (ZeroAblate, MeanAblate, ResampleAblate))
+    if isinstance(edit, ResampleAblate):  # a position relative to the row is another one in the other prompt
+        return not isinstance(pos, str) and (pos or 0) >= 0
+    return isinstance(edit, (ZeroAblate, MeanAblate))
 
 
 class _Reaching:
