@@ -144,10 +144,12 @@ def highest_level(model: HookedModel, sweep: Sweep) -> int:
     a = model.architecture
     padded = bool((sweep.batch.lengths < sweep.batch.n_pos).any())
     joins = a.positions in ("standard", "rotary", "none") and (a.causal or not padded)
-    if not joins or foreign_hooks(modules(model.backend)):  # functions of the user's own were made for whole passes
+    if not joins:
         return HOOKED
     if not a.causal or not model.backend.resumes():
         return WAVE
+    if foreign_hooks(modules(model.backend)):  # functions of the user's own were made for whole passes
+        return HOOKED
     if not model.backend.plain_weights():
         return SUFFIX
     plain = plain_of(model) is not None and all(is_fusible(site) for site in sweep.sites)

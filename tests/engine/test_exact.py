@@ -119,7 +119,7 @@ def edit_of(kind, site, sources):
 EXAMPLES = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
-@settings(EXAMPLES, max_examples=12)
+@settings(EXAMPLES, max_examples=12, derandomize=True)  # at random, and many more, below
 @given(data=st.data())
 @pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
 def test_every_level_equals_the_oracle(model_of, kind, backend, processing, data):

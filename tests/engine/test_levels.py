@@ -205,11 +205,14 @@ def test_same_packing_gives_the_same_bits(model_of, pairs):
     np.testing.assert_array_equal(first, second)
 
 
-def test_float64_is_exact_to_1e_9(model_of, pairs):
-    model = model_of("llama", dtype="float64")
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_float64_is_exact_to_1e_9(model_of, pairs, kind):
+    model = model_of(kind, dtype="float64")
     batch = pairs(model)
     ours = mx.ActivationPatching("z", ("layer", "head"))(model, batch).data["per_example"].values
-    np.testing.assert_allclose(ours, reference(model, batch, "z", ("layer", "head")), atol=1e-9)
+    # Hugging Face's RMSNorm works in float32 whatever the model's dtype
+    exact = 1e-6 if (kind, model.backend.name) == ("llama", "bridge") else 1e-9
+    np.testing.assert_allclose(ours, reference(model, batch, "z", ("layer", "head")), atol=exact)
 
 
 def test_bfloat16_states_its_noise_floor(model_of, pairs):
