@@ -67,6 +67,13 @@ class Study:
     png: bool = True
     config: Mapping[str, str] = field(default_factory=dict)
 
+    def execution(self, folder: Path, *, progress: bool = True) -> Execution:
+        """How a method is run whose results go into a folder."""
+        cells = folder / "cells"
+        return Execution(
+            self.engine, tokens_per_wave=self.tokens_per_wave, cells=cells, shard=self.shard, progress=progress
+        )
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -134,9 +141,7 @@ def _run_shard(study: Study, say: Say) -> None:
         if is_finished(folder):
             say(f"{label}: already finished: {folder}")
             continue
-        execution = Execution(
-            study.engine, tokens_per_wave=study.tokens_per_wave, cells=folder / "cells", shard=study.shard
-        )
+        execution = study.execution(folder, progress=False)
         _seed(study.seed)
         try:
             method(study.model, study.batch, execution=execution)
@@ -211,13 +216,7 @@ def _run_method(study: Study, label: str, *, folder: Path, tracker: SafeTracker,
     if study.force:
         shutil.rmtree(folder / "cells", ignore_errors=True)
         (folder / "manifest.json").unlink(missing_ok=True)
-    execution = Execution(
-        study.engine,
-        tokens_per_wave=study.tokens_per_wave,
-        cells=folder / "cells",
-        shard=study.shard,
-        progress=True,
-    )
+    execution = study.execution(folder)
     if isinstance(method, Planned):
         say(f"{label}: {method.plan(study.model, study.batch, execution=execution)}")
     _seed(study.seed)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mechxai.core.activations import Activations
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.edit import Edit, Intervention, Patch
+from mechxai.core.edit import Edit, Patch
 from mechxai.core.errors import NoSpaceError
 from mechxai.core.metric import Metric
 from mechxai.core.site import Site
@@ -19,9 +19,8 @@ from mechxai.engine.job import Mapped
 from mechxai.engine.joining import base_sites
 from mechxai.engine.sources import RunSource
 from mechxai.engine.sweep import Cell, Sweep, run_tokens
-from mechxai.model.editing import edited
+from mechxai.model.editing import run_hooks
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.hooking import HookFunction
 from mechxai.model.passes import Recording, joined, record, unembedded
 from mechxai.model.plain_door import record_plain
 
@@ -138,7 +137,7 @@ class _Recorder:
         tokens = torch.nn.functional.pad(tokens, (0, width - tokens.shape[1]))
         at = metric.positions(batch)
         every = None if at is None else at.repeat(len(runs), 1)
-        hooks = run_hooks(Mapped(lambda edit: edit.rows(part))(edits), batch)
+        hooks = run_hooks(Mapped(lambda edit: edit.rows(part))(edits), batch.layout)
         one_pass = record_plain if self.chunk.level == FUSED else record
         made = one_pass(self.model, tokens, hooks=hooks, sites=sites, at=every)
         n = len(batch)
@@ -153,18 +152,6 @@ class _Recorder:
         """The metric of a run, ``[batch]``."""
         everyone = torch.arange(len(self.chunk.batch), device=self.model.device)
         return scored(self.model, self.sweep.metric, self.chunk.batch, final=recording.final, prompts=everyone)
-
-
-def run_hooks(edits: Cell, batch: ContrastBatch) -> dict[str, list[HookFunction]]:
-    """Functions that make interventions in every row of a run, one row per prompt."""
-    hooks: dict[str, list[HookFunction]] = {}
-    for one in edits:
-        hooks.setdefault(one.site.hook, []).append(_making(one, batch))
-    return hooks
-
-
-def _making(one: Intervention, batch: ContrastBatch) -> HookFunction:
-    return lambda activation: edited(activation, [(slice(0, len(batch)), one)], batch.layout)
 
 
 def scored(

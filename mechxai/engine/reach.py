@@ -76,8 +76,7 @@ class _Reaching:
 
     def __init__(self, sweep: Sweep, n_layers: int) -> None:
         self._sweep, self._n_layers = sweep, n_layers
-        _, lengths = run_tokens(sweep.batch, sweep.run, sweep.metric)
-        tokens, _ = run_tokens(sweep.batch, sweep.run, sweep.metric)
+        tokens, lengths = run_tokens(sweep.batch, sweep.run, sweep.metric)
         self._width = tokens.shape[1]
         at = sweep.metric.positions(sweep.batch)
         n_prompts = len(sweep.batch)

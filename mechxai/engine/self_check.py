@@ -52,11 +52,6 @@ def check(model: HookedModel, sweep: Sweep, planned: Plan) -> Verdict:
     return known[key]
 
 
-def is_checked(model: HookedModel, sweep: Sweep, level: int) -> bool:
-    """Whether `check` already knows the answer."""
-    return (_kinds(sweep), sweep.metric, sweep.run, level) in _trusted.get(model, {})
-
-
 def _kinds(sweep: Sweep) -> tuple[object, ...]:
     """What decides which code of a level runs: sites, edits, whether at one position, head or neuron."""
     found = {

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mechxai.core.batch import Layout
 from mechxai.core.edit import Intervention
+from mechxai.model.hooking import HookFunction
 
 
 def edited(activation: Tensor, edits: Sequence[tuple[slice, Intervention]], layout: Layout) -> Tensor:
@@ -31,3 +32,14 @@ def edited(activation: Tensor, edits: Sequence[tuple[slice, Intervention]], layo
         after = intervention.edit(before, site)
         part[index] = torch.where(valid.reshape(-1, *(1,) * (before.ndim - 1)), after, before)
     return new
+
+
+def run_hooks(interventions: Sequence[Intervention], layout: Layout) -> dict[str, list[HookFunction]]:
+    """Functions that make interventions in every row of a run, one row per prompt of ``layout``."""
+    everyone = slice(0, len(layout.lengths))
+    hooks: dict[str, list[HookFunction]] = {}
+    for one in interventions:
+        hooks.setdefault(one.site.hook, []).append(
+            lambda activation, one=one: edited(activation, [(everyone, one)], layout)
+        )
+    return hooks

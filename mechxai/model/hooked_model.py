@@ -20,7 +20,7 @@ from mechxai.model.attaching import Hooks, attached, row_mask
 from mechxai.model.backends import UNEMBED_HOOK, Backend, as_dtype, frozen
 from mechxai.model.cache_run import fill
 from mechxai.model.caching import Keeper
-from mechxai.model.editing import edited
+from mechxai.model.editing import run_hooks
 from mechxai.model.hooking import HookFunction, gathered
 from mechxai.model.limits import cache_bytes, check_space, check_tokens, inside
 from mechxai.model.text import TextCodec
@@ -173,12 +173,7 @@ class HookedModel:
         layout = layout or _layout(tokens, lengths)
         for intervention in interventions:
             self.backend.check(intervention.site, editing=True)
-        everyone = slice(0, len(tokens))
-        hooks: dict[str, list[HookFunction]] = {}
-        for one in interventions:
-            hooks.setdefault(one.site.hook, []).append(
-                lambda activation, one=one: edited(activation, [(everyone, one)], layout)
-            )
+        hooks = run_hooks(interventions, layout)
         sites = [intervention.site for intervention in interventions]
         with torch.no_grad():
             return self.forward(tokens, lengths=layout.lengths, hooks=hooks, at=at, sites=sites)

@@ -1,4 +1,4 @@
-"""A model's plain blocks: whether there are any, whether they are the model, and runs through them."""
+"""A model's plain blocks: whether there are any, and runs through them."""
 
 from collections.abc import Sequence
 
@@ -14,19 +14,13 @@ from mechxai.model.hooking import gathered
 from mechxai.model.limits import check_tokens
 from mechxai.model.passes import Recording, record, residuals_before
 from mechxai.model.plain import PlainModel
-from mechxai.model.plain_proof import plain_blocks, proof
+from mechxai.model.plain_proof import plain_blocks
 from mechxai.model.plain_run import run_plain
 
 
 def plain_of(model: HookedModel) -> PlainModel | None:
     """The model's blocks as plain tensors, or None where they are of another kind. Nothing is run."""
     return plain_blocks(model.backend)
-
-
-def is_proven(model: HookedModel) -> bool:
-    """Whether the plain blocks give what the model gives, on a few tokens. Cost: two short passes, once."""
-    found = proof(model.backend)
-    return found.final and "resid_post" in found.sites
 
 
 def record_plain(
