@@ -79,12 +79,13 @@ def explain_plan(
     """
     if not isinstance(method, Planned):
         raise ConfigError(
-            f"A plan of {method.card.name} was asked", got="it makes no single sweep", allowed="methods with plan()"
+            f"A plan of {method.card.name} was asked", got="it makes no sweep", allowed="methods with plan()"
         )
     planned = method.plan(model, batch, execution=execution)
     settings = method.settings()
+    site = settings.get("site")
     return Explanation(
-        f"{settings['name']} of {settings.get('site', '')} on {model.name}",
+        f"{settings['name']}{f' of {site}' if site else ''} on {model.name}",
         planned,
         expected_seconds(model, planned),
         _one_per_cell(model, planned),

@@ -116,9 +116,7 @@ class Planned(Protocol):
         ...
 
 
-def plan(
-    model: HookedModel, sweep: Sweep, execution: Execution, *, level: int | None = None, first: int | None = None
-) -> Plan:
+def plan(model: HookedModel, sweep: Sweep, execution: Execution, *, level: int | None = None) -> Plan:
     """The plan of a sweep; the same for the same sweep, model and execution (given enough memory).
 
     Args:
@@ -126,13 +124,12 @@ def plan(
         sweep: the sweep.
         execution: how to run it; ``engine`` names the level.
         level: the level, where it has been settled.
-        first: how many prompts to run, for a check; all by default.
     """
     level = _level(model, sweep, execution) if level is None else level
     planning = _Planning(model, sweep, execution)
     if level <= WAVE:
-        return planning.by_cells(level, len(sweep.batch) if first is None else first)
-    return planning.by_rows(level, len(sweep.batch) if first is None else first)
+        return planning.by_cells(level)
+    return planning.by_rows(level)
 
 
 def highest_level(model: HookedModel, sweep: Sweep) -> int:
@@ -186,9 +183,9 @@ class _Planning:
         self.budget = execution.budget_bytes or int(_MEMORY_SHARE * available_bytes(model.device))
         self.positions = execution.tokens_per_wave or _POSITIONS_PER_WAVE.get(model.device.type, 2048)
 
-    def by_cells(self, level: int, n_prompts: int) -> Plan:
+    def by_cells(self, level: int) -> Plan:
         """Levels 0 and 1: cells stacked on the same prompts, every position run."""
-        per_row = row_bytes(self.model, self.sweep, self.width, level=level)
+        n_prompts, per_row = self.n_prompts, row_bytes(self.model, self.sweep, self.width, level=level)
         rows = max(2, min(self.positions // self.width, self.budget // per_row))
         prompts_at_once = max(1, min(n_prompts, rows // (_CELLS_PER_WAVE + 1)))
         cells_at_once = max(1, rows // prompts_at_once - level)
@@ -210,11 +207,11 @@ class _Planning:
             level, waves, [slice(0, n_prompts)], 0, per_row * prompts_at_once * (cells_at_once + level), 0.0
         )
 
-    def by_rows(self, level: int, n_prompts: int) -> Plan:
+    def by_rows(self, level: int) -> Plan:
         """Levels 2 and up: rows run from where they first differ; those that never do are not run."""
         found = reach(self.sweep, self.n_layers)
-        chunks = self._chunks(n_prompts)
-        cells, prompts = np.nonzero(found.changes[:, :n_prompts])
+        chunks = self._chunks()
+        cells, prompts = np.nonzero(found.changes)
         layers = self.n_layers - np.clip(found.entry, 0, self.n_layers)
         rows = Rows(cells, prompts, found.start[cells, prompts], found.stop[cells, prompts], layers[cells])
         waves: list[Wave] = []
@@ -240,9 +237,9 @@ class _Planning:
         wave = wave_positions(self.model.architecture, self.model.device.type, fused=level == FUSED)
         return Costs(wave, max(1, int(spare // per_row)), max(widest, self.positions))
 
-    def _chunks(self, n_prompts: int) -> list[slice]:
+    def _chunks(self) -> list[slice]:
         at_once = max(1, int(self.budget * _RECORD_SHARE // self._record_bytes()))
-        return [slice(start, min(start + at_once, n_prompts)) for start in range(0, n_prompts, at_once)]
+        return [slice(start, min(start + at_once, self.n_prompts)) for start in range(0, self.n_prompts, at_once)]
 
     def _record_bytes(self) -> int:
         """Of one prompt: what is kept of its unedited runs."""

@@ -3,14 +3,18 @@
 import logging
 import random
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from mechxai.core.edit import Edit, Patch
 from mechxai.engine.evaluate import evaluated
 from mechxai.engine.execution import HOOKED, LEVEL_NAMES, SUFFIX, Execution
+from mechxai.engine.job import Mapped
 from mechxai.engine.plan import Plan, plan
+from mechxai.engine.sources import RunSource
 from mechxai.engine.sweep import Sweep
 from mechxai.model.hooked_model import HookedModel
 
@@ -44,8 +48,8 @@ _trusted: "weakref.WeakKeyDictionary[HookedModel, dict[tuple[object, ...], Verdi
 
 
 def check(model: HookedModel, sweep: Sweep, planned: Plan) -> Verdict:
-    """The level to use and the noise floor; remembered per model, sites and metric."""
-    key = (_kinds(sweep), sweep.metric, sweep.run, planned.level)
+    """The level to use and the noise floor; remembered per model, sites, metric and how the prompts lie."""
+    key = (_kinds(sweep), _lie(sweep), sweep.metric, sweep.run, planned.level)
     known = _trusted.setdefault(model, {})
     if key not in known:
         known[key] = _check(model, sweep, planned)
@@ -62,15 +66,20 @@ def _kinds(sweep: Sweep) -> tuple[object, ...]:
     return tuple(sorted(found))
 
 
+def _lie(sweep: Sweep) -> tuple[bool, ...]:
+    """How the prompts lie: alone, padded, with positions after the answer's. Rows begin and end accordingly."""
+    batch = sweep.batch
+    padded = bool((batch.lengths < batch.n_pos).any())
+    return len(batch) > 1, padded, bool((batch.answer_pos < batch.lengths - 1).any())
+
+
 def _check(model: HookedModel, sweep: Sweep, planned: Plan) -> Verdict:
-    sample = replace(sweep, cells=[*(sweep.cells[index] for index in _chosen(sweep, planned)), (), ()])
-    n_prompts = min(_N_PROMPTS, len(sweep.batch))
-    n_cells = len(sample.cells)
+    prompts = _prompts(sweep)
+    sample = _sample(sweep, _chosen(sweep, planned, prompts), prompts)
+    n_prompts, n_cells = len(prompts), len(sample.cells)
     every = range(n_cells)
-    together = _oracle(model, sample, every, n_prompts=n_prompts)
-    parts = [
-        _oracle(model, sample, part, n_prompts=n_prompts) for part in (every[: n_cells // 2], every[n_cells // 2 :])
-    ]
+    together = _oracle(model, sample, every)
+    parts = [_oracle(model, sample, part) for part in (every[: n_cells // 2], every[n_cells // 2 :])]
     spread = float((together - torch.cat(parts)).abs().max())
     passes = 2 * n_prompts * n_cells
     rounding = _EPS.get(model.dtype, _EPS_HALF) * torch.finfo(model.dtype).eps
@@ -97,7 +106,14 @@ def _size(model: HookedModel, sample: Sweep) -> float:
         )
 
 
-def _chosen(sweep: Sweep, planned: Plan) -> list[int]:
+def _prompts(sweep: Sweep) -> list[int]:
+    """The longest and the shortest, so that padding is seen where there is any."""
+    lengths = sweep.batch.lengths.tolist()
+    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+    return sorted({order[0], order[-1]})
+
+
+def _chosen(sweep: Sweep, planned: Plan, prompts: Sequence[int]) -> list[int]:
     """Cells to look at: at random, half of them from those that the plan computes."""
     draw = random.Random(0)
     n_cells = len(sweep.cells)
@@ -106,7 +122,7 @@ def _chosen(sweep: Sweep, planned: Plan) -> list[int]:
             cell
             for wave in planned.waves
             for cell, prompt in zip(wave.cells, wave.prompts, strict=True)
-            if prompt < _N_PROMPTS
+            if prompt in prompts
         }
     )
     chosen = draw.sample(computed, min(_N_CELLS // 2, len(computed)))
@@ -114,15 +130,30 @@ def _chosen(sweep: Sweep, planned: Plan) -> list[int]:
     return chosen + draw.sample(rest, min(_N_CELLS - len(chosen), len(rest)))
 
 
-def _oracle(model: HookedModel, sample: Sweep, cells: range, *, n_prompts: int) -> Tensor:
-    part = replace(sample, cells=[sample.cells[index] for index in cells])
-    return _values(model, part, HOOKED, n_prompts=n_prompts)
+def _sample(sweep: Sweep, cells: Sequence[int], prompts: Sequence[int]) -> Sweep:
+    """These cells, and two that change nothing, on these prompts."""
+    rows = torch.tensor(prompts, device=sweep.batch.clean.device)
+    batch = sweep.batch.rows(rows)
+
+    def cut(edit: Edit) -> Edit:
+        if isinstance(edit, Patch) and isinstance(edit.source, RunSource):  # for the level to record, as it would
+            same = edit.source.batch is sweep.batch
+            return Patch(replace(edit.source, batch=batch if same else edit.source.batch.rows(rows)))
+        return edit.rows(rows)
+
+    mapped = Mapped(cut)
+    made = [*(mapped(sweep.cells[index]) for index in cells), (), ()]
+    return replace(sweep, batch=batch, cells=made, base=mapped(sweep.base))
+
+
+def _oracle(model: HookedModel, sample: Sweep, cells: range) -> Tensor:
+    return _values(model, replace(sample, cells=[sample.cells[index] for index in cells]), HOOKED)
 
 
 def _error(model: HookedModel, sample: Sweep, right: Tensor, *, level: int) -> float | str:
     """The largest difference from the oracle, or why the level could not be run."""
     try:
-        found = _values(model, sample, level, n_prompts=right.shape[1])
+        found = _values(model, sample, level)
     except _MISFITS as error:
         if level < SUFFIX:
             raise
@@ -132,7 +163,6 @@ def _error(model: HookedModel, sample: Sweep, right: Tensor, *, level: int) -> f
     return difference if difference == difference else float("inf")  # NaN is no agreement
 
 
-def _values(model: HookedModel, sample: Sweep, level: int, *, n_prompts: int) -> Tensor:
-    together = Execution(tokens_per_wave=len(sample.cells) * sample.batch.n_pos * 2 * n_prompts)
-    planned = plan(model, sample, together, level=level, first=n_prompts)
-    return evaluated(model, sample, planned)[:, :n_prompts]
+def _values(model: HookedModel, sample: Sweep, level: int) -> Tensor:
+    together = Execution(tokens_per_wave=len(sample.cells) * sample.batch.n_pos * 2 * len(sample.batch))
+    return evaluated(model, sample, plan(model, sample, together, level=level))

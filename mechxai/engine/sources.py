@@ -20,6 +20,8 @@ from mechxai.model.hooked_model import HookedModel
 class RunSource:
     """The activations of the ``clean`` or ``corrupted`` run, cached when `rows` says for which prompts.
 
+    They are read at hook points, for the lower levels to be oracles of the others, which record their runs themselves.
+
     Attributes:
         sites: whole sites to cache.
     """
@@ -36,7 +38,7 @@ class RunSource:
         tokens, lengths = run_tokens(batch, self.run, self.metric)
         names = sorted({site.name for site in self.sites})
         layers = sorted({site.layer for site in self.sites if site.layer is not None})
-        cached = self.model.cache(tokens, names, layers or None, lengths=lengths)
+        cached = self.model.cache(tokens, names, layers or None, lengths=lengths, hooked=True)
         return replace(cached, layout=batch.layout)
 
     def __getitem__(self, site: Site) -> Tensor:

@@ -20,9 +20,19 @@ _PART_ELSEWHERE = 16_384
 Run = Callable[[Tokens, PromptInts | None], object]
 
 
-def fill(keeper: Keeper, backend: Backend, tokens: Tokens, *, lengths: PromptInts | None = None) -> None:
-    """Runs a batch, a few prompts at a time, as far as the keeper wants. Cost: one forward pass at most."""
-    plain = _trusted(keeper, backend, tokens.shape[1])
+def fill(
+    keeper: Keeper, backend: Backend, tokens: Tokens, *, lengths: PromptInts | None = None, hooked: bool = False
+) -> None:
+    """Runs a batch, a few prompts at a time, as far as the keeper wants. Cost: one forward pass at most.
+
+    Args:
+        keeper: takes what it wants.
+        backend: the model.
+        tokens: ``[batch, pos]``.
+        lengths: real tokens per row.
+        hooked: through the model's own modules whatever else there is.
+    """
+    plain = None if hooked else _trusted(keeper, backend, tokens.shape[1])
     run = _hooked(keeper, backend) if plain is None else _plain(keeper, backend, plain)
     with torch.no_grad():
         for rows in parts(len(tokens), tokens.shape[1], tokens.device):

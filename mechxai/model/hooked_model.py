@@ -207,6 +207,7 @@ class HookedModel:
         lengths: PromptInts | None = None,
         dtype: str | torch.dtype | None = None,
         device: str | torch.device | None = None,
+        hooked: bool = False,
     ) -> Activations:
         """Activations at chosen sites, layers and positions.
 
@@ -218,6 +219,8 @@ class HookedModel:
             lengths: real tokens per row.
             dtype: to store in; the model's by default.
             device: to store on; the model's by default.
+            hooked: read at hook points whatever else is known of the model, as an oracle does; else plain blocks may
+                run in its stead where they are proven to give the same.
 
         Raises:
             SiteError: a site the model does not have.
@@ -234,7 +237,7 @@ class HookedModel:
         what = f"{len(chosen)} activations of {shape[0]} x {shape[1]} tokens"
         check_space(self.cache_bytes(shape, chosen, keeper.dtype), what, place)
         check_tokens(tokens, self.architecture, self.name)
-        fill(keeper, self.backend, tokens.to(self.device), lengths=lengths)
+        fill(keeper, self.backend, tokens.to(self.device), lengths=lengths, hooked=hooked)
         return Activations({site: keeper.values[site] for site in chosen}, _layout(tokens, lengths), kept)
 
     def gradients(

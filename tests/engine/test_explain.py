@@ -1,9 +1,13 @@
 """A plan is told before anything runs, and what is told is what then happens."""
 
+from dataclasses import dataclass
+
 import pytest
+import torch
 
 import mechxai as mx
 from mechxai.core.errors import ConfigError
+from mechxai.core.method import Method, MethodCard
 from mechxai.engine import explain
 from mechxai.engine.execution import LEVEL_NAMES
 
@@ -53,10 +57,34 @@ def test_higher_levels_do_less(model_of, pairs):
     assert flops[0] > flops[1] > flops[2] == flops[3] >= flops[4]
 
 
-def test_a_method_without_a_sweep_says_so(model_of, pairs):
+def test_several_sweeps_are_told_together(model_of, pairs):
     model = model_of("gpt2")
-    with pytest.raises(ConfigError, match=r"A plan of head_roles was asked.*no single sweep"):
-        mx.explain_plan(mx.HeadRoles(), model, pairs(model))
+    batch = pairs(model, n=2)
+    subject = torch.tensor([3, 3])
+    batch = mx.ContrastBatch.from_tokens(
+        batch.clean, batch.corrupted, batch.answers, batch.wrong, roles={"SUBJECT": subject}
+    )
+    for method, n_sweeps in ((mx.HeadRoles(), 2), (mx.CausalTracing(n_noise=3), 3)):
+        told, cost = mx.explain_plan(method, model, batch), method(model, batch).info.cost
+        assert told.plan.n_cells * told.plan.n_prompts == cost["cells"]
+        assert told.plan.noops == cost["cells_without_effect"]
+        assert len(told.plan.waves) == cost["waves"]
+        assert told.plan.work / (told.plan.width * told.plan.n_layers) == cost["forward_passes"]
+        assert told.plan.n_cells % n_sweeps == 0
+    assert mx.explain_plan(mx.HeadRoles(), model, batch).what.startswith("head_roles on ")
+
+
+def test_a_method_without_a_sweep_says_so(model_of, pairs):
+    @dataclass(frozen=True)
+    class Other(Method):
+        card = MethodCard("other", "lens", "?", "none", "here")
+
+        def __call__(self, model, batch, *, execution=None):
+            raise NotImplementedError
+
+    model = model_of("gpt2")
+    with pytest.raises(ConfigError, match=r"A plan of other was asked.*it makes no sweep"):
+        mx.explain_plan(Other(), model, pairs(model))
 
 
 def test_durations_are_readable():

@@ -106,6 +106,23 @@ def test_a_broken_level_is_caught_and_the_next_one_used(model, pairs, monkeypatc
     assert record.getMessage().endswith(f"on gpt2; using level {level - 1}")
 
 
+def test_a_level_that_fails_short_prompts_only_is_caught_wherever_they_are(model, pairs, monkeypatch, caplog):
+    """And though the level has been trusted on prompts of one length before."""
+    sound = run_part.LEVELS[4]
+
+    def flawed(chunk, wave):
+        lengths = chunk.batch.lengths[[prompt - chunk.prompts.start for prompt in wave.prompts]]
+        return sound(chunk, wave) + 0.1 * (lengths < chunk.batch.n_pos)
+
+    with_level(monkeypatch, 4, flawed)
+    assert int(SWEEP(model, pairs(model)).data["level"]) == 4
+    batch = pairs(model, n=4, first=3, lengths=[9, 9, 9, 6])
+    result = SWEEP(model, batch)
+    assert int(result.data["level"]) == 3
+    assert "level 4 (fused) differs" in caplog.text
+    np.testing.assert_allclose(values(result), values(SWEEP(model, batch, execution=mx.Execution("hooked"))), atol=1e-5)
+
+
 def swap_heads(weight):
     return torch.cat([weight[:, 16:32], weight[:, :16], weight[:, 32:]], 1)
 
@@ -128,8 +145,7 @@ def test_wrong_plain_blocks_are_caught(model, pairs, monkeypatch, caplog, mutati
     sound = known.plain
     wrong = replace(sound, blocks=[sound.blocks[0], MUTATIONS[mutation](sound.blocks[1]), sound.blocks[2]])
     monkeypatch.setattr(known, "plain", wrong)
-    monkeypatch.setattr(known, "proof", None)  # the cache, from which the oracle patches, must not trust them either
-    batch = pairs(model)
+    batch = pairs(model)  # the proof still speaks for them, so `cache` would use them; the oracle must not
     result = SWEEP(model, batch)
     assert int(result.data["level"]) == 3
     assert "level 4 (fused)" in caplog.text

@@ -52,6 +52,22 @@ def test_a_shard_does_its_share_of_every_noise_draw(model_of, pairs, tmp_path):
     )
 
 
+def test_a_shard_does_its_share_of_both_directions(model_of, pairs, tmp_path):
+    model = model_of("gpt2")
+    batch = pairs(model)
+    for index in (0, 1):
+        try:
+            mx.HeadRoles()(model, batch, execution=execution(tmp_path, (index, 2)))
+        except UnfinishedError:
+            assert index == 0
+    gathered = mx.HeadRoles()(model, batch, execution=execution(tmp_path))
+    cost = gathered.info.cost
+    assert cost["cells_reused"] == cost["cells"] - cost["cells_without_effect"]
+    whole = mx.HeadRoles()(model, batch, execution=mx.Execution(tokens_per_wave=40))
+    for name in ("effect", "effect_noise"):
+        np.testing.assert_array_equal(gathered.data[name].values, whole.data[name].values)
+
+
 @pytest.mark.parametrize(
     ("shard", "cells", "reason"),
     [((2, 2), True, "0/2 to 1/2"), ((-1, 2), True, "0/2"), ((0, 2), False, "no cells folder")],

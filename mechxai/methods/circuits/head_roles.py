@@ -12,11 +12,14 @@ from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError, ModelSupportError
 from mechxai.core.grid import Grid
 from mechxai.core.method import Method, MethodCard, register
-from mechxai.core.metric import AnyMetric, as_metric
+from mechxai.core.metric import AnyMetric, Metric, as_metric
 from mechxai.core.result import Result, variable
-from mechxai.engine.contrast import Baselines, baselines, patching, with_reference
+from mechxai.engine.contrast import DIRECTIONS, Baselines, baselines, patching, with_reference
 from mechxai.engine.execution import Execution
-from mechxai.engine.run import Outcome, run_sweep
+from mechxai.engine.plan import Plan
+from mechxai.engine.run import Outcome
+from mechxai.engine.several import noted, plan_sweeps, run_sweeps, summed
+from mechxai.engine.sweep import Sweep
 from mechxai.methods.circuits.copying import copying_scores
 from mechxai.methods.record import run_info
 from mechxai.model.hooked_model import HookedModel
@@ -104,8 +107,7 @@ class HeadRoles(Method):
         batch = with_reference(model, batch, metric)
         scores = {name: value.double().cpu().numpy() for name, value in self._scores(model, batch).items()}
         known = baselines(model, batch, metric, direction="denoise")
-        restored, denoise = self._effect(model, batch, known, execution=execution)
-        removed, noise = self._effect(model, batch, replace(known, direction="noise"), execution=execution)
+        restored, removed, outcomes = self._effects(model, batch, known, execution=execution)
         gap = f"share of the gap in {metric.name} that patching"
         data = {
             name: variable(_HEADS, value, "fraction" if name == "copying" else "probability", _MEANING[name])
@@ -117,9 +119,13 @@ class HeadRoles(Method):
         meaning = "roles whose attention score and patching effect both pass; empty for none"
         data["role"] = variable(_HEADS, roles, "role", meaning)
         coords = {axis: list(range(count)) for axis, count in zip(_HEADS, roles.shape, strict=True)}
-        cost = {key: denoise.cost[key] + noise.cost[key] for key in denoise.cost}
-        notes = (*dict.fromkeys((*denoise.notes, *noise.notes)), *known.notes)
-        return Result(xr.Dataset(data, coords=coords), run_info(self, model, batch, cost=cost, notes=notes))
+        info = run_info(self, model, batch, cost=summed(outcomes), notes=(*noted(outcomes), *known.notes))
+        return Result(xr.Dataset(data, coords=coords), info)
+
+    def plan(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Plan:  # noqa: B008 - frozen
+        """How the two sweeps would be run, which cost more than the scores; runs nothing."""
+        sweeps = self._sweeps(model, batch.to(model.device), as_metric(self.metric))
+        return plan_sweeps(model, list(sweeps.values()), execution)
 
     def _scores(self, model: HookedModel, batch: ContrastBatch) -> dict[str, Tensor]:
         found = self._random_scores(model)
@@ -160,15 +166,24 @@ class HeadRoles(Method):
             "induction": patterns[:, :, second, second - period + 1].mean(-1),
         }
 
-    def _effect(
+    def _effects(
         self, model: HookedModel, batch: ContrastBatch, known: Baselines, *, execution: Execution
-    ) -> tuple[np.ndarray, Outcome]:
-        """The share of the gap that patching each head's ``z`` moves, ``[layer, head]``, and the sweep's outcome."""
-        axes, sites = Grid("z", _HEADS).sites(model.architecture, batch)
-        sweep = patching(model, batch, known.metric, sites=sites, direction=known.direction)
-        outcome = run_sweep(model, sweep, execution, what=f"patching z ({known.direction})")
-        per_example = outcome.values.T.reshape(len(batch), *(len(values) for values in axes.values())).numpy()
-        return known.recovered(per_example), outcome
+    ) -> tuple[np.ndarray, np.ndarray, list[Outcome]]:
+        """The shares of the gap that patching each head's ``z`` restores and removes, ``[layer, head]``."""
+        sweeps = self._sweeps(model, batch, known.metric)
+        named = [(f"patching z ({direction})", sweep) for direction, sweep in sweeps.items()]
+        outcomes = run_sweeps(model, named, execution)
+        a = model.architecture
+        moved = [
+            replace(known, direction=direction).recovered(one.values.T.reshape(-1, a.n_layers, a.n_heads).numpy())
+            for direction, one in zip(sweeps, outcomes, strict=True)
+        ]
+        return moved[0], moved[1], outcomes
+
+    def _sweeps(self, model: HookedModel, batch: ContrastBatch, metric: Metric) -> dict[str, Sweep]:
+        """By direction."""
+        _, sites = Grid("z", _HEADS).sites(model.architecture, batch)
+        return {one: patching(model, batch, metric, sites=sites, direction=one) for one in DIRECTIONS}
 
     def _roles(self, scores: dict[str, np.ndarray], effect: np.ndarray) -> np.ndarray:
         names = np.full(effect.shape, "", dtype=object)

@@ -8,7 +8,7 @@ import torch
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.edit import AddNoise, Intervention, Patch
-from mechxai.core.errors import ConfigError, SiteError, UnfinishedError, nearest
+from mechxai.core.errors import ConfigError, SiteError, nearest
 from mechxai.core.grid import Axes, Grid, Position
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, Metric, as_metric
@@ -16,8 +16,9 @@ from mechxai.core.result import Result
 from mechxai.core.site import Site
 from mechxai.engine.contrast import Baselines, baseline, with_reference
 from mechxai.engine.execution import Execution
-from mechxai.engine.plan import Plan, plan
-from mechxai.engine.run import Outcome, run_sweep
+from mechxai.engine.plan import Plan
+from mechxai.engine.run import Outcome
+from mechxai.engine.several import noted, plan_sweeps, run_sweeps, summed
 from mechxai.engine.sources import RunSource, mean_source
 from mechxai.engine.sweep import Cell, Sweep
 from mechxai.methods.patching.fields import as_tuples
@@ -99,30 +100,33 @@ class CausalTracing(Method):
         batch = with_reference(model, batch, metric)
         axes, cells = self._cells(model, batch, metric)
         std = self.noise * mean_source(model, batch, run="clean", sites=[_EMBED], per_position=False).stds[_EMBED]
-        draws, corrupted, unfinished = [], [], None
-        for draw in range(self.n_noise):
-            base = (Intervention(_EMBED, AddNoise(std, self.seed * 1000 + draw, blurred)),)
-            sweep = Sweep(batch, "clean", cells, metric, base)
-            try:
-                outcome = run_sweep(model, sweep, execution, what=f"tracing, draw {draw + 1} of {self.n_noise}")
-            except UnfinishedError as error:  # a shard does its share of every draw
-                unfinished = error
-                continue
-            blurred_run = outcome.runs.get("base")
-            if blurred_run is None:
-                blurred_run = torch.from_numpy(baseline(model, batch, "clean", metric=metric, base=base))
-            corrupted.append(blurred_run)
-            draws.append(outcome)
-        if unfinished is not None:
-            raise unfinished
+        sweeps = [
+            Sweep(batch, "clean", cells, metric, self._blurring(draw, std, blurred)) for draw in range(self.n_noise)
+        ]
+        named = [(f"tracing, draw {draw} of {self.n_noise}", sweep) for draw, sweep in enumerate(sweeps, start=1)]
+        draws = run_sweeps(model, named, execution)
+        corrupted = [
+            outcome.runs["base"]
+            if "base" in outcome.runs
+            else torch.from_numpy(baseline(model, batch, "clean", metric=metric, base=sweep.base))
+            for sweep, outcome in zip(sweeps, draws, strict=True)
+        ]
         clean = baseline(model, batch, "clean", metric=metric)
         known = Baselines(metric, clean, torch.stack(corrupted).mean(0).numpy(), "denoise")
         return summarise(self, model, batch, axes=axes, outcome=_averaged(draws), baselines=known)
 
     def plan(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Plan:  # noqa: B008 - frozen
-        """How one of the `n_noise` sweeps would be run; runs nothing."""
+        """How the `n_noise` sweeps would be run; runs nothing."""
         metric, batch = as_metric(self.metric), batch.to(model.device)
-        return plan(model, Sweep(batch, "clean", self._cells(model, batch, metric)[1], metric), execution)
+        blurred, cells = self._subject(batch), self._cells(model, batch, metric)[1]
+        sweeps = [
+            Sweep(batch, "clean", cells, metric, self._blurring(draw, 1.0, blurred)) for draw in range(self.n_noise)
+        ]
+        return plan_sweeps(model, sweeps, execution)
+
+    def _blurring(self, draw: int, std: float, blurred: torch.Tensor) -> Cell:
+        """The noise of one draw on the subject's embeddings."""
+        return (Intervention(_EMBED, AddNoise(std, self.seed * 1000 + draw, blurred)),)
 
     def _grid(self) -> Grid:
         return Grid(self.site, self.over, layers=self.layers, pos=self.pos)
@@ -157,8 +161,7 @@ class CausalTracing(Method):
         return axes, cells
 
 
-def _averaged(draws: list[Outcome]) -> Outcome:
-    cost = {key: sum(draw.cost[key] for draw in draws) for key in draws[0].cost}
-    notes = tuple(dict.fromkeys(note for draw in draws for note in draw.notes))
+def _averaged(draws: Sequence[Outcome]) -> Outcome:
     values = torch.stack([draw.values for draw in draws]).mean(0)
-    return Outcome(values, min(draw.level for draw in draws), max(draw.noise_floor for draw in draws), cost, notes)
+    level, floor = min(draw.level for draw in draws), max(draw.noise_floor for draw in draws)
+    return Outcome(values, level, floor, summed(draws), noted(draws))
