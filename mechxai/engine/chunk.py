@@ -21,8 +21,9 @@ from mechxai.engine.sources import RunSource
 from mechxai.engine.sweep import Cell, Sweep, run_tokens
 from mechxai.model.editing import run_hooks
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.passes import Recording, joined, record, unembedded
+from mechxai.model.passes import Recording, joined, record
 from mechxai.model.plain_door import record_plain
+from mechxai.model.readout import unembedded
 
 _POSITIONS_AT_ONCE = 4096  # of unedited runs
 

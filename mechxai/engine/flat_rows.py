@@ -161,9 +161,13 @@ class FlatRows:
                 group.turns += len(new[number]) // len(group.prompts)
         return torch.cat(parts)
 
+    def edits(self, site: Site) -> bool:
+        """Whether any row is edited at a site."""
+        return any(site in group.edits for group in self.groups)
+
     def edit(self, site: Site, flat: Tensor) -> None:
         """Makes the edits of a site in all rows that joined before it, in place."""
-        if any(site in group.edits for group in self.groups):
+        if self.edits(site):
             for group, rows in self.parts(flat):
                 for step in group.steps(site, range(group.present), self.device, joined=True):
                     step(rows)

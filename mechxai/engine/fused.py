@@ -167,7 +167,7 @@ class _Fused:
     def _written(self, layer: int, block: PlainBlock, z: Tensor) -> Tensor:
         """`attn_out`; as the sum of what each head writes where edits are made in that."""
         site = Site("result", layer)
-        if not any(site in group.edits for group in self.rows.groups):
+        if not self.rows.edits(site):
             return block.o(z.flatten(1))
         result = torch.einsum("rhe,hed->rhd", z, block.o.weight.view(self.plain.n_heads, self.plain.d_head, -1))
         self.rows.edit(site, result)
@@ -178,12 +178,16 @@ class _Fused:
         """``after`` with the output of the MLP, which reads ``read``, added."""
         if block.mlp_in is None or block.mlp_out is None or not len(read):
             return after
-        normalized = block.norm2(read)
-        pre = block.mlp_in(normalized)
-        self.rows.edit(Site("mlp_pre", layer), pre)
-        post = block.post(pre, normalized)
-        self.rows.edit(Site("mlp_post", layer), post)
-        mlp_out = block.mlp_out(post)
+        sites = (Site("mlp_pre", layer), Site("mlp_post", layer))
+        if any(self.rows.edits(site) for site in sites):
+            normalized = block.norm2(read)
+            pre = block.mlp_in(normalized)
+            self.rows.edit(sites[0], pre)
+            post = block.post(pre, normalized)
+            self.rows.edit(sites[1], post)
+            mlp_out = block.mlp_out(post)
+        else:
+            mlp_out = block.mlp(read)
         self.rows.edit(Site("mlp_out", layer), mlp_out)
         return after + mlp_out
 

@@ -135,7 +135,8 @@ def _spread(values: Tensor, site: Site, *, n_prompts: int, stop: int) -> Callabl
 
     def function(activation: Tensor) -> Tensor:
         positions = (*POSITION_AXES, "src_pos")
-        sizes = [stop if axis in positions else activation.shape[1 + i] for i, axis in enumerate(site.row.axes)]
+        # rows may read keys of positions that they do not run any more, so these the activation tells as well
+        sizes = [stop if axis in POSITION_AXES else activation.shape[1 + i] for i, axis in enumerate(site.row.axes)]
         found = values
         for back, (axis, size) in enumerate(zip(reversed(site.row.axes), reversed(sizes), strict=True), start=1):
             if axis in positions and found.ndim >= back and found.shape[-back] > size:

@@ -5,19 +5,21 @@ laid out once as the matrix products want them, and one kernel for an activation
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mechxai.core.edit import Intervention
-from mechxai.core.site import Site
+from mechxai.core.errors import MechXAIError
+from mechxai.core.site import IN_MLP, Site
 from mechxai.engine.chunk import Chunk, scored
 from mechxai.engine.placed import Placed, Step, Window, placed, steps
 from mechxai.engine.plan import Wave
 from mechxai.engine.reach import entry_layer
 from mechxai.model.backends import modules
-from mechxai.model.hooking import HookFunction
+from mechxai.model.hooking import HookFunction, gathered
 from mechxai.model.layout import one_kernel
 from mechxai.model.passes import residuals_before, resume
 from mechxai.model.prefix import JoiningRows
@@ -33,6 +35,10 @@ def run_packed(chunk: Chunk, wave: Wave) -> Float[Tensor, " row"]:
     chunk.model.lay_out()
     with one_kernel(modules(chunk.model.backend)):
         return run_suffix(chunk, wave)
+
+
+def _is_beyond(site: Site, layer: int) -> bool:
+    return site.layer == layer and site.row.stage >= IN_MLP
 
 
 class _Suffix:
@@ -57,16 +63,30 @@ class _Suffix:
             for site, found in edits.items()
             if site.row.entry != "embed" and (made := steps(found, self.window, device=self.model.device))
         }
-        final = resume(
-            self.model,
-            rows,
-            before=self._base_hooks(rows),
-            after=after,
-            sites=[*edits, *(one.site.whole for one in self.recorded.edits)],
-            at=self._at(),
-        )
+        at, sites = self._at(), [*edits, *(one.site.whole for one in self.recorded.edits)]
+        if at is not None and self._narrows(sites):
+            after.setdefault(self._middle.hook, []).append(partial(gathered, at=at))
+            at = None
+        final = resume(self.model, rows, before=self._base_hooks(rows), after=after, sites=sites, at=at)
         values = self._scored(final, rows.prompts)
         return values[torch.tensor(self.order, device=values.device).argsort()]
+
+    @property
+    def _middle(self) -> Site:
+        return Site("resid_mid", self.n_layers - 1)
+
+    def _narrows(self, sites: Sequence[Site]) -> bool:
+        """Whether the last MLP can be given the positions that the metric reads, and no others.
+
+        It can where the residual stream passes through a hook point before it, and nothing is edited or joins after.
+        """
+        try:
+            self.model.backend.check(self._middle, editing=True)
+        except MechXAIError:
+            return False
+        beyond = any(site.row.entry == "end" or _is_beyond(site, self.n_layers - 1) for site in sites)
+        passes = self._middle.name not in self.model.backend.in_place
+        return passes and not beyond and max(self.entries) < self.n_layers
 
     def _joining(self, edits: dict[Site, list[Placed]]) -> JoiningRows:
         base = self.recorded.base

@@ -73,6 +73,10 @@ class Backend(Protocol):
         """Gives the weights the memory layout the forward pass wants; values and shapes stay what they are."""
         ...
 
+    def final_norm(self, residual: Tensor) -> Tensor:
+        """What stands between the last block and the unembedding, ``[row, pos, d_model]`` to the same."""
+        ...
+
     def unembedding(self) -> tuple[Tensor, Tensor | None]:
         """``W_U``, ``[d_model, d_vocab]``, and ``b_U``, ``[d_vocab]`` or None; no copies."""
         ...

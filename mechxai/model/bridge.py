@@ -98,6 +98,12 @@ class BridgeBackend:
         cache = expanding_cache(rows, self.inner.cfg.n_layers)
         self.inner(rows.placeholder, return_type="logits", prepend_bos=False, past_key_values=cache)
 
+    def final_norm(self, residual: Tensor) -> Tensor:
+        """The bridge's final norm; for BERT Hugging Face's whole transform, whose norm comes after a layer."""
+        if not self.architecture().causal:
+            return self.inner.original_model.cls.predictions.transform(residual)
+        return self.inner.ln_final(residual) if hasattr(self.inner, "ln_final") else residual
+
     def unembedding(self) -> tuple[Tensor, Tensor | None]:
         """Views of the Hugging Face model's weights."""
         return self.inner.W_U, getattr(self.inner.unembed, "b_U", None)

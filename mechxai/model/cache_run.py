@@ -6,7 +6,7 @@ from contextlib import suppress
 import torch
 
 from mechxai.core.shapes import PromptInts, Tokens
-from mechxai.model.attaching import attached, embedded, row_mask
+from mechxai.model.attaching import Hooks, attached, embedded, row_mask
 from mechxai.model.backends import Backend, modules
 from mechxai.model.caching import AllCached, Keeper
 from mechxai.model.hooking import foreign_hooks
@@ -17,11 +17,17 @@ from mechxai.model.plain_run import PLAIN_SITES, Buffers, pass_plain
 _PART = {"cpu": 512}  # tokens run together; more cost memory and save hardly any time
 _PART_ELSEWHERE = 16_384
 
-Run = Callable[[Tokens, PromptInts | None], object]
+Run = Callable[[Tokens, PromptInts | None, Hooks], object]
 
 
 def fill(
-    keeper: Keeper, backend: Backend, tokens: Tokens, *, lengths: PromptInts | None = None, hooked: bool = False
+    keeper: Keeper,
+    backend: Backend,
+    tokens: Tokens,
+    *,
+    lengths: PromptInts | None = None,
+    hooked: bool = False,
+    edits: Callable[[slice], Hooks] | None = None,
 ) -> None:
     """Runs a batch, a few prompts at a time, as far as the keeper wants. Cost: one forward pass at most.
 
@@ -31,14 +37,15 @@ def fill(
         tokens: ``[batch, pos]``.
         lengths: real tokens per row.
         hooked: through the model's own modules whatever else there is.
+        edits: some rows -> functions that change their activations before they are kept; then always so.
     """
-    plain = None if hooked else _trusted(keeper, backend, tokens.shape[1])
+    plain = None if hooked or edits is not None else _trusted(keeper, backend, tokens.shape[1])
     run = _hooked(keeper, backend) if plain is None else _plain(keeper, backend, plain)
     with torch.no_grad():
         for rows in parts(len(tokens), tokens.shape[1], tokens.device):
             keeper.begin(rows)
             with suppress(AllCached):
-                run(tokens[rows], None if lengths is None else lengths[rows])
+                run(tokens[rows], None if lengths is None else lengths[rows], {} if edits is None else edits(rows))
 
 
 def parts(n_prompts: int, n_pos: int, device: torch.device) -> list[slice]:
@@ -63,8 +70,8 @@ def _plain(keeper: Keeper, backend: Backend, plain: PlainModel) -> Run:
     before = [site for site in keeper.sites if site.row.entry == "embed"]
     wanted = frozenset(keeper.sites)
 
-    def run(tokens: Tokens, lengths: PromptInts | None) -> None:
-        del lengths  # rows are padded on the right, where causal attention never looks
+    def run(tokens: Tokens, lengths: PromptInts | None, edits: Hooks) -> None:
+        del lengths, edits  # there are none; rows are padded on the right, where causal attention never looks
         residual = embedded(backend, tokens, (keeper.hooks(before),))
         pass_plain(plain, residual, keeper.keep, wanted=wanted, buffers=buffers)
 
@@ -72,8 +79,8 @@ def _plain(keeper: Keeper, backend: Backend, plain: PlainModel) -> Run:
 
 
 def _hooked(keeper: Keeper, backend: Backend) -> Run:
-    def run(tokens: Tokens, lengths: PromptInts | None) -> None:
-        with attached(backend, (keeper.hooks(keeper.sites),), keeper.sites):
+    def run(tokens: Tokens, lengths: PromptInts | None, edits: Hooks) -> None:
+        with attached(backend, (edits, keeper.hooks(keeper.sites)), keeper.sites):
             backend.run(tokens, row_mask(tokens, lengths))
 
     return run

@@ -34,8 +34,19 @@ def edited(activation: Tensor, edits: Sequence[tuple[slice, Intervention]], layo
     return new
 
 
-def run_hooks(interventions: Sequence[Intervention], layout: Layout) -> dict[str, list[HookFunction]]:
-    """Functions that make interventions in every row of a run, one row per prompt of ``layout``."""
+def run_hooks(
+    interventions: Sequence[Intervention], layout: Layout, rows: slice | None = None
+) -> dict[str, list[HookFunction]]:
+    """Functions that make interventions in every row of a run.
+
+    Args:
+        interventions: made one after the other.
+        layout: of the prompts they were made for.
+        rows: the prompts of the run, one row each; all by default.
+    """
+    if rows is not None:
+        layout = layout.rows(rows)
+        interventions = [Intervention(one.site, one.edit.rows(rows)) for one in interventions]
     everyone = slice(0, len(layout.lengths))
     hooks: dict[str, list[HookFunction]] = {}
     for one in interventions:

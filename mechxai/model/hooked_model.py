@@ -171,23 +171,22 @@ class HookedModel:
         Cost: one forward pass.
         """
         layout = layout or _layout(tokens, lengths)
-        for intervention in interventions:
-            self.backend.check(intervention.site, editing=True)
+        self._check(interventions)
         hooks = run_hooks(interventions, layout)
         sites = [intervention.site for intervention in interventions]
         with torch.no_grad():
             return self.forward(tokens, lengths=layout.lengths, hooks=hooks, at=at, sites=sites)
 
+    def _check(self, interventions: Sequence[Intervention]) -> None:
+        for one in interventions:
+            self.backend.check(one.site, editing=True)
+
     # Activations -----------------------------------------------------------------------------------------------------
 
-    def wanted(self, sites: Sequence[str], layers: Sequence[int] | None = None) -> list[Site]:
-        """Every whole site of these names and layers, checked against the model."""
+    def wanted(self, sites: Sequence[str | Site], layers: Sequence[int] | None = None) -> list[Site]:
+        """Every whole site of these names and layers, and those given as they are, checked against the model."""
         chosen = range(self.architecture.n_layers) if layers is None else layers
-        named = [
-            site
-            for name in sites
-            for site in ([Site(name, layer) for layer in chosen] if site_name(name).has_layer else [Site(name)])
-        ]
+        named = [site for name in sites for site in _whole(name, chosen)]
         found = list(dict.fromkeys(named))  # a site may have been named twice, by different names
         for site in found:
             self.backend.check(site)
@@ -200,7 +199,7 @@ class HookedModel:
     def cache(  # noqa: PLR0913, PLR0917 - the public contract's form
         self,
         tokens: Tokens,
-        sites: Sequence[str],
+        sites: Sequence[str | Site],
         layers: Sequence[int] | None = None,
         pos: Sequence[int] | None = None,
         *,
@@ -208,22 +207,27 @@ class HookedModel:
         dtype: str | torch.dtype | None = None,
         device: str | torch.device | None = None,
         hooked: bool = False,
+        interventions: Sequence[Intervention] = (),
+        layout: Layout | None = None,
     ) -> Activations:
         """Activations at chosen sites, layers and positions.
 
         Args:
             tokens: ``[batch, pos]``, padded on the right.
-            sites: site names.
-            layers: all by default.
+            sites: site names, or single sites (``Site("resid_post", 11)``).
+            layers: of the names; all by default.
             pos: positions to keep, negative from the end of the padded row; all by default.
             lengths: real tokens per row.
             dtype: to store in; the model's by default.
             device: to store on; the model's by default.
             hooked: read at hook points whatever else is known of the model, as an oracle does; else plain blocks may
                 run in its stead where they are proven to give the same.
+            interventions: edits made on the way, before an activation is kept.
+            layout: roles, for edits whose position is a role; implies ``lengths``.
 
         Raises:
             SiteError: a site the model does not have.
+            ModelSupportError: an intervention that would have no effect on this backend.
             NoSpaceError: more bytes than are free; says how many.
 
         Cost: one forward pass up to the last site, a few prompts at a time; holds `cache_bytes`. The layers of a site
@@ -237,8 +241,11 @@ class HookedModel:
         what = f"{len(chosen)} activations of {shape[0]} x {shape[1]} tokens"
         check_space(self.cache_bytes(shape, chosen, keeper.dtype), what, place)
         check_tokens(tokens, self.architecture, self.name)
-        fill(keeper, self.backend, tokens.to(self.device), lengths=lengths, hooked=hooked)
-        return Activations({site: keeper.values[site] for site in chosen}, _layout(tokens, lengths), kept)
+        layout = layout or _layout(tokens, lengths)
+        self._check(interventions)
+        edits = (lambda rows: run_hooks(interventions, layout, rows)) if interventions else None
+        fill(keeper, self.backend, tokens.to(self.device), lengths=layout.lengths, hooked=hooked, edits=edits)
+        return Activations({site: keeper.values[site] for site in chosen}, layout, kept)
 
     def gradients(
         self,
@@ -279,6 +286,12 @@ class HookedModel:
             Activations({site: value.detach() for site, value in held.items()}, layout),
             Activations(dict(zip(held, grads, strict=True)), layout),
         )
+
+
+def _whole(name: str | Site, layers: Sequence[int]) -> list[Site]:
+    if isinstance(name, Site):
+        return [name.whole]
+    return [Site(name, layer) for layer in layers] if site_name(name).has_layer else [Site(name)]
 
 
 def _layout(tokens: Tokens, lengths: PromptInts | None) -> Layout:

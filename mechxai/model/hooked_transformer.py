@@ -72,6 +72,10 @@ class HookedTransformerBackend:
         first = rows.first_layer
         self.inner(rows.first, return_type="logits", start_at_layer=first, past_kv_cache=entries)
 
+    def final_norm(self, residual: Tensor) -> Tensor:
+        """TransformerLens' own module, an identity where the model has no norm."""
+        return self.inner.ln_final(residual)
+
     def unembedding(self) -> tuple[Tensor, Tensor | None]:
         """The model's own parameters."""
         return self.inner.unembed.W_U, self.inner.unembed.b_U

@@ -47,9 +47,10 @@ def _restride(parameter: torch.nn.Parameter, order: tuple[int, ...]) -> None:
 
 @contextmanager
 def one_kernel(modules: Iterable[Any]) -> Iterator[None]:
-    """GPT-2's GELU computed by torch's own kernel instead of eight operations, inside a ``with`` block.
+    """GPT-2's GELU and TransformerLens' norms by torch's own kernels, inside a ``with`` block.
 
-    The function is the same; eight passes over the widest activations of a block take a quarter of its time.
+    The functions are the same; made of eight and six operations, they take a quarter of a block's time. Norms at whose
+    hook points something stands keep their own forward.
     """
     changed: list[tuple[Any, str, Any]] = []
     try:
@@ -61,6 +62,9 @@ def one_kernel(modules: Iterable[Any]) -> Iterator[None]:
             elif type(module).__name__ == "NewGELUActivation":  # Hugging Face's, a module of its own
                 changed.append((module, "forward", vars(module).get("forward")))
                 module.forward = _gelu_tanh
+            elif (kernel := _norm(module)) is not None:
+                changed.append((module, "forward", vars(module).get("forward")))
+                module.forward = kernel
         yield
     finally:
         for module, name, before in changed:
@@ -71,3 +75,32 @@ def one_kernel(modules: Iterable[Any]) -> Iterator[None]:
 
 
 _gelu_tanh: Callable[[Tensor], Tensor] = lambda x: F.gelu(x, approximate="tanh")  # noqa: E731
+
+
+def _norm(module: Any) -> Callable[[Tensor], Tensor] | None:
+    """One kernel for a norm of TransformerLens' that works in the dtype of its model; None for whatever else."""
+    kind = type(module).__name__
+    points = [getattr(module, name, None) for name in ("hook_scale", "hook_normalized")]
+    if kind.removesuffix("Pre") not in ("LayerNorm", "RMSNorm") or any(point is None for point in points):
+        return None
+    if not hasattr(module, "cfg") or module.cfg.dtype not in (torch.float32, torch.float64):
+        return None
+    if any(getattr(module, name, None) is not None for name in ("original_component", "_original_component")):
+        return None  # a bridge's, which calls another library's norm
+    weight, bias, eps = getattr(module, "w", None), getattr(module, "b", None), float(module.eps)
+    of_layer = kind.startswith("Layer")
+    given: list[Tensor] = []  # the last input and its norm: attention asks for the same one three times over
+
+    def kernel(x: Tensor) -> Tensor:
+        if given and given[0] is x:
+            return given[1]
+        size = x.shape[-1:]
+        out = F.layer_norm(x, size, weight, bias, eps) if of_layer else F.rms_norm(x, size, weight, eps)
+        given[:] = [x, out]
+        return out
+
+    return None if any(_hooked(point) for point in points) else kernel
+
+
+def _hooked(point: Any) -> bool:
+    return bool(point._forward_hooks or point._forward_pre_hooks)

@@ -153,18 +153,6 @@ def residuals_before(
     return embedded(model.backend, tokens, (hooks, keeping))
 
 
-def unembedded(model: HookedModel, final: Tensor, columns: Int[Tensor, " column"] | None = None) -> Tensor:
-    """Logits of a final, normalised residual stream, ``[..., d_vocab]`` or ``[..., column]``, soft-capped."""
-    W_U, b_U = model.backend.unembedding()
-    if columns is not None:
-        W_U = W_U[:, columns]
-        b_U = None if b_U is None else b_U[columns]
-    logits = final.to(W_U.dtype) @ W_U
-    logits = logits if b_U is None else logits + b_U
-    cap = model.architecture.logit_softcap
-    return cap * torch.tanh(logits / cap) if cap else logits
-
-
 def _into(store: dict, key: object) -> HookFunction:
     def function(activation: Tensor) -> None:
         store[key] = activation.detach()

@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 Vectors = Float[Tensor, "row d_model"]
-_ROWS = 128  # few enough for a processor's cache, enough for a product of matrices
+_ROWS = 128  # few enough for a processor's cache
+_MLP_ROWS = {"cpu": 512}  # through an MLP at a time: enough for products of matrices; elsewhere all
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,22 @@ class PlainBlock:
         for first in range(0, len(pre), _ROWS):
             rows = slice(first, first + _ROWS)
             out[rows] = self._post(pre[rows], normalized[rows])
+        return out
+
+    def mlp(self, read: Tensor) -> Tensor:
+        """``mlp_out`` of what the MLP reads, ``[row, d_model]``, its wide activations never held for all rows.
+
+        Blocks without an MLP have none to call.
+        """
+        mlp_in, mlp_out = self.mlp_in, self.mlp_out
+        if mlp_in is None or mlp_out is None:
+            return torch.zeros_like(read)
+        size = _MLP_ROWS.get(read.device.type, len(read))
+        out = torch.empty_like(read)
+        for first in range(0, len(read), max(1, size)):
+            rows = slice(first, first + size)
+            normalized = self.norm2(read[rows])
+            mlp_out(self._post(mlp_in(normalized), normalized), out=out[rows])
         return out
 
     def _post(self, pre: Tensor, normalized: Tensor) -> Tensor:

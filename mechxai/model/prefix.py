@@ -87,9 +87,24 @@ class JoiningRows:
             return keys, values
         prompts = self.prompts[: len(keys)]
         before = (self.kept.keys[layer], self.kept.values[layer])
-        parts = [one.narrow(axis, 0, self.start) for one in before]
-        if len(self.kept.keys[layer]) == 1:
-            parts = [one.expand(len(keys), *one.shape[1:]) for one in parts]
-        else:
-            parts = [one[prompts] for one in parts]
-        return torch.cat([parts[0], keys], axis), torch.cat([parts[1], values], axis)
+        chosen = [one.narrow(axis, 0, self.start) for one in before]
+        if len(before[0]) > 1:
+            chosen = [one[prompts] for one in chosen]
+        return _behind(chosen[0], keys, axis), _behind(chosen[1], values, axis)
+
+
+def _behind(before: Tensor, own: Tensor, axis: int) -> Tensor:
+    """``own`` behind ``before`` (of the same rows, or one for all) along ``axis``, heads before positions in memory.
+
+    So the products of attention read them as they lie; in any other order they would copy all of it first.
+    """
+    sizes = list(own.shape)
+    sizes[axis] += before.shape[axis]
+    if axis == 1:
+        rows, n_pos, heads, size = sizes
+        whole = own.new_empty(rows, heads, n_pos, size).transpose(1, 2)
+    else:
+        whole = own.new_empty(sizes)
+    whole.narrow(axis, 0, before.shape[axis]).copy_(before.expand(len(own), *before.shape[1:]))
+    whole.narrow(axis, before.shape[axis], own.shape[axis]).copy_(own)
+    return whole

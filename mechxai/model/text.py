@@ -32,6 +32,10 @@ class TextCodec:
             return list(body)
         return [self.bos, *body]
 
+    def bare_ids(self, text: str) -> list[int]:
+        """The tokens of a text, no special ones put around it."""
+        return list(self._require()(text, add_special_tokens=False)["input_ids"])
+
     def tokens_at(self, text: str, span: tuple[int, int]) -> tuple[int, int]:
         """The first and the last token that overlap a character span, in the coordinates of `ids`."""
         encoded = self._require()(text, add_special_tokens=self.masked, return_offsets_mapping=True)
@@ -68,7 +72,7 @@ class TextCodec:
             AlignmentError: appending it changes the prompt's own tokens, so there is no answer position.
         """
         if self.masked:
-            return list(self._require()(answer, add_special_tokens=False)["input_ids"])
+            return self.bare_ids(answer)
         before, after = self.ids(prompt), self.ids(prompt + answer)
         if after[: len(before)] != before or len(after) == len(before):
             raise AlignmentError(

@@ -354,7 +354,7 @@ def test_rows_that_run_past_the_answer(model_of, pairs, kind, backend, processin
     """Noise on the base run needs whole rows, so the answer is not the last position; it must not look ahead."""
     from dataclasses import replace
 
-    from mechxai.core.edit import AddNoise, Intervention
+    from mechxai.core.edit import AddNoise, Intervention, ZeroAblate
     from mechxai.core.metric import LogitDiff
     from mechxai.engine.contrast import patching
     from mechxai.engine.run import run_sweep
@@ -363,7 +363,9 @@ def test_rows_that_run_past_the_answer(model_of, pairs, kind, backend, processin
     batch = replace(pairs(model, n=2, lengths=[9, 6]), answer_pos=torch.tensor([5, 3]))
     sites = [mx.Site("resid_pre", layer, pos=pos) for layer in range(3) for pos in (None, 2, 5)]
     sweep = patching(model, batch, LogitDiff(), sites=sites, direction="denoise")
-    sweep = replace(sweep, base=(Intervention(mx.Site("embed"), AddNoise(1.0)),))
+    # in the last layer queries are the answer's alone by then, keys are not
+    cells = [*sweep.cells, *((Intervention(mx.Site("pattern", layer, head=1), ZeroAblate()),) for layer in range(3))]
+    sweep = replace(sweep, cells=cells, base=(Intervention(mx.Site("embed"), AddNoise(1.0)),))
     right = run_sweep(model, sweep, mx.Execution("hooked")).values
     found = run_sweep(model, sweep, mx.Execution())
     assert found.level == 4
