@@ -11,7 +11,8 @@ from mechxai.core.architecture import Architecture
 from mechxai.core.errors import ModelSupportError
 from mechxai.core.shapes import Mask, RowLogits, Tokens
 from mechxai.core.site import Site
-from mechxai.model.backends import are_plain, check_exists, read_architecture
+from mechxai.model.backends import are_plain, check_exists, modules, read_architecture
+from mechxai.model.layout import lay_out_convolutions
 from mechxai.model.prefix import JoiningRows, KeysValues
 
 
@@ -78,7 +79,8 @@ class BridgeBackend:
         return are_plain(self.inner)
 
     def lay_out(self) -> None:
-        """Nothing: Hugging Face's linear layers are laid out as they are read."""
+        """Linear layers are laid out as they are read; of GPT-2's, which are not, the widest."""
+        lay_out_convolutions(modules(self))
 
     def record(self, tokens: Tokens, kept: KeysValues) -> None:
         """A pass with Hugging Face's own cache, read layer by layer."""

@@ -25,6 +25,7 @@ _ORDERS = {
     "W_gate": (1, 0),
     "W_in": (1, 0),  # d_mlp x d_model: rows 4 d_model apart fall on the same cache lines
 }
+_PAGE = 4096  # bytes; rows that are multiples of it apart compete for the same places in a processor's cache
 _GATED = {"W_out": (1, 0)}  # read transposed by gated MLPs only
 
 
@@ -36,6 +37,13 @@ def lay_out(hooked_transformer: Any) -> None:
         for name, parameter in own.items():
             if name in orders and parameter.ndim == len(orders[name]):
                 _restride(parameter, orders[name])
+
+
+def lay_out_convolutions(modules: Iterable[Any]) -> None:
+    """Gives Hugging Face's ``Conv1D`` weights (GPT-2's) whose rows fall on the same cache lines other strides."""
+    for module in modules:
+        if type(module).__name__ == "Conv1D" and (module.weight.shape[1] * module.weight.element_size()) % _PAGE == 0:
+            _restride(module.weight, (1, 0))
 
 
 def _restride(parameter: torch.nn.Parameter, order: tuple[int, ...]) -> None:

@@ -47,7 +47,7 @@ def read_plain(inner: Any, architecture: Architecture) -> PlainModel | None:
         return None
     with torch.no_grad():
         blocks = [_block(inner, block, architecture) for block in inner.blocks]
-        final = _norm(getattr(inner, "ln_final", None), architecture, cfg)
+        final = norm_of(getattr(inner, "ln_final", None), architecture, cfg)
     found = [block for block in blocks if block is not None]
     if final is None or len(found) < len(blocks):
         return None
@@ -69,8 +69,8 @@ def _longest(inner: Any) -> int | None:
 def _block(inner: Any, block: Any, a: Architecture) -> PlainBlock | None:
     attn: Any = block.attn
     mlp: Any = getattr(block, "mlp", None)
-    norm1 = _norm(getattr(block, "ln1", None), a, inner.cfg)
-    norm2 = norm1 if a.attn_only or not hasattr(block, "ln2") else _norm(block.ln2, a, inner.cfg)
+    norm1 = norm_of(getattr(block, "ln1", None), a, inner.cfg)
+    norm2 = norm1 if a.attn_only or not hasattr(block, "ln2") else norm_of(block.ln2, a, inner.cfg)
     rotary = _rotary(inner, attn) if a.positions == "rotary" else None
     if norm1 is None or norm2 is None or (a.positions == "rotary" and rotary is None):
         return None
@@ -127,7 +127,7 @@ def _scale(attn: Any, a: Architecture) -> float:
     return float(scaling) if isinstance(scaling, (int, float)) else a.d_head**-0.5
 
 
-def _norm(module: Any, a: Architecture, cfg: Any) -> Norm | None:
+def norm_of(module: Any, a: Architecture, cfg: Any) -> Norm | None:
     """The norm that computes what the module computes, found by trying."""
     if module is None or a.norm == "none":
         return Norm("none", 0.0)

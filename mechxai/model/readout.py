@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechxai.core.errors import ModelSupportError
 from mechxai.model.hooked_model import HookedModel
+from mechxai.model.plain_weights import norm_of
 
 
 def normed(model: HookedModel, residual: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
@@ -31,3 +33,39 @@ def unembedded(model: HookedModel, final: Tensor, columns: Int[Tensor, " column"
 def read_out(model: HookedModel, residual: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_vocab"]:
     """The logits that the model would give if its last block left these residual streams. Cost: no forward pass."""
     return unembedded(model, normed(model, residual))
+
+
+def pulled_back(
+    model: HookedModel, residual: Float[Tensor, "row d_model"], direction: Float[Tensor, "row d_model"]
+) -> tuple[Float[Tensor, "row d_model"], Float[Tensor, " row"]]:
+    """A direction before the unembedding, carried back through the final norm with its scale frozen.
+
+    Args:
+        model: the model.
+        residual: the final residual streams, whose scale is used.
+        direction: for each, what its norm is read along.
+
+    Returns:
+        Directions and constants such that ``norm(residual) . direction = residual . directions + constants``; what
+        residual streams are the sum of can be read along the directions one by one.
+
+    Raises:
+        ModelSupportError: a final norm of another kind than LayerNorm and RMSNorm.
+    """
+    norm = norm_of(getattr(model.inner, "ln_final", None), model.architecture, model.inner.cfg)
+    if norm is None or not model.architecture.causal:
+        raise ModelSupportError(
+            f"The final norm of {model.name} was asked, its scale held fixed",
+            got="a norm that is neither LayerNorm nor RMSNorm" if norm is None else "a layer of its own before it",
+            fix="use a lens, which needs no such reading",
+        )
+    back = direction if norm.weight is None else direction * norm.weight
+    constant = torch.zeros(len(direction)).to(direction) if norm.bias is None else direction @ norm.bias
+    if norm.kind == "LN":
+        back = back - back.mean(-1, keepdim=True)
+        scale = (residual.var(-1, unbiased=False, keepdim=True) + norm.eps).sqrt()
+    elif norm.kind == "RMS":
+        scale = (residual.square().mean(-1, keepdim=True) + norm.eps).sqrt()
+    else:
+        scale = torch.ones_like(residual[:, :1])
+    return back / scale, constant
