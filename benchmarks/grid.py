@@ -5,6 +5,7 @@
 
 import copy
 import itertools
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import mechxai as mx
 from benchmarks import peers
 from benchmarks.floor import forward_flops, matrix_peak, sweep_flops
 from benchmarks.hooked import hooked_transformer
-from benchmarks.machine import conditions, summary, write
+from benchmarks.machine import conditions, results, summary, write
 from benchmarks.shapes import GPT2_SMALL, GROUPED_QUERY, Prompts, Shape, prompts
 from benchmarks.sweeps import GRID, Sweep
 from benchmarks.timing import digits, interleaved, largest_difference, median
@@ -47,11 +48,23 @@ class _Condition:
         return prompts(self.shape, self.width, first, self.n_prompts)
 
 
-def measure(*, quick: bool, limit: float = LIMIT) -> Path:
-    """Runs the grid; what has been measured is written after every shape's size."""
+def measure(*, quick: bool, limit: float = LIMIT, tokens: int | None = None, n_prompts: int | None = None) -> Path:
+    """Runs the grid; what has been measured is written after every shape.
+
+    With ``tokens`` or ``n_prompts``, only these conditions, in place of what stands in the file for them.
+    """
     peak = max(matrix_peak(0.02 if quick else 0.3).values())
-    known = conditions("make bench-grid") | CONDITIONS | {"matrix_peak_gflops": peak, "limit": limit}
+    known = (
+        conditions(f"python -m benchmarks.patching --grid --limit {limit:g}")
+        | CONDITIONS
+        | {"matrix_peak_gflops": peak, "limit": limit}
+    )
+    chosen = {"tokens": tokens, "prompts": n_prompts}
     rows: list[dict[str, Any]] = []
+    if any(chosen.values()):
+        before = _written(quick=quick)
+        rows = [row for row in before["rows"] if not _meant(row, chosen)]
+        known = before["conditions"] | {"also": f"{known['command']} --tokens {tokens} --prompts {n_prompts}"}
     for shape in (GPT2_SMALL, GROUPED_QUERY):
         used = shape.quick() if quick else shape
         theirs = hooked_transformer(used)
@@ -59,11 +72,37 @@ def measure(*, quick: bool, limit: float = LIMIT) -> Path:
         for sweep in GRID:  # checks the level, once per model and site
             peers.ours(model, peers.as_batch(prompts(used)), sweep)
         for condition in _conditions(used, quick=quick):
+            if not _meant({"tokens": condition.width, "prompts": condition.n_prompts}, chosen):
+                continue
             for sweep in GRID:
                 rows.append(_row(theirs, model, condition, sweep=sweep, peak=peak, limit=limit))
                 _show(rows[-1])
-            target = write("patching_grid.json", {"conditions": known, "rows": rows}, quick=quick)
+            target = write("patching_grid.json", {"conditions": known, "rows": _sorted(rows)}, quick=quick)
     return target
+
+
+def _written(*, quick: bool) -> dict[str, Any]:
+    target = results("patching_grid.json", quick=quick)
+    return json.loads(target.read_text()) if target.exists() else {"conditions": {}, "rows": []}
+
+
+def _sorted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    sweeps = [sweep.name for sweep in GRID]
+    shapes = list(dict.fromkeys(row["shape"] for row in rows))
+    return sorted(
+        rows,
+        key=lambda row: (
+            shapes.index(row["shape"]),
+            row["tokens"],
+            row["prompts"],
+            row["first"],
+            sweeps.index(row["sweep"]),
+        ),
+    )
+
+
+def _meant(row: dict[str, Any], chosen: dict[str, int | None]) -> bool:
+    return all(value in (None, row[name]) for name, value in chosen.items())
 
 
 def _conditions(shape: Shape, *, quick: bool) -> Iterator[_Condition]:

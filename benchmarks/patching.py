@@ -47,11 +47,15 @@ def main() -> None:
     parser.add_argument(
         "--limit", type=float, default=grid.LIMIT, help="of the grid: estimated seconds of a sweep to skip"
     )
+    for name in ("tokens", "prompts"):
+        parser.add_argument(
+            f"--{name}", type=int, help=f"of the grid: only this number of {name}, beside what is known"
+        )
     given = parser.parse_args()
     asked = settings(given)
     one_thread()
     if given.grid:
-        target = grid.measure(quick=given.quick, limit=given.limit)
+        target = grid.measure(quick=given.quick, limit=given.limit, tokens=given.tokens, n_prompts=given.prompts)
     elif given.bridge or given.nnsight:
         target = others(asked, bridge=given.bridge, nnsight=given.nnsight)
     else:

@@ -24,8 +24,8 @@ one thread here; the *floor ratio* is what a method would reach that ran the flo
 """
 _BRIDGE = """### On the bridge of TransformerLens {version}
 
-A process of its own, run right after; ours on the bridge object itself. A bridge has no weights to lay out, so `packed`
-is `suffix` there. *Reference* is the time of the same plain torch forward in this process over that in the first.
+A process of its own, run right after; ours on the bridge object itself, of whose weights `packed` lays out the
+MLPs' first alone. *Reference* is the time of the same plain torch forward in this process over that in the first.
 """
 _NNSIGHT = """### nnsight {version}, several invokes in one trace
 

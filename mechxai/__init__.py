@@ -30,6 +30,14 @@ if TYPE_CHECKING:
     from mechxai.engine.explain import explain_plan as explain_plan
     from mechxai.figures.plot import plot as plot
     from mechxai.methods.circuits.head_roles import HeadRoles as HeadRoles
+    from mechxai.methods.lens.direct_logit_attribution import DirectLogitAttribution as DirectLogitAttribution
+    from mechxai.methods.lens.logit_lens import LogitLens as LogitLens
+    from mechxai.methods.lens.trajectory import first_top1 as first_top1
+    from mechxai.methods.lens.tuned_lens import TunedLens as TunedLens
+    from mechxai.methods.lens.tuned_lens import lens_tokens as lens_tokens
+    from mechxai.methods.lens.tuned_lens_eval import TunedLensEvaluation as TunedLensEvaluation
+    from mechxai.methods.lens.tuned_lens_reading import TunedLensReading as TunedLensReading
+    from mechxai.methods.lens.tuned_lens_train import TunedLensTraining as TunedLensTraining
     from mechxai.methods.patching.ablation import Ablation as Ablation
     from mechxai.methods.patching.activation_patching import ActivationPatching as ActivationPatching
     from mechxai.methods.patching.causal_tracing import CausalTracing as CausalTracing
@@ -61,6 +69,13 @@ _WHERE = {
     "engine.explain": ("explain_plan",),
     "figures.plot": ("plot",),
     "methods.circuits.head_roles": ("HeadRoles",),
+    "methods.lens.direct_logit_attribution": ("DirectLogitAttribution",),
+    "methods.lens.logit_lens": ("LogitLens",),
+    "methods.lens.trajectory": ("first_top1",),
+    "methods.lens.tuned_lens": ("TunedLens", "lens_tokens"),
+    "methods.lens.tuned_lens_eval": ("TunedLensEvaluation",),
+    "methods.lens.tuned_lens_reading": ("TunedLensReading",),
+    "methods.lens.tuned_lens_train": ("TunedLensTraining",),
     "methods.patching.ablation": ("Ablation",),
     "methods.patching.activation_patching": ("ActivationPatching",),
     "methods.patching.causal_tracing": ("CausalTracing",),

@@ -1,6 +1,6 @@
 """Which variable of a result is shown, and which of its dims lies where."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,6 +80,12 @@ class Shown:
             {key: None if part is None else part.isel({dim: index}) for key, part in self._parts().items()}
         )
 
+    def taken(self, dim: str, indices: Sequence[int]) -> "Shown":
+        """Some coordinates of a dim, in this order."""
+        return self._with(
+            {key: None if part is None else part.isel({dim: list(indices)}) for key, part in self._parts().items()}
+        )
+
     def _parts(self) -> dict[str, xr.DataArray | None]:
         return {"array": self.array, "low": self.low, "high": self.high, "marks": self.marks}
 
@@ -104,9 +110,9 @@ def drawable(data: xr.Dataset) -> list[str]:
 
 
 def default_variable(result: Result) -> str | None:
-    """``recovered`` where a method puts clean beside corrupted, else ``value``, else the first that can be drawn."""
+    """``recovered`` where clean is put beside corrupted, else ``mean``, ``value``, or the first that can be drawn."""
     wanted = ["recovered"] if result.info.method.get("name") in _RECOVERED_FIRST else []
-    for name in [*wanted, "value"]:
+    for name in [*wanted, "mean", "value"]:
         if name in result.data and result.data[name].dtype.kind in "biuf":
             return name
     found = drawable(result.data)

@@ -13,6 +13,7 @@ from mechxai.figures.text import number, safe
 from mechxai.figures.theme import INK, QUIET, dress
 
 MAX_LINES = 16
+MAX_BARS = 60
 _HEIGHT = 320
 _BASELINES = {"clean": "dash", "corrupted": "dot"}
 
@@ -36,7 +37,8 @@ def line(shown: Shown) -> go.Figure:
                 fix="use kind='heatmap'",
             )
         axis = axis_of(shown.array, other)
-        parts = {f"{axis.title} {label}": shown.at(other, at) for at, label in enumerate(axis.labels)}
+        named = [label if axis.texts else f"{axis.title} {label}" for label in axis.labels]
+        parts = {name: shown.at(other, at) for at, name in enumerate(named)}
     columns = axis_of(shown.array, along)
     places = _places(shown, along)
     figure = go.Figure()
@@ -49,7 +51,14 @@ def line(shown: Shown) -> go.Figure:
 
 
 def bars(shown: Shown) -> go.Figure:
-    """One dim (or none) as bars with whiskers, for coordinates without an order; they start where nothing happened."""
+    """One dim (or none) as bars with whiskers, for coordinates without an order; they start where nothing happened.
+
+    Of more bars than can be read, the longest are drawn.
+    """
+    total = shown.array.size
+    if total > MAX_BARS:
+        far = np.argsort(-np.nan_to_num(np.abs(shown.array.values - shown.center)), kind="stable")[:MAX_BARS]
+        shown = shown.taken(shown.dims[0], np.sort(far).tolist())
     columns = axis_of(shown.array, shown.dims[0]) if shown.dims else Axis("", (safe(shown.name),), texts=True)
     values = np.atleast_1d(shown.array.values).astype(float)
     figure = go.Figure(
@@ -69,7 +78,8 @@ def bars(shown: Shown) -> go.Figure:
     settings = below(columns, width)
     if len(values) < 3:
         settings["range"] = [-1.5, len(values) + 0.5]
-    return _finish(figure, shown, settings, width=width)
+    left_out = f"the {MAX_BARS} largest of {total:,}" if total > MAX_BARS else ""
+    return _finish(figure, shown, settings, width=width, note=left_out)
 
 
 def _draw_line(figure: go.Figure, shown: Shown, *, places: list[float], name: str, color: str) -> None:
@@ -110,14 +120,14 @@ def _baselines(figure: go.Figure, shown: Shown) -> None:
         figure.update_layout(xaxis2={"overlaying": "x", "range": [0, 1], "visible": False, "fixedrange": True})
 
 
-def _finish(figure: go.Figure, shown: Shown, settings: dict[str, object], *, width: int) -> go.Figure:
+def _finish(figure: go.Figure, shown: Shown, settings: dict[str, object], *, width: int, note: str = "") -> go.Figure:
     figure.update_layout(xaxis=settings, yaxis={"title": {"text": unit_title(shown, gap=" ")}})
     figure.add_hline(y=shown.center, line={"color": INK, "width": 1}, layer="below")
     has_legend = len(shown.dims) > 1 or bool(shown.baselines)
     drawn = "whiskers" if isinstance(figure.data[0], go.Bar) else "band"
     band = f"{drawn}: 95 % bootstrap interval over prompts" if shown.low is not None else ""
     return dress(
-        figure, title(shown), [subtitle(shown), band], size=(width, _HEIGHT), room=(30 if has_legend else 0, 0)
+        figure, title(shown), [subtitle(shown), band, note], size=(width, _HEIGHT), room=(30 if has_legend else 0, 0)
     )
 
 

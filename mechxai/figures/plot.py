@@ -8,6 +8,7 @@ from mechxai.core.errors import ConfigError, nearest
 from mechxai.core.result import Result
 from mechxai.figures.choose import MAX_DIMS, Shown, default_variable, frame_dim, shown, too_many
 from mechxai.figures.heatmap import default_scale, facets, heatmap, slider
+from mechxai.figures.lens import is_lens, lens_grid
 from mechxai.figures.line import bars, line
 from mechxai.figures.panels import panel_names, panels
 from mechxai.figures.theme import dress, headline
@@ -31,7 +32,8 @@ def plot(
 
     Two dims make a heatmap (layers upward, positions or heads to the right), one a line with its bootstrap band or, for
     coordinates without an order, bars with whiskers; three a heatmap behind a slider, or several side by side when the
-    third dim is short. Results with a role per head show all their variables side by side. Colours are centred on 0
+    third dim is short. Results with a role per head show all their variables side by side; of a lens, one prompt is
+    shown with the top token written in every cell. Colours are centred on 0
     (`Shown.center` tells the exceptions) with equal room on both sides: blue is towards the answer, red against it.
 
     Args:
@@ -60,6 +62,8 @@ def plot(
 
 def _figure(result: Result, variable: str, how: tuple[str, float | None, Mapping[str, object]]) -> go.Figure:
     kind, center, select = how
+    if kind == "auto" and set(select) <= {"prompt"} and is_lens(result, variable):
+        return lens_grid(result, variable, select)
     names = [] if variable or select or kind != "auto" else panel_names(result)
     if len(names) > 1:
         return panels(result, names)
@@ -93,7 +97,7 @@ def _kind(chosen: Shown) -> str:
     if len(dims) == 3:
         return "facets" if chosen.array.sizes[frame_dim(dims)] <= _FEW_FRAMES else "slider"
     if len(dims) == 2:
-        return "heatmap"
+        return "line" if "lens" in dims else "heatmap"
     texts = bool(dims) and dims[0] in chosen.array.coords and chosen.array.coords[dims[0]].dtype.kind in "UOS"
     return "bar" if not dims or dims[0] in _UNORDERED or texts else "line"
 

@@ -2,9 +2,26 @@
 
 from mechxai.core.method import METHODS, MethodCard
 from mechxai.methods.circuits import head_roles
+from mechxai.methods.lens import (
+    direct_logit_attribution,
+    logit_lens,
+    tuned_lens_eval,
+    tuned_lens_reading,
+    tuned_lens_train,
+)
 from mechxai.methods.patching import ablation, activation_patching, causal_tracing
 
-_FAMILIES = (activation_patching, ablation, causal_tracing, head_roles)
+_FAMILIES = (
+    activation_patching,
+    ablation,
+    causal_tracing,
+    head_roles,
+    logit_lens,
+    tuned_lens_reading,
+    tuned_lens_train,
+    tuned_lens_eval,
+    direct_logit_attribution,
+)
 
 
 def cards() -> list[MethodCard]:

@@ -5,7 +5,7 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from mechxai.model.hooked_model import HookedModel
 from mechxai.model.hooked_transformer import HookedTransformerBackend
 from mechxai.model.text import TextCodec
 
+_log = logging.getLogger("mechxai.model")
 _BACKENDS = ("auto", "hooked_transformer", "bridge")
 _PROCESSING = ("folded", "raw")
 _SMALLEST_VOCABULARY = 10
@@ -76,6 +77,24 @@ def load(  # noqa: PLR0913 - the public contract's form
         made = _backend(hf_model, tokenizer, backend=backend, processing=processing, device=place, dtype=kind)
     codec = TextCodec(tokenizer, _bos(tokenizer, wanted=bos), masked)
     return HookedModel(label, made, codec, processing, kind, place, digest, revision, card)
+
+
+def load_first(names: Sequence[str], **options: Any) -> HookedModel:
+    """The first of several models that is to be had: the hub's where there is a network, else a bundled one.
+
+    Args:
+        names: as `load` takes them.
+        **options: as `load`.
+
+    Raises:
+        ArtifactError: none of them is to be had; says why of the last.
+    """
+    for name in names[:-1]:
+        try:
+            return load(name, **options)
+        except ArtifactError as error:
+            _log.warning("%s is not to be had (%s); using the next of %s", name, error, list(names))
+    return load(names[-1], **options)
 
 
 def wrap(inner: Any, name: str | None = None, tokenizer: Any = None, *, bos: bool = True) -> HookedModel:

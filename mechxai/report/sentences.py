@@ -16,24 +16,29 @@ _EDITS = {
 }
 
 
+_DONE = {
+    "activation_patching": "The corrupted prompts were run with one place of {site} at a time taken from the "
+    "clean run.",
+    "activation_patching noise": "The clean prompts were run with one place of {site} at a time taken from the "
+    "corrupted run.",
+    "causal_tracing": "The subject's embeddings were blurred with noise, and one place of {site} at a time put back to "
+    "clean.",
+    "ablation": "The clean prompts were run with one place of {site} at a time {how}.",
+    "head_roles": "Each head was scored on the attention that every role asks for, and patched to measure its effect; "
+    "it gets a role only where both agree.",
+    "logit_lens": "{site} of every layer was read through the model's own final norm and unembedding.",
+    "direct_logit_attribution": "The logit difference was split into what every component wrote into the residual "
+    "stream, the final norm's scale held fixed; how later components react is not in it.",
+}
+
+
 def what_was_done(method: Mapping[str, object]) -> str:
-    """One sentence on the intervention behind each number; empty for methods without one."""
-    name, site = method.get("name"), method.get("site", "an activation")
-    if name == "activation_patching" and method.get("direction") == "noise":
-        return f"The clean prompts were run with one place of {site} at a time taken from the corrupted run."
-    if name == "activation_patching":
-        return f"The corrupted prompts were run with one place of {site} at a time taken from the clean run."
-    if name == "causal_tracing":
-        return f"The subject's embeddings were blurred with noise, and one place of {site} at a time put back to clean."
-    if name == "ablation":
-        how = _EDITS.get(str(method.get("edit")), "taken out").format(reference=method.get("reference", "reference"))
-        return f"The clean prompts were run with one place of {site} at a time {how}."
-    if name == "head_roles":
-        return (
-            "Each head was scored on the attention that every role asks for, and patched to measure its effect; "
-            "it gets a role only where both agree."
-        )
-    return ""
+    """One sentence on what is behind each number; empty for methods that it does not know."""
+    name = str(method.get("name"))
+    text = _DONE.get(f"{name} {method.get('direction')}") or _DONE.get(name, "")
+    reference = method.get("reference", "reference")
+    how = _EDITS.get(str(method.get("edit")), "taken out").format(reference=reference)
+    return text.format(site=method.get("site", "an activation"), how=how)
 
 
 def what_is_shown(shown: Shown) -> str:

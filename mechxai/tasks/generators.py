@@ -9,7 +9,8 @@ from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError, nearest
 from mechxai.model.hooked_model import HookedModel
 from mechxai.tasks import grammars
-from mechxai.tasks.build import build
+from mechxai.tasks.build import build, from_examples, misfit
+from mechxai.tasks.example import Example
 
 
 def ioi(  # noqa: PLR0913 - the public contract's form
@@ -80,6 +81,23 @@ def facts(model: HookedModel, n: int = 64, seed: int = 0, *, relation: str = "an
     """
     _choice("relation", relation, ("any", "capital", "landmark", "language"))
     return build(model, "facts", partial(grammars.facts, relation=relation), n=n, seed=seed, relation=relation)
+
+
+def eiffel(model: HookedModel, n: int = 1, seed: int = 0) -> ContrastBatch:
+    """``The Eiffel Tower is located in the city of`` -> `` Paris``: one famous prompt for lenses; nothing is corrupted.
+
+    A model whose vocabulary lacks its words (the bundled ones) gets one of the landmarks of `facts` instead.
+
+    Args:
+        model: decides which prompt.
+        n: copies, for the signature all tasks share; they are all the same.
+        seed: of the landmark.
+    """
+    text = "The Eiffel Tower is located in the city of"
+    example = Example(text, text, (" Paris",), (" Rome",), template="eiffel")
+    if misfit(model, example):
+        return facts(model, n, seed, relation="landmark")
+    return from_examples(model, [example] * n, {"name": "eiffel", "n": n, "seed": seed, "dropped": {}})
 
 
 def induction(model: HookedModel, n: int = 64, seed: int = 0, *, period: int = 12) -> ContrastBatch:

@@ -1,0 +1,108 @@
+"""The logit lens over all layers and positions: ours against TransformerLens 4's own, on one bridge, on one thread.
+
+GPT-2-small shape, random weights, 4 prompts of 64 tokens. Theirs takes either targets or top tokens in a call, and no
+KL divergence; ours gives all of that at once. ``--quick`` tries it on a cut-down shape. ``make bench-lens``.
+"""
+
+import argparse
+import json
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+import mechxai as mx
+from benchmarks.machine import Reference, child, conditions, one_thread, summary, write
+from benchmarks.shapes import GPT2_SMALL, Shape, hugging_face, one_token, prompts
+from benchmarks.timing import Run, interleaved, largest_difference, median
+
+NAME = "lens.json"
+PROMPTS, WIDTH, K = 4, 64, 5
+CONDITIONS = {
+    "prompts": f"{PROMPTS} of {WIDTH} tokens, 13 layers: {PROMPTS * WIDTH * 13:,} readouts",
+    "TransformerLens, targets": "tools.analysis.logit_lens(targets=...): log-probability and rank of the next token, "
+    "entropy",
+    "TransformerLens, targets and top": f"and a second call on the same cache for the top {K} tokens, as one call "
+    "takes either",
+    "ours": f"mx.LogitLens: the same, the top {K} tokens and the KL divergence from the output, and intervals",
+    "repeats": "median of 5, interleaved",
+}
+
+
+def main() -> None:
+    """Measures in the environment of TransformerLens 4, and writes what was found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a cut-down shape; nothing committed is touched")
+    parser.add_argument("--here", action="store_true", help="measure in this process and print JSON")
+    given = parser.parse_args()
+    if given.here:
+        print(json.dumps(measured(GPT2_SMALL.quick() if given.quick else GPT2_SMALL)))
+        return
+    found = child("benchmarks.lens", "--here", *(["--quick"] if given.quick else []), venv=".venv-tl4")
+    target = write(NAME, found, quick=given.quick)
+    print(f"written to {target}", file=sys.stderr)
+    for row in found.get("rows", [found]):
+        print(json.dumps(row, indent=1))
+
+
+def measured(shape: Shape) -> dict[str, Any]:
+    """The times of all, and how far their values lie apart."""
+    from transformer_lens.model_bridge import TransformerBridge  # noqa: PLC0415 - of the other environment
+    from transformer_lens.tools.analysis.logit_lens import logit_lens  # noqa: PLC0415
+
+    one_thread()
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    inner = TransformerBridge.boot_transformers("local", hf_model=hugging_face(shape), tokenizer=one_token()).eval()
+    given = prompts(shape, WIDTH, 10, PROMPTS)
+    model = mx.wrap(inner, name=shape.name)
+    batch = mx.ContrastBatch.from_tokens(given.clean, given.corrupted, given.answers, given.wrong)
+    targets = torch.cat([given.clean[:, 1:], given.answers[:, None]], 1)
+
+    def theirs(*, top: bool) -> Run:
+        start = time.perf_counter()
+        _, cache = inner.run_with_cache(given.clean, names_filter=lambda name: "resid" in name or "embed" in name)
+        read = logit_lens(cache, positions=None, targets=targets, return_type="log_probs")
+        if top:
+            logit_lens(cache, positions=None, top_k=K, return_type="log_probs")
+        seconds = time.perf_counter() - start
+        return Run(seconds, seconds, _numbered(read.values[..., 0]))
+
+    def ours() -> Run:
+        start = time.perf_counter()
+        read = mx.LogitLens(target="next", k=K)(model, batch)
+        seconds = time.perf_counter() - start
+        return Run(seconds, seconds, _numbered(torch.tensor(read.data["target_logprob"].values).transpose(0, 1)))
+
+    contenders: dict[str, Callable[[], Run]] = {
+        "reference": Reference(shape).run,
+        "TransformerLens, targets": lambda: theirs(top=False),
+        "TransformerLens, targets and top": lambda: theirs(top=True),
+        "ours": ours,
+    }
+    for contender in contenders.values():
+        contender()
+    runs = interleaved(contenders, 5)
+    row = {
+        "sweep": "logit lens",
+        "cells": PROMPTS * WIDTH * (shape.n_layers + 1),
+        "contenders": {name: summary(found) for name, found in runs.items()},
+        "ratio": round(median(runs["TransformerLens, targets"]) / median(runs["ours"]), 2),
+        "ratio_with_top": round(median(runs["TransformerLens, targets and top"]) / median(runs["ours"]), 2),
+        "largest_difference": largest_difference(runs["ours"], runs["TransformerLens, targets"]),
+    }
+    return {"conditions": conditions("make bench-lens") | {"shape": str(shape)} | CONDITIONS, "rows": [row]}
+
+
+def _numbered(values: torch.Tensor) -> dict[tuple[int, ...], float]:
+    """Log-probabilities ``[layer, prompt, pos]`` by place, every seventh."""
+    flat = values.reshape(-1)
+    return {(at,): float(flat[at]) for at in range(0, len(flat), 7)}
+
+
+if __name__ == "__main__":
+    main()

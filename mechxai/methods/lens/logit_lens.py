@@ -1,0 +1,81 @@
+"""The logit lens: what each layer would predict if it were the last."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from mechxai.core.batch import ContrastBatch
+from mechxai.core.edit import Intervention
+from mechxai.core.method import Method, MethodCard, register
+from mechxai.core.result import Result
+from mechxai.engine.execution import Execution
+from mechxai.methods.lens.lens_result import check_lens, read_lens
+from mechxai.methods.lens.streams import check_readable
+from mechxai.methods.lens.targets import Target
+from mechxai.methods.patching.fields import as_tuples
+from mechxai.model.hooked_model import HookedModel
+
+
+@final
+@register(
+    MethodCard(
+        name="logit_lens",
+        family="lens",
+        question="What would each layer predict if it were the last, and when does the answer appear?",
+        cost="one forward pass per prompt, one unembedding per layer and position",
+        source="nostalgebraist 2020, 'interpreting GPT: the logit lens'; Belrose et al. 2023 (arXiv 2303.08112)",
+        pros="no training; exact at the last layer",
+        cons="early layers speak another basis: a tuned lens is the control",
+    )
+)
+@dataclass(frozen=True)
+class LogitLens(Method):
+    """Reads the residual stream before every block through the model's own final norm and unembedding.
+
+    Attributes:
+        site: ``resid_pre``, what stands before each block; ``resid_mid``; or ``attn_out`` and ``mlp_out``, what one
+            layer writes, read by itself.
+        over: axes of ``value``: layer and pos, or layer alone, at the answer position.
+        target: ``answer``, ``next`` (the token that follows), a token's text or its id.
+        run: ``clean`` or ``corrupted``.
+        k: top tokens to keep.
+        interventions: edits of the run, made before it is read (patch or ablate, then read the lens).
+
+    Example:
+        >>> import mechxai as mx
+        >>> model = mx.load("zoo/handmade-induction")
+        >>> r = mx.LogitLens(k=3)(model, mx.tasks.induction(model, n=4))
+        >>> r.data["top_token"].dims
+        ('prompt', 'layer', 'pos', 'k')
+
+    Source: nostalgebraist 2020; statistics as in Belrose et al. 2023.
+    """
+
+    site: str = "resid_pre"
+    over: Sequence[str] = ("layer", "pos")
+    target: Target = "answer"
+    run: str = "clean"
+    k: int = 5
+    interventions: Sequence[Intervention] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "site", check_readable(self.site))
+        as_tuples(self, "over", "interventions")
+        check_lens(self)
+
+    def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
+        """What every layer says at every position.
+
+        Returns:
+            ``target_logprob``, ``target_rank`` (0 is the top), ``entropy``, ``kl_to_final`` [prompt, layer, pos] in
+            nats; ``top_token`` (ids), ``top_text``, ``top_logprob`` [prompt, layer, pos, k]; ``value`` [*over*], the
+            mean of ``target_logprob`` over prompts, with its interval. Layers run from 0 to ``n_layers``; the last is
+            the model's own output. Positions beyond a prompt hold NaN, and -1 for a token.
+
+        Raises:
+            SiteError: a site this model lacks.
+            ConfigError: a target that is not one token.
+
+        Cost: one forward pass per prompt, one unembedding per layer and position; a few positions' logits are held.
+        """
+        return read_lens(self, model, batch, execution=execution)

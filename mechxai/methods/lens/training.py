@@ -1,0 +1,189 @@
+"""The training of tuned lenses: the loop, its order of sequences, its checkpoints."""
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mechxai.core.errors import ArtifactError, ModelSupportError, NumericsError
+from mechxai.core.shapes import PromptInts, Tokens
+from mechxai.engine.progress import Bar
+from mechxai.methods.lens.gradients import Gradients
+from mechxai.methods.lens.recipe import Recipe, rate
+from mechxai.model.hooked_model import HookedModel
+from mechxai.model.limits import check_tokens
+
+Log = Callable[[Mapping[str, float]], None]
+_STATE = "state.pt"
+
+
+@dataclass
+class State:
+    """Where training stands.
+
+    Attributes:
+        A: ``[layer, d_model, d_model]``; likewise ``b``, ``[layer, d_model]``.
+        optimizer: of both.
+        step: the next one.
+        losses: of each step so far, ``[layer]``.
+    """
+
+    A: Tensor
+    b: Tensor
+    optimizer: torch.optim.Optimizer
+    step: int
+    losses: list[Tensor]
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What happens beside the training.
+
+    Attributes:
+        folder: of checkpoints.
+        log: told of each step's numbers.
+        progress: show a bar.
+    """
+
+    folder: Path | None = None
+    log: Log | None = None
+    progress: bool = False
+
+
+def trained(
+    model: HookedModel, tokens: Tokens, recipe: Recipe, *, lengths: PromptInts | None, keeping: Keeping
+) -> State:
+    """The state after the last step; from the last checkpoint on, where there is one. See `TunedLens.train`."""
+    folder, log = keeping.folder, keeping.log
+    check_tokens(tokens, model.architecture, model.name)
+    if not model.architecture.causal:
+        raise ModelSupportError(
+            f"A tuned lens of {model.name} was asked", got="a bidirectional model", fix="use a causal language model"
+        )
+    lengths = tokens.new_full((len(tokens),), tokens.shape[1]) if lengths is None else lengths.to(tokens)
+    key = _key(model, recipe, (tokens, lengths))
+    state = _begun(model, recipe)
+    if folder is not None:
+        _restore(state, folder, key)
+    sequences = _Order(len(tokens), recipe.seed)
+    per_step = max(1, recipe.tokens_per_step // tokens.shape[1])
+    total = recipe.steps * per_step * tokens.shape[1]
+    with Bar("tuned lens, tokens", total, shown=keeping.progress) as bar:
+        bar.advance(state.step * per_step * tokens.shape[1], computed=False)
+        while state.step < recipe.steps:
+            rows = sequences.rows(state.step * per_step, per_step)
+            losses = Gradients(model, recipe.loss, state.A, state.b).of_step(tokens[rows], lengths[rows])
+            _update(state, recipe)
+            state.losses.append(losses)
+            state.step += 1
+            if log is not None:
+                log({"step": float(state.step), "loss": float(losses.mean())} | _by_layer(losses))
+            if folder is not None and (state.step % recipe.checkpoint_every == 0 or state.step == recipe.steps):
+                _keep(state, folder, key)
+            bar.advance(per_step * tokens.shape[1])
+    return state
+
+
+def _by_layer(losses: Tensor) -> dict[str, float]:
+    return {f"loss/layer_{layer}": float(loss) for layer, loss in enumerate(losses)}
+
+
+@dataclass(frozen=True)
+class _Order:
+    """Which sequence comes when: every epoch all of them, in an order of its own."""
+
+    n_sequences: int
+    seed: int
+
+    def rows(self, first: int, count: int) -> Tensor:
+        return torch.cat(list(self._parts(first, count)))
+
+    def _parts(self, first: int, count: int) -> Iterator[Tensor]:
+        while count:
+            epoch, at = divmod(first, self.n_sequences)
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            part = torch.randperm(self.n_sequences, generator=generator)[at : at + count]
+            yield part
+            first, count = first + len(part), count - len(part)
+
+
+def _update(state: State, recipe: Recipe) -> None:
+    """One optimiser step."""
+    if recipe.bias_only:
+        state.A.grad = None
+    used = [parameter for parameter in (state.A, state.b) if parameter.grad is not None]
+    norm = torch.nn.utils.clip_grad_norm_(used, recipe.clip)
+    if not math.isfinite(float(norm)):
+        raise NumericsError(
+            f"The lens' gradient at step {state.step} is not finite",
+            fix="use a smaller lr_scale, or the model in float32",
+        )
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate(recipe) * (1 - state.step / recipe.steps)
+    state.optimizer.step()
+
+
+# State ----------------------------------------------------------------------------------------------------------------
+
+
+def _begun(model: HookedModel, recipe: Recipe) -> State:
+    a = model.architecture
+    A = torch.nn.Parameter(torch.zeros(a.n_layers, a.d_model, a.d_model, device=model.device))
+    b = torch.nn.Parameter(torch.zeros(a.n_layers, a.d_model, device=model.device))
+    if recipe.optimizer == "adam":
+        optimizer: torch.optim.Optimizer = torch.optim.Adam([A, b], lr=rate(recipe), amsgrad=True)
+    else:
+        optimizer = torch.optim.SGD(
+            [A, b], lr=rate(recipe), momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
+        )
+    return State(A, b, optimizer, 0, [])
+
+
+def _key(model: HookedModel, recipe: Recipe, data: tuple[Tensor, Tensor]) -> str:
+    """A hash of what decides every step."""
+    digest = hashlib.blake2b(repr((asdict(recipe), model.weight_hash, model.processing)).encode(), digest_size=16)
+    for tensor in data:
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _keep(state: State, folder: Path, key: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".{_STATE}.{os.getpid()}.part"
+    content: dict[str, Any] = {
+        "key": key,
+        "A": state.A.detach(),
+        "b": state.b.detach(),
+        "optimizer": state.optimizer.state_dict(),
+        "step": state.step,
+        "losses": torch.stack(state.losses),
+    }
+    torch.save(content, part)
+    part.replace(folder / _STATE)
+
+
+def _restore(state: State, folder: Path, key: str) -> None:
+    """Puts the state back as it was at the last checkpoint, if there is one."""
+    if not (folder / _STATE).is_file():
+        return
+    found = torch.load(  # noqa: TID251 - an optimiser's state is no plain table of tensors
+        folder / _STATE, map_location=state.A.device, weights_only=True
+    )
+    if found["key"] != key:
+        raise ArtifactError(
+            f"Training a lens with checkpoints in {folder} was asked",
+            got="checkpoints of another training (recipe, model or tokens differ)",
+            fix="choose another folder, or delete this one",
+        )
+    with torch.no_grad():
+        state.A.copy_(found["A"])
+        state.b.copy_(found["b"])
+    state.optimizer.load_state_dict(found["optimizer"])
+    state.step = found["step"]
+    state.losses = list(found["losses"].cpu())

@@ -1,0 +1,185 @@
+"""How good a lens is on tokens it has not seen: beside the logit lens, and beside a bias alone."""
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from mechxai.core.batch import ContrastBatch
+from mechxai.core.errors import ConfigError
+from mechxai.core.method import Method, MethodCard, register
+from mechxai.core.result import Result, variable
+from mechxai.core.statistics import mean_interval
+from mechxai.engine.execution import Execution
+from mechxai.methods.lens.reading import Reading, Translate, reading
+from mechxai.methods.lens.streams import streams_of
+from mechxai.methods.lens.targets import targets_of
+from mechxai.methods.lens.tuned_lens import TunedLens
+from mechxai.methods.lens.tuned_lens_reading import opened
+from mechxai.methods.record import run_info
+from mechxai.model.hooked_model import HookedModel
+
+TRAIN = "train"
+_NAMES = {"": "tuned lens", "_logit_lens": "logit lens", "_bias_only": "biases alone"}
+_EVERY = 4  # one prompt in so many is held out
+
+
+@final
+@register(
+    MethodCard(
+        name="tuned_lens_eval",
+        family="lens",
+        question="Does a lens say more than the logit lens on tokens it was not trained on?",
+        cost="one forward pass per prompt; two unembeddings per token and layer, and one per pair of layers",
+        source="Belrose et al. 2023 (arXiv 2303.08112), sections 3.2 and 4",
+        pros="held out, beside both baselines",
+        cons="says nothing of what the model uses",
+    )
+)
+@dataclass(frozen=True)
+class TunedLensEvaluation(Method):
+    """Evaluates a lens on the clean prompts of the task, which should not be those it was trained on.
+
+    Attributes:
+        lens: as `TunedLensReading`; or ``train``, to train one on three quarters of the prompts (both runs) and
+            evaluate it on the rest.
+        bias_only: a lens trained with ``bias_only``, as baseline, likewise; none by default.
+        transfer: also read every layer with every other layer's translator.
+        steps, tokens_per_step, seed: of a lens that is trained; else as `Recipe`.
+
+    Source: Belrose et al. 2023, sections 3.2 (bias-only), 4.1 (transfer).
+    """
+
+    lens: TunedLens | str = ""
+    bias_only: TunedLens | str | None = None
+    transfer: bool = True
+    steps: int = 150
+    tokens_per_step: int = 2048
+    seed: int = 0
+
+    def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
+        """Means over all real tokens, in nats.
+
+        Returns:
+            ``kl``, ``kl_logit_lens`` (and ``kl_bias_only``), ``entropy``, ``cross_entropy``,
+            ``cross_entropy_logit_lens`` [layer], means over tokens; ``value`` [lens, layer], the KL divergence of all
+            of them, its mean over prompts with an interval; ``gain`` [layer], what the lens saves over the logit lens,
+            likewise; ``transfer`` [translator, layer], the KL divergence when layers are read with another's
+            translator.
+
+        Raises:
+            ModelSupportError: a lens of another model.
+            ArtifactError: no such lens.
+
+        Cost: see the card.
+        """
+        batch = batch.to(model.device)
+        training, batch = self._split(batch)
+        lens = self._lens(self.lens, model, training, execution=execution)
+        lenses: dict[str, Translate | None] = {"": lens, "_logit_lens": None}
+        if self.bias_only is not None:
+            lenses["_bias_only"] = self._lens(self.bias_only, model, training, execution=execution, bias_only=True)
+        real = batch.mask
+        streams = [one[real] for one in streams_of(model, batch, "resid_pre", run="clean")]
+        targets = targets_of(model, batch, "next", run="clean")[real]
+        data: dict[str, xr.DataArray] = {}
+        found: dict[str, Reading] = {}
+        for name, translate in lenses.items():
+            found[name] = reading(model, streams, targets, k=1, translate=translate, progress=execution.progress)
+            data |= _means(found[name], name)
+        by_prompt = [_by_prompt(one.kl_to_final[:-1], batch.mask.cpu()) for one in found.values()]
+        data |= _bounded(
+            "value", ("lens", "layer"), np.stack(by_prompt, 1), meaning="KL divergence from the model's output"
+        )
+        data |= _bounded(
+            "gain", ("layer",), by_prompt[1] - by_prompt[0], meaning="KL divergence saved over the logit lens"
+        )
+        coords: dict[str, object] = {"layer": list(range(model.architecture.n_layers))}
+        coords["lens"] = [_NAMES[name] for name in found]
+        readouts = found[""].entropy.numel() * len(found)
+        if self.transfer:
+            matrix = _transfer(model, lens, streams)
+            data["transfer"] = variable(
+                ("translator", "layer"), matrix, "nats", "KL divergence of a layer read by another's translator"
+            )
+            coords["translator"] = list(range(model.architecture.n_layers))
+            readouts += matrix.size * len(streams[0])
+        cost = {"forward_passes": float(len(batch)), "readouts": float(readouts)}
+        return Result(xr.Dataset(data, coords=coords), run_info(self, model, batch, cost=cost))
+
+    def _split(self, batch: ContrastBatch) -> tuple[ContrastBatch | None, ContrastBatch]:
+        """What to train on, where anything is trained, and what to evaluate on; no prompt is in both."""
+        if TRAIN not in (self.lens, self.bias_only):
+            return None, batch
+        if len(batch) < _EVERY:
+            raise ConfigError(
+                "Training and evaluating a lens on one task was asked",
+                got=f"{len(batch)} prompts",
+                fix=f"give {_EVERY} or more, or the folder of a lens",
+            )
+        held_out = torch.arange(len(batch), device=batch.clean.device) % _EVERY == _EVERY - 1
+        return batch.rows((~held_out).nonzero()[:, 0]), batch.rows(held_out.nonzero()[:, 0])
+
+    def _lens(
+        self,
+        lens: TunedLens | str,
+        model: HookedModel,
+        training: ContrastBatch | None,
+        *,
+        execution: Execution,
+        bias_only: bool = False,
+    ) -> TunedLens:
+        if lens != TRAIN or training is None:
+            return opened(lens, model)
+        folder = None if execution.cells is None else execution.cells / ("bias_only" if bias_only else "training")
+        return TunedLens.train(
+            model,
+            torch.cat([training.clean, training.corrupted]),
+            lengths=training.lengths.repeat(2),
+            checkpoints=folder,
+            progress=execution.progress,
+            steps=self.steps,
+            tokens_per_step=self.tokens_per_step,
+            seed=self.seed,
+            bias_only=bias_only,
+        )
+
+
+def _means(read: Reading, name: str) -> dict[str, xr.DataArray]:
+    of = f"the {_NAMES[name]}"
+    rows = {
+        "kl": (read.kl_to_final, f"KL divergence of {of} from the model's output"),
+        "cross_entropy": (-read.target_logprob, f"cross-entropy of {of} to the token that follows"),
+        "entropy": (read.entropy, f"entropy of {of}"),
+    }
+    return {
+        f"{key}{name}": variable(("layer",), np.nanmean(values[:-1].numpy(), 1), "nats", meaning)
+        for key, (values, meaning) in rows.items()
+    }
+
+
+def _by_prompt(values: Tensor, real: Tensor) -> np.ndarray:
+    """Each prompt's mean, ``[prompt, layer]``, of values ``[layer, place]``."""
+    prompt = real.nonzero()[:, 0]
+    sums = torch.zeros(len(real), len(values), dtype=values.dtype).index_add_(0, prompt, values.T)
+    return (sums / real.sum(1, keepdim=True)).numpy()
+
+
+def _bounded(name: str, dims: tuple[str, ...], by_prompt: np.ndarray, *, meaning: str) -> dict[str, xr.DataArray]:
+    """The mean over the leading axis, and its interval."""
+    interval = mean_interval(by_prompt)
+    values = {"": by_prompt.mean(0), "_low": interval.low, "_high": interval.high}
+    return {f"{name}{end}": variable(dims, one, "nats", meaning) for end, one in values.items()}
+
+
+def _transfer(model: HookedModel, lens: TunedLens, streams: list[Tensor]) -> np.ndarray:
+    """``[translator, layer]``."""
+    rows = []
+    nothing = torch.full((len(streams[0]),), -1, device=streams[0].device)
+    for translator in range(len(streams) - 1):
+        read = reading(model, streams, nothing, k=1, translate=lambda _, stream, own=translator: lens(own, stream))
+        rows.append(read.kl_to_final[:-1].mean(1).numpy())
+    return np.stack(rows)

@@ -1,0 +1,112 @@
+"""Training a tuned lens as a run: resumed when interrupted, its lens kept with its losses."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, final
+
+import torch
+import xarray as xr
+
+from mechxai.core.batch import ContrastBatch
+from mechxai.core.errors import ArtifactError
+from mechxai.core.method import Method, MethodCard, register
+from mechxai.core.result import Result, variable
+from mechxai.core.shapes import PromptInts, Tokens
+from mechxai.engine.execution import Execution
+from mechxai.methods.lens.recipe import Recipe
+from mechxai.methods.lens.tuned_lens import TunedLens, lens_tokens
+from mechxai.methods.record import run_info
+from mechxai.model.hooked_model import HookedModel
+
+
+@final
+@register(
+    MethodCard(
+        name="tuned_lens_train",
+        family="lens",
+        question="Which affine map lets each layer's residual stream be read by the unembedding?",
+        cost="per step, one forward pass over its tokens and two unembeddings per token and layer",
+        source="Belrose et al. 2023 (arXiv 2303.08112), section 3.1",
+        pros="all layers from one pass; resumes to the same bits",
+        cons="bound by the unembedding: on a CPU, a million tokens and no more",
+    )
+)
+@dataclass(frozen=True)
+class TunedLensTraining(Method):
+    """Trains a lens on the task's prompts (both runs), or on a file of texts.
+
+    Attributes:
+        texts: a file with one document a line, instead of the task's prompts.
+        length: tokens per row of texts.
+        steps, tokens_per_step, optimizer, lr_scale, weight_decay, clip, loss, bias_only, seed, checkpoint_every: as
+            `Recipe`.
+
+    Source: Belrose et al. 2023, section 3.1; the recipe of the ``tuned-lens`` package.
+    """
+
+    texts: str | None = None
+    length: int = 256
+    steps: int = 250
+    tokens_per_step: int = 8192
+    optimizer: str = "sgd"
+    lr_scale: float = 1.0
+    weight_decay: float = 1e-3
+    clip: float = 1.0
+    loss: str = "kl"
+    bias_only: bool = False
+    seed: int = 0
+    checkpoint_every: int = 25
+
+    def __post_init__(self) -> None:
+        Recipe(**self._recipe())
+
+    def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
+        """The lens and how its loss fell.
+
+        Returns:
+            ``loss`` [step, layer] in nats, and ``value`` [step], its mean over layers; ``A`` [layer, d_model, d_in],
+            ``b`` [layer, d_model]. Its folder, given as ``lens=``, is a lens.
+
+        Raises:
+            ConfigError: a recipe that cannot be.
+            ModelSupportError: a bidirectional model.
+            ArtifactError: no such file of texts, or too little in it.
+
+        Cost: see the card.
+        """
+        tokens, lengths = self._data(model, batch)
+        checkpoints = None if execution.cells is None else execution.cells / "training"
+        lens = TunedLens.train(
+            model, tokens, lengths=lengths, checkpoints=checkpoints, progress=execution.progress, **self._recipe()
+        )
+        cost = {"steps": float(self.steps), "forward_passes": float(len(tokens))}
+        return Result(_dataset(lens), run_info(self, model, batch, cost=cost))
+
+    def _recipe(self) -> Mapping[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(Recipe)}
+
+    def _data(self, model: HookedModel, batch: ContrastBatch) -> tuple[Tokens, PromptInts | None]:
+        if self.texts is None:
+            return torch.cat([batch.clean, batch.corrupted]), batch.lengths.repeat(2)
+        source = Path(self.texts)
+        if not source.is_file():
+            raise ArtifactError(f"The texts {source} were asked", got="no such file", fix="one document a line")
+        lines: Sequence[str] = [line for line in source.read_text(encoding="utf-8").split("\n") if line.strip()]
+        return lens_tokens(model, lines, self.length), None
+
+
+def _dataset(lens: TunedLens) -> xr.Dataset:
+    losses = torch.zeros(0, len(lens.b)) if lens.losses is None else lens.losses
+    A = variable(("layer", "d_model", "d_in"), lens.A.cpu().numpy(), "1", "translators: T(h) = h + A h + b")
+    A.attrs["base"] = json.dumps(lens.base)
+    A.attrs["recipe"] = json.dumps(lens.recipe)
+    data = {
+        "value": variable(("step",), losses.mean(1).numpy(), "nats", "mean loss over tokens and layers, by step"),
+        "loss": variable(("step", "layer"), losses.numpy(), "nats", "mean loss over tokens"),
+        "A": A,
+        "b": variable(("layer", "d_model"), lens.b.cpu().numpy(), "1", "biases of the translators"),
+    }
+    coords = {"step": list(range(len(losses))), "layer": list(range(len(lens.b)))}
+    return xr.Dataset(data, coords=coords)
