@@ -25,14 +25,34 @@ def unembedded(model: HookedModel, final: Tensor, columns: Int[Tensor, " column"
         W_U = W_U[:, columns]
         b_U = None if b_U is None else b_U[columns]
     logits = final.to(W_U.dtype) @ W_U
-    logits = logits if b_U is None else logits + b_U
+    return _capped(model, logits if b_U is None else logits + b_U)
+
+
+def read_out(
+    model: HookedModel, residual: Float[Tensor, "row d_model"], *, into: Tensor | None = None
+) -> Float[Tensor, "row d_vocab"]:
+    """The logits that the model would give if its last block left these residual streams. Cost: no forward pass.
+
+    Args:
+        model: the model.
+        residual: residual streams.
+        into: memory for the logits of as many rows or more, of the unembedding's dtype; no gradient passes through.
+    """
+    final = normed(model, residual)
+    if into is None:
+        return unembedded(model, final)
+    W_U, b_U = model.backend.unembedding()
+    out = into[: len(final)]
+    if b_U is None:
+        torch.mm(final.to(W_U.dtype), W_U, out=out)
+    else:
+        torch.addmm(b_U, final.to(W_U.dtype), W_U, out=out)
+    return _capped(model, out)
+
+
+def _capped(model: HookedModel, logits: Tensor) -> Tensor:
     cap = model.architecture.logit_softcap
     return cap * torch.tanh(logits / cap) if cap else logits
-
-
-def read_out(model: HookedModel, residual: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_vocab"]:
-    """The logits that the model would give if its last block left these residual streams. Cost: no forward pass."""
-    return unembedded(model, normed(model, residual))
 
 
 def pulled_back(

@@ -12,7 +12,9 @@ from mechxai.model.hooked_model import HookedModel
 from mechxai.model.readout import read_out
 
 Translate = Callable[[int, Tensor], Tensor]  # layer, residual streams -> what is read in their place
-_LOGIT_BYTES = {"cpu": 2**24, "cuda": 2**28}  # of one layer's logits at a time; on a CPU they stay in its cache
+_LOGIT_BYTES = {"cpu": 2**26, "cuda": 2**28}  # of one layer's logits at a time
+_MOST_PLACES = 2048
+_BLOCK = 128  # tokens whose highest logit is looked at first
 
 
 @dataclass(frozen=True)
@@ -60,81 +62,116 @@ def reading(
 
     Cost: one unembedding per layer and place, no forward pass; the logits of one layer at a few places are held.
     """
-    n_places, size = len(targets), _places_at_once(model)
+    reader = _Reader(model, k, _places_at_once(model))
     parts: list[Reading] = []
-    with Bar("lens", n_places, shown=progress) as bar, torch.no_grad():
-        for first in range(0, n_places, size):
-            places = slice(first, first + size)
-            parts.append(_part(model, [one[places] for one in streams], targets[places], k=k, translate=translate))
+    with Bar("lens", len(targets), shown=progress) as bar, torch.no_grad():
+        for first in range(0, len(targets), reader.size):
+            places = slice(first, first + reader.size)
+            parts.append(reader.read([one[places] for one in streams], targets[places], translate))
             bar.advance(len(targets[places]))
     return Reading(**{part.name: torch.cat([getattr(one, part.name) for one in parts], 1) for part in fields(Reading)})
 
 
 def _places_at_once(model: HookedModel) -> int:
-    bytes_each = 4 * model.architecture.d_vocab
-    return max(8, _LOGIT_BYTES.get(model.device.type, 2**28) // bytes_each)
+    fitting = _LOGIT_BYTES.get(model.device.type, 2**28) // (4 * model.architecture.d_vocab)
+    return max(8, min(fitting, _MOST_PLACES))
 
 
-def _part(
-    model: HookedModel, streams: Sequence[Tensor], targets: Tensor, *, k: int, translate: Translate | None
-) -> Reading:
-    last = len(streams) - 1
-    final = _probabilities(read_out(model, streams[last]))
-    rows = []
-    for layer, stream in enumerate(streams):
-        read = stream if translate is None or layer == last else translate(layer, stream)
-        logits = final.logits if layer == last else _scored(read_out(model, read))
-        rows.append(_statistics(logits, final, targets, k=k))
-    columns = zip(*rows, strict=True)
-    return Reading(*(torch.stack(column).cpu() for column in columns))
+class _Reader:
+    """Reads some places at a time, in memory that is used again: on a CPU, fresh memory costs about what fills it."""
+
+    def __init__(self, model: HookedModel, k: int, size: int) -> None:
+        self.model, self.k, self.size = model, k, size
+        self._rooms: dict[str, Tensor] = {}
+
+    def read(self, streams: Sequence[Tensor], targets: Tensor, translate: Translate | None) -> Reading:
+        """All layers of some places."""
+        last = len(streams) - 1
+        final = self._final(streams[last])
+        rows = []
+        for layer, stream in enumerate(streams):
+            read = stream if translate is None or layer == last else translate(layer, stream)
+            rows.append(self._statistics(self._logits(read), final, targets))
+        columns = zip(*rows, strict=True)
+        return Reading(*(torch.stack(column).cpu() for column in columns))
+
+    def _room(self, name: str, like: Tensor) -> Tensor:
+        held = self._rooms.get(name)
+        if held is None or len(held) < len(like) or held.dtype != like.dtype:
+            held = self._rooms[name] = torch.empty_like(like)
+        return held[: len(like)]
+
+    def _logits(self, stream: Tensor) -> Tensor:
+        """In float32 or better; they are overwritten by the next."""
+        W_U, _ = self.model.backend.unembedding()
+        held = self._rooms.get("logits")
+        if held is None:
+            held = self._rooms["logits"] = W_U.new_empty(self.size, W_U.shape[1])
+        logits = read_out(self.model, stream, into=held)
+        return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+
+    def _final(self, stream: Tensor) -> "_Final":
+        logits = self._logits(stream)
+        probabilities = self._room("final", logits)
+        log_total, total, _ = _exponentials(logits, probabilities, logits.amax(-1, keepdim=True))
+        entropy = log_total - _dots(probabilities, logits) / total
+        probabilities /= total[:, None]
+        return _Final(probabilities, entropy)
+
+    def _statistics(self, logits: Tensor, final: "_Final", targets: Tensor) -> tuple[Tensor, ...]:
+        """The six columns of a `Reading` for one layer."""
+        top, places = _top(logits, self.k)
+        weights = self._room("weights", logits)
+        log_total, total, _ = _exponentials(logits, weights, top[:, :1])
+        entropy = log_total - _dots(weights, logits) / total
+        # sum p_final (log p_final - log p); p_final sums to 1
+        divergence = log_total - final.entropy - _dots(final.probabilities, logits)
+        known = targets >= 0
+        wanted = logits.gather(1, targets.clamp(min=0)[:, None])
+        rank = torch.gt(logits, wanted, out=weights).sum(-1)  # as floats, which are summed many times as fast
+        missing = torch.full_like(log_total, torch.nan)
+        return (
+            torch.where(known, wanted[:, 0] - log_total, missing).double(),
+            torch.where(known, rank.to(missing), missing).double(),
+            entropy.double(),
+            divergence.clamp(min=0).double(),
+            places,
+            (top - log_total[:, None]).double(),
+        )
 
 
 @dataclass(frozen=True)
 class _Final:
-    """The last layer's distribution.
+    """The last layer's distribution: ``[place, d_vocab]``, and its entropy, ``[place]``."""
 
-    Attributes:
-        logits: ``[place, d_vocab]``.
-        probabilities: likewise.
-        entropy: ``[place]``.
-    """
-
-    logits: Tensor
     probabilities: Tensor
     entropy: Tensor
 
 
-def _probabilities(logits: Tensor) -> _Final:
-    logits = _scored(logits)
-    logprobs = logits.log_softmax(-1)
-    probabilities = logprobs.exp()
-    return _Final(logits, probabilities, -torch.linalg.vecdot(probabilities, logprobs))
+def _exponentials(logits: Tensor, into: Tensor, highest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``exp(logits - highest)`` into ``into``; the log of the sum of exponentials, the sum, what was written."""
+    torch.sub(logits, highest, out=into).exp_()
+    total = into.sum(-1)
+    return highest[:, 0] + total.log(), total, into
 
 
-def _scored(logits: Tensor) -> Tensor:
-    """Half precision is scored in float32."""
-    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+def _dots(one: Tensor, other: Tensor) -> Tensor:
+    """Row by row; on a CPU by its own kernel, which does not write the products down first."""
+    if one.device.type == "cpu":
+        return torch.stack([torch.dot(x, y) for x, y in zip(one, other, strict=True)])
+    return torch.linalg.vecdot(one, other)
 
 
-def _statistics(logits: Tensor, final: _Final, targets: Tensor, *, k: int) -> tuple[Tensor, ...]:
-    """The six columns of a `Reading` for one layer."""
-    highest = logits.amax(-1, keepdim=True)
-    weights = (logits - highest).exp_()
-    total = weights.sum(-1)
-    log_total = highest[:, 0] + total.log()  # log of the sum of exp(logits)
-    entropy = log_total - torch.linalg.vecdot(weights, logits) / total
-    # sum p_final (log p_final - log p); p_final sums to 1
-    divergence = log_total - final.entropy - torch.linalg.vecdot(final.probabilities, logits)
-    known = targets >= 0
-    wanted = logits.gather(1, targets.clamp(min=0)[:, None])
-    rank = (logits > wanted).sum(-1)
-    missing = torch.full_like(log_total, torch.nan)
-    top = logits.topk(k, -1)
-    return (
-        torch.where(known, wanted[:, 0] - log_total, missing).double(),
-        torch.where(known, rank.to(missing), missing).double(),
-        entropy.double(),
-        divergence.clamp(min=0).double(),
-        top.indices,
-        (top.values - log_total[:, None]).double(),
-    )
+def _top(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The ``k`` highest of each row and where they are, looked for only in the blocks whose own highest are highest."""
+    n_blocks = logits.shape[1] // _BLOCK
+    if n_blocks <= k:
+        top = logits.topk(k, -1)
+        return top.values, top.indices
+    blocks = logits[:, : n_blocks * _BLOCK].unflatten(1, (n_blocks, _BLOCK))
+    chosen = blocks.amax(-1).topk(k, -1).indices  # [row, k]: no other block can hold one of the k highest
+    inside = blocks.gather(1, chosen[:, :, None].expand(-1, -1, _BLOCK)).flatten(1)
+    numbers = (chosen[:, :, None] * _BLOCK + torch.arange(_BLOCK, device=logits.device)).flatten(1)
+    tail = torch.arange(n_blocks * _BLOCK, logits.shape[1], device=logits.device).expand(len(logits), -1)
+    top = torch.cat([inside, logits[:, n_blocks * _BLOCK :]], 1).topk(k, -1)
+    return top.values, torch.cat([numbers, tail], 1).gather(1, top.indices)
