@@ -10,7 +10,7 @@ STAMP4 := $(VENV4)/.installed
 export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 0
 
-.PHONY: help install demo test test-tl4 test-slow test-gpu lint format bench bench-grid bench-caching docs zoo clean
+.PHONY: help install demo test test-tl4 test-slow test-gpu lint format bench bench-grid bench-caching bench-lens docs zoo clean
 
 help:
 	@echo "make demo      set up, then find the indirect-object heads of the bundled models"
@@ -20,6 +20,7 @@ help:
 	@echo "make lint      ruff, pyright, import-linter"
 	@echo "make bench     patching against its peers on this machine (about 20 minutes), tables, figure"
 	@echo "make bench-grid / bench-caching   other lengths, differences, batches, shapes / cached activations"
+	@echo "make bench-lens   the logit lens against TransformerLens 4's"
 	@echo "make docs      the API pages, in site/"
 	@echo "make zoo       rebuild the handmade models (experiments/train_zoo.py trains the others)"
 
@@ -74,6 +75,10 @@ bench-grid: install
 
 bench-caching: install
 	$(BIN)/python -m benchmarks.caching
+	$(BIN)/python -m benchmarks.tables
+
+bench-lens: install $(STAMP4)
+	$(BIN)/python -m benchmarks.lens
 	$(BIN)/python -m benchmarks.tables
 
 docs: install

@@ -50,12 +50,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="from the trial runs")
     quick = parser.parse_args().quick
-    known = [_read(name, quick=quick) for name in ("patching.json", "patching_grid.json")]
+    known = [_read(name, quick=quick) for name in ("patching.json", "patching_grid.json", "lens.json")]
     parts = [_INTRO]
     if known[0]:
         parts += _headline(known[0])
     if known[1]:
         parts += _grid(known[1])
+    if known[2]:
+        parts += _lens(known[2])
     target = results("README.md", quick=quick)
     target.write_text("\n".join(parts).rstrip() + "\n")
     print(f"written to {target}", file=sys.stderr)
@@ -160,6 +162,20 @@ def _grid(found: Mapping[str, Any]) -> Iterator[str]:
     errors = [row["largest_difference"] for row in rows if "largest_difference" in row]
     left_out = sum("skipped" in row for row in rows)
     yield f"Largest difference from TransformerLens: {max(errors):.0e}. Left out: {left_out} of {len(rows)}.\n"
+
+
+def _lens(found: Mapping[str, Any]) -> Iterator[str]:
+    (row,) = found["rows"]
+    yield f"## The logit lens against TransformerLens {found['conditions']['versions']['transformer-lens']}\n"
+    yield from _conditions(found["conditions"])
+    ours = row["contenders"]["ours"]["seconds"]
+    body = [
+        [name, f"{one['seconds']:.3g} s", f"{one['seconds'] / ours:.3g}{_TIMES}"]
+        for name, one in row["contenders"].items()
+        if name != "reference"
+    ]
+    yield _table(["way", "seconds", "of ours"], body)
+    yield f"Largest difference in the log-probability of the target: {row['largest_difference']:.0e} nats.\n"
 
 
 def _cell(row: Mapping[str, Any]) -> str:

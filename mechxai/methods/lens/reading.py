@@ -86,12 +86,14 @@ class _Reader:
 
     def read(self, streams: Sequence[Tensor], targets: Tensor, translate: Translate | None) -> Reading:
         """All layers of some places."""
-        last = len(streams) - 1
-        final = self._final(streams[last])
-        rows = []
-        for layer, stream in enumerate(streams):
-            read = stream if translate is None or layer == last else translate(layer, stream)
-            rows.append(self._statistics(self._logits(read), final, targets))
+        logits = self._logits(streams[-1])
+        final = self._final(logits)
+        of_last = self._statistics(logits, final, targets)
+        rows = [
+            self._statistics(self._logits(stream if translate is None else translate(layer, stream)), final, targets)
+            for layer, stream in enumerate(streams[:-1])
+        ]
+        rows.append(of_last)
         columns = zip(*rows, strict=True)
         return Reading(*(torch.stack(column).cpu() for column in columns))
 
@@ -110,8 +112,7 @@ class _Reader:
         logits = read_out(self.model, stream, into=held)
         return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
-    def _final(self, stream: Tensor) -> "_Final":
-        logits = self._logits(stream)
+    def _final(self, logits: Tensor) -> "_Final":
         probabilities = self._room("final", logits)
         log_total, total, _ = _exponentials(logits, probabilities, logits.amax(-1, keepdim=True))
         entropy = log_total - _dots(probabilities, logits) / total
