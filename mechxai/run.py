@@ -216,7 +216,7 @@ def _run_method(study: Study, label: str, *, folder: Path, tracker: SafeTracker,
     if study.force:
         shutil.rmtree(folder / "cells", ignore_errors=True)
         (folder / "manifest.json").unlink(missing_ok=True)
-    execution = study.execution(folder)
+    execution = replace(study.execution(folder), log=tracker.metrics)
     if isinstance(method, Planned):
         say(f"{label}: {method.plan(study.model, study.batch, execution=execution)}")
     _seed(study.seed)

@@ -23,11 +23,16 @@ def bootstrap_weights(n_prompts: int, seed: int = 0, n_draws: int = N_DRAWS) -> 
 
 
 def mean_interval(per_example: np.ndarray, seed: int = 0) -> Interval:
-    """Interval of the mean over the leading axis (prompts); of one prompt, its value."""
+    """Interval of the mean over the leading axis (prompts), NaN left out; of one prompt, its value."""
     if len(per_example) == 1:
         return Interval(per_example[0], per_example[0])
-    means = np.tensordot(bootstrap_weights(len(per_example), seed), per_example, axes=1)
-    return _percentiles(means)
+    weights = bootstrap_weights(len(per_example), seed)
+    known = ~np.isnan(per_example)
+    if known.all():
+        return _percentiles(np.tensordot(weights, per_example, axes=1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sums = np.tensordot(weights, np.where(known, per_example, 0.0), axes=1)
+        return _percentiles(sums / np.tensordot(weights, known.astype(float), axes=1))
 
 
 def ratio_interval(numerator: np.ndarray, denominator: np.ndarray, seed: int = 0) -> Interval:

@@ -98,7 +98,7 @@ class ActivationStore:
         }
         folder = Path(path)
         shards = resumed(folder, header)
-        with Bar("activations", len(rows), shown=progress) as bar:
+        with Bar("activations", len(rows), shown=progress, unit="prompts") as bar:
             bar.advance(sum(shard["n_prompts"] for shard in shards), computed=False)
             for number in range(len(shards), len(plan)):
                 first, last = plan[number]

@@ -1,5 +1,6 @@
 """How to run, as opposed to what: nothing here changes a value beyond rounding."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from mechxai.core.errors import ConfigError, nearest
 
 HOOKED, WAVE, SUFFIX, PACKED, FUSED = range(5)
 LEVEL_NAMES = ("hooked", "wave", "suffix", "packed", "fused")
+Log = Callable[[Mapping[str, float]], None]
 _ENGINES = ("auto", *LEVEL_NAMES)
 
 
@@ -24,6 +26,7 @@ class Execution:
         shard: ``(i, n)``: compute every n-th wave, beginning with the i-th, into ``cells``, and leave the others to
             processes like this one. Whoever runs without a shard afterwards finds them all.
         progress: show a bar with an estimate of the time left once a sweep has taken two seconds.
+        log: told of numbers on the way (the losses of a training); a tracker's, in runs.
     """
 
     engine: str = "auto"
@@ -32,6 +35,7 @@ class Execution:
     cells: Path | None = None
     shard: tuple[int, int] | None = None
     progress: bool = False
+    log: Log | None = None
 
     def __post_init__(self) -> None:
         if self.engine not in _ENGINES:

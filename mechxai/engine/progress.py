@@ -18,10 +18,11 @@ class Bar:
         what: shown beside the bar.
         total: how many there are; or a plan, whose work then measures progress, so that the time left comes from it.
         shown: whether to show anything.
+        unit: what is counted.
     """
 
-    def __init__(self, what: str, total: "int | Plan", *, shown: bool) -> None:
-        self._what, self._shown = what, shown
+    def __init__(self, what: str, total: "int | Plan", *, shown: bool, unit: str = "cells") -> None:
+        self._what, self._shown, self._unit = what, shown, unit
         self._total = float(total) if isinstance(total, int) else total.work
         self._worked = 0.0
         self._done, self._start, self._computed = 0, time.monotonic(), 0
@@ -31,7 +32,7 @@ class Bar:
         return self
 
     def advance(self, n: int, work: float | None = None, *, computed: bool = True) -> None:
-        """``n`` more cells are finished, which took ``work``; ``computed=False`` when they came from disk."""
+        """``n`` more are finished, which took ``work``; ``computed=False`` when they came from disk."""
         self._done += n
         self._worked += n if work is None else work
         self._computed += n if computed else 0
@@ -49,7 +50,7 @@ class Bar:
             self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
             self._bar.start()
             self._task = self._bar.add_task(self._what, total=self._total, rate="")
-        rate = f"{self._computed / max(elapsed, 1e-9):,.0f} cells/s"
+        rate = f"{self._computed / max(elapsed, 1e-9):,.0f} {self._unit}/s"
         self._bar.update(self._task, completed=self._worked, rate=rate)
 
     def __exit__(

@@ -29,6 +29,22 @@ def test_mean_interval_equals_a_plain_loop():
     np.testing.assert_allclose(found.high, np.percentile(means, 97.5, axis=0))
 
 
+def test_mean_interval_leaves_out_what_is_missing():
+    values = np.random.default_rng(1).normal(size=(9, 3))
+    values[[2, 5], 1] = np.nan
+    values[:, 2] = np.nan
+    means = np.empty((N_DRAWS, 3))
+    for draw, weights in enumerate(bootstrap_weights(9, seed=5)):
+        picked = np.repeat(np.arange(9), (weights * 9).round().astype(int))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            means[draw] = np.nanmean(values[picked], 0)
+    found = mean_interval(values, seed=5)
+    np.testing.assert_allclose(found.low[:2], np.nanpercentile(means[:, :2], 2.5, axis=0))
+    np.testing.assert_allclose(found.high[:2], np.nanpercentile(means[:, :2], 97.5, axis=0))
+    assert np.isnan(found.low[2])
+
+
 def test_ratio_interval_equals_a_plain_loop_and_resamples_together():
     rng = np.random.default_rng(2)
     below = rng.uniform(1, 3, size=8)

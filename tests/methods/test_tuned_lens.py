@@ -153,15 +153,15 @@ def test_interrupted_training_goes_on_to_the_same_bits(model_of, tmp_path):
     whole = TunedLens.train(model, tokens, **recipe)
 
     def stopping(numbers):
-        if numbers["step"] == 5:
+        if numbers["lens/step"] == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         TunedLens.train(model, tokens, checkpoints=tmp_path, log=stopping, **recipe)
     seen = []
     resumed = TunedLens.train(model, tokens, checkpoints=tmp_path, log=seen.append, **recipe)
-    assert [numbers["step"] for numbers in seen] == [5, 6, 7, 8, 9]
-    assert set(seen[0]) >= {"loss", "loss/layer_0"}
+    assert [numbers["lens/step"] for numbers in seen] == [5, 6, 7, 8, 9]
+    assert set(seen[0]) >= {"lens/loss", "lens/loss_layer_0"}
     for name in ("A", "b", "losses"):
         assert torch.equal(getattr(resumed, name), getattr(whole, name)), name
     with pytest.raises(ArtifactError, match="checkpoints of another training"):
@@ -266,6 +266,13 @@ def test_a_run_is_a_lens(model_of, pairs, tmp_path):
     np.testing.assert_array_equal(found.A.numpy(), result.data["A"].values)
     read = mx.TunedLensReading(str(tmp_path))(model, batch)
     assert read.info.method["lens"] == str(tmp_path)
+
+
+def test_the_loss_curve_goes_to_the_tracker(model_of, pairs):
+    model, seen = model_of("gpt2"), []
+    mx.TunedLensTraining(steps=3, tokens_per_step=36)(model, pairs(model), execution=mx.Execution(log=seen.append))
+    assert [numbers["lens/step"] for numbers in seen] == [1, 2, 3]
+    assert seen[0]["lens/loss"] > 0
 
 
 def test_texts_are_joined_by_the_end_of_text(model_of):

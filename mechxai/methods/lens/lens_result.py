@@ -123,9 +123,7 @@ def _result(lens: Lens, model: HookedModel, batch: ContrastBatch, *, read: Readi
     if over == ("layer",):
         per_example = per_example[np.arange(len(batch)), :, batch.answer_pos.cpu().numpy()]
     unit, meaning = _MEANING["target_logprob"]
-    with np.errstate(all="ignore"):
-        bounds = mean_interval(per_example)
-        mean = _mean(per_example)
+    bounds, mean = mean_interval(per_example), _mean(per_example)
     data["value"] = variable(over, mean, unit, f"mean {meaning}")
     data["value_low"] = variable(over, bounds.low, unit, f"{meaning}, 95 % bootstrap over prompts, low")
     data["value_high"] = variable(over, bounds.high, unit, f"{meaning}, 95 % bootstrap over prompts, high")

@@ -64,7 +64,7 @@ def reading(
     """
     reader = _Reader(model, k, _places_at_once(model))
     parts: list[Reading] = []
-    with Bar("lens", len(targets), shown=progress) as bar, torch.no_grad():
+    with Bar("lens", len(targets), shown=progress, unit="positions") as bar, torch.no_grad():
         for first in range(0, len(targets), reader.size):
             places = slice(first, first + reader.size)
             parts.append(reader.read([one[places] for one in streams], targets[places], translate))

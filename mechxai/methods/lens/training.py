@@ -3,7 +3,7 @@
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ from torch import Tensor
 
 from mechxai.core.errors import ArtifactError, ModelSupportError, NumericsError
 from mechxai.core.shapes import PromptInts, Tokens
+from mechxai.engine.execution import Log
 from mechxai.engine.progress import Bar
 from mechxai.methods.lens.gradients import Gradients
 from mechxai.methods.lens.recipe import Recipe, rate
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.limits import check_tokens
 
-Log = Callable[[Mapping[str, float]], None]
 _STATE = "state.pt"
 
 
@@ -74,7 +74,7 @@ def trained(
     sequences = _Order(len(tokens), recipe.seed)
     per_step = max(1, recipe.tokens_per_step // tokens.shape[1])
     total = recipe.steps * per_step * tokens.shape[1]
-    with Bar("tuned lens, tokens", total, shown=keeping.progress) as bar:
+    with Bar("tuned lens", total, shown=keeping.progress, unit="tokens") as bar:
         bar.advance(state.step * per_step * tokens.shape[1], computed=False)
         while state.step < recipe.steps:
             rows = sequences.rows(state.step * per_step, per_step)
@@ -83,7 +83,7 @@ def trained(
             state.losses.append(losses)
             state.step += 1
             if log is not None:
-                log({"step": float(state.step), "loss": float(losses.mean())} | _by_layer(losses))
+                log({"lens/step": float(state.step), "lens/loss": float(losses.mean())} | _by_layer(losses))
             if folder is not None and (state.step % recipe.checkpoint_every == 0 or state.step == recipe.steps):
                 _keep(state, folder, key)
             bar.advance(per_step * tokens.shape[1])
@@ -91,7 +91,7 @@ def trained(
 
 
 def _by_layer(losses: Tensor) -> dict[str, float]:
-    return {f"loss/layer_{layer}": float(loss) for layer, loss in enumerate(losses)}
+    return {f"lens/loss_layer_{layer}": float(loss) for layer, loss in enumerate(losses)}
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from torch import Tensor
 from mechxai.core.errors import ArtifactError, ModelSupportError
 from mechxai.core.result import Result
 from mechxai.core.shapes import PromptInts, Tokens
+from mechxai.engine.execution import Log
 from mechxai.methods.lens.recipe import Recipe
-from mechxai.methods.lens.training import Keeping, Log, trained
+from mechxai.methods.lens.training import Keeping, trained
 from mechxai.model.hooked_model import HookedModel
 
 _CONFIG, _WEIGHTS = "config.json", "translators.safetensors"

@@ -140,6 +140,7 @@ class TunedLensEvaluation(Method):
             torch.cat([training.clean, training.corrupted]),
             lengths=training.lengths.repeat(2),
             checkpoints=folder,
+            log=execution.log,
             progress=execution.progress,
             steps=self.steps,
             tokens_per_step=self.tokens_per_step,

@@ -79,7 +79,13 @@ class TunedLensTraining(Method):
         tokens, lengths = self._data(model, batch)
         checkpoints = None if execution.cells is None else execution.cells / "training"
         lens = TunedLens.train(
-            model, tokens, lengths=lengths, checkpoints=checkpoints, progress=execution.progress, **self._recipe()
+            model,
+            tokens,
+            lengths=lengths,
+            checkpoints=checkpoints,
+            log=execution.log,
+            progress=execution.progress,
+            **self._recipe(),
         )
         cost = {"steps": float(self.steps), "forward_passes": float(len(tokens))}
         return Result(_dataset(lens), run_info(self, model, batch, cost=cost))
