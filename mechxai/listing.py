@@ -27,7 +27,8 @@ def _table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in rows[0] if rows else ():
         numeric = isinstance(rows[0][column], float)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric or column == "name")
+        whole = numeric or column == "name"
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
     _console.print(table)
