@@ -97,7 +97,7 @@ def _kind(chosen: Shown) -> str:
     if len(dims) == 3:
         return "facets" if chosen.array.sizes[frame_dim(dims)] <= _FEW_FRAMES else "slider"
     if len(dims) == 2:
-        return "line" if "lens" in dims else "heatmap"
+        return "line" if {"lens", "choice"} & set(dims) else "heatmap"
     texts = bool(dims) and dims[0] in chosen.array.coords and chosen.array.coords[dims[0]].dtype.kind in "UOS"
     return "bar" if not dims or dims[0] in _UNORDERED or texts else "line"
 

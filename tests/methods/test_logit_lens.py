@@ -62,13 +62,15 @@ def test_statistics_by_hand(model_of, monkeypatch):
     monkeypatch.setattr(reading_module, "read_out", lambda _, stream, into: stream)
     early = torch.tensor([[0.5, 0.25, 0.25]]).log() + 7  # a constant changes nothing
     late = torch.tensor([[0.1, 0.7, 0.2]]).log()
-    found = reading(model, [early, late], torch.tensor([2]), k=2)
+    found = reading(model, [early, late], torch.tensor([[2, 1, -1]]), k=2)
     np.testing.assert_allclose(found.target_logprob[:, 0], np.log([0.25, 0.2]), atol=1e-6)
     assert found.target_rank[:, 0].tolist() == [1, 1]
     np.testing.assert_allclose(found.entropy[0, 0], 1.5 * np.log(2), atol=1e-6)
     divergence = 0.1 * np.log(0.1 / 0.5) + 0.7 * np.log(0.7 / 0.25) + 0.2 * np.log(0.2 / 0.25)
     np.testing.assert_allclose(found.kl_to_final[:, 0], [divergence, 0], atol=1e-6)
     assert found.top_token[1, 0].tolist() == [1, 2]
+    np.testing.assert_allclose(found.chosen_logprob[:, 0, 0], np.log([0.25, 0.7]), atol=1e-6)
+    assert bool(found.chosen_logprob[:, 0, 1].isnan().all())
     np.testing.assert_allclose(found.top_logprob[1, 0], np.log([0.7, 0.2]), atol=1e-6)
 
 
@@ -141,6 +143,24 @@ def test_other_sites_are_read_by_themselves(model_of, pairs, site):
     np.testing.assert_allclose(
         data["entropy"].values[:, -1], mx.LogitLens()(model, batch).data["entropy"].values[:, -1], atol=1e-5
     )
+
+
+def test_trajectories_of_chosen_tokens(model_of, pairs):
+    model = model_of("gpt2")
+    batch = pairs(model, n=3, lengths=[9, 6, 7], first=3)
+    result = mx.LogitLens(tokens=("answer", "wrong", 20))(model, batch)
+    data = result.data
+    assert list(data["choice"].values) == ["answer", "wrong", "20"]
+    np.testing.assert_allclose(data["chosen_logprob"].values[..., 0], data["target_logprob"].values)
+    right = logprobs(model, batch).numpy()
+    rows, ends = np.arange(3), batch.answer_pos.numpy()
+    at_end = [right[rows, ends, batch.wrong[:, 0, 0].numpy()].mean(), right[rows, ends, 20].mean()]
+    np.testing.assert_allclose(data["trajectory"].values[1:, -1], at_end, atol=1e-4)
+    assert (data["trajectory_low"] <= data["trajectory"]).all()
+    figure = mx.plot(result, "trajectory")
+    assert [trace.name for trace in figure.data if trace.showlegend] == ["answer", "wrong", "20"]
+    with pytest.raises(ConfigError, match="0 to 408"):
+        mx.LogitLens(tokens=(10**6,))(model, batch)
 
 
 def test_when_a_token_comes_out_on_top():
@@ -218,5 +238,5 @@ def test_memory_is_a_few_positions_of_logits(model_of):
         patch.setattr(reading_module, "read_out", lambda _, stream, into: stream @ wide)
         patch.setattr(reading_module, "_places_at_once", lambda _: reading_module._LOGIT_BYTES["cpu"] // (4 * 50_000))
         with Watching():
-            reading(model, streams, torch.zeros(1024, dtype=torch.long), k=5)
+            reading(model, streams, torch.zeros(1024, 1, dtype=torch.long), k=5)
     assert max(held) * 4 <= 2**26

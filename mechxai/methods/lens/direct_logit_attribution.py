@@ -18,8 +18,8 @@ from mechxai.core.result import Result, variable
 from mechxai.core.site import Site
 from mechxai.core.statistics import mean_interval
 from mechxai.engine.execution import Execution
+from mechxai.methods.fields import as_tuples
 from mechxai.methods.lens.answer_streams import at_answers
-from mechxai.methods.patching.fields import as_tuples
 from mechxai.methods.record import position_labels, run_info
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.plain import PlainBlock

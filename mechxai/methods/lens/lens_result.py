@@ -61,6 +61,11 @@ class Lens(Protocol):
         ...
 
     @property
+    def tokens(self) -> Sequence[Target]:
+        """Tokens whose trajectories are wanted."""
+        ...
+
+    @property
     def interventions(self) -> Sequence[Intervention]:
         """Edits of the run."""
         ...
@@ -95,13 +100,13 @@ def read_lens(
     """The result of a lens, whatever stands between its streams and the readout."""
     batch = batch.to(model.device)
     k = min(lens.k, model.architecture.d_vocab)
-    targets = targets_of(model, batch, lens.target, run=lens.run)
+    asked = torch.stack([targets_of(model, batch, one, run=lens.run) for one in (lens.target, *lens.tokens)], -1)
     streams = streams_of(model, batch, lens.site, run=lens.run, interventions=lens.interventions)
     real = batch.mask
     read = reading(
         model,
         [stream[real] for stream in streams],
-        targets[real],
+        asked[real],
         k=k,
         translate=translate,
         progress=execution.progress,
@@ -142,8 +147,24 @@ def _result(lens: Lens, model: HookedModel, batch: ContrastBatch, *, read: Readi
         "pos": position_labels(batch, range(batch.n_pos)),
         "k": list(range(tokens.shape[-1])),
     }
+    if lens.tokens:
+        data |= _trajectories(batch, _laid(read.chosen_logprob, real))
+        coords["choice"] = [str(token) for token in lens.tokens]
     cost = {"forward_passes": float(len(batch)), "readouts": float(read.entropy.numel())}
     return Result(xr.Dataset(data, coords=coords), run_info(cast("Method", lens), model, batch, cost=cost))
+
+
+def _trajectories(batch: ContrastBatch, values: np.ndarray) -> dict[str, xr.DataArray]:
+    """The chosen tokens everywhere; and at the answer position, the mean over prompts, as ``trajectory``."""
+    meaning = "log-probability of the chosen tokens"
+    at_end = values[np.arange(len(batch)), :, batch.answer_pos.cpu().numpy()].transpose(
+        0, 2, 1
+    )  # [prompt, choice, layer]
+    interval = mean_interval(at_end)
+    found = {"": _mean(at_end), "_low": interval.low, "_high": interval.high}
+    title = f"{meaning} at the answer position"
+    rows = {f"trajectory{end}": variable(("choice", "layer"), one, "nats", title) for end, one in found.items()}
+    return {"chosen_logprob": variable((*_DIMS, "choice"), values, "nats", meaning), **rows}
 
 
 def _laid(values: Tensor, real: Tensor, fill: int | float = float("nan")) -> np.ndarray:

@@ -9,10 +9,10 @@ from mechxai.core.edit import Intervention
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.result import Result
 from mechxai.engine.execution import Execution
+from mechxai.methods.fields import as_tuples
 from mechxai.methods.lens.lens_result import check_lens, read_lens
 from mechxai.methods.lens.streams import check_readable
 from mechxai.methods.lens.targets import Target
-from mechxai.methods.patching.fields import as_tuples
 from mechxai.model.hooked_model import HookedModel
 
 
@@ -39,6 +39,8 @@ class LogitLens(Method):
         target: ``answer``, ``next`` (the token that follows), a token's text or its id.
         run: ``clean`` or ``corrupted``.
         k: top tokens to keep.
+        tokens: tokens whose trajectories through the layers are wanted, each as `target` is given
+            (``["answer", "wrong"]``).
         interventions: edits of the run, made before it is read (patch or ablate, then read the lens).
 
     Example:
@@ -56,11 +58,12 @@ class LogitLens(Method):
     target: Target = "answer"
     run: str = "clean"
     k: int = 5
+    tokens: Sequence[Target] = ()
     interventions: Sequence[Intervention] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "site", check_readable(self.site))
-        as_tuples(self, "over", "interventions")
+        as_tuples(self, "over", "tokens", "interventions")
         check_lens(self)
 
     def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
@@ -69,8 +72,9 @@ class LogitLens(Method):
         Returns:
             ``target_logprob``, ``target_rank`` (0 is the top), ``entropy``, ``kl_to_final`` [prompt, layer, pos] in
             nats; ``top_token`` (ids), ``top_text``, ``top_logprob`` [prompt, layer, pos, k]; ``value`` [*over*], the
-            mean of ``target_logprob`` over prompts, with its interval. Layers run from 0 to ``n_layers``; the last is
-            the model's own output. Positions beyond a prompt hold NaN, and -1 for a token.
+            mean of ``target_logprob`` over prompts, with its interval; with ``tokens``, ``chosen_logprob`` [prompt,
+            layer, pos, choice] and ``trajectory`` [choice, layer], its mean at the answer position. Layers run from 0
+            to ``n_layers``; the last is the model's own output. Positions beyond a prompt hold NaN, and -1 for a token.
 
         Raises:
             SiteError: a site this model lacks.

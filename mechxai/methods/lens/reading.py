@@ -28,6 +28,7 @@ class Reading:
         kl_to_final: ``KL(last layer || this layer)``, in nats.
         top_token: the most probable tokens, ``[layer, place, k]``.
         top_logprob: their log-probabilities.
+        chosen_logprob: of the tokens chosen at each place, ``[layer, place, choice]``.
     """
 
     target_logprob: Float[Tensor, "layer place"]
@@ -36,12 +37,13 @@ class Reading:
     kl_to_final: Float[Tensor, "layer place"]
     top_token: Int[Tensor, "layer place k"]
     top_logprob: Float[Tensor, "layer place k"]
+    chosen_logprob: Float[Tensor, "layer place choice"]
 
 
 def reading(
     model: HookedModel,
     streams: Sequence[Float[Tensor, "place d_model"]],
-    targets: Int[Tensor, " place"],
+    asked: Int[Tensor, "place asked"],
     *,
     k: int,
     translate: Translate | None = None,
@@ -52,7 +54,8 @@ def reading(
     Args:
         model: whose readout is used.
         streams: residual streams by layer; the last is what the model's own output comes from and is not translated.
-        targets: the token asked about at each place; -1 for none.
+        asked: the tokens asked about at each place, -1 for none: the target, then those whose log-probabilities are
+            wanted as well.
         k: top tokens to keep.
         translate: what a trained lens puts between stream and readout.
         progress: show a bar.
@@ -64,11 +67,11 @@ def reading(
     """
     reader = _Reader(model, k, _places_at_once(model))
     parts: list[Reading] = []
-    with Bar("lens", len(targets), shown=progress, unit="positions") as bar, torch.no_grad():
-        for first in range(0, len(targets), reader.size):
+    with Bar("lens", len(asked), shown=progress, unit="positions") as bar, torch.no_grad():
+        for first in range(0, len(asked), reader.size):
             places = slice(first, first + reader.size)
-            parts.append(reader.read([one[places] for one in streams], targets[places], translate))
-            bar.advance(len(targets[places]))
+            parts.append(reader.read([one[places] for one in streams], asked[places], translate))
+            bar.advance(len(asked[places]))
     return Reading(**{part.name: torch.cat([getattr(one, part.name) for one in parts], 1) for part in fields(Reading)})
 
 
@@ -84,13 +87,13 @@ class _Reader:
         self.model, self.k, self.size = model, k, size
         self._rooms: dict[str, Tensor] = {}
 
-    def read(self, streams: Sequence[Tensor], targets: Tensor, translate: Translate | None) -> Reading:
-        """All layers of some places."""
+    def read(self, streams: Sequence[Tensor], asked: Tensor, translate: Translate | None) -> Reading:
+        """All layers of some places; ``asked`` are the target and the tokens chosen, ``[place, 1 + choice]``."""
         logits = self._logits(streams[-1])
         final = self._final(logits)
-        of_last = self._statistics(logits, final, targets)
+        of_last = self._statistics(logits, final, asked)
         rows = [
-            self._statistics(self._logits(stream if translate is None else translate(layer, stream)), final, targets)
+            self._statistics(self._logits(stream if translate is None else translate(layer, stream)), final, asked)
             for layer, stream in enumerate(streams[:-1])
         ]
         rows.append(of_last)
@@ -119,25 +122,26 @@ class _Reader:
         probabilities /= total[:, None]
         return _Final(probabilities, entropy)
 
-    def _statistics(self, logits: Tensor, final: "_Final", targets: Tensor) -> tuple[Tensor, ...]:
-        """The six columns of a `Reading` for one layer."""
+    def _statistics(self, logits: Tensor, final: "_Final", asked: Tensor) -> tuple[Tensor, ...]:
+        """The columns of a `Reading` for one layer."""
         top, places = _top(logits, self.k)
         weights = self._room("weights", logits)
         log_total, total, _ = _exponentials(logits, weights, top[:, :1])
         entropy = log_total - _dots(weights, logits) / total
         # sum p_final (log p_final - log p); p_final sums to 1
         divergence = log_total - final.entropy - _dots(final.probabilities, logits)
-        known = targets >= 0
-        wanted = logits.gather(1, targets.clamp(min=0)[:, None])
-        rank = torch.gt(logits, wanted, out=weights).sum(-1)  # as floats, which are summed many times as fast
-        missing = torch.full_like(log_total, torch.nan)
+        known = asked >= 0
+        wanted = logits.gather(1, asked.clamp(min=0))
+        rank = torch.gt(logits, wanted[:, :1], out=weights).sum(-1)  # as floats, which are summed many times as fast
+        logprobs = torch.where(known, wanted - log_total[:, None], torch.nan).double()
         return (
-            torch.where(known, wanted[:, 0] - log_total, missing).double(),
-            torch.where(known, rank.to(missing), missing).double(),
+            logprobs[:, 0],
+            torch.where(known[:, 0], rank.to(log_total), torch.nan).double(),
             entropy.double(),
             divergence.clamp(min=0).double(),
             places,
             (top - log_total[:, None]).double(),
+            logprobs[:, 1:],
         )
 
 

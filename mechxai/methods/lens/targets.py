@@ -17,16 +17,17 @@ def targets_of(model: HookedModel, batch: ContrastBatch, target: Target, *, run:
     Args:
         model: whose vocabulary it is.
         batch: the prompts.
-        target: ``answer``, the first token of each prompt's answer, everywhere; ``next``, the token that follows; or
-            one token, as text (with its leading space) or id.
+        target: ``answer``, the first token of each prompt's answer, everywhere; ``wrong``, likewise; ``next``, the
+            token that follows; or one token, as text (with its leading space) or id.
         run: whose tokens follow, for ``next``.
 
     Raises:
         ConfigError: not one token of the model's.
     """
     tokens = batch.tokens(run)
-    if target == "answer":
-        return batch.answers[:, 0, :1].expand_as(tokens)
+    if target in ("answer", "wrong"):
+        of_prompt = batch.answers if target == "answer" else batch.wrong
+        return of_prompt[:, 0, :1].expand_as(tokens)
     if target == "next":
         following = torch.full_like(tokens, -1)
         following[:, :-1] = tokens[:, 1:]
@@ -54,6 +55,6 @@ def token_id(model: HookedModel, token: Target) -> int:
         raise ConfigError(
             f"Token {token!r} was asked",
             got=f"{len(ids)} tokens: {list(model.text.strings(ids))}",
-            fix="give a text that is one token, with its leading space, or a token id, or one of 'answer' and 'next'",
+            fix="give a text that is one token (with its leading space), a token id, or 'answer', 'wrong' or 'next'",
         )
     return ids[0]

@@ -84,7 +84,7 @@ class TunedLensEvaluation(Method):
             lenses["_bias_only"] = self._lens(self.bias_only, model, training, execution=execution, bias_only=True)
         real = batch.mask
         streams = [one[real] for one in streams_of(model, batch, "resid_pre", run="clean")]
-        targets = targets_of(model, batch, "next", run="clean")[real]
+        targets = targets_of(model, batch, "next", run="clean")[real][:, None]
         data: dict[str, xr.DataArray] = {}
         found: dict[str, Reading] = {}
         for name, translate in lenses.items():
@@ -179,7 +179,7 @@ def _bounded(name: str, dims: tuple[str, ...], by_prompt: np.ndarray, *, meaning
 def _transfer(model: HookedModel, lens: TunedLens, streams: list[Tensor]) -> np.ndarray:
     """``[translator, layer]``."""
     rows = []
-    nothing = torch.full((len(streams[0]),), -1, device=streams[0].device)
+    nothing = torch.full((len(streams[0]), 1), -1, device=streams[0].device)
     for translator in range(len(streams) - 1):
         read = reading(model, streams, nothing, k=1, translate=lambda _, stream, own=translator: lens(own, stream))
         rows.append(read.kl_to_final[:-1].mean(1).numpy())

@@ -10,10 +10,10 @@ from mechxai.core.errors import ConfigError
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.result import Result
 from mechxai.engine.execution import Execution
+from mechxai.methods.fields import as_tuples
 from mechxai.methods.lens.lens_result import check_lens, read_lens
 from mechxai.methods.lens.targets import Target
 from mechxai.methods.lens.tuned_lens import TunedLens
-from mechxai.methods.patching.fields import as_tuples
 from mechxai.model.hooked_model import HookedModel
 
 
@@ -36,7 +36,7 @@ class TunedLensReading(Method):
     Attributes:
         lens: the lens, or the folder of one: of `TunedLens.save`, of the ``tuned-lens`` package, or of a
             ``tuned_lens_train`` run.
-        over, target, run, k, interventions: as `LogitLens`.
+        over, target, run, k, tokens, interventions: as `LogitLens`.
 
     Source: Belrose et al. 2023.
     """
@@ -46,6 +46,7 @@ class TunedLensReading(Method):
     target: Target = "answer"
     run: str = "clean"
     k: int = 5
+    tokens: Sequence[Target] = ()
     interventions: Sequence[Intervention] = ()
 
     @property
@@ -54,7 +55,7 @@ class TunedLensReading(Method):
         return "resid_pre"
 
     def __post_init__(self) -> None:
-        as_tuples(self, "over", "interventions")
+        as_tuples(self, "over", "tokens", "interventions")
         check_lens(self)
 
     def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen

@@ -21,7 +21,7 @@ from mechxai.engine.run import Outcome
 from mechxai.engine.several import noted, plan_sweeps, run_sweeps, summed
 from mechxai.engine.sources import RunSource, mean_source
 from mechxai.engine.sweep import Cell, Sweep
-from mechxai.methods.patching.fields import as_tuples
+from mechxai.methods.fields import as_tuples
 from mechxai.methods.patching.outcome import summarise
 from mechxai.model.hooked_model import HookedModel
 
