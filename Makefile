@@ -20,7 +20,7 @@ help:
 	@echo "make lint      ruff, pyright, import-linter"
 	@echo "make bench     patching against its peers on this machine (about 20 minutes), tables, figure"
 	@echo "make bench-grid / bench-caching   other lengths, differences, batches, shapes / cached activations"
-	@echo "make bench-lens   the logit lens against TransformerLens 4's"
+	@echo "make bench-lens   the logit lens against TransformerLens 4's, training against the tuned-lens package"
 	@echo "make docs      the API pages, in site/"
 	@echo "make zoo       rebuild the handmade models (experiments/train_zoo.py trains the others)"
 
@@ -79,6 +79,7 @@ bench-caching: install
 
 bench-lens: install $(STAMP4)
 	$(BIN)/python -m benchmarks.lens
+	$(BIN)/python -m benchmarks.lens_training
 	$(BIN)/python -m benchmarks.tables
 
 docs: install

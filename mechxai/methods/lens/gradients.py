@@ -4,16 +4,16 @@ They are written out where that is plain: of KL in the logits the gradient is ``
 are made once, turned into their gradient in place and read back through the unembedding; the norm is left to autograd.
 """
 
-from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from mechxai.core.errors import ConfigError
 from mechxai.core.site import Site
+from mechxai.methods.lens.rows import dots, exponentials
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.readout import normed
+from mechxai.model.readout import normed, products
 
 _TOKENS_AT_ONCE = {"cpu": 1024}  # through the model; elsewhere more
 _PLACES = {"cpu": 256}  # through the unembedding, one layer at a time
@@ -33,6 +33,7 @@ class Gradients:
     loss: str
     A: Tensor
     b: Tensor
+    rooms: dict[str, Tensor] = field(default_factory=dict[str, Tensor])  # memory for logits, used again
 
     def of_step(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """The mean loss of every layer over these sequences, ``[layer]``; its gradient replaces what was there."""
@@ -67,8 +68,8 @@ class Gradients:
     def _chunk(self, streams: list[Tensor], targets: Tensor | None, weight: float) -> Tensor:
         """Likewise of a few places, whose logits are held one layer at a time."""
         losses: list[Tensor] = []
-        W_U, b_U = self.model.backend.unembedding()
-        aim = _Aim.of(self._logits(normed(self.model, streams[-1]), W_U, b_U)[0]) if targets is None else None
+        W_U, _ = self.model.backend.unembedding()
+        aim = self._aim(normed(self.model, streams[-1])) if targets is None else None
         for layer, stream in enumerate(streams[:-1]):
             with torch.no_grad():
                 moved = torch.addmm(stream, stream, self.A[layer].T.to(stream)) + self.b[layer].to(stream)
@@ -76,7 +77,7 @@ class Gradients:
                 moved.requires_grad_()
                 read = normed(self.model, moved)
             with torch.no_grad():
-                logits, slope = self._logits(read.detach(), W_U, b_U)
+                logits, slope = self._logits("logits", read.detach())
                 losses.append(_kl(logits, aim) if aim is not None else _ce(logits, targets))
                 if slope is not None:
                     logits *= slope
@@ -88,42 +89,45 @@ class Gradients:
                 self.b.grad[layer] += gradient.sum(0)
         return torch.stack(losses).double().cpu()
 
-    def _logits(self, read: Tensor, W_U: Tensor, b_U: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Logits in float32; and, under a soft-cap, its slope there."""
-        quick = torch.autocast("cuda", torch.bfloat16) if read.device.type == "cuda" else nullcontext()
-        with torch.no_grad(), quick:
-            logits = (read.to(W_U.dtype) @ W_U).float()
-            if b_U is not None:
-                logits += b_U
-        cap = self.model.architecture.logit_softcap
-        if not cap:
-            return logits, None
-        capped = torch.tanh(logits / cap)
-        return cap * capped, 1 - capped.square()
+    def _logits(self, room: str, read: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits in float32, to be written over; and, under a soft-cap, its slope there."""
+        W_U, b_U = self.model.backend.unembedding()
+        with torch.no_grad():
+            if read.device.type == "cuda":
+                with torch.autocast("cuda", torch.bfloat16):
+                    logits = (read.to(W_U.dtype) @ W_U).float()
+                logits = logits if b_U is None else logits + b_U
+            else:
+                held = self.rooms.get(room)
+                if held is None or len(held) < len(read):
+                    held = self.rooms[room] = W_U.new_empty(len(read), W_U.shape[1])
+                logits = products(self.model, read, held)
+                logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+            cap = self.model.architecture.logit_softcap
+            if not cap:
+                return logits, None
+            capped = torch.tanh(logits / cap)
+            return cap * capped, 1 - capped.square()
+
+    def _aim(self, read: Tensor) -> "_Aim":
+        logits, _ = self._logits("aim", read)
+        with torch.no_grad():
+            _softmax_(logits)
+        # the entropy comes from probabilities that are logits no more: sum p log p, where p is 0 as 0
+        return _Aim(logits, torch.special.entr(logits).sum(-1))
 
 
 @dataclass(frozen=True)
 class _Aim:
-    """The distribution to be met.
-
-    Attributes:
-        probabilities: ``[place, d_vocab]``.
-        entropy: ``[place]``.
-    """
+    """The distribution to be met: ``[place, d_vocab]``, and its entropy, ``[place]``."""
 
     probabilities: Tensor
     entropy: Tensor
 
-    @classmethod
-    def of(cls, logits: Tensor) -> "_Aim":
-        logprobs = logits.log_softmax(-1)
-        probabilities = logprobs.exp()
-        return cls(probabilities, -torch.linalg.vecdot(probabilities, logprobs))
-
 
 def _kl(logits: Tensor, aim: _Aim) -> Tensor:
     """Summed ``KL(aim || softmax(logits))``; ``logits`` become its gradient, in place."""
-    along = torch.linalg.vecdot(aim.probabilities, logits)
+    along = dots(aim.probabilities, logits)
     log_total = _softmax_(logits)
     logits -= aim.probabilities
     return (log_total - along - aim.entropy).sum()
@@ -141,8 +145,6 @@ def _ce(logits: Tensor, targets: Tensor | None) -> Tensor:
 
 def _softmax_(logits: Tensor) -> Tensor:
     """Turns logits into probabilities in place; gives the log of the sum of their exponentials."""
-    highest = logits.amax(-1, keepdim=True)
-    logits.sub_(highest).exp_()
-    total = logits.sum(-1, keepdim=True)
-    logits /= total
-    return (highest + total.log())[:, 0]
+    log_total, total = exponentials(logits, logits, logits.amax(-1, keepdim=True))
+    logits /= total[:, None]
+    return log_total

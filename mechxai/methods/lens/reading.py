@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechxai.engine.progress import Bar
+from mechxai.methods.lens.rows import dots, exponentials
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.readout import read_out
 
@@ -117,8 +118,8 @@ class _Reader:
 
     def _final(self, logits: Tensor) -> "_Final":
         probabilities = self._room("final", logits)
-        log_total, total, _ = _exponentials(logits, probabilities, logits.amax(-1, keepdim=True))
-        entropy = log_total - _dots(probabilities, logits) / total
+        log_total, total = exponentials(logits, probabilities, logits.amax(-1, keepdim=True))
+        entropy = log_total - dots(probabilities, logits) / total
         probabilities /= total[:, None]
         return _Final(probabilities, entropy)
 
@@ -126,10 +127,10 @@ class _Reader:
         """The columns of a `Reading` for one layer."""
         top, places = _top(logits, self.k)
         weights = self._room("weights", logits)
-        log_total, total, _ = _exponentials(logits, weights, top[:, :1])
-        entropy = log_total - _dots(weights, logits) / total
+        log_total, total = exponentials(logits, weights, top[:, :1])
+        entropy = log_total - dots(weights, logits) / total
         # sum p_final (log p_final - log p); p_final sums to 1
-        divergence = log_total - final.entropy - _dots(final.probabilities, logits)
+        divergence = log_total - final.entropy - dots(final.probabilities, logits)
         known = asked >= 0
         wanted = logits.gather(1, asked.clamp(min=0))
         rank = torch.gt(logits, wanted[:, :1], out=weights).sum(-1)  # as floats, which are summed many times as fast
@@ -151,20 +152,6 @@ class _Final:
 
     probabilities: Tensor
     entropy: Tensor
-
-
-def _exponentials(logits: Tensor, into: Tensor, highest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``exp(logits - highest)`` into ``into``; the log of the sum of exponentials, the sum, what was written."""
-    torch.sub(logits, highest, out=into).exp_()
-    total = into.sum(-1)
-    return highest[:, 0] + total.log(), total, into
-
-
-def _dots(one: Tensor, other: Tensor) -> Tensor:
-    """Row by row; on a CPU by its own kernel, which does not write the products down first."""
-    if one.device.type == "cpu":
-        return torch.stack([torch.dot(x, y) for x, y in zip(one, other, strict=True)])
-    return torch.linalg.vecdot(one, other)
 
 
 def _top(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,163 @@
+"""Training a tuned lens: ours against the ``tuned-lens`` package, processes of their own turn by turn, on one thread.
+
+GPT-2-small shape, the same random weights and tokens for both, the package's recipe (SGD with Nesterov momentum,
+learning rate 0.1 falling to 0, gradient clipped at 1). The package's environment is ``.venv-tuned-lens``, made with
+``pip install tuned-lens transformers numpy``; its loop is written here as its own training script has it. ``make
+bench-lens``.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.machine import Reference, child, conditions, one_thread, write
+from benchmarks.shapes import GPT2_SMALL, Shape, hugging_face, one_token
+from benchmarks.timing import digits
+
+NAME = "lens_training.json"
+STEPS, SEQUENCES, LENGTH = 3, 4, 64
+TURNS = 3
+ALLOWED = 1e-3  # relative difference of the losses
+CONDITIONS = {
+    "tokens": f"{STEPS} steps of {SEQUENCES} x {LENGTH} random tokens, 12 layers; the first step is not timed",
+    "tuned-lens": "its TunedLens and Unembed, one layer after the other: forward, KL, backward",
+    "ours": "mx.TunedLens.train",
+    "repeats": f"median of {TURNS} processes each, in turn",
+}
+_STATUS = Path("/proc/self/status")
+
+
+def main() -> None:
+    """Runs both in turn and writes what was found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a cut-down shape; nothing committed is touched")
+    parser.add_argument("--here", choices=("ours", "theirs"), help="measure one in this process and print JSON")
+    given = parser.parse_args()
+    shape = GPT2_SMALL.quick() if given.quick else GPT2_SMALL
+    if given.here:
+        print(json.dumps(_measured(shape, given.here)))
+        return
+    quick = ["--quick"] if given.quick else []
+    found: dict[str, list[dict[str, Any]]] = {"theirs": [], "ours": []}
+    for _ in range(TURNS):
+        for name, venv in (("theirs", ".venv-tuned-lens"), ("ours", ".venv")):
+            one = child("benchmarks.lens_training", f"--here={name}", *quick, venv=venv)
+            if "left_out" in one:
+                sys.exit(f"{name}: {one['left_out']}")
+            found[name].append(one)
+    contenders = {
+        name: {
+            "tokens_per_second": digits(statistics.median(one["tokens_per_second"] for one in runs)),
+            "peak_mib": digits(statistics.median(one["peak_mib"] for one in runs)),
+            "reference": digits(statistics.median(one["reference"] for one in runs)),
+            "losses": runs[0]["losses"],
+            "versions": runs[0]["versions"],
+        }
+        for name, runs in found.items()
+    }
+    pairs = zip(contenders["ours"]["losses"], contenders["theirs"]["losses"], strict=True)
+    difference = max(abs(ours - theirs) / theirs for ours, theirs in pairs)
+    row = {
+        "sweep": "tuned lens training",
+        "contenders": contenders,
+        "ratio": digits(contenders["ours"]["tokens_per_second"] / contenders["theirs"]["tokens_per_second"], 3),
+        "largest_relative_difference": difference,
+    }
+    known = conditions("make bench-lens") | {"shape": str(shape)} | CONDITIONS
+    print(f"written to {write(NAME, {'conditions': known, 'rows': [row]}, quick=given.quick)}", file=sys.stderr)
+    print(json.dumps(row, indent=1))
+    if not difference < ALLOWED:
+        sys.exit(f"losses differ by {difference:.0e}, more than {ALLOWED:.0e}")
+
+
+def _measured(shape: Shape, who: str) -> dict[str, Any]:
+    warnings.simplefilter("ignore")
+    one_thread()
+    generator = torch.Generator().manual_seed(3)
+    tokens = torch.randint(0, shape.d_vocab, (STEPS * SEQUENCES, LENGTH), generator=generator)
+    reference = Reference(shape)
+    reference.run()
+    timed = reference.run().seconds
+    torch.set_grad_enabled(True)
+    before = _kib("VmRSS")
+    losses, times = (_theirs if who == "theirs" else _ours)(shape, tokens)
+    return {
+        "tokens_per_second": (STEPS - 1) * SEQUENCES * LENGTH / sum(times[1:]),
+        "losses": losses,
+        "reference": timed,
+        "peak_mib": (_kib("VmHWM") - before) / 1024,
+        "versions": conditions("")["versions"],
+    }
+
+
+def _ours(shape: Shape, tokens: torch.Tensor) -> tuple[list[float], list[float]]:
+    from transformer_lens.model_bridge import TransformerBridge  # noqa: PLC0415 - not in the package's environment
+
+    import mechxai as mx  # noqa: PLC0415
+
+    inner = TransformerBridge.boot_transformers("local", hf_model=hugging_face(shape), tokenizer=one_token()).eval()
+    model = mx.wrap(inner, name=shape.name)
+    started, times = time.perf_counter(), []
+
+    def log(_: object) -> None:
+        nonlocal started
+        now = time.perf_counter()
+        times.append(now - started)
+        started = now
+
+    order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0)).argsort()
+    lens = mx.TunedLens.train(model, tokens[order], steps=STEPS, tokens_per_step=SEQUENCES * LENGTH, log=log)
+    if lens.losses is None:
+        raise RuntimeError("a trained lens has losses")
+    return [float(loss) for loss in lens.losses.mean(1)], times
+
+
+def _theirs(shape: Shape, tokens: torch.Tensor) -> tuple[list[float], list[float]]:
+    from tuned_lens.nn.lenses import TunedLens  # noqa: PLC0415 - only in its own environment
+
+    model = hugging_face(shape).eval()
+    model.requires_grad_(requires_grad=False)
+    lens = TunedLens.from_model(model)
+    optimizer = torch.optim.SGD(
+        [parameter for parameter in lens.parameters() if parameter.requires_grad],
+        lr=0.1,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=1e-3,
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / STEPS)
+    losses, times = [], []
+    for rows in tokens.split(SEQUENCES):
+        started = time.perf_counter()
+        with torch.no_grad():
+            output = model(rows, output_hidden_states=True)
+        target = output.logits.log_softmax(-1)
+        total = 0.0
+        for layer, stream in enumerate(output.hidden_states[:-1]):
+            said = lens(stream, layer).log_softmax(-1)
+            loss = (target.exp() * (target - said)).sum(-1).mean()
+            loss.backward()
+            total += float(loss)
+        torch.nn.utils.clip_grad_norm_(lens.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        losses.append(total / shape.n_layers)
+        times.append(time.perf_counter() - started)
+    return losses, times
+
+
+def _kib(name: str) -> int:
+    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(name + ":"))
+    return int(line.split()[1])
+
+
+if __name__ == "__main__":
+    main()
