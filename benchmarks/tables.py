@@ -50,7 +50,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="from the trial runs")
     quick = parser.parse_args().quick
-    known = [_read(name, quick=quick) for name in ("patching.json", "patching_grid.json", "lens.json")]
+    known = [
+        _read(name, quick=quick) for name in ("patching.json", "patching_grid.json", "lens.json", "lens_training.json")
+    ]
     parts = [_INTRO]
     if known[0]:
         parts += _headline(known[0])
@@ -58,6 +60,8 @@ def main() -> None:
         parts += _grid(known[1])
     if known[2]:
         parts += _lens(known[2])
+    if known[3]:
+        parts += _lens_training(known[3])
     target = results("README.md", quick=quick)
     target.write_text("\n".join(parts).rstrip() + "\n")
     print(f"written to {target}", file=sys.stderr)
@@ -176,6 +180,18 @@ def _lens(found: Mapping[str, Any]) -> Iterator[str]:
     ]
     yield _table(["way", "seconds", "of ours"], body)
     yield f"Largest difference in the log-probability of the target: {row['largest_difference']:.0e} nats.\n"
+
+
+def _lens_training(found: Mapping[str, Any]) -> Iterator[str]:
+    (row,) = found["rows"]
+    yield "## Training a tuned lens against the tuned-lens package\n"
+    yield from _conditions(found["conditions"])
+    body = [
+        [{"theirs": "tuned-lens", "ours": "ours"}[name], f"{one['tokens_per_second']:.3g}", f"{one['peak_mib']:.0f}"]
+        for name, one in row["contenders"].items()
+    ]
+    yield _table(["way", "tokens/s", "peak memory above the start, MiB"], body)
+    yield f"{row['ratio']}{_TIMES}; the losses of every step differ by at most {row['largest_relative_difference']:.0e}.\n"
 
 
 def _cell(row: Mapping[str, Any]) -> str:
