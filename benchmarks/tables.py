@@ -191,7 +191,8 @@ def _lens_training(found: Mapping[str, Any]) -> Iterator[str]:
         for name, one in row["contenders"].items()
     ]
     yield _table(["way", "tokens/s", "peak memory above the start, MiB"], body)
-    yield f"{row['ratio']}{_TIMES}; the losses of every step differ by at most {row['largest_relative_difference']:.0e}.\n"
+    apart = row["largest_relative_difference"]
+    yield f"{row['ratio']}{_TIMES}; the losses of every step differ by at most {apart:.0e}.\n"
 
 
 def _cell(row: Mapping[str, Any]) -> str:
