@@ -20,6 +20,7 @@ import torch
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ArtifactError, MechXAIError, SiteError, UnfinishedError
+from mechxai.core.files import write_whole
 from mechxai.core.method import Method
 from mechxai.core.provenance import versions
 from mechxai.core.result import Result
@@ -27,7 +28,6 @@ from mechxai.engine.execution import Execution
 from mechxai.engine.explain import explain_plan
 from mechxai.engine.plan import Planned
 from mechxai.figures.export import png_available, save_html, save_png
-from mechxai.figures.files import write_whole
 from mechxai.figures.plot import plot
 from mechxai.model.hooked_model import HookedModel
 from mechxai.report.heads import head_table

@@ -4,7 +4,7 @@ Rows of different length are always stored padded on the right. Under causal att
 reach it, so a padded row gives exactly what the prompt gives alone, and position p means the same in both.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
@@ -150,6 +150,16 @@ class ContrastBatch:
             groups=pick(self.groups, chosen),
             reference=None if self.reference is None else self.reference[chosen],
         )
+
+    def parts(self, size: int) -> Iterator[tuple[slice, "ContrastBatch"]]:
+        """The batch some prompts at a time.
+
+        Yields:
+            Which prompts, and they.
+        """
+        for start in range(0, len(self), size):
+            rows = slice(start, start + size)
+            yield rows, self.rows(rows)
 
     def to(self, device: torch.device | str) -> "ContrastBatch":
         """The same batch with its tensors on another device."""

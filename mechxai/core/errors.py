@@ -72,6 +72,17 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     return f"did you mean {matches[0]!r}? All: {', '.join(choices)}" if matches else ", ".join(choices)
 
 
+def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
+    """Refuses a value that is none of those allowed.
+
+    Raises:
+        ConfigError: names the closest one.
+    """
+    choices = tuple(allowed)
+    if value not in choices:
+        raise ConfigError(f"{name}={value!r} was asked", allowed=nearest(value, choices))
+
+
 def _listing(allowed: object) -> str:
     if isinstance(allowed, str):
         return allowed.rstrip(".")

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from mechxai.core.errors import ArtifactError, ShapeError
+from mechxai.core.files import whole
 
 _INFO = "mechxai_run_info"
 
@@ -72,16 +73,10 @@ class Result:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes netCDF (h5netcdf), whole or not at all; returns the path."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
         stored = self.data.assign_attrs({_INFO: json.dumps(self.info.as_dict(), default=str)})
-        try:
+        with whole(path) as part:
             stored.to_netcdf(part, engine="h5netcdf")  # pyright: ignore[reportUnknownMemberType]  # partly untyped in xarray
-            Path(part).replace(target)
-        finally:
-            part.unlink(missing_ok=True)
-        return target
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Result":

@@ -23,7 +23,7 @@ from mechxai.model.editing import run_hooks
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.passes import Recording, joined, record
 from mechxai.model.plain_door import record_plain
-from mechxai.model.readout import unembedded
+from mechxai.model.readout import as_float, unembedded
 
 _POSITIONS_AT_ONCE = 4096  # of unedited runs
 
@@ -168,8 +168,3 @@ def scored(
         torch.where(ids >= 0, torch.searchsorted(columns, ids.clamp(min=0)), -1) for ids in (rows.answers, rows.wrong)
     ]
     return metric.score(as_float(logits), replace(rows, answers=numbered[0], wrong=numbered[1]))
-
-
-def as_float(logits: Tensor) -> Tensor:
-    """Half-precision logits are scored in float32."""
-    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits

@@ -79,8 +79,7 @@ def with_reference(model: HookedModel, batch: ContrastBatch, metric: Metric) -> 
     if not isinstance(metric, KlDivergence) or batch.reference is not None:
         return batch
     parts = []
-    for start in range(0, len(batch), _ROWS_AT_ONCE):
-        part = batch.rows(slice(start, start + _ROWS_AT_ONCE))
+    for _, part in batch.parts(_ROWS_AT_ONCE):
         logits = model.logits(part.clean, lengths=part.lengths, at=part.answer_pos[:, None])
         parts.append(logits[:, 0].float().log_softmax(-1))
     return replace(batch, reference=torch.cat(parts))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mechxai.core.errors import ConfigError, nearest
+from mechxai.core.errors import ConfigError, check_choice
 
 HOOKED, WAVE, SUFFIX, PACKED, FUSED = range(5)
 LEVEL_NAMES = ("hooked", "wave", "suffix", "packed", "fused")
@@ -38,8 +38,7 @@ class Execution:
     log: Log | None = None
 
     def __post_init__(self) -> None:
-        if self.engine not in _ENGINES:
-            raise ConfigError(f"engine={self.engine!r} was asked", allowed=nearest(self.engine, _ENGINES))
+        check_choice("engine", self.engine, _ENGINES)
         for name in ("budget_bytes", "tokens_per_wave"):
             value = getattr(self, name)
             if value is not None and value < 1:

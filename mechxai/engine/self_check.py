@@ -20,7 +20,6 @@ from mechxai.model.hooked_model import HookedModel
 
 _log = logging.getLogger("mechxai.engine")
 _N_CELLS = 8
-_N_PROMPTS = 2
 _SLACK = 4.0  # times the oracle's own spread at two batch sizes
 _EPS = {torch.float32: 32.0, torch.float64: 32.0}  # units in the last place that reordering sums may cost
 _EPS_HALF = 4.0  # likewise in half precision

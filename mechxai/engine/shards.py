@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mechxai.core.errors import ArtifactError
+from mechxai.core.files import whole, write_whole
 from mechxai.core.site import Site
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.text import padded
@@ -116,17 +116,13 @@ def resumed(folder: Path, header: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def save_shard(values: dict[str, Tensor], path: Path) -> None:
     """Writes one shard."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    save_file(values, part)
-    Path(part).replace(path)
+    with whole(path) as part:
+        save_file(values, part)
 
 
 def save_index(folder: Path, index: Mapping[str, Any]) -> None:
     """Writes the index, which makes the shards it names count."""
-    part = folder / f".{INDEX}.{os.getpid()}.part"
-    part.write_text(json.dumps(index, default=str), encoding="utf-8")
-    Path(part).replace(folder / INDEX)
+    write_whole(folder / INDEX, json.dumps(index, default=str))
 
 
 def digest(rows: Sequence[Sequence[int]]) -> str:

@@ -104,8 +104,7 @@ def mean_source(
     totals: dict[Site, Tensor] = {}
     squares: dict[Site, float] = {}
     counts: dict[Site, Tensor] = {}
-    for start in range(0, len(batch), rows_at_once):
-        part = batch.rows(slice(start, start + rows_at_once))
+    for _, part in batch.parts(rows_at_once):
         layers = sorted({site.layer for site in sites if site.layer is not None})
         acts = model.cache(
             part.tokens(run), sorted({site.name for site in sites}), layers or None, lengths=part.lengths

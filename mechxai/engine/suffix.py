@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechxai.core.edit import Intervention
-from mechxai.core.errors import MechXAIError
 from mechxai.core.site import IN_MLP, Site
 from mechxai.engine.chunk import Chunk, scored
 from mechxai.engine.placed import Placed, Step, Window, placed, steps
@@ -80,12 +79,9 @@ class _Suffix:
 
         It can where the residual stream passes through a hook point before it, and nothing is edited or joins after.
         """
-        try:
-            self.model.backend.check(self._middle, editing=True)
-        except MechXAIError:
-            return False
         beyond = any(site.row.entry == "end" or _is_beyond(site, self.n_layers - 1) for site in sites)
-        passes = self._middle.name not in self.model.backend.in_place
+        backend = self.model.backend
+        passes = self._middle.hook in backend.hooks and self._middle.name not in backend.in_place
         return passes and not beyond and max(self.entries) < self.n_layers
 
     def _joining(self, edits: dict[Site, list[Placed]]) -> JoiningRows:

@@ -1,13 +1,13 @@
 """Finished waves on disk, so that an interrupted sweep goes on where it stopped."""
 
-import contextlib
 import logging
-import os
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from mechxai.core.files import whole
 
 _log = logging.getLogger("mechxai.engine")
 
@@ -39,18 +39,13 @@ class WaveStore:
 
     def save(self, index: int, values: Tensor) -> None:
         """Keeps a wave. A disk that cannot take it costs the saving, never the run; `failed` then says why."""
-        path = self._path(index)
-        part = path.with_suffix(f".{os.getpid()}.part")
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            save_file({"values": values.cpu().contiguous()}, part, metadata={"key": self._key})
-            Path(part).replace(path)
+            with whole(self._path(index)) as part:
+                save_file({"values": values.cpu().contiguous()}, part, metadata={"key": self._key})
         except (OSError, SafetensorError) as error:
             if self.failed is None:
                 _log.warning("finished cells cannot be kept in %s (%s); the run goes on without", self._folder, error)
             self.failed = str(error)
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
 
     def _path(self, index: int) -> Path:
         return self._folder / f"{self._key[:12]}-{index:06d}.safetensors"

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from mechxai.core.errors import ArtifactError, ConfigError, nearest
-from mechxai.figures.files import write_whole
+from mechxai.core.files import write_whole
 from mechxai.figures.theme import CONFIG
 
 _SCRIPT = "plotly.min.js"

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from mechxai.core.errors import ArtifactError, ConfigError, ModelSupportError, nearest
+from mechxai.core.errors import ArtifactError, ConfigError, ModelSupportError, check_choice
 from mechxai.model import native
 from mechxai.model.backends import Backend, as_dtype
 from mechxai.model.bridge import BridgeBackend
@@ -59,8 +59,8 @@ def load(  # noqa: PLR0913 - the public contract's form
         ModelSupportError: the backend cannot take this model; says which can.
         ConfigError: an unknown backend or processing.
     """
-    _check_choice("backend", backend, _BACKENDS)
-    _check_choice("processing", processing, _PROCESSING)
+    check_choice("backend", backend, _BACKENDS)
+    check_choice("processing", processing, _PROCESSING)
     place = _device(device)
     kind = as_dtype(dtype)
     folder = zoo_folder(name) if name.startswith("zoo/") else Path(name) if name and Path(name).is_dir() else None
@@ -252,11 +252,6 @@ def _check_tokenizer(tokenizer: Any, model: Any, source: str | Path) -> None:
             allowed=_LOADABLE,
             fix="put the tokenizer's files (tokenizer.json, tokenizer_config.json) beside the weights",
         )
-
-
-def _check_choice(what: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{what}={value!r} was asked", allowed=nearest(value, allowed))
 
 
 @contextmanager

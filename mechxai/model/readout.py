@@ -90,3 +90,8 @@ def pulled_back(
     else:
         scale = torch.ones_like(residual[:, :1])
     return back / scale, constant
+
+
+def as_float(logits: Tensor) -> Tensor:
+    """Half-precision logits are scored in float32."""
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits

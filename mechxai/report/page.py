@@ -8,8 +8,8 @@ from pathlib import Path
 from plotly.offline import get_plotlyjs
 
 from mechxai.core.errors import ConfigError
+from mechxai.core.files import write_whole
 from mechxai.core.result import Result
-from mechxai.figures.files import write_whole
 from mechxai.report.markup import escaped, folded, paragraph, table
 from mechxai.report.section import section
 from mechxai.report.style import CSS

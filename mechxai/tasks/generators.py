@@ -6,7 +6,7 @@ from functools import partial
 import torch
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.errors import ConfigError, nearest
+from mechxai.core.errors import ConfigError, check_choice
 from mechxai.model.hooked_model import HookedModel
 from mechxai.tasks import grammars
 from mechxai.tasks.build import build, from_examples, misfit
@@ -40,8 +40,8 @@ def ioi(  # noqa: PLR0913 - the public contract's form
 
     Source: Wang et al. 2022, arXiv 2211.00593.
     """
-    _choice("order", order, ("abba", "baba", "both"))
-    _choice("corruption", corruption, ("swap", "abc"))
+    check_choice("order", order, ("abba", "baba", "both"))
+    check_choice("corruption", corruption, ("swap", "abc"))
     if template is not None and not 0 <= template < len(grammars.IOI_TEMPLATES):
         raise ConfigError(
             f"ioi: template={template} was asked", allowed=f"0 to {len(grammars.IOI_TEMPLATES) - 1}, or null for all"
@@ -79,7 +79,7 @@ def facts(model: HookedModel, n: int = 64, seed: int = 0, *, relation: str = "an
 
     ``relation``: ``any``, ``capital``, ``landmark`` or ``language``.
     """
-    _choice("relation", relation, ("any", "capital", "landmark", "language"))
+    check_choice("relation", relation, ("any", "capital", "landmark", "language"))
     return build(model, "facts", partial(grammars.facts, relation=relation), n=n, seed=seed, relation=relation)
 
 
@@ -136,8 +136,3 @@ def induction(model: HookedModel, n: int = 64, seed: int = 0, *, period: int = 1
     strings = tuple(model.text.strings(row) for row in clean.tolist())
     info = {"name": "induction", "n": n, "seed": seed, "period": period, "dropped": {}}
     return replace(made, strings=strings, groups=("repeat",) * n, info=info).to(model.device)
-
-
-def _choice(what: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{what}={value!r} was asked", allowed=nearest(value, allowed))

@@ -5,9 +5,9 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from mechxai.core.errors import ArtifactError, ConfigError
+from mechxai.core.files import write_whole
 from mechxai.figures import export
 from mechxai.figures.export import figure_div, png_available, save_html, save_png
-from mechxai.figures.files import write_whole
 from mechxai.figures.plot import plot
 from tests.figures.examples import sweep
 

@@ -133,8 +133,7 @@ class HeadRoles(Method):
         if not present:
             return found
         totals = {name: torch.zeros_like(found["induction"]) for name in present}
-        for start in range(0, len(batch), _ROWS_AT_ONCE):
-            part = batch.rows(slice(start, start + _ROWS_AT_ONCE))
+        for _, part in batch.parts(_ROWS_AT_ONCE):
             acts = model.cache(part.clean, ["pattern"], lengths=part.lengths)
             patterns = acts.stack("pattern")  # [layer, batch, head, dest, src]
             every = torch.arange(len(part), device=patterns.device)

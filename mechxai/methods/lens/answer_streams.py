@@ -25,9 +25,7 @@ def at_answers(
     """
     held: dict[Site, list[Tensor]] = {site: [] for site in sites}
     logits = []
-    for start in range(0, len(batch), _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
-        part = batch.rows(rows)
+    for rows, part in batch.parts(_ROWS_AT_ONCE):
         hooks = run_hooks(interventions, batch.layout, rows)
         for site in sites:
             hooks.setdefault(site.hook, []).append(_keeping(held[site], site, part.answer_pos))

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.edit import Intervention
-from mechxai.core.errors import ConfigError, ModelSupportError, NumericsError, nearest
+from mechxai.core.errors import ModelSupportError, NumericsError, check_choice
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import LogitDiff
 from mechxai.core.result import Result, variable
 from mechxai.core.site import Site
 from mechxai.core.statistics import mean_interval
+from mechxai.engine.contrast import RUNS
 from mechxai.engine.execution import Execution
 from mechxai.methods.fields import as_tuples
 from mechxai.methods.lens.answer_streams import at_answers
@@ -27,7 +28,6 @@ from mechxai.model.plain_door import plain_of
 from mechxai.model.readout import pulled_back
 
 KINDS = ("layer", "head", "neuron", "source")
-_RUNS = ("clean", "corrupted")
 _ALLOWED = 1e-3  # relative error of the sum
 
 
@@ -63,11 +63,8 @@ class DirectLogitAttribution(Method):
     interventions: Sequence[Intervention] = ()
 
     def __post_init__(self) -> None:
-        for name, allowed in (("by", KINDS), ("run", _RUNS)):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(
-                    f"{name}={getattr(self, name)!r} was asked", allowed=nearest(getattr(self, name), allowed)
-                )
+        for name, allowed in (("by", KINDS), ("run", RUNS)):
+            check_choice(name, getattr(self, name), allowed)
         as_tuples(self, "interventions")
 
     def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.edit import Intervention
-from mechxai.core.errors import ConfigError, nearest
+from mechxai.core.errors import ConfigError, check_choice
 from mechxai.core.method import Method
 from mechxai.core.result import Result, variable
 from mechxai.core.statistics import mean_interval
+from mechxai.engine.contrast import RUNS
 from mechxai.engine.execution import Execution
 from mechxai.methods.lens.reading import Reading, Translate, reading
 from mechxai.methods.lens.streams import streams_of
@@ -21,7 +22,6 @@ from mechxai.methods.lens.targets import Target, targets_of
 from mechxai.methods.record import position_labels, run_info
 from mechxai.model.hooked_model import HookedModel
 
-_RUNS = ("clean", "corrupted")
 _DIMS = ("prompt", "layer", "pos")
 _MEANING = {
     "target_logprob": ("nats", "log-probability of the target"),
@@ -83,8 +83,7 @@ def check_lens(lens: Lens) -> None:
     """
     if tuple(lens.over) not in (("layer", "pos"), ("layer",)):
         raise ConfigError(f"over={lens.over} was asked of a lens", allowed="('layer', 'pos') or ('layer',)")
-    if lens.run not in _RUNS:
-        raise ConfigError(f"run={lens.run!r} was asked", allowed=nearest(lens.run, _RUNS))
+    check_choice("run", lens.run, RUNS)
     if lens.k < 1:
         raise ConfigError(f"k={lens.k} was asked", allowed="1 or more")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from mechxai.engine.progress import Bar
 from mechxai.methods.lens.rows import dots, exponentials
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.readout import read_out
+from mechxai.model.readout import as_float, read_out
 
 Translate = Callable[[int, Tensor], Tensor]  # layer, residual streams -> what is read in their place
 _LOGIT_BYTES = {"cpu": 2**26, "cuda": 2**28}  # of one layer's logits at a time
@@ -114,7 +114,7 @@ class _Reader:
         if held is None:
             held = self._rooms["logits"] = W_U.new_empty(self.size, W_U.shape[1])
         logits = read_out(self.model, stream, into=held)
-        return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+        return as_float(logits)
 
     def _final(self, logits: Tensor) -> "_Final":
         probabilities = self._room("final", logits)

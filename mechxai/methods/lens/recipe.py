@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mechxai.core.errors import ConfigError, nearest
+from mechxai.core.errors import ConfigError, check_choice
 
 OPTIMIZERS, LOSSES = ("sgd", "adam"), ("kl", "ce")
 
@@ -37,10 +37,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, allowed in (("optimizer", OPTIMIZERS), ("loss", LOSSES)):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(
-                    f"{name}={getattr(self, name)!r} was asked", allowed=nearest(getattr(self, name), allowed)
-                )
+            check_choice(name, getattr(self, name), allowed)
         for name in ("steps", "tokens_per_step", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} was asked", allowed="1 or more")

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mechxai.core.errors import ArtifactError, ModelSupportError, NumericsError
+from mechxai.core.files import whole
 from mechxai.core.shapes import PromptInts, Tokens
 from mechxai.engine.execution import Log
 from mechxai.engine.progress import Bar
@@ -154,8 +154,6 @@ def _key(model: HookedModel, recipe: Recipe, data: tuple[Tensor, Tensor]) -> str
 
 
 def _keep(state: State, folder: Path, key: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".{_STATE}.{os.getpid()}.part"
     content: dict[str, Any] = {
         "key": key,
         "A": state.A.detach(),
@@ -164,8 +162,8 @@ def _keep(state: State, folder: Path, key: str) -> None:
         "step": state.step,
         "losses": torch.stack(state.losses),
     }
-    torch.save(content, part)
-    part.replace(folder / _STATE)
+    with whole(folder / _STATE) as part:
+        torch.save(content, part)
 
 
 def _restore(state: State, folder: Path, key: str) -> None:

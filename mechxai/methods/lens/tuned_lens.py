@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mechxai.core.errors import ArtifactError, ModelSupportError
+from mechxai.core.files import whole, write_whole
 from mechxai.core.result import Result
 from mechxai.core.shapes import PromptInts, Tokens
 from mechxai.engine.execution import Log
@@ -123,11 +123,9 @@ class TunedLens:
     def save(self, folder: str | Path) -> Path:
         """Writes ``config.json`` and ``translators.safetensors``; returns the folder."""
         target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
         tensors = {"A": self.A, "b": self.b} | ({} if self.losses is None else {"losses": self.losses})
-        part = target / f".{_WEIGHTS}.{os.getpid()}.part"
-        save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, part)
-        Path(part).replace(target / _WEIGHTS)
+        with whole(target / _WEIGHTS) as part:
+            save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, part)
         config = {"format": _FORMAT, "base": dict(self.base), "recipe": dict(self.recipe)}
         _write(target / _CONFIG, config)
         return target
@@ -173,10 +171,10 @@ class TunedLens:
         self.check(model)
         _check_raw(model, "Exporting a lens to the tuned-lens package")
         target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
         state = {f"{layer}.weight": A.cpu().clone() for layer, A in enumerate(self.A)}
         state |= {f"{layer}.bias": b.cpu().clone() for layer, b in enumerate(self.b)}
-        torch.save(state, target / _PARAMS)
+        with whole(target / _PARAMS) as part:
+            torch.save(state, part)
         a = model.architecture
         config = {
             "base_model_name_or_path": model.name,
@@ -274,6 +272,4 @@ def _their_hash(model: HookedModel) -> str:
 
 
 def _write(path: Path, config: Mapping[str, Any]) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(config, indent=2, default=str) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_whole(path, json.dumps(config, indent=2, default=str) + "\n")

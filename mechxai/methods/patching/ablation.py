@@ -8,7 +8,7 @@ import torch
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.edit import AddNoise, Edit, Intervention, MeanAblate, ResampleAblate, ZeroAblate
-from mechxai.core.errors import ConfigError, ShapeError, nearest
+from mechxai.core.errors import ConfigError, ShapeError, check_choice
 from mechxai.core.grid import Grid, Position
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, Metric, as_metric
@@ -74,10 +74,7 @@ class Ablation(Method):
 
     def __post_init__(self) -> None:
         for name, allowed in (("edit", EDITS), ("reference", RUNS)):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(
-                    f"{name}={getattr(self, name)!r} was asked", allowed=nearest(getattr(self, name), allowed)
-                )
+            check_choice(name, getattr(self, name), allowed)
         as_metric(self.metric)
         as_tuples(self, "over", "layers", "heads", "pos", "neurons")
         self._grid()

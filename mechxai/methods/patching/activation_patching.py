@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import final
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.errors import ConfigError, nearest
+from mechxai.core.errors import check_choice
 from mechxai.core.grid import Axes, Grid, Position
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, Metric, as_metric
@@ -68,8 +68,7 @@ class ActivationPatching(Method):
     neurons: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        if self.direction not in DIRECTIONS:
-            raise ConfigError(f"direction={self.direction!r} was asked", allowed=nearest(self.direction, DIRECTIONS))
+        check_choice("direction", self.direction, DIRECTIONS)
         as_metric(self.metric)
         as_tuples(self, "over", "layers", "heads", "pos", "neurons")
         self._grid()
