@@ -22,6 +22,13 @@ def bootstrap_weights(n_prompts: int, seed: int = 0, n_draws: int = N_DRAWS) -> 
     return generator.multinomial(n_prompts, np.full(n_prompts, 1 / n_prompts), size=n_draws) / n_prompts
 
 
+def known_mean(per_example: np.ndarray) -> np.ndarray:
+    """The mean over the leading axis (prompts), NaN left out; NaN where nothing is known."""
+    known = ~np.isnan(per_example)
+    total = np.where(known, per_example, 0.0).sum(0)
+    return np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan)
+
+
 def mean_interval(per_example: np.ndarray, seed: int = 0) -> Interval:
     """Interval of the mean over the leading axis (prompts), NaN left out; of one prompt, its value."""
     if len(per_example) == 1:

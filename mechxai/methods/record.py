@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+import xarray as xr
+
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.grid import Position
 from mechxai.core.method import Method
 from mechxai.core.provenance import commit, versions
-from mechxai.core.result import RunInfo
+from mechxai.core.result import RunInfo, variable
 from mechxai.core.site import site_name
+from mechxai.core.statistics import known_mean, mean_interval
 from mechxai.model.hooked_model import HookedModel
 
 
@@ -41,6 +45,27 @@ def _label(batch: ContrastBatch, pos: int, role: str) -> str:
     if not text and len(batch) == 1 and batch.strings:
         text = batch.strings[0][pos].strip() if pos < len(batch.strings[0]) else ""
     return f"{pos}: {text}" if text else str(pos)
+
+
+def bounded(
+    name: str, dims: tuple[str, ...], per_example: np.ndarray, *, units: str, meaning: str, title: str | None = None
+) -> dict[str, xr.DataArray]:
+    """The mean over prompts, NaN left out, as ``name``, and its 95 % interval as ``name_low`` and ``name_high``.
+
+    Args:
+        name: of the variable.
+        dims: of the mean.
+        per_example: ``[prompt, *dims]``.
+        units: of the values.
+        meaning: in words.
+        title: of the mean in words, where it is called otherwise.
+    """
+    interval = mean_interval(per_example)
+    ends = {"low": interval.low, "high": interval.high}
+    return {name: variable(dims, known_mean(per_example), units, title or meaning)} | {
+        f"{name}_{end}": variable(dims, values, units, f"{meaning}, 95 % bootstrap over prompts, {end}")
+        for end, values in ends.items()
+    }
 
 
 def run_info(

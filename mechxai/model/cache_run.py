@@ -8,11 +8,12 @@ import torch
 from mechxai.core.shapes import PromptInts, Tokens
 from mechxai.model.attaching import Hooks, attached, embedded, row_mask
 from mechxai.model.backends import Backend, modules
+from mechxai.model.buffers import Buffers
 from mechxai.model.caching import AllCached, Keeper
 from mechxai.model.hooking import foreign_hooks
 from mechxai.model.plain import PlainModel
 from mechxai.model.plain_proof import plain_blocks, proof
-from mechxai.model.plain_run import PLAIN_SITES, Buffers, pass_plain
+from mechxai.model.plain_run import PLAIN_SITES, pass_plain
 
 _PART = {"cpu": 512}  # tokens run together; more cost memory and save hardly any time
 _PART_ELSEWHERE = 16_384

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechxai.core.site import Site
+from mechxai.model.buffers import Buffers
 from mechxai.model.plain import Affine, PlainModel, attend
 from mechxai.model.prefix import KeysValues
 
@@ -44,23 +45,6 @@ class PlainRun:
 
     residuals: list[Tensor]
     kept: KeysValues
-
-
-class Buffers:
-    """Memory for a block's intermediate values, used again by every block and every part of a batch.
-
-    On a CPU, memory that is fresh costs about as much as filling it several times over.
-    """
-
-    def __init__(self) -> None:
-        self._held: dict[str, Tensor] = {}
-
-    def __call__(self, name: str, like: Tensor, width: int) -> Tensor:
-        """The tensor of a name, ``[row, width]``, with as many rows as ``like``; it holds whatever it held."""
-        held = self._held.get(name)
-        if held is None or len(held) < len(like):
-            held = self._held[name] = like.new_empty(len(like), width)
-        return held[: len(like)]
 
 
 def run_plain(

@@ -36,19 +36,18 @@ def read_out(
     Args:
         model: the model.
         residual: residual streams.
-        into: memory for the logits of as many rows or more, of the unembedding's dtype; no gradient passes through.
+        into: memory for the logits, of the unembedding's dtype; no gradient passes through.
     """
     final = normed(model, residual)
     return unembedded(model, final) if into is None else _capped(model, products(model, final, into))
 
 
 def products(model: HookedModel, final: Float[Tensor, "row d_model"], into: Tensor) -> Float[Tensor, "row d_vocab"]:
-    """Logits before a soft-cap, written into memory for as many rows or more; no gradient passes through."""
+    """Logits before a soft-cap, written into memory for them; no gradient passes through."""
     W_U, b_U = model.backend.unembedding()
-    out = into[: len(final)]
     if b_U is None:
-        return torch.mm(final.to(W_U.dtype), W_U, out=out)
-    return torch.addmm(b_U, final.to(W_U.dtype), W_U, out=out)
+        return torch.mm(final.to(W_U.dtype), W_U, out=into)
+    return torch.addmm(b_U, final.to(W_U.dtype), W_U, out=into)
 
 
 def _capped(model: HookedModel, logits: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from mechxai.core.errors import ArtifactError, ConfigError, ModelSupportError
 from mechxai.methods.lens import gradients as gradients_module
 from mechxai.methods.lens.gradients import Gradients
 from mechxai.methods.lens.recipe import Recipe
-from mechxai.methods.lens.training import Keeping, trained
+from mechxai.methods.lens.training import trained
 from mechxai.methods.lens.tuned_lens import TunedLens
 from mechxai.model.readout import read_out
 from tests.conftest import FOLDED
@@ -75,7 +75,7 @@ def test_the_loop_is_torchs_optimiser_on_those_losses(model_of, optimizer):
     tokens = tokens_of(model, 6)
     lengths = torch.full((6,), 10)
     recipe = Recipe(steps=4, tokens_per_step=30, optimizer=optimizer, clip=0.5, weight_decay=0.1)
-    found = trained(model, tokens, recipe, lengths=None, keeping=Keeping())
+    found = trained(model, tokens, recipe, lengths=None, execution=mx.Execution())
     a = model.architecture
     A = torch.nn.Parameter(torch.zeros(a.n_layers, a.d_model, a.d_model))
     b = torch.nn.Parameter(torch.zeros(a.n_layers, a.d_model))

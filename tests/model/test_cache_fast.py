@@ -10,10 +10,11 @@ import mechxai as mx
 from mechxai.core.errors import ModelSupportError, SiteError
 from mechxai.core.site import SITES
 from mechxai.model import cache_run, plain_proof, plain_run
+from mechxai.model.buffers import Buffers
 from mechxai.model.caching import AllCached, Keeper
 from mechxai.model.plain import Affine, Norm
 from mechxai.model.plain_proof import plain_blocks, proof
-from mechxai.model.plain_run import PLAIN_SITES, Buffers, pass_plain, run_plain
+from mechxai.model.plain_run import PLAIN_SITES, pass_plain, run_plain
 from tests.conftest import FOLDED, MODELS
 
 BERT = [("bert", "auto", "raw")]

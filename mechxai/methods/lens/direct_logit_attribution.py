@@ -16,16 +16,15 @@ from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import LogitDiff
 from mechxai.core.result import Result, variable
 from mechxai.core.site import Site
-from mechxai.core.statistics import mean_interval
 from mechxai.engine.contrast import RUNS
 from mechxai.engine.execution import Execution
 from mechxai.methods.fields import as_tuples
 from mechxai.methods.lens.answer_streams import at_answers
-from mechxai.methods.record import position_labels, run_info
+from mechxai.methods.record import bounded, position_labels, run_info
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.plain import PlainBlock
 from mechxai.model.plain_door import plain_of
-from mechxai.model.readout import pulled_back
+from mechxai.model.readout import as_float, pulled_back
 
 KINDS = ("layer", "head", "neuron", "source")
 _ALLOWED = 1e-3  # relative error of the sum
@@ -144,32 +143,31 @@ class _Splitting:
         self._add("norm.bias", of_norm[:, None])
         self._add("unembed.bias", self._of_bias()[:, None])
         extra = self._sources(acts, along) if by == "source" else {}
-        return self._summed(self._logit_diff(logits), extra)
+        return self._summed(self._logit_diff(self._before_cap(logits)), extra)
 
     # Directions ------------------------------------------------------------------------------------------------------
-
-    def _weights(self) -> Tensor:
-        """How much each token counts in the logit difference, ``[prompt, d_vocab]``: alternatives by their mean."""
-        found = torch.zeros(len(self.batch), self.model.architecture.d_vocab, device=self.model.device)
-        for ids, sign in ((self.batch.answers[..., 0], 1.0), (self.batch.wrong[..., 0], -1.0)):
-            known = ids >= 0
-            share = sign * known / known.sum(1, keepdim=True)
-            found.scatter_add_(1, ids.clamp(min=0), share.to(found))
-        return found
 
     def _difference(self) -> Tensor:
         """Along this the unembedding's input gives the logit difference, ``[prompt, d_model]``."""
         W_U, _ = self.model.backend.unembedding()
-        return self._weights().to(W_U) @ W_U.T
+        weights = torch.zeros(len(self.batch), W_U.shape[1], dtype=W_U.dtype, device=W_U.device)
+        for ids, sign in ((self.batch.answers[..., 0], 1.0), (self.batch.wrong[..., 0], -1.0)):
+            known = ids >= 0  # alternatives count by their mean
+            weights.scatter_add_(1, ids.clamp(min=0), (sign * known / known.sum(1, keepdim=True)).to(weights))
+        return weights @ W_U.T
 
     def _of_bias(self) -> Tensor:
         _, b_U = self.model.backend.unembedding()
-        return torch.zeros(len(self.batch), device=self.model.device) if b_U is None else self._weights().to(b_U) @ b_U
+        n = len(self.batch)
+        return torch.zeros(n, device=self.model.device) if b_U is None else self._logit_diff(b_U.expand(n, -1))
 
     def _logit_diff(self, logits: Tensor) -> Tensor:
+        """The metric of logits at the answer position, ``[prompt, d_vocab]``."""
+        return LogitDiff().score(as_float(logits)[:, None], self.batch)
+
+    def _before_cap(self, logits: Tensor) -> Tensor:
         cap = self.model.architecture.logit_softcap
-        plain = cap * torch.atanh(logits / cap) if cap else logits
-        return (self._weights().to(plain) * plain).sum(-1)
+        return cap * torch.atanh(logits / cap) if cap else logits
 
     # Parts -----------------------------------------------------------------------------------------------------------
 
@@ -239,15 +237,14 @@ class _Splitting:
                 got=f"{values.sum(1)[relative.argmax()]:.4g} against {right[relative.argmax()]:.4g}",
                 fix="use float32; if it persists, the model adds something to its residual stream that is no component",
             )
-        interval = mean_interval(values)
         unit, meaning = "logits", "what a component adds to the logit difference"
         if a.logit_softcap:
             meaning += ", before the soft-cap"
         data = {
             "value": variable(("prompt", "component"), values, unit, meaning),
-            "mean": variable(("component",), values.mean(0), unit, f"{meaning}, mean over prompts"),
-            "mean_low": variable(("component",), interval.low, unit, f"{meaning}, 95 % bootstrap, low"),
-            "mean_high": variable(("component",), interval.high, unit, f"{meaning}, 95 % bootstrap, high"),
+            **bounded(
+                "mean", ("component",), values, units=unit, meaning=meaning, title=f"{meaning}, mean over prompts"
+            ),
             "logit_diff": variable(("prompt",), right, unit, "logit difference of the run"),
             "residual_error": variable(("prompt",), error, unit, "sum of the components minus the logit difference"),
         }

@@ -12,8 +12,9 @@ from torch import Tensor
 from mechxai.core.errors import ConfigError
 from mechxai.core.site import Site
 from mechxai.methods.lens.rows import dots, exponentials
+from mechxai.model.buffers import Buffers
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.readout import normed, products
+from mechxai.model.readout import as_float, normed, products
 
 _TOKENS_AT_ONCE = {"cpu": 1024}  # through the model; elsewhere more
 _PLACES = {"cpu": 256}  # through the unembedding, one layer at a time
@@ -33,7 +34,7 @@ class Gradients:
     loss: str
     A: Tensor
     b: Tensor
-    rooms: dict[str, Tensor] = field(default_factory=dict[str, Tensor])  # memory for logits, used again
+    rooms: Buffers = field(default_factory=Buffers)  # memory for logits
 
     def of_step(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """The mean loss of every layer over these sequences, ``[layer]``; its gradient replaces what was there."""
@@ -98,11 +99,8 @@ class Gradients:
                     logits = (read.to(W_U.dtype) @ W_U).float()
                 logits = logits if b_U is None else logits + b_U
             else:
-                held = self.rooms.get(room)
-                if held is None or len(held) < len(read):
-                    held = self.rooms[room] = W_U.new_empty(len(read), W_U.shape[1])
-                logits = products(self.model, read, held)
-                logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+                held = self.rooms(room, read.to(W_U.dtype), W_U.shape[1])
+                logits = as_float(products(self.model, read, held))
             cap = self.model.architecture.logit_softcap
             if not cap:
                 return logits, None

@@ -4,15 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
+import torch
+
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.edit import Intervention
+from mechxai.core.errors import ConfigError, check_choice
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.result import Result
+from mechxai.engine.contrast import RUNS
 from mechxai.engine.execution import Execution
 from mechxai.methods.fields import as_tuples
-from mechxai.methods.lens.lens_result import check_lens, read_lens
-from mechxai.methods.lens.streams import check_readable
-from mechxai.methods.lens.targets import Target
+from mechxai.methods.lens.lens_result import laid_out
+from mechxai.methods.lens.reading import Translate, reading
+from mechxai.methods.lens.streams import check_readable, streams_of
+from mechxai.methods.lens.targets import Target, targets_of
+from mechxai.methods.record import run_info
 from mechxai.model.hooked_model import HookedModel
 
 
@@ -64,7 +70,11 @@ class LogitLens(Method):
     def __post_init__(self) -> None:
         object.__setattr__(self, "site", check_readable(self.site))
         as_tuples(self, "over", "tokens", "interventions")
-        check_lens(self)
+        if self.over not in (("layer", "pos"), ("layer",)):
+            raise ConfigError(f"over={self.over} was asked of a lens", allowed="('layer', 'pos') or ('layer',)")
+        check_choice("run", self.run, RUNS)
+        if self.k < 1:
+            raise ConfigError(f"k={self.k} was asked", allowed="1 or more")
 
     def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
         """What every layer says at every position.
@@ -83,3 +93,33 @@ class LogitLens(Method):
         Cost: one forward pass per prompt, one unembedding per layer and position; a few positions' logits are held.
         """
         return read_lens(self, model, batch, execution=execution)
+
+
+def read_lens(
+    lens: LogitLens,
+    model: HookedModel,
+    batch: ContrastBatch,
+    *,
+    execution: Execution,
+    translate: Translate | None = None,
+    method: Method | None = None,
+) -> Result:
+    """The result of a lens, whatever stands between its streams and the readout.
+
+    Args:
+        lens: what is read.
+        model: the model.
+        batch: the prompts.
+        execution: how.
+        translate: what a trained lens puts between stream and readout.
+        method: whose result it is; the lens' own by default.
+    """
+    batch = batch.to(model.device)
+    asked = torch.stack([targets_of(model, batch, one, run=lens.run) for one in (lens.target, *lens.tokens)], -1)
+    streams = streams_of(model, batch, lens.site, run=lens.run, interventions=lens.interventions)
+    real, k = batch.mask, min(lens.k, model.architecture.d_vocab)
+    places = [stream[real] for stream in streams]
+    read = reading(model, places, asked[real], k=k, translate=translate, progress=execution.progress)
+    data = laid_out(model, batch, read, run=lens.run, over=tuple(lens.over), choices=lens.tokens)
+    cost = {"forward_passes": float(len(batch)), "readouts": float(read.entropy.numel())}
+    return Result(data, run_info(method or lens, model, batch, cost=cost))

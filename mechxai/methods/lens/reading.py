@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mechxai.engine.progress import Bar
 from mechxai.methods.lens.rows import dots, exponentials
+from mechxai.model.buffers import Buffers
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.readout import as_float, read_out
 
@@ -66,11 +67,11 @@ def reading(
 
     Cost: one unembedding per layer and place, no forward pass; the logits of one layer at a few places are held.
     """
-    reader = _Reader(model, k, _places_at_once(model))
+    reader, size = _Reader(model, k), _places_at_once(model)
     parts: list[Reading] = []
     with Bar("lens", len(asked), shown=progress, unit="positions") as bar, torch.no_grad():
-        for first in range(0, len(asked), reader.size):
-            places = slice(first, first + reader.size)
+        for first in range(0, len(asked), size):
+            places = slice(first, first + size)
             parts.append(reader.read([one[places] for one in streams], asked[places], translate))
             bar.advance(len(asked[places]))
     return Reading(**{part.name: torch.cat([getattr(one, part.name) for one in parts], 1) for part in fields(Reading)})
@@ -82,11 +83,11 @@ def _places_at_once(model: HookedModel) -> int:
 
 
 class _Reader:
-    """Reads some places at a time, in memory that is used again: on a CPU, fresh memory costs about what fills it."""
+    """Reads some places at a time, in memory that is used again."""
 
-    def __init__(self, model: HookedModel, k: int, size: int) -> None:
-        self.model, self.k, self.size = model, k, size
-        self._rooms: dict[str, Tensor] = {}
+    def __init__(self, model: HookedModel, k: int) -> None:
+        self.model, self.k = model, k
+        self.rooms = Buffers()
 
     def read(self, streams: Sequence[Tensor], asked: Tensor, translate: Translate | None) -> Reading:
         """All layers of some places; ``asked`` are the target and the tokens chosen, ``[place, 1 + choice]``."""
@@ -101,23 +102,14 @@ class _Reader:
         columns = zip(*rows, strict=True)
         return Reading(*(torch.stack(column).cpu() for column in columns))
 
-    def _room(self, name: str, like: Tensor) -> Tensor:
-        held = self._rooms.get(name)
-        if held is None or len(held) < len(like) or held.dtype != like.dtype:
-            held = self._rooms[name] = torch.empty_like(like)
-        return held[: len(like)]
-
     def _logits(self, stream: Tensor) -> Tensor:
         """In float32 or better; they are overwritten by the next."""
         W_U, _ = self.model.backend.unembedding()
-        held = self._rooms.get("logits")
-        if held is None:
-            held = self._rooms["logits"] = W_U.new_empty(self.size, W_U.shape[1])
-        logits = read_out(self.model, stream, into=held)
-        return as_float(logits)
+        room = self.rooms("logits", stream.to(W_U.dtype), W_U.shape[1])
+        return as_float(read_out(self.model, stream, into=room))
 
     def _final(self, logits: Tensor) -> "_Final":
-        probabilities = self._room("final", logits)
+        probabilities = self.rooms("final", logits, logits.shape[1])
         log_total, total = exponentials(logits, probabilities, logits.amax(-1, keepdim=True))
         entropy = log_total - dots(probabilities, logits) / total
         probabilities /= total[:, None]
@@ -126,7 +118,7 @@ class _Reader:
     def _statistics(self, logits: Tensor, final: "_Final", asked: Tensor) -> tuple[Tensor, ...]:
         """The columns of a `Reading` for one layer."""
         top, places = _top(logits, self.k)
-        weights = self._room("weights", logits)
+        weights = self.rooms("weights", logits, logits.shape[1])
         log_total, total = exponentials(logits, weights, top[:, :1])
         entropy = log_total - dots(weights, logits) / total
         # sum p_final (log p_final - log p); p_final sums to 1

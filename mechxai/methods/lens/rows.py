@@ -1,4 +1,4 @@
-"""Arithmetic on rows of logits, in memory that is there already: on a CPU, fresh memory costs about what fills it."""
+"""Arithmetic on rows of logits, in memory that is there already (see `Buffers`)."""
 
 import torch
 from jaxtyping import Float

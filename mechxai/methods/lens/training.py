@@ -1,9 +1,8 @@
 """The training of tuned lenses: the loop, its order of sequences, its checkpoints."""
 
-import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ from torch import Tensor
 
 from mechxai.core.errors import ArtifactError, ModelSupportError, NumericsError
 from mechxai.core.files import whole
+from mechxai.core.fingerprint import Fingerprints
 from mechxai.core.shapes import PromptInts, Tokens
-from mechxai.engine.execution import Log
+from mechxai.engine.execution import Execution
 from mechxai.engine.progress import Bar
 from mechxai.methods.lens.gradients import Gradients
 from mechxai.methods.lens.recipe import Recipe, rate
@@ -41,40 +41,25 @@ class State:
     losses: list[Tensor]
 
 
-@dataclass(frozen=True)
-class Keeping:
-    """What happens beside the training.
-
-    Attributes:
-        folder: of checkpoints.
-        log: told of each step's numbers.
-        progress: show a bar.
-    """
-
-    folder: Path | None = None
-    log: Log | None = None
-    progress: bool = False
-
-
 def trained(
-    model: HookedModel, tokens: Tokens, recipe: Recipe, *, lengths: PromptInts | None, keeping: Keeping
+    model: HookedModel, tokens: Tokens, recipe: Recipe, *, lengths: PromptInts | None, execution: Execution
 ) -> State:
-    """The state after the last step; from the last checkpoint on, where there is one. See `TunedLens.train`."""
-    folder, log = keeping.folder, keeping.log
+    """The state after the last step; from the last checkpoint in ``execution.cells`` on, where there is one."""
+    folder, log = execution.cells, execution.log
     check_tokens(tokens, model.architecture, model.name)
     if not model.architecture.causal:
         raise ModelSupportError(
             f"A tuned lens of {model.name} was asked", got="a bidirectional model", fix="use a causal language model"
         )
     lengths = tokens.new_full((len(tokens),), tokens.shape[1]) if lengths is None else lengths.to(tokens)
-    key = _key(model, recipe, (tokens, lengths))
+    key = Fingerprints()([recipe, model, model.processing, tokens, lengths])
     state = _begun(model, recipe)
     if folder is not None:
         _restore(state, folder, key)
     sequences = _Order(len(tokens), recipe.seed)
     per_step = max(1, recipe.tokens_per_step // tokens.shape[1])
     total = recipe.steps * per_step * tokens.shape[1]
-    with Bar("tuned lens", total, shown=keeping.progress, unit="tokens") as bar:
+    with Bar("tuned lens", total, shown=execution.progress, unit="tokens") as bar:
         bar.advance(state.step * per_step * tokens.shape[1], computed=False)
         while state.step < recipe.steps:
             rows = sequences.rows(state.step * per_step, per_step)
@@ -143,14 +128,6 @@ def _begun(model: HookedModel, recipe: Recipe) -> State:
             [A, b], lr=rate(recipe), momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
         )
     return State(A, b, optimizer, 0, [])
-
-
-def _key(model: HookedModel, recipe: Recipe, data: tuple[Tensor, Tensor]) -> str:
-    """A hash of what decides every step."""
-    digest = hashlib.blake2b(repr((asdict(recipe), model.weight_hash, model.processing)).encode(), digest_size=16)
-    for tensor in data:
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _keep(state: State, folder: Path, key: str) -> None:

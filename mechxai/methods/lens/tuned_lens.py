@@ -15,11 +15,12 @@ from torch import Tensor
 
 from mechxai.core.errors import ArtifactError, ModelSupportError
 from mechxai.core.files import whole, write_whole
+from mechxai.core.fingerprint import Fingerprints
 from mechxai.core.result import Result
 from mechxai.core.shapes import PromptInts, Tokens
-from mechxai.engine.execution import Log
+from mechxai.engine.execution import Execution, Log
 from mechxai.methods.lens.recipe import Recipe
-from mechxai.methods.lens.training import Keeping, trained
+from mechxai.methods.lens.training import trained
 from mechxai.model.hooked_model import HookedModel
 
 _CONFIG, _WEIGHTS = "config.json", "translators.safetensors"
@@ -79,9 +80,9 @@ class TunedLens:
 
         Cost: per step, one forward pass over its tokens, and two unembeddings per token and layer.
         """
-        folder = None if checkpoints is None else Path(checkpoints)
         chosen = Recipe(**recipe)
-        state = trained(model, tokens, chosen, lengths=lengths, keeping=Keeping(folder, log, progress))
+        how = Execution(cells=None if checkpoints is None else Path(checkpoints), log=log, progress=progress)
+        state = trained(model, tokens, chosen, lengths=lengths, execution=how)
         return cls(state.A.detach(), state.b.detach(), base_of(model), asdict(chosen), torch.stack(state.losses))
 
     @classmethod
@@ -94,8 +95,7 @@ class TunedLens:
     @property
     def name(self) -> str:
         """For records: the base model, and a hash of the translators."""
-        digest = hashlib.blake2b(self.A.cpu().numpy().tobytes() + self.b.cpu().numpy().tobytes(), digest_size=8)
-        return f"lens of {self.base.get('name')}, {digest.hexdigest()}"
+        return f"lens of {self.base.get('name')}, {Fingerprints()([self.A, self.b])[:16]}"
 
     def __call__(self, layer: int, stream: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
         """The stream of a layer, translated."""
@@ -141,23 +141,21 @@ class TunedLens:
             ModelSupportError: it was trained on another model.
         """
         source = Path(folder)
+        there = (source / _CONFIG).is_file()
+        config = json.loads((source / _CONFIG).read_text(encoding="utf-8")) if there else {}
         if (source / _RESULT).is_file():
             lens = _of_result(source / _RESULT, model)
-            lens.check(model)
-            return lens
-        if not (source / _CONFIG).is_file():
-            raise ArtifactError(f"The lens in {source} was asked", got=f"no {_CONFIG}", fix="give the folder of a lens")
-        config = json.loads((source / _CONFIG).read_text(encoding="utf-8"))
-        if config.get("format") == _FORMAT and (source / _WEIGHTS).is_file():
+        elif config.get("format") == _FORMAT and (source / _WEIGHTS).is_file():
             found = load_file(source / _WEIGHTS, device=str(model.device))
             lens = cls(found["A"], found["b"], config["base"], config["recipe"], found.get("losses"))
         elif config.get("lens_type") == _KIND and (source / _PARAMS).is_file():
-            lens = _imported(source, config, model)
+            return _imported(source, config, model)
         else:
+            neither = f"neither {_WEIGHTS} nor {_PARAMS} with a {_CONFIG} that fits it"
             raise ArtifactError(
                 f"The lens in {source} was asked",
-                got=f"neither {_WEIGHTS} nor {_PARAMS} with a {_CONFIG} that fits it",
-                fix="give a folder written by TunedLens.save or by the tuned-lens package",
+                got=neither if there else f"no {_CONFIG}",
+                fix="give a folder written by TunedLens.save, by a tuned_lens_train run or by the tuned-lens package",
             )
         lens.check(model)
         return lens
@@ -203,12 +201,11 @@ def _of_result(path: Path, model: HookedModel) -> TunedLens:
 def base_of(model: HookedModel) -> dict[str, Any]:
     """What decides whether a lens fits a model."""
     W_U, _ = model.backend.unembedding()
-    digest = hashlib.blake2b(W_U.detach().float().cpu().contiguous().numpy().tobytes(), digest_size=16).hexdigest()
     return {
         "name": model.name,
         "processing": model.processing,
         "weight_hash": model.weight_hash,
-        "unembedding_hash": digest,
+        "unembedding_hash": Fingerprints()(W_U.detach().float()),
         "d_model": model.architecture.d_model,
         "n_layers": model.architecture.n_layers,
     }

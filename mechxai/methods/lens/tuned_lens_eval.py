@@ -12,14 +12,13 @@ from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.result import Result, variable
-from mechxai.core.statistics import mean_interval
 from mechxai.engine.execution import Execution
 from mechxai.methods.lens.reading import Reading, Translate, reading
 from mechxai.methods.lens.streams import streams_of
 from mechxai.methods.lens.targets import targets_of
 from mechxai.methods.lens.tuned_lens import TunedLens
 from mechxai.methods.lens.tuned_lens_reading import opened
-from mechxai.methods.record import run_info
+from mechxai.methods.record import bounded, run_info
 from mechxai.model.hooked_model import HookedModel
 
 TRAIN = "train"
@@ -91,12 +90,10 @@ class TunedLensEvaluation(Method):
             found[name] = reading(model, streams, targets, k=1, translate=translate, progress=execution.progress)
             data |= _means(found[name], name)
         by_prompt = [_by_prompt(one.kl_to_final[:-1], batch.mask.cpu()) for one in found.values()]
-        data |= _bounded(
-            "value", ("lens", "layer"), np.stack(by_prompt, 1), meaning="KL divergence from the model's output"
-        )
-        data |= _bounded(
-            "gain", ("layer",), by_prompt[1] - by_prompt[0], meaning="KL divergence saved over the logit lens"
-        )
+        meaning = "KL divergence from the model's output"
+        data |= bounded("value", ("lens", "layer"), np.stack(by_prompt, 1), units="nats", meaning=meaning)
+        meaning = "KL divergence saved over the logit lens"
+        data |= bounded("gain", ("layer",), by_prompt[1] - by_prompt[0], units="nats", meaning=meaning)
         coords: dict[str, object] = {"layer": list(range(model.architecture.n_layers))}
         coords["lens"] = [_NAMES[name] for name in found]
         readouts = found[""].entropy.numel() * len(found)
@@ -167,13 +164,6 @@ def _by_prompt(values: Tensor, real: Tensor) -> np.ndarray:
     prompt = real.nonzero()[:, 0]
     sums = torch.zeros(len(real), len(values), dtype=values.dtype).index_add_(0, prompt, values.T)
     return (sums / real.sum(1, keepdim=True)).numpy()
-
-
-def _bounded(name: str, dims: tuple[str, ...], by_prompt: np.ndarray, *, meaning: str) -> dict[str, xr.DataArray]:
-    """The mean over the leading axis, and its interval."""
-    interval = mean_interval(by_prompt)
-    values = {"": by_prompt.mean(0), "_low": interval.low, "_high": interval.high}
-    return {f"{name}{end}": variable(dims, one, "nats", meaning) for end, one in values.items()}
 
 
 def _transfer(model: HookedModel, lens: TunedLens, streams: list[Tensor]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Reading with a tuned lens: what each layer would predict, in its own basis."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import final
 
 from mechxai.core.batch import ContrastBatch
@@ -11,7 +11,7 @@ from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.result import Result
 from mechxai.engine.execution import Execution
 from mechxai.methods.fields import as_tuples
-from mechxai.methods.lens.lens_result import check_lens, read_lens
+from mechxai.methods.lens.logit_lens import LogitLens, read_lens
 from mechxai.methods.lens.targets import Target
 from mechxai.methods.lens.tuned_lens import TunedLens
 from mechxai.model.hooked_model import HookedModel
@@ -49,14 +49,14 @@ class TunedLensReading(Method):
     tokens: Sequence[Target] = ()
     interventions: Sequence[Intervention] = ()
 
-    @property
-    def site(self) -> str:
-        """What stands before each block, on which lenses are trained."""
-        return "resid_pre"
-
     def __post_init__(self) -> None:
         as_tuples(self, "over", "tokens", "interventions")
-        check_lens(self)
+        self._plain()
+
+    def _plain(self) -> LogitLens:
+        """What is read, but for the translation: what stands before each block, on which lenses are trained."""
+        asked = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "lens"}
+        return LogitLens("resid_pre", **asked)
 
     def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
         """What every layer says at every position.
@@ -72,7 +72,7 @@ class TunedLensReading(Method):
         Cost: as `LogitLens`, and a product of matrices per layer and position.
         """
         lens = opened(self.lens, model)
-        return read_lens(self, model, batch, execution=execution, translate=lens)
+        return read_lens(self._plain(), model, batch, execution=execution, translate=lens, method=self)
 
 
 def opened(lens: TunedLens | str, model: HookedModel) -> TunedLens:

@@ -8,10 +8,10 @@ from mechxai.core.batch import ContrastBatch
 from mechxai.core.grid import Position
 from mechxai.core.method import Method
 from mechxai.core.result import Result, variable
-from mechxai.core.statistics import mean_interval, ratio_interval
+from mechxai.core.statistics import ratio_interval
 from mechxai.engine.contrast import Baselines
 from mechxai.engine.run import Outcome
-from mechxai.methods.record import coordinates, run_info
+from mechxai.methods.record import bounded, coordinates, run_info
 from mechxai.model.hooked_model import HookedModel
 
 
@@ -31,16 +31,13 @@ def summarise(
     """
     metric, dims = baselines.metric, tuple(axes)
     per_example = outcome.values.T.reshape(len(batch), *(len(values) for values in axes.values())).numpy()
-    interval = mean_interval(per_example)
     bounds = ratio_interval(baselines.moved(per_example), baselines.gap)
     title = f"{metric.name} after the edit"
     verb = "restores" if baselines.direction == "denoise" else "removes"
     meaning = f"share of the clean-corrupted gap in {metric.name} that the edit {verb}"
     data = xr.Dataset(
         {
-            "value": variable(dims, per_example.mean(0), metric.unit, f"mean {title}"),
-            "value_low": variable(dims, interval.low, metric.unit, f"{title}, 95 % bootstrap over prompts, low"),
-            "value_high": variable(dims, interval.high, metric.unit, f"{title}, 95 % bootstrap over prompts, high"),
+            **bounded("value", dims, per_example, units=metric.unit, meaning=title, title=f"mean {title}"),
             "per_example": variable(("prompt", *dims), per_example, metric.unit, f"{title}, per prompt"),
             "recovered": variable(dims, baselines.recovered(per_example), "fraction", meaning),
             "recovered_low": variable(dims, bounds.low, "fraction", f"{meaning}, 95 % bootstrap, low"),
