@@ -27,7 +27,7 @@ from torch import Tensor
 import mechxai as mx
 from benchmarks.floor import forward_flops, matrix_peak
 from benchmarks.hooked import hooked_transformer
-from benchmarks.machine import child, conditions, one_thread, write
+from benchmarks.machine import child, conditions, kib, one_thread, write
 from benchmarks.shapes import GPT2_SMALL, Shape, hugging_face
 from benchmarks.timing import digits
 
@@ -35,7 +35,7 @@ NAME = "caching.json"
 PROMPTS, WIDTH = 8, 256
 ONE, THREE = ("resid_post",), ("resid_post", "z", "mlp_out")
 ALLOWED = 1e-5  # largest difference in float32, as a share of the largest value
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_CLEAR = Path("/proc/self/clear_refs")
 Values = Mapping[str, Tensor]  # site -> [layer, batch, pos, ...]
 
 
@@ -126,9 +126,7 @@ def _memory(*, clear: bool = False) -> tuple[int, int]:
     if clear:
         ctypes.CDLL(None).malloc_trim(0)  # what is free but still held would hide what the next call needs
         _CLEAR.write_text("5")
-    lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
-    now, highest = (int(lines[name].split()[0]) for name in ("VmRSS", "VmHWM"))
-    return now, highest
+    return kib("VmRSS"), kib("VmHWM")
 
 
 def _storages(held: list[Tensor]) -> dict[int, int]:

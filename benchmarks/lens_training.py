@@ -12,12 +12,11 @@ import statistics
 import sys
 import time
 import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.machine import Reference, child, conditions, one_thread, write
+from benchmarks.machine import Reference, child, conditions, kib, one_thread, write
 from benchmarks.shapes import GPT2_SMALL, Shape, hugging_face, one_token
 from benchmarks.timing import digits
 
@@ -31,7 +30,6 @@ CONDITIONS = {
     "ours": "mx.TunedLens.train",
     "repeats": f"median of {TURNS} processes each, in turn",
 }
-_STATUS = Path("/proc/self/status")
 
 
 def main() -> None:
@@ -86,13 +84,13 @@ def _measured(shape: Shape, who: str) -> dict[str, Any]:
     reference.run()
     timed = reference.run().seconds
     torch.set_grad_enabled(True)
-    before = _kib("VmRSS")
+    before = kib("VmRSS")
     losses, times = (_theirs if who == "theirs" else _ours)(shape, tokens)
     return {
         "tokens_per_second": (STEPS - 1) * SEQUENCES * LENGTH / sum(times[1:]),
         "losses": losses,
         "reference": timed,
-        "peak_mib": (_kib("VmHWM") - before) / 1024,
+        "peak_mib": (kib("VmHWM") - before) / 1024,
         "versions": conditions("")["versions"],
     }
 
@@ -152,11 +150,6 @@ def _theirs(shape: Shape, tokens: torch.Tensor) -> tuple[list[float], list[float
         losses.append(total / shape.n_layers)
         times.append(time.perf_counter() - started)
     return losses, times
-
-
-def _kib(name: str) -> int:
-    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(name + ":"))
-    return int(line.split()[1])
 
 
 if __name__ == "__main__":

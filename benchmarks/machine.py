@@ -89,6 +89,12 @@ def child(module: str, *arguments: str, venv: str = ".venv") -> dict:
     return json.loads(lines[-1])
 
 
+def kib(name: str) -> int:
+    """What Linux says this process holds: ``VmRSS`` now, ``VmHWM`` at most."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name + ":")).split()[1])
+
+
 class Reference:
     """A forward pass in plain torch, the same in every process: its time tells how busy the machine was."""
 

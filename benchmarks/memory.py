@@ -13,12 +13,12 @@ from pathlib import Path
 import mechxai as mx
 from benchmarks import peers
 from benchmarks.hooked import hooked_transformer
-from benchmarks.machine import child, one_thread
+from benchmarks.machine import child, kib, one_thread
 from benchmarks.rows import Settings, options, settings
 from benchmarks.sweeps import HEADLINE
 
 CONTENDERS = ("auto", "TransformerLens", "start_at_layer")
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_CLEAR = Path("/proc/self/clear_refs")
 
 
 def measured(asked: Settings) -> list[dict[str, object]]:
@@ -68,14 +68,9 @@ def _peak(call: Callable[[], object]) -> tuple[int, int]:
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # what is free but still held would hide what the call needs
     _CLEAR.write_text("5")
-    start = _kib("VmRSS")
+    start = kib("VmRSS")
     call()
-    return start, _kib("VmHWM")
-
-
-def _kib(name: str) -> int:
-    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(name + ":"))
-    return int(line.split()[1])
+    return start, kib("VmHWM")
 
 
 if __name__ == "__main__":

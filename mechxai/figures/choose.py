@@ -1,6 +1,6 @@
 """Which variable of a result is shown, and which of its dims lies where."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,16 +74,10 @@ class Shown:
         order = {key: None if part is None else part.transpose(*dims) for key, part in self._parts().items()}
         return self._with(order)
 
-    def at(self, dim: str, index: int) -> "Shown":
-        """One slice along a dim."""
+    def at(self, dim: str, index: int | list[int]) -> "Shown":
+        """One slice along a dim; or several, in this order."""
         return self._with(
             {key: None if part is None else part.isel({dim: index}) for key, part in self._parts().items()}
-        )
-
-    def taken(self, dim: str, indices: Sequence[int]) -> "Shown":
-        """Some coordinates of a dim, in this order."""
-        return self._with(
-            {key: None if part is None else part.isel({dim: list(indices)}) for key, part in self._parts().items()}
         )
 
     def _parts(self) -> dict[str, xr.DataArray | None]:

@@ -130,8 +130,13 @@ def layer(shown: Shown, *, with_hover: bool = True, visible: bool = True) -> go.
 
 def color_axis(shown: Shown, scale: Scale, height: int) -> dict[str, object]:
     """The colour scale with its range, its bar and the unit."""
-    bar = {"lenmode": "pixels", "len": min(380, max(150, height)), "y": 1, "yanchor": "top"}
-    return {**scale.as_axis(), "colorbar": {"title": {"text": unit_title(shown)}, **bar}}
+    return {**scale.as_axis(), "colorbar": color_bar(unit_title(shown), height)}
+
+
+def color_bar(text: str, height: int) -> dict[str, object]:
+    """A colour bar beside a drawing of this height, with its title."""
+    place = {"lenmode": "pixels", "len": min(380, max(150, height)), "y": 1, "yanchor": "top"}
+    return {"title": {"text": text}, **place}
 
 
 def default_scale(shown: Shown, center: float | None = None) -> Scale:

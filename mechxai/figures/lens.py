@@ -8,9 +8,10 @@ import xarray as xr
 
 from mechxai.core.errors import ConfigError, nearest
 from mechxai.core.result import Result
-from mechxai.figures.axes import pixels
+from mechxai.figures.axes import Axis, below, beside, pixels
 from mechxai.figures.cells import coordinates, position_of
 from mechxai.figures.colors import SEQUENTIAL
+from mechxai.figures.heatmap import color_bar
 from mechxai.figures.text import number, safe, words
 from mechxai.figures.theme import MISSING, dress
 
@@ -62,15 +63,15 @@ def lens_grid(result: Result, variable: str = "", select: Mapping[str, object] |
         pixels(len(tokens), per_cell=66, least=330, most=1500),
         pixels(len(layers), per_cell=30, least=150, most=1100),
     )
+    words_along = Axis("pos", tuple(_written(token, 10) for token in tokens), texts=True)
     meaning, unit = _COLORS[name]
-    bar = {"lenmode": "pixels", "len": min(380, max(150, size[1])), "y": 1, "yanchor": "top"}
-    bar |= {"title": {"text": safe(unit or "probability")}}
+    bar = color_bar(safe(unit or "probability"), size[1])
     high = 1.0 if name.endswith("logprob") else float(np.nanmax(values, initial=0.0)) or 1.0
     figure.update_layout(
         coloraxis={"cmin": 0.0, "cmax": high, "colorscale": SEQUENTIAL, "colorbar": bar},
         plot_bgcolor=MISSING,
-        xaxis=_axis([_written(token, 10) for token in tokens], "prompt, token by token") | {"tickangle": -45},
-        yaxis=_axis([str(layer) for layer in layers[:-1]] + ["output"], "layer"),
+        xaxis={**below(words_along, size[0]), "title": {"text": "prompt, token by token"}, "tickangle": -45},
+        yaxis=beside(Axis("layer", (*map(str, layers[:-1]), "output"), texts=False), size[1]),
     )
     info = result.info
     left_out = len(real) - len(tokens)
@@ -145,14 +146,3 @@ def _written(token: str, limit: int) -> str:
     """A token as it is written into a cell: a leading space is no news, other blanks are shown."""
     shown = token[1:] if len(token) > 1 and token.startswith(" ") else token
     return safe("␣" if shown == " " else shown, limit)
-
-
-def _axis(labels: list[str], title: str) -> dict[str, object]:
-    return {
-        "tickmode": "array",
-        "tickvals": list(range(len(labels))),
-        "ticktext": labels,
-        "title": {"text": title},
-        "range": [-0.5, len(labels) - 0.5],
-        "showgrid": False,
-    }

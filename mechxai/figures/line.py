@@ -58,7 +58,7 @@ def bars(shown: Shown) -> go.Figure:
     total = shown.array.size
     if total > MAX_BARS:
         far = np.argsort(-np.nan_to_num(np.abs(shown.array.values - shown.center)), kind="stable")[:MAX_BARS]
-        shown = shown.taken(shown.dims[0], np.sort(far).tolist())
+        shown = shown.at(shown.dims[0], np.sort(far).tolist())
     columns = axis_of(shown.array, shown.dims[0]) if shown.dims else Axis("", (safe(shown.name),), texts=True)
     values = np.atleast_1d(shown.array.values).astype(float)
     figure = go.Figure(
