@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mechxai.core.edit import Steer as Steer
     from mechxai.core.edit import ZeroAblate as ZeroAblate
     from mechxai.core.grid import Grid as Grid
+    from mechxai.core.probe_dataset import ProbeDataset as ProbeDataset
     from mechxai.core.result import Result as Result
     from mechxai.core.result import RunInfo as RunInfo
     from mechxai.core.site import Site as Site
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from mechxai.methods.patching.ablation import Ablation as Ablation
     from mechxai.methods.patching.activation_patching import ActivationPatching as ActivationPatching
     from mechxai.methods.patching.causal_tracing import CausalTracing as CausalTracing
+    from mechxai.methods.probes.linear_probes import LinearProbes as LinearProbes
     from mechxai.model.hooked_model import HookedModel as HookedModel
     from mechxai.model.load import load as load
     from mechxai.model.load import wrap as wrap
@@ -62,6 +64,7 @@ _WHERE = {
         "ZeroAblate",
     ),
     "core.grid": ("Grid",),
+    "core.probe_dataset": ("ProbeDataset",),
     "core.result": ("Result", "RunInfo"),
     "core.site": ("Site",),
     "engine.activation_store": ("ActivationStore",),
@@ -79,6 +82,7 @@ _WHERE = {
     "methods.patching.ablation": ("Ablation",),
     "methods.patching.activation_patching": ("ActivationPatching",),
     "methods.patching.causal_tracing": ("CausalTracing",),
+    "methods.probes.linear_probes": ("LinearProbes",),
     "model.hooked_model": ("HookedModel",),
     "model.load": ("load", "wrap"),
 }

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from mechxai.core.batch import ContrastBatch
-from mechxai.core.errors import ArtifactError, MechXAIError, SiteError, UnfinishedError
+from mechxai.core.errors import ArtifactError, ConfigError, MechXAIError, SiteError, UnfinishedError
 from mechxai.core.files import write_whole
+from mechxai.core.fingerprint import Fingerprints
 from mechxai.core.method import Method
+from mechxai.core.probe_dataset import Prompts
 from mechxai.core.provenance import versions
 from mechxai.core.result import Result
 from mechxai.engine.execution import Execution
@@ -56,7 +57,7 @@ class Study:
 
     name: str
     model: HookedModel
-    batch: ContrastBatch
+    batch: Prompts
     methods: Mapping[str, Method]
     root: Path = Path("outputs")
     seed: int = 0
@@ -166,6 +167,14 @@ def explain_study(study: Study, say: Say) -> None:
 def _applicable(study: Study, say: Say) -> Study:
     """The study without the companions whose site this model lacks; the headline method must fit."""
     first, *others = study.methods
+    for label, method in study.methods.items():
+        if not isinstance(study.batch, method.takes):
+            task = study.batch.info.get("name", "given")
+            raise ConfigError(
+                f"{label} was asked about the task {task!r}",
+                got=f"a {type(study.batch).__name__}",
+                allowed=f"tasks that give a {method.takes.__name__} (mechxai tasks lists them)",
+            )
     kept = {first: study.methods[first]}
     for label in others:
         site = study.methods[label].settings().get("site")
@@ -188,14 +197,13 @@ def study_folder(study: Study, method: Method) -> Path:
     return study.root / study.name / model / f"{label}-{run[:10]}"
 
 
-def run_id(model: HookedModel, batch: ContrastBatch, method: Method, *, seed: int) -> str:
+def run_id(model: HookedModel, batch: Prompts, method: Method, *, seed: int) -> str:
     """A hash of method, prompts and answers, model and weights, seed, and the versions that matter."""
     info = model.info()
     parts: dict[str, object] = {name: info[name] for name in ("weight_hash", "backend", "processing", "dtype")}
     parts |= {"method": method.settings(), "seed": seed, "versions": {name: versions()[name] for name in _DECIDE}}
     digest = hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16)
-    for tensor in (batch.clean, batch.corrupted, batch.lengths, batch.answers, batch.wrong, batch.answer_pos):
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    digest.update(Fingerprints()(batch.identity).encode())
     return digest.hexdigest()
 
 

@@ -72,7 +72,7 @@ class ContrastBatch:
         wrong: the same for what would be wrong.
         answer_pos: the position whose logits predict the answer's first token, ``[batch]``.
         roles: named positions, ``[batch]`` each; ``END`` is always there and equals ``answer_pos``.
-        labels: one token string per position where all rows agree on it, for axes of figures; else ``""``.
+        axis: one token string per position where all rows agree on it, for axes of figures; else ``""``.
         strings: the clean prompts as token strings, for hover texts and reports.
         groups: the template of each row; confirmation and probes split by it.
         info: where the batch came from: task, seed, how many prompts were dropped and why.
@@ -87,7 +87,7 @@ class ContrastBatch:
     wrong: Int[Tensor, "batch alt_wrong wrong_tok"]
     answer_pos: PromptInts
     roles: Mapping[str, PromptInts] = field(default_factory=dict[str, PromptInts])
-    labels: tuple[str, ...] = ()
+    axis: tuple[str, ...] = ()
     strings: tuple[tuple[str, ...], ...] = ()
     groups: tuple[str, ...] = ()
     info: Mapping[str, object] = field(default_factory=dict[str, object])
@@ -121,6 +121,11 @@ class ContrastBatch:
     def layout(self) -> Layout:
         """Lengths and roles."""
         return Layout(self.lengths, self.roles)
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What decides the numbers that come of it."""
+        return (self.clean, self.corrupted, self.lengths, self.answers, self.wrong, self.answer_pos)
 
     @property
     def first_difference(self) -> PromptInts:

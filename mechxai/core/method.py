@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar, cast
 
+from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError
 from mechxai.core.result import Result
 
@@ -31,9 +32,14 @@ class MethodCard:
 
 
 class Method(ABC):
-    """A question that can be put to a model. Concrete methods are final frozen dataclasses."""
+    """A question that can be put to a model. Concrete methods are final frozen dataclasses.
+
+    Attributes:
+        takes: the prompts it is asked about; `ProbeDataset` for probes.
+    """
 
     card: ClassVar[MethodCard]
+    takes: ClassVar[type] = ContrastBatch
 
     @abstractmethod
     def __call__(self, model: Any, batch: Any, *, execution: Any = ...) -> Result:

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from mechxai.core.batch import ContrastBatch
 from mechxai.core.grid import Position
 from mechxai.core.method import Method
+from mechxai.core.probe_dataset import Prompts
 from mechxai.core.provenance import commit, versions
 from mechxai.core.result import RunInfo, variable
 from mechxai.core.site import site_name
@@ -15,7 +15,7 @@ from mechxai.core.statistics import known_mean, mean_interval
 from mechxai.model.hooked_model import HookedModel
 
 
-def coordinates(method: Method, batch: ContrastBatch, axes: Mapping[str, Sequence[Position]]) -> dict[str, object]:
+def coordinates(method: Method, batch: Prompts, axes: Mapping[str, Sequence[Position]]) -> dict[str, object]:
     """The coords of a result: numbers for layers, heads and neurons, labels for positions."""
     site = method.settings().get("site")
     coords: dict[str, object] = {
@@ -27,7 +27,7 @@ def coordinates(method: Method, batch: ContrastBatch, axes: Mapping[str, Sequenc
     return coords
 
 
-def position_labels(batch: ContrastBatch, positions: Sequence[Position]) -> list[str]:
+def position_labels(batch: Prompts, positions: Sequence[Position]) -> list[str]:
     """``"5: John"``: the position and the token all prompts share there, or the role that sits there in all of them."""
     roles: dict[int, str] = {}
     for role, at in batch.roles.items():
@@ -39,8 +39,8 @@ def position_labels(batch: ContrastBatch, positions: Sequence[Position]) -> list
     ]
 
 
-def _label(batch: ContrastBatch, pos: int, role: str) -> str:
-    token = batch.labels[pos] if pos < len(batch.labels) else ""
+def _label(batch: Prompts, pos: int, role: str) -> str:
+    token = batch.axis[pos] if pos < len(batch.axis) else ""
     text = token or role
     if not text and len(batch) == 1 and batch.strings:
         text = batch.strings[0][pos].strip() if pos < len(batch.strings[0]) else ""
@@ -69,7 +69,7 @@ def bounded(
 
 
 def run_info(
-    method: Method, model: HookedModel, batch: ContrastBatch, *, cost: Mapping[str, float], notes: tuple[str, ...] = ()
+    method: Method, model: HookedModel, batch: Prompts, *, cost: Mapping[str, float], notes: tuple[str, ...] = ()
 ) -> RunInfo:
     """How a result came about; to the notes come prompts that were dropped and what kind of model was asked."""
     settings = method.settings()

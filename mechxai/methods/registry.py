@@ -10,6 +10,7 @@ from mechxai.methods.lens import (
     tuned_lens_train,
 )
 from mechxai.methods.patching import ablation, activation_patching, causal_tracing
+from mechxai.methods.probes import linear_probes
 
 _FAMILIES = (
     activation_patching,
@@ -21,6 +22,7 @@ _FAMILIES = (
     tuned_lens_train,
     tuned_lens_eval,
     direct_logit_attribution,
+    linear_probes,
 )
 
 

@@ -70,7 +70,7 @@ def load(  # noqa: PLR0913 - the public contract's form
         if folder is not None and native.is_native(folder):
             inner, digest = native.load(folder, backend, device=place, dtype=kind)
             codec = TextCodec(native.tokenizer(folder), _bos(native.tokenizer(folder), wanted=bos))
-            return HookedModel(label, _wrapped(inner), codec, "raw", kind, place, digest, None, card)
+            return HookedModel(label, backend_of(inner), codec, "raw", kind, place, digest, None, card)
         hf_model, tokenizer = _hugging_face(folder or name, revision)
         digest = hash_parameters(hf_model)
         masked = type(hf_model).__name__.endswith("MaskedLM")
@@ -109,7 +109,7 @@ def wrap(inner: Any, name: str | None = None, tokenizer: Any = None, *, bos: boo
     Raises:
         ModelSupportError: neither of the two.
     """
-    backend = _wrapped(inner)
+    backend = backend_of(inner)
     tokenizer = tokenizer if tokenizer is not None else getattr(inner, "tokenizer", None)
     parameter = next(inner.parameters())
     folded = str(inner.cfg.normalization_type).endswith("Pre") or bool(getattr(inner, "compatibility_mode", False))
@@ -121,7 +121,12 @@ def wrap(inner: Any, name: str | None = None, tokenizer: Any = None, *, bos: boo
     )
 
 
-def _wrapped(inner: Any) -> Backend:
+def backend_of(inner: Any) -> Backend:
+    """The backend of a TransformerLens object.
+
+    Raises:
+        ModelSupportError: it is neither of the two.
+    """
     kinds = [kind.__name__ for kind in type(inner).__mro__]
     if "HookedTransformer" in kinds:
         return HookedTransformerBackend(inner)

@@ -38,12 +38,19 @@ class TextCodec:
 
     def tokens_at(self, text: str, span: tuple[int, int]) -> tuple[int, int]:
         """The first and the last token that overlap a character span, in the coordinates of `ids`."""
+        return self.all_tokens_at(text, [span])[0]
+
+    def all_tokens_at(self, text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """`tokens_at` of several spans of one text, which is encoded once."""
         encoded = self._require()(text, add_special_tokens=self.masked, return_offsets_mapping=True)
         shift = len(self.ids(text)) - len(encoded["input_ids"])
-        inside = [i for i, (low, high) in enumerate(encoded["offset_mapping"]) if low < span[1] and high > span[0]]
-        if not inside:
-            raise AlignmentError(f"No token covers characters {span} of {text!r}", fix="check the span")
-        return inside[0] + shift, inside[-1] + shift
+        found = []
+        for span in spans:
+            inside = [i for i, (low, high) in enumerate(encoded["offset_mapping"]) if low < span[1] and high > span[0]]
+            if not inside:
+                raise AlignmentError(f"No token covers characters {span} of {text!r}", fix="check the span")
+            found.append((inside[0] + shift, inside[-1] + shift))
+        return found
 
     def strings(self, ids: Sequence[int]) -> tuple[str, ...]:
         """Each token as text, as it would be printed; bare ids where there is no tokenizer."""
@@ -133,7 +140,7 @@ class TextCodec:
             wrong=_answer_tensor(other),
             answer_pos=torch.tensor([self.answer_position(row) for row in clean_ids]),
             roles={role: torch.tensor([place[role] for place in places]) for role in sorted(shared)},
-            labels=self.labels(tokens, [len(row) for row in clean_ids]),
+            axis=self.axis(tokens, [len(row) for row in clean_ids]),
             strings=tuple(self.strings(row) for row in clean_ids),
         )
 
@@ -144,7 +151,7 @@ class TextCodec:
             found[f"{role}_first"], found[role] = self.tokens_at(text, span)
         return found
 
-    def labels(self, tokens: Tensor, lengths: Sequence[int]) -> tuple[str, ...]:
+    def axis(self, tokens: Tensor, lengths: Sequence[int]) -> tuple[str, ...]:
         """One string per position where every prompt has the same token, else ``""``."""
         shared = [
             tokens[0, pos].item() if bool((tokens[:, pos] == tokens[0, pos]).all()) and min(lengths) > pos else None

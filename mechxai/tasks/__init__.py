@@ -1,4 +1,4 @@
-"""Prompts with known answers; every task is ``(model, n, seed, **its own) -> ContrastBatch``."""
+"""Prompts with known answers; every task is ``(model, n, seed, **its own) -> ContrastBatch``, or a ``ProbeDataset``."""
 
 from mechxai.tasks.files import from_jsonl as from_jsonl
 from mechxai.tasks.generators import docstring as docstring
@@ -8,5 +8,13 @@ from mechxai.tasks.generators import greater_than as greater_than
 from mechxai.tasks.generators import induction as induction
 from mechxai.tasks.generators import ioi as ioi
 from mechxai.tasks.generators import sva as sva
+from mechxai.tasks.labelled import fact_relation as fact_relation
+from mechxai.tasks.labelled import pos_tags as pos_tags
+from mechxai.tasks.labelled import sentence_source as sentence_source
+from mechxai.tasks.labelled import subject_number as subject_number
+from mechxai.tasks.labelled import syntactic_role as syntactic_role
+from mechxai.tasks.labelled_files import labelled_jsonl as labelled_jsonl
 
-TASKS = {task.__name__: task for task in (ioi, greater_than, sva, docstring, facts, eiffel, induction, from_jsonl)}
+_CONTRAST = (ioi, greater_than, sva, docstring, facts, eiffel, induction, from_jsonl)
+_LABELLED = (pos_tags, syntactic_role, subject_number, fact_relation, sentence_source, labelled_jsonl)
+TASKS = {task.__name__: task for task in (*_CONTRAST, *_LABELLED)}

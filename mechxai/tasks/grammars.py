@@ -10,7 +10,7 @@ from collections.abc import Callable
 from mechxai.tasks import words
 from mechxai.tasks.example import Example, fill, in_split
 
-_INTROS = (
+INTROS = (
     ("When", ","),
     ("While", ","),
     ("After", ","),
@@ -20,7 +20,7 @@ _INTROS = (
     ("Later that day,", "."),
     ("Last week,", "."),
 )
-_MOVES = (
+MOVES = (
     "went to the {PLACE}",
     "were working at the {PLACE}",
     "had a lot of fun at the {PLACE}",
@@ -30,7 +30,7 @@ _MOVES = (
     "had a long argument at the {PLACE}",
     "spent the day at the {PLACE}",
 )
-_GIVES = (
+GIVES = (
     "{S2} gave a {OBJECT} to",
     "{S2} decided to give a {OBJECT} to",
     "{S2} handed the {OBJECT} to",
@@ -39,7 +39,7 @@ _GIVES = (
     "{S2} sent the {OBJECT} to",
 )
 IOI_TEMPLATES = tuple(
-    f"{intro} {{A}} and {{B}} {move}{stop} {give}" for intro, stop in _INTROS for move in _MOVES for give in _GIVES
+    f"{intro} {{A}} and {{B}} {move}{stop} {give}" for intro, stop in INTROS for move in MOVES for give in GIVES
 )
 
 
@@ -136,7 +136,7 @@ def docstring(rng: random.Random, split: str = "all") -> Example:
     return Example(clean, corrupted, (f" {args[-1]}",), (f" {others[-1]}",), roles, f"{n_args} arguments")
 
 
-_FACTS = (
+FACTS = (
     ("The capital of {SUBJECT} is", words.CAPITALS),
     ("{SUBJECT} has its capital in", words.CAPITALS),
     ("The capital city of {SUBJECT} is called", words.CAPITALS),
@@ -154,7 +154,7 @@ def facts(rng: random.Random, split: str = "all", relation: str = "any") -> Exam
     """
     del split  # recall of trained facts: there is nothing to hold out
     tables = {"capital": words.CAPITALS, "landmark": words.LANDMARKS, "language": words.LANGUAGES}
-    template, table = rng.choice([row for row in _FACTS if relation == "any" or row[1] is tables[relation]])
+    template, table = rng.choice([row for row in FACTS if relation == "any" or row[1] is tables[relation]])
     while True:
         subject, other = rng.sample(sorted(table), 2)
         if table[subject] != table[other] and len(subject.split()) == len(other.split()):

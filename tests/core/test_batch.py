@@ -198,8 +198,8 @@ def test_texts_become_tokens_in_line(gpt2):
         assert gpt2.tokenizer.decode(answer[answer >= 0]) == TEXTS["answers"][i]
         first = int(texts.first_difference[i])
         assert gpt2.tokenizer.decode([int(texts.clean[i, first])]).strip() == ("John", "James")[i]
-    assert texts.labels[0] == "<|endoftext|>"
-    assert texts.labels[1] == "", "prompts that differ share no label there"
+    assert texts.axis[0] == "<|endoftext|>"
+    assert texts.axis[1] == "", "prompts that differ share no label there"
 
 
 def test_roles_are_found_by_character_span(gpt2):

@@ -125,7 +125,7 @@ def test_strings_without_a_tokenizer_are_numbers():
 def test_labels_where_all_agree(plain):
     codec = TextCodec(plain, 0)
     tokens, lengths = codec.batch(["The key is old", "The key near the table"])
-    labels = codec.labels(tokens, lengths.tolist())
+    labels = codec.axis(tokens, lengths.tolist())
     assert labels[:3] == ("<|endoftext|>", "The", "key")
     assert set(labels[int(lengths.min()) :]) <= {""}
 

@@ -116,7 +116,7 @@ def test_ioi_settings(whole_words):
     assert one.lengths.unique().numel() == 1
     for role in ("IO", "S1", "S2"):
         assert one.roles[role].numel() == 8
-    assert [label for label in one.labels if label], "prompts of one template share words"
+    assert [label for label in one.axis if label], "prompts of one template share words"
 
 
 def test_years_that_do_not_split_in_the_middle_are_refused(byte_pairs):

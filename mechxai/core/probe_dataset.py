@@ -1,0 +1,244 @@
+"""Prompts with labels, of each prompt or of each token, to train probes on; checked once when they are made."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from mechxai.core.alignment import align_left, check_positions, check_tokens, extent
+from mechxai.core.batch import ContrastBatch, Layout
+from mechxai.core.errors import ShapeError
+from mechxai.core.labels import Label, check_classes, check_labels, check_splits, numbered, words_of
+from mechxai.core.shapes import Mask, PromptInts, Rows, Tokens, pick
+
+Labels = Int[Tensor, "batch ..."] | Float[Tensor, "batch ..."]
+
+
+@dataclass(frozen=True)
+class ProbeDataset:
+    """Labelled prompts.
+
+    Attributes:
+        tokens: ``[batch, pos]``, padded on the right.
+        lengths: real tokens per row, ``[batch]``.
+        labels: one per prompt, ``[batch]``, or one per token, ``[batch, pos]``; the number of a class, or floats to be
+            regressed. Unlabelled places hold -1 (classes) or NaN (numbers).
+        names: of the classes; empty for numbers.
+        groups: what may not be torn apart by a split (the template, the subject, the document); by default every
+            prompt is its own.
+        splits: ``train``, ``validation`` or ``test`` per prompt; empty to have it drawn by group.
+        roles: named positions, ``[batch]`` each; ``END`` is the last token unless given.
+        labelled_at: the role at which a prompt's label belongs, where there is one (the subject, for its number).
+        behaviour: the same prompts with right and wrong answers, for causal checks.
+        axis: one token string per position where all rows agree on it, for axes of figures; else ``""``.
+        strings: the prompts as token strings.
+        info: where it came from.
+    """
+
+    tokens: Tokens
+    lengths: PromptInts
+    labels: Labels
+    names: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
+    roles: Mapping[str, PromptInts] = field(default_factory=dict[str, PromptInts])
+    labelled_at: str | None = None
+    behaviour: ContrastBatch | None = None
+    axis: tuple[str, ...] = ()
+    strings: tuple[tuple[str, ...], ...] = ()
+    info: Mapping[str, object] = field(default_factory=dict[str, object])
+
+    def __post_init__(self) -> None:
+        check_tokens(self.tokens, self.tokens, self.lengths)
+        check_labels(self.tokens, self.labels, self.names)
+        check_classes(self.labels[self.labelled], self.names)
+        if not self.groups:
+            object.__setattr__(self, "groups", tuple(str(number) for number in range(len(self))))
+        for name in ("groups", "splits"):
+            given = getattr(self, name)
+            if given and len(given) != len(self):
+                raise ShapeError(f"{name} of a probe dataset", got=f"{len(given)} for {len(self)} prompts")
+        check_splits(self.groups, self.splits)
+        if self.behaviour is not None and not _same_prompts(self.behaviour, self.tokens, self.lengths):
+            raise ShapeError("The behaviour of a probe dataset", got="other prompts", fix="give its clean prompts")
+        object.__setattr__(self, "roles", {"END": self.lengths - 1, **self.roles})
+        for role, at in self.roles.items():
+            check_positions(f"role {role!r}", at, self.lengths)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def n_pos(self) -> int:
+        """Positions of the longest row."""
+        return self.tokens.shape[1]
+
+    @property
+    def per_token(self) -> bool:
+        """Whether every token has a label of its own."""
+        return self.labels.ndim == 2
+
+    @property
+    def is_numbers(self) -> bool:
+        """Whether labels are numbers to be regressed."""
+        return not self.names
+
+    @property
+    def mask(self) -> Mask:
+        """True on real tokens, ``[batch, pos]``."""
+        return torch.arange(self.n_pos, device=self.tokens.device)[None] < self.lengths[:, None]
+
+    @property
+    def labelled(self) -> Tensor:
+        """Where there is a label (on a real token), in the shape of the labels."""
+        known = ~self.labels.isnan() if self.labels.is_floating_point() else self.labels >= 0
+        return known & self.mask if self.per_token else known
+
+    @property
+    def layout(self) -> Layout:
+        """Lengths and roles."""
+        return Layout(self.lengths, self.roles)
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What decides the numbers that come of it."""
+        behaviour = () if self.behaviour is None else self.behaviour.identity
+        roles = sorted(self.roles.items())
+        return (self.tokens, self.lengths, self.labels, self.groups, self.splits, roles, self.labelled_at, *behaviour)
+
+    def rows(self, chosen: Rows) -> "ProbeDataset":
+        """Some prompts, unchecked for classes: they share ``names`` with the whole."""
+        made = object.__new__(ProbeDataset)
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        for name in ("tokens", "lengths", "labels"):
+            values[name] = values[name][chosen]
+        for name in ("groups", "splits", "strings"):
+            values[name] = pick(values[name], chosen)
+        values["roles"] = {role: at[chosen] for role, at in self.roles.items()}
+        values["behaviour"] = None if self.behaviour is None else self.behaviour.rows(chosen)
+        for name, value in values.items():
+            object.__setattr__(made, name, value)
+        return made
+
+    def to(self, device: torch.device | str) -> "ProbeDataset":
+        """The same with its tensors on another device."""
+        moved = {name: getattr(self, name).to(device) for name in ("tokens", "lengths", "labels")}
+        behaviour = None if self.behaviour is None else self.behaviour.to(device)
+        return replace(self, **moved, roles={role: at.to(device) for role, at in self.roles.items()}, behaviour=behaviour)
+
+    @classmethod
+    def from_tokens(  # noqa: PLR0913 - one argument for each thing that can be known
+        cls,
+        tokens: Int[Tensor, "batch pos"],
+        labels: Labels,
+        *,
+        names: Sequence[str] = (),
+        mask: Tensor | None = None,
+        groups: Sequence[str] = (),
+        splits: Sequence[str] = (),
+        roles: Mapping[str, PromptInts] | None = None,
+    ) -> "ProbeDataset":
+        """A dataset from token ids.
+
+        Args:
+            tokens: ``[batch, pos]``; padded on either side when ``mask`` says so.
+            labels: ``[batch]`` or ``[batch, pos]``; whole numbers of classes (-1: unlabelled), or floats.
+            names: of the classes; their numbers by default.
+            mask: 1 on real tokens; all real when absent. Rows padded on the left are moved to the left edge.
+            groups: what a split may not tear apart; every prompt by itself by default.
+            splits: ``train``, ``validation``, ``test`` per prompt; drawn by group by default.
+            roles: named positions, in the coordinates of ``tokens`` as given.
+
+        Raises:
+            ShapeError: shapes that do not fit, one class, or a group in two splits.
+        """
+        if not len(labels) or len(labels) != len(tokens):
+            raise ShapeError("Labels do not match the prompts", got=f"{len(labels)} labels, {len(tokens)} prompts")
+        real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.bool()
+        start, lengths = extent(real)
+        (moved, _), _ = align_left((tokens, tokens), start, lengths)
+        if labels.ndim == 2:
+            at = torch.arange(tokens.shape[1], device=tokens.device)[None] + start[:, None]
+            labels = labels.gather(1, at.clamp_max(tokens.shape[1] - 1))[:, : moved.shape[1]]
+        if not names and not labels.is_floating_point():
+            names = [str(number) for number in range(int(labels.max()) + 1)]
+        named = {role: position - start for role, position in (roles or {}).items()}
+        return cls(moved, lengths, labels, tuple(names), tuple(groups), tuple(splits), named)
+
+    @classmethod
+    def from_texts(  # noqa: PLR0913 - one argument for each thing that can be known
+        cls,
+        model: "Encoding",
+        texts: Sequence[str] | Sequence[Sequence[str]],
+        labels: Sequence[Label] | Sequence[Sequence[Label]],
+        *,
+        groups: Sequence[str] = (),
+        splits: Sequence[str] = (),
+        names: Sequence[str] = (),
+    ) -> "ProbeDataset":
+        """A dataset from texts with a label each, or from lists of words with a label each.
+
+        A word's label goes to its last token, the first at which a causal model has read all of it; its other tokens
+        stay unlabelled.
+
+        Args:
+            model: does the tokenizing.
+            texts: prompts; or prompts as lists of words, which are joined by spaces.
+            labels: of each prompt, or of each word. Texts and whole numbers are classes; where a float is among them
+                they are numbers to be regressed; None is unlabelled.
+            groups: what a split may not tear apart; every prompt by itself by default.
+            splits: ``train``, ``validation``, ``test`` per prompt; drawn by group by default.
+            names: of the classes, in the order wanted; sorted by default.
+
+        Raises:
+            ShapeError: labels that do not match the texts (the message names the prompt), one class, or a group in
+                two splits.
+        """
+        if len(texts) != len(labels) or not texts:
+            raise ShapeError("Labels do not match the texts", got=f"{len(texts)} texts, {len(labels)} labels")
+        by_word = not isinstance(texts[0], str)
+        rows = [words_of(text, label, number) for number, (text, label) in enumerate(zip(texts, labels, strict=True))]
+        if not by_word:
+            rows = [(str(text), [], [cast("Label", label)]) for text, label in zip(texts, labels, strict=True)]
+        ids = [torch.tensor(model.text.ids(text)) for text, _, _ in rows]
+        given, classes = numbered([label for _, _, own in rows for label in own], names)
+        tokens = pad_sequence(ids, batch_first=True)
+        if by_word:
+            spread = torch.full(tokens.shape, -1 if classes else torch.nan, dtype=given.dtype)
+            at = 0
+            for row, (text, spans, own) in enumerate(rows):
+                ends = [last for _, last in model.text.all_tokens_at(text, spans)]
+                spread[row, ends] = given[at : at + len(own)]
+                at += len(own)
+            given = spread
+        lengths = torch.tensor([len(row) for row in ids])
+        made = cls(
+            tokens,
+            lengths,
+            given,
+            classes,
+            tuple(groups),
+            tuple(splits),
+            axis=model.text.axis(tokens, lengths.tolist()),
+            strings=tuple(model.text.strings(row.tolist()) for row in ids),
+            info={"name": "given", "n": len(ids)},
+        )
+        return made.to(model.device)
+
+
+class Encoding(Protocol):
+    """What `ProbeDataset.from_texts` needs of a model: its codec and its device."""
+
+    text: Any
+    device: torch.device
+
+
+Prompts = ContrastBatch | ProbeDataset  # what a method may be asked about
+
+
+def _same_prompts(batch: ContrastBatch, tokens: Tensor, lengths: Tensor) -> bool:
+    return batch.clean.shape == tokens.shape and torch.equal(batch.clean, tokens) and torch.equal(batch.lengths, lengths)

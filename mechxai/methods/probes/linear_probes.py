@@ -1,0 +1,154 @@
+"""Linear probes: what can be read at each layer and position, beside what a probe reads where there is nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, final
+
+from mechxai.core.errors import ConfigError, check_choice
+from mechxai.core.grid import Position
+from mechxai.core.method import Method, MethodCard, register
+from mechxai.core.probe_dataset import ProbeDataset
+from mechxai.core.result import Result
+from mechxai.core.site import Site, site_name
+from mechxai.engine.execution import Execution
+from mechxai.methods.fields import as_tuples
+from mechxai.methods.probes.controls import CONTROLS, control_kind
+from mechxai.methods.probes.fitting import PROBES
+from mechxai.methods.probes.layer import Recipe, Scores
+from mechxai.methods.probes.likelihood import NUMBERS, Likelihood
+from mechxai.methods.probes.probe_result import probe_result
+from mechxai.methods.probes.probe_run import check_trainable, run_probes, task_of
+from mechxai.methods.probes.reads import chosen_positions
+from mechxai.methods.probes.splits import split_of
+from mechxai.methods.record import run_info
+from mechxai.model.hooked_model import HookedModel
+from mechxai.model.randomised import randomised
+
+@final
+@register(
+    MethodCard(
+        name="linear_probes",
+        family="probes",
+        question="What can be read from each layer and position, and how much of that is the probe's own doing?",
+        cost="one forward pass per prompt (two with the random-weights control); a regression per layer and position",
+        source="Alain and Bengio 2016 (arXiv 1610.01644); Hewitt and Liang 2019 (arXiv 1909.03368) for controls",
+        pros="all layers, positions and sites from one pass, with controls and intervals",
+        cons="what can be read need not be used: see probe_causal_check",
+    )
+)
+@dataclass(frozen=True)
+class LinearProbes(Method):
+    """Trains a probe at every site, layer and position, and judges it on groups of prompts it has not seen.
+
+    Attributes:
+        site: a site name, or several; ``pos`` must be their first axis. Heads are read side by side.
+        layers: all by default.
+        pos: positions, roles, ``each`` (of them), ``mean`` (over a prompt's tokens) or ``tokens`` (all labelled tokens
+            as examples of one probe); by default ``tokens`` for labels of tokens, else the role at which the label
+            belongs, or each position.
+        probe: ``logistic``, ``ridge`` (closed form; the linear one for numbers; its
+            outputs are no log-odds), ``mass_mean`` (difference of class means), or
+            ``mlp`` (one hidden layer of 64).
+        C: inverse strengths of L2 regularisation, in scikit-learn's unit; the best on the validation prompts is taken.
+        control: ``word_type`` gives every distinct token a random class; ``shuffle`` learns shuffled labels; ``auto``
+            takes the first for labels of tokens; ``none``.
+        control_draws: controls to average over.
+        random_model: also probe the model with weights drawn anew.
+        mdl: also give the online codelength (logistic only).
+        seed: of splits, controls, and random weights.
+
+    Source: see the card; Voita and Titov 2020 (arXiv 2003.12298) for ``mdl``.
+    """
+
+    takes: ClassVar[type] = ProbeDataset
+
+    site: str | Sequence[str] = "resid_post"
+    layers: Sequence[int] | None = None
+    pos: Sequence[Position] | None = None
+    probe: str = "logistic"
+    C: Sequence[float] = (0.001, 0.01, 0.1, 1.0)
+    control: str = "auto"
+    control_draws: int = 3
+    random_model: bool = True
+    mdl: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("probe", self.probe, PROBES)
+        check_choice("control", self.control, CONTROLS)
+        as_tuples(self, "layers", "pos", "C")
+        names = (self.site,) if isinstance(self.site, str) else tuple(self.site)
+        object.__setattr__(self, "site", names[0] if len(names) == 1 else names)
+        for name in names:
+            if site_name(name).axes[0] != "pos":
+                raise ConfigError(f"Probing {name} was asked", got=f"axes {site_name(name).axes}", allowed="sites by position")
+        if not self.C or not all(one > 0 for one in self.C) or self.control_draws < 1:
+            raise ConfigError(
+                "Probes were asked", got=f"C={self.C}, control_draws={self.control_draws}", allowed="C > 0, draws >= 1"
+            )
+        if self.mdl and self.probe != "logistic":
+            raise ConfigError("mdl=true was asked", got=f"probe={self.probe!r}", fix="use probe=logistic")
+
+    def __call__(self, model: HookedModel, batch: ProbeDataset, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
+        """What every probe reaches on the test prompts.
+
+        Returns:
+            Each [site, layer, pos]: ``accuracy`` (also as ``value``), ``balanced_accuracy``, ``auroc``,
+            ``majority_baseline``, ``control_accuracy``, ``selectivity`` (accuracy less the control's),
+            ``random_model_accuracy``, ``calibration_error``, from 0 to 1 (selectivity from -1); ``accuracy`` and
+            ``selectivity`` with 95 % bootstrap intervals over prompts (``_low``, ``_high``); ``log_loss`` in nats;
+            ``C`` that was chosen; ``codelength`` in bits and ``compression`` when asked; ``weight`` and ``bias`` of
+            linear probes, for activations as they are, with a ``klass`` axis. For numbers ``r2``,
+            ``mean_squared_error``, ``control_r2``, ``selectivity`` and ``random_model_r2`` instead. NaN where a
+            position has too few labels.
+
+        Raises:
+            ShapeError: one class, or too few groups to split.
+            SiteError: a site or position that is not there.
+            ConfigError: a probe or control that does not fit the labels, or prompts without labels.
+
+        Cost: one forward pass per prompt, two with ``random_model``; activations on disk, one layer in memory.
+        """
+        dataset, likelihood = self._checked(batch).to(model.device), self._likelihood(batch)
+        sites = model.wanted(self.sites, self.layers)
+        positions = chosen_positions(dataset, self.pos)
+        kind = control_kind(dataset, self.control)
+        controls = () if kind == "none" else (kind,) * self.control_draws
+        split = split_of(dataset, self.seed)
+        task = task_of(model, dataset, split, positions=positions, controls=controls, seed=self.seed)
+        check_trainable(task, dataset.names)
+        recipe = Recipe(self.probe, tuple(self.C), likelihood, self.mdl, self.seed)
+        found = run_probes(model, task, recipe, sites=sites, execution=execution)
+        random: Mapping[Site, Scores] = {}
+        if self.random_model:
+            plain = task_of(model, dataset, split, positions=positions, controls=(), seed=self.seed)
+            random = run_probes(
+                randomised(model, self.seed), plain, replace(recipe, mdl=False), sites=sites, execution=execution
+            )
+        cost = {
+            "forward_passes": float(len(dataset) * (2 if self.random_model else 1)),
+            "probes": float(len(sites) * len(positions) * (1 + len(controls) + self.random_model)),
+        }
+        notes = (f"control: {kind}",) if controls else ()
+        data = probe_result(dataset, found, random, positions=positions, likelihood=likelihood)
+        return Result(data, run_info(self, model, batch, cost=cost, notes=notes))
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The names in ``site``."""
+        return (self.site,) if isinstance(self.site, str) else tuple(self.site)
+
+    def _checked(self, batch: ProbeDataset) -> ProbeDataset:
+        if not isinstance(batch, ProbeDataset):
+            raise ConfigError(
+                "Probes were asked",
+                got=f"a {type(batch).__name__}",
+                allowed="a ProbeDataset",
+                fix="mx.tasks.pos_tags and the like, or mx.ProbeDataset.from_texts",
+            )
+        if batch.is_numbers and self.probe not in ("ridge", "mlp"):
+            raise ConfigError(f"probe={self.probe!r} was asked of numbers", allowed="ridge, mlp")
+        return batch
+
+    def _likelihood(self, batch: ProbeDataset) -> Likelihood:
+        return Likelihood(NUMBERS if batch.is_numbers else len(batch.names))

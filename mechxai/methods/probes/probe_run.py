@@ -1,0 +1,109 @@
+"""All probes of a run: activations streamed to a store once, then layer after layer, each kept when it is finished."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mechxai.core.errors import ModelSupportError
+from mechxai.core.files import whole
+from mechxai.core.fingerprint import Fingerprints
+from mechxai.core.grid import Position
+from mechxai.core.labels import check_classes
+from mechxai.core.probe_dataset import ProbeDataset
+from mechxai.core.site import Site
+from mechxai.engine.activation_store import ActivationStore
+from mechxai.engine.execution import Execution
+from mechxai.engine.progress import Bar
+from mechxai.methods.probes.controls import control_labels
+from mechxai.methods.probes.layer import Recipe, Scores, Task, layer_scores
+from mechxai.methods.probes.reads import reads_of
+from mechxai.methods.probes.splits import Split
+from mechxai.model.hooked_model import HookedModel
+from mechxai.model.limits import check_tokens
+
+
+def task_of(
+    model: HookedModel, dataset: ProbeDataset, split: Split, *, positions: Sequence[Position], controls: Sequence[str], seed: int
+) -> Task:
+    """What probes read and learn, prompts in the order of the split.
+
+    Args:
+        model: whose tokens they are.
+        dataset: the prompts.
+        split: of them.
+        positions: see `chosen_positions`.
+        controls: the kind of each control to learn beside the task.
+        seed: of the first control; the next take the next.
+    """
+    ordered = dataset.rows(split.order.to(dataset.tokens.device))
+    learnt = split.n_train + split.n_validation
+    labels = [ordered.labels, *(control_labels(ordered, kind, learnt, seed=seed + at) for at, kind in enumerate(controls))]
+    targets = torch.stack(labels, -1)
+    return Task(
+        ordered, reads_of(ordered, positions, targets, bos=model.text.bos), (split.n_train, split.n_validation)
+    )
+
+
+def run_probes(
+    model: HookedModel, task: Task, recipe: Recipe, *, sites: Sequence[Site], execution: Execution
+) -> dict[Site, Scores]:
+    """Site -> scores of every position. Finished layers are kept in ``execution.cells``, as are the activations.
+
+    Cost: one forward pass per prompt; a layer's activations in memory at a time.
+    """
+    check_tokens(task.dataset.tokens, model.architecture, model.name)
+    key = Fingerprints()([model, model.processing, task.dataset.identity, [read.labels for read in task.reads], recipe])
+    found, held = dict[Site, Scores](), dict[str, Tensor]()
+    with _folder(execution, key) as folder:
+        missing = [site for site in sites if not _kept(folder, site).is_file()]
+        rows = [row[:length] for row, length in zip(task.dataset.tokens.tolist(), task.dataset.lengths.tolist(), strict=True)]
+        names, layers = list(dict.fromkeys(site.name for site in sites)), sorted({site.layer for site in sites if site.layer is not None})
+        store = None
+        if missing:
+            store = ActivationStore.write(
+                folder / "activations", model, rows, sites=names, layers=layers or None, skip_bos=False, progress=execution.progress
+            )
+        with Bar("probes", len(sites) * len(task.reads), shown=execution.progress, unit="probes") as bar:
+            for site in sites:
+                kept = _kept(folder, site)
+                computed = site in missing and store is not None
+                if computed:
+                    values = store.read(site).flatten(1)
+                    scores = layer_scores(values, task, recipe, device=model.device, held=held)
+                    with whole(kept) as part, part.open("wb") as file:
+                        np.savez(file, **scores)
+                with np.load(kept, allow_pickle=False) as stored:
+                    found[site] = {name: stored[name] for name in stored.files}
+                bar.advance(len(task.reads), computed=computed)
+    return found
+
+
+def check_trainable(task: Task, names: Sequence[str]) -> None:
+    """Refuses, before any forward pass, a task none of whose positions has two classes to learn."""
+    for read in task.reads:
+        learnt = read.present & (read.prompts < task.counts[0])
+        known = read.labels[learnt][:, 0]
+        if len(known) and not bool((known == known[0]).all()):
+            return
+    read = task.reads[0]
+    check_classes(read.labels[read.present & (read.prompts < task.counts[0])][:, 0], names, " (at every position asked)")
+    raise ModelSupportError("No position asked has two classes to tell apart")
+
+
+@contextmanager
+def _folder(execution: Execution, key: str) -> Iterator[Path]:
+    """Where activations and finished layers go: the run's own folder, or one that vanishes."""
+    if execution.cells is not None:
+        yield execution.cells / f"probes-{key[:12]}"
+        return
+    with tempfile.TemporaryDirectory(prefix="mechxai") as name:
+        yield Path(name)
+
+
+def _kept(folder: Path, site: Site) -> Path:
+    return folder / f"{site}.npz"

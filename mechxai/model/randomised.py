@@ -1,0 +1,39 @@
+"""A model with its weights drawn anew: what probes can read of it was never learnt."""
+
+import copy
+from dataclasses import replace
+
+import torch
+
+from mechxai.model.hooked_model import HookedModel
+from mechxai.model.load import backend_of
+
+
+def randomised(model: HookedModel, seed: int = 0) -> HookedModel:
+    """A copy of a model with random weights.
+
+    Every matrix is drawn from a normal distribution with the trained one's standard deviation, so that activations
+    keep their size; biases and norms' weights stay.
+
+    Args:
+        model: left alone.
+        seed: of the draw.
+
+    Cost: no forward pass; the weights once more in memory.
+
+    Source: Zhang and Bowman 2018 (arXiv 1809.10040), untrained encoders as a baseline for probes.
+    """
+    inner = copy.deepcopy(model.inner)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in inner.parameters():
+            if parameter.ndim > 1:
+                drawn = torch.randn(parameter.shape, generator=generator) * float(parameter.float().std())
+                parameter.copy_(drawn)
+    return replace(
+        model,
+        name=f"{model.name} with random weights",
+        backend=backend_of(inner),
+        weight_hash=f"{model.weight_hash}-random-{seed}",
+        card={},
+    )

@@ -1,0 +1,206 @@
+"""Labelled prompts for probes: ``(model, n, seed, **its own) -> ProbeDataset``, from the tasks' own grammars."""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from mechxai.core.errors import AlignmentError, ConfigError, check_choice, nearest
+from mechxai.core.probe_dataset import ProbeDataset
+from mechxai.model.hooked_model import HookedModel
+from mechxai.tasks import annotated, grammars
+from mechxai.tasks.build import from_examples, misfit
+from mechxai.tasks.example import Example
+
+_TRIES_PER_PROMPT = 20
+_NUMBERS = ("singular", "plural")
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """An example, where it came from, and what may not be torn apart with it."""
+
+    source: str
+    example: Example
+    label: str
+    group: str
+
+
+def pos_tags(
+    model: HookedModel, n: int = 256, seed: int = 0, *, sources: Sequence[str] = annotated.SOURCES
+) -> ProbeDataset:
+    """Part of speech of every word (Universal Dependencies' tags), at its last token; grouped by template.
+
+    Args:
+        model: decides the tokens.
+        n: prompts.
+        seed: of the draw.
+        sources: the grammars to draw from, in turn: ioi, greater_than, sva, facts.
+    """
+    return _by_word(model, "pos_tags", annotated.POS, n=n, seed=seed, sources=sources)
+
+
+def syntactic_role(
+    model: HookedModel, n: int = 256, seed: int = 0, *, sources: Sequence[str] = annotated.SOURCES
+) -> ProbeDataset:
+    """Dependency relation of every word to its head (nsubj, obj, obl ...), at its last token; grouped by template.
+
+    Args:
+        model: decides the tokens.
+        n: prompts.
+        seed: of the draw.
+        sources: the grammars to draw from, in turn: ioi, greater_than, sva, facts.
+    """
+    return _by_word(model, "syntactic_role", annotated.RELATION, n=n, seed=seed, sources=sources)
+
+
+def subject_number(model: HookedModel, n: int = 256, seed: int = 0, *, split: str = "all") -> ProbeDataset:
+    """Whether the subject is singular or plural, in the prompts of `sva`; grouped by the subject's noun.
+
+    Carries the behaviour: the verb that agrees, against the one that does not. Roles SUBJECT, END.
+    """
+
+    def draw(rng: random.Random, turn: int) -> _Drawn:
+        while True:  # as many of each number
+            example = grammars.sva(rng, split)
+            low, high = example.spans["SUBJECT"]
+            noun = example.clean[low:high]
+            number = int(noun.endswith("s"))
+            if number == turn % 2:
+                return _Drawn("sva", example, _NUMBERS[number], noun.removesuffix("s"))
+
+    made = _by_prompt(model, draw, n=n, info={"name": "subject_number", "n": n, "seed": seed, "split": split})
+    return replace(made, labelled_at="END")
+
+
+def fact_relation(model: HookedModel, n: int = 256, seed: int = 0) -> ProbeDataset:
+    """What a fact asks for: a capital, a landmark's city or a language; grouped by subject. Carries the behaviour."""
+    relations = ("capital", "landmark", "language")
+
+    def draw(rng: random.Random, turn: int) -> _Drawn:
+        relation = relations[turn % len(relations)]
+        example = grammars.facts(rng, relation=relation)
+        low, high = example.spans["SUBJECT"]
+        return _Drawn("facts", example, relation, example.clean[low:high])
+
+    made = _by_prompt(model, draw, n=n, info={"name": "fact_relation", "n": n, "seed": seed})
+    return replace(made, labelled_at="END")
+
+
+def sentence_source(
+    model: HookedModel, n: int = 256, seed: int = 0, *, sources: Sequence[str] = annotated.SOURCES
+) -> ProbeDataset:
+    """Which task's grammar a prompt is of; grouped by template and subject.
+
+    Args:
+        model: decides the tokens.
+        n: prompts.
+        seed: of the draw.
+        sources: the grammars to draw from, in turn.
+    """
+    _check_sources("sentence_source", sources, grammars.GRAMMARS)
+
+    def draw(rng: random.Random, turn: int) -> _Drawn:
+        source = sources[turn % len(sources)]
+        example = grammars.GRAMMARS[source](rng)
+        return _Drawn(source, example, source, example.clean)
+
+    info = {"name": "sentence_source", "n": n, "seed": seed, "sources": list(sources)}
+    made = replace(_by_prompt(model, draw, n=n, info=info, behaviour=False), labelled_at="END")
+    return made
+
+
+def _by_word(
+    model: HookedModel, name: str, which: int, *, n: int, seed: int, sources: Sequence[str]
+) -> ProbeDataset:
+    _check_sources(name, sources, annotated.SOURCES)
+
+    def draw(rng: random.Random, turn: int) -> _Drawn:
+        source = sources[turn % len(sources)]
+        example = grammars.GRAMMARS[source](rng)
+        return _Drawn(source, example, "", f"{source}: {example.template}")
+
+    drawn, dropped = _drawn(model, name, draw, n=n, seed=seed)
+    texts = [one.example.clean for one in drawn]
+    labels = [[pair[which] for pair in annotated.annotation(one.source, one.example)] for one in drawn]
+    names = sorted({label for own in labels for label in own})
+    ids = [torch.tensor(model.text.ids(text)) for text in texts]
+    tokens, lengths = pad_sequence(ids, batch_first=True), [len(row) for row in ids]
+    spread = torch.full(tokens.shape, -1)
+    for row, (text, own) in enumerate(zip(texts, labels, strict=True)):
+        for (_, last), label in zip(model.text.all_tokens_at(text, annotated.word_spans(text)), own, strict=True):
+            spread[row, last] = names.index(label)
+    made = ProbeDataset(
+        tokens,
+        torch.tensor(lengths),
+        spread,
+        tuple(names),
+        _groups(drawn),
+        axis=model.text.axis(tokens, lengths),
+        strings=tuple(model.text.strings(row.tolist()) for row in ids),
+        info={"name": name, "n": n, "seed": seed, "sources": list(sources), "dropped": dropped},
+    )
+    return made.to(model.device)
+
+
+def _by_prompt(
+    model: HookedModel,
+    draw: Callable[[random.Random, int], _Drawn],
+    *,
+    n: int,
+    info: Mapping[str, object],
+    behaviour: bool = True,
+) -> ProbeDataset:
+    drawn, dropped = _drawn(model, str(info["name"]), draw, n=n, seed=int(str(info["seed"])))
+    batch = from_examples(model, [one.example for one in drawn], {**info, "dropped": dropped})
+    names = tuple(dict.fromkeys(one.label for one in drawn))
+    return ProbeDataset(
+        batch.clean,
+        batch.lengths,
+        torch.tensor([names.index(one.label) for one in drawn], device=model.device),
+        names,
+        _groups(drawn),
+        roles=batch.roles,
+        behaviour=batch if behaviour else None,
+        axis=batch.axis,
+        strings=batch.strings,
+        info=batch.info,
+    )
+
+
+def _drawn(
+    model: HookedModel, name: str, draw: Callable[[random.Random, int], _Drawn], *, n: int, seed: int
+) -> tuple[list[_Drawn], dict[str, int]]:
+    """``n`` examples that fit the model's tokenizer, the n-th of its turn's kind."""
+    if n < 1:
+        raise ConfigError(f"{name}: n={n} prompts were asked", allowed="1 or more")
+    rng, fitting, dropped = random.Random(f"{name}/{seed}"), list[_Drawn](), Counter[str]()
+    for _ in range(n * _TRIES_PER_PROMPT):
+        one = draw(rng, len(fitting))
+        reason = misfit(model, one.example)
+        if reason:
+            dropped[reason] += 1
+        else:
+            fitting.append(one)
+        if len(fitting) == n:
+            return fitting, dict(dropped)
+    raise AlignmentError(
+        f"{name}: {n} prompts were asked for {model.name}",
+        got=f"{len(fitting)} fit its tokenizer; dropped: {dict(dropped)}",
+        fix="ask for fewer, or use mx.ProbeDataset.from_texts with your own",
+    )
+
+
+def _groups(drawn: Sequence[_Drawn]) -> tuple[str, ...]:
+    """Each one's group."""
+    return tuple(one.group for one in drawn)
+
+
+def _check_sources(name: str, sources: Sequence[str], known: Sequence[str] | Mapping[str, object]) -> None:
+    for source in sources:
+        check_choice(f"{name}: source", source, known)
+    if not sources:
+        raise ConfigError(f"{name}: sources=[] was asked", allowed=nearest("", known))

@@ -1,0 +1,80 @@
+"""Labelled prompts of your own, from a file: one JSON object per line."""
+
+import json
+from pathlib import Path
+from dataclasses import replace
+from typing import Any
+
+from mechxai.core.errors import ArtifactError, ConfigError, ShapeError, nearest
+from mechxai.core.probe_dataset import ProbeDataset
+from mechxai.model.hooked_model import HookedModel
+
+_FIELDS = ("text", "label", "words", "labels", "group", "split")
+
+
+def labelled_jsonl(  # noqa: PLR0917 - the form all tasks share, behind the path
+    model: HookedModel, path: str | Path, n: int | None = None, seed: int = 0
+) -> ProbeDataset:
+    """A probe dataset from a JSON Lines file.
+
+    Each line is an object with ``text`` and ``label``, or with ``words`` and as many ``labels`` (null: unlabelled); and
+    optionally ``group`` (never torn apart by a split) and ``split`` (``train``, ``validation``, ``test``; on every line
+    or on none). Labels are texts or whole numbers (classes), or numbers with a decimal point (to be regressed).
+
+    Args:
+        model: decides the tokens.
+        path: the file.
+        n: how many lines to take, from the start; all by default.
+        seed: kept for the signature all tasks share; nothing is drawn.
+
+    Raises:
+        ArtifactError: no such file.
+        ShapeError: a bad line; the message names its number and what is wrong with it.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise ArtifactError(f"Probe dataset {source} was asked", got="no such file")
+    if n is not None and n < 1:
+        raise ConfigError(f"n={n} lines of {source.name} were asked", allowed="1 or more, or null for all")
+    lines = [line for line in enumerate(source.read_text(encoding="utf-8").split("\n"), start=1) if line[1].strip()]
+    rows = [_row(text, f"{source.name}, line {number}") for number, text in lines[:n]]
+    if not rows:
+        raise ShapeError(f"Probe dataset {source} was asked", got="no lines in it")
+    kinds = {"words" if "words" in row else "text" for row in rows}
+    splits = [row["split"] for row in rows if "split" in row]
+    if len(kinds) > 1 or len(splits) not in (0, len(rows)):
+        mixed = "text and words" if len(kinds) > 1 else f"{len(splits)} of {len(rows)} lines with a split"
+        raise ShapeError(f"{source.name} must have the same fields on every line", got=mixed)
+    text, label = ("words", "labels") if "words" in rows[0] else ("text", "label")
+    made = ProbeDataset.from_texts(
+        model,
+        [row[text] for row in rows],
+        [row[label] for row in rows],
+        groups=[str(row.get("group", f"line {number}")) for (number, _), row in zip(lines, rows, strict=False)],
+        splits=splits,
+    )
+    return replace(made, info={"name": f"jsonl:{source.name}", "n": len(rows), "seed": seed, "dropped": {}})
+
+
+def _row(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ShapeError(f"{where} is not JSON", got=str(error)) from error
+    if not isinstance(row, dict) or not ({"text", "label"} <= set(row) or {"words", "labels"} <= set(row)):
+        got = sorted(row) if isinstance(row, dict) else type(row).__name__
+        raise ShapeError(f"{where} lacks a field", got=got, allowed="text and label, or words and labels")
+    extra = [key for key in row if key not in _FIELDS]
+    if extra:
+        raise ShapeError(f"{where} has an unknown field {extra[0]!r}", allowed=nearest(extra[0], _FIELDS))
+    words = row.get("words")
+    if words is None and (not isinstance(row["text"], str) or not row["text"] or isinstance(row["label"], (list, dict))):
+        raise ShapeError(f"{where}: text must be text, label a text or a number", got=(row["text"], row["label"]))
+    if words is not None and not (
+        isinstance(words, list)
+        and isinstance(row["labels"], list)
+        and len(words) == len(row["labels"]) > 0
+        and all(isinstance(word, str) and word for word in words)
+    ):
+        raise ShapeError(f"{where}: labels do not match its words", got=f"words {words}, labels {row['labels']}")
+    return row
