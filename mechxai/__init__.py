@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from mechxai.methods.patching.activation_patching import ActivationPatching as ActivationPatching
     from mechxai.methods.patching.causal_tracing import CausalTracing as CausalTracing
     from mechxai.methods.probes.linear_probes import LinearProbes as LinearProbes
+    from mechxai.methods.probes.probe_causal_check import ProbeCausalCheck as ProbeCausalCheck
+    from mechxai.methods.probes.probe_direction import probe_direction as probe_direction
     from mechxai.model.hooked_model import HookedModel as HookedModel
     from mechxai.model.load import load as load
     from mechxai.model.load import wrap as wrap
@@ -83,6 +85,8 @@ _WHERE = {
     "methods.patching.activation_patching": ("ActivationPatching",),
     "methods.patching.causal_tracing": ("CausalTracing",),
     "methods.probes.linear_probes": ("LinearProbes",),
+    "methods.probes.probe_causal_check": ("ProbeCausalCheck",),
+    "methods.probes.probe_direction": ("probe_direction",),
     "model.hooked_model": ("HookedModel",),
     "model.load": ("load", "wrap"),
 }

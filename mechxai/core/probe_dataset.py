@@ -170,7 +170,7 @@ class ProbeDataset:
         return cls(moved, lengths, labels, tuple(names), tuple(groups), tuple(splits), named)
 
     @classmethod
-    def from_texts(  # noqa: PLR0913 - one argument for each thing that can be known
+    def from_texts(
         cls,
         model: "Encoding",
         texts: Sequence[str] | Sequence[Sequence[str]],

@@ -10,7 +10,7 @@ from mechxai.methods.lens import (
     tuned_lens_train,
 )
 from mechxai.methods.patching import ablation, activation_patching, causal_tracing
-from mechxai.methods.probes import linear_probes
+from mechxai.methods.probes import linear_probes, probe_causal_check
 
 _FAMILIES = (
     activation_patching,
@@ -23,6 +23,7 @@ _FAMILIES = (
     tuned_lens_eval,
     direct_logit_attribution,
     linear_probes,
+    probe_causal_check,
 )
 
 

@@ -59,7 +59,11 @@ _GREATER_THAN = _read(
 _FACT_FRAMES = {  # what stands around the subject
     "The capital of {SUBJECT} is": ("DET/det NOUN/nsubj ADP/case", "PROPN/nmod", "AUX/cop"),
     "{SUBJECT} has its capital in": ("", "PROPN/nsubj", "VERB/root PRON/nmod NOUN/obj ADP/case"),
-    "The capital city of {SUBJECT} is called": ("DET/det NOUN/compound NOUN/nsubj ADP/case", "PROPN/nmod", "AUX/aux VERB/root"),
+    "The capital city of {SUBJECT} is called": (
+        "DET/det NOUN/compound NOUN/nsubj ADP/case",
+        "PROPN/nmod",
+        "AUX/aux VERB/root",
+    ),
     "The {SUBJECT} is located in the city of": (
         "DET/det",
         "PROPN/nsubj",

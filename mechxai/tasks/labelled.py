@@ -32,7 +32,7 @@ class _Drawn:
 def pos_tags(
     model: HookedModel, n: int = 256, seed: int = 0, *, sources: Sequence[str] = annotated.SOURCES
 ) -> ProbeDataset:
-    """Part of speech of every word (Universal Dependencies' tags), at its last token; grouped by template.
+    """Part of speech of every word (Universal Dependencies' tags), at its last token; grouped by frame or noun.
 
     Args:
         model: decides the tokens.
@@ -46,7 +46,7 @@ def pos_tags(
 def syntactic_role(
     model: HookedModel, n: int = 256, seed: int = 0, *, sources: Sequence[str] = annotated.SOURCES
 ) -> ProbeDataset:
-    """Dependency relation of every word to its head (nsubj, obj, obl ...), at its last token; grouped by template.
+    """Dependency relation of every word to its head (nsubj, obj, obl ...), at its last token; grouped by frame or noun.
 
     Args:
         model: decides the tokens.
@@ -93,7 +93,7 @@ def fact_relation(model: HookedModel, n: int = 256, seed: int = 0) -> ProbeDatas
 def sentence_source(
     model: HookedModel, n: int = 256, seed: int = 0, *, sources: Sequence[str] = annotated.SOURCES
 ) -> ProbeDataset:
-    """Which task's grammar a prompt is of; grouped by template and subject.
+    """Which task's grammar a prompt is of; grouped by frame or noun.
 
     Args:
         model: decides the tokens.
@@ -101,16 +101,15 @@ def sentence_source(
         seed: of the draw.
         sources: the grammars to draw from, in turn.
     """
-    _check_sources("sentence_source", sources, grammars.GRAMMARS)
+    _check_sources("sentence_source", sources, annotated.SOURCES)
 
     def draw(rng: random.Random, turn: int) -> _Drawn:
         source = sources[turn % len(sources)]
         example = grammars.GRAMMARS[source](rng)
-        return _Drawn(source, example, source, example.clean)
+        return _Drawn(source, example, source, f"{source}: {_item(source, example)}")
 
     info = {"name": "sentence_source", "n": n, "seed": seed, "sources": list(sources)}
-    made = replace(_by_prompt(model, draw, n=n, info=info, behaviour=False), labelled_at="END")
-    return made
+    return replace(_by_prompt(model, draw, n=n, info=info, behaviour=False), labelled_at="END")
 
 
 def _by_word(
@@ -121,7 +120,7 @@ def _by_word(
     def draw(rng: random.Random, turn: int) -> _Drawn:
         source = sources[turn % len(sources)]
         example = grammars.GRAMMARS[source](rng)
-        return _Drawn(source, example, "", f"{source}: {example.template}")
+        return _Drawn(source, example, "", f"{source}: {_item(source, example)}")
 
     drawn, dropped = _drawn(model, name, draw, n=n, seed=seed)
     texts = [one.example.clean for one in drawn]
@@ -192,6 +191,16 @@ def _drawn(
         got=f"{len(fitting)} fit its tokenizer; dropped: {dict(dropped)}",
         fix="ask for fewer, or use mx.ProbeDataset.from_texts with your own",
     )
+
+
+def _item(source: str, example: Example) -> str:
+    """What prompts of a grammar have in common that a probe could learn by heart: the frame, or where there are few
+    frames, the noun in it.
+    """
+    if source == "ioi":
+        return example.template
+    low, high = example.spans["NOUN" if source == "greater_than" else "SUBJECT"]
+    return example.clean[low:high].removesuffix("s")
 
 
 def _groups(drawn: Sequence[_Drawn]) -> tuple[str, ...]:

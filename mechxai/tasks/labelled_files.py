@@ -1,8 +1,8 @@
 """Labelled prompts of your own, from a file: one JSON object per line."""
 
 import json
-from pathlib import Path
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from mechxai.core.errors import ArtifactError, ConfigError, ShapeError, nearest
@@ -68,7 +68,8 @@ def _row(line: str, where: str) -> dict[str, Any]:
     if extra:
         raise ShapeError(f"{where} has an unknown field {extra[0]!r}", allowed=nearest(extra[0], _FIELDS))
     words = row.get("words")
-    if words is None and (not isinstance(row["text"], str) or not row["text"] or isinstance(row["label"], (list, dict))):
+    of_text = isinstance(row.get("text"), str) and row["text"] and not isinstance(row.get("label"), (list, dict))
+    if words is None and not of_text:
         raise ShapeError(f"{where}: text must be text, label a text or a number", got=(row["text"], row["label"]))
     if words is not None and not (
         isinstance(words, list)

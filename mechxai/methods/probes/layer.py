@@ -77,7 +77,9 @@ def layer_scores(
         outputs, weights = probes.outputs.cpu(), _raw(block, probes)
         for place, number in enumerate(numbers):
             own = _judged(block, outputs, place, prompts=reads[place].prompts, recipe=recipe)
-            own |= {name: values[place].cpu().numpy() for name, values in (weights | bits).items()}
+            own |= {name: found_here[place].cpu().numpy() for name, found_here in (weights | bits).items()}
+            if weights and recipe.likelihood.n_classes == 2:
+                own["class_means"] = class_means(values, reads[place], task, 2).cpu().numpy()
             found[number] = own | {"C": probes.C[place, 0].cpu().numpy()}
     names = dict.fromkeys(name for one in found for name in one)
     return {name: np.stack([_filled(one, name, found) for one in found]) for name in names}
@@ -95,6 +97,13 @@ def _raw(block: Block, probes: Fitted) -> dict[str, Tensor]:
         return {}
     weight, bias = block.raw(probes.W[:, :, 0])
     return {"weight": weight, "bias": bias, "center": block.center}
+
+
+def class_means(values: Tensor, read: Read, task: Task, n_classes: int) -> Tensor:
+    """The training rows' mean activation of every class at one position, ``[klass, d]``."""
+    learnt = read.present & (read.prompts < task.counts[0])
+    labels, taken = read.labels[learnt, 0], values[read.rows[learnt].to(values.device)].to(read.labels.device).float()
+    return torch.stack([taken[labels == one].mean(0) for one in range(n_classes)])
 
 
 def _judged(block: Block, outputs: Tensor, place: int, *, prompts: Tensor, recipe: Recipe) -> Scores:

@@ -24,6 +24,7 @@ from mechxai.methods.record import run_info
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.randomised import randomised
 
+
 @final
 @register(
     MethodCard(

@@ -52,7 +52,7 @@ def probe_result(
     """Scores by site, layer and position; of the random-weights model, the headline alone."""
     names = list(dict.fromkeys(site.name for site in found))
     layers = sorted({site.layer if site.layer is not None else 0 for site in found})
-    scores = [name for name in next(iter(found.values())) if name not in _PARAMETERS]
+    scores = [name for name in next(iter(found.values())) if name not in (*_PARAMETERS, "class_means")]
     data = {name: variable(_DIMS, _laid(found, name, names, layers), *_words(name)) for name in scores}
     main = headline(dataset)
     data["value"] = data[main]
