@@ -4,10 +4,8 @@ A run's folder is named by what decides its numbers, so the same question always
 """
 
 import contextlib
-import hashlib
 import json
 import random
-import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,12 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from mechxai.core.errors import ArtifactError, ConfigError, MechXAIError, SiteError, UnfinishedError
+from mechxai.core.errors import ArtifactError, MechXAIError, SiteError, UnfinishedError
 from mechxai.core.files import write_whole
-from mechxai.core.fingerprint import Fingerprints
 from mechxai.core.method import Method
 from mechxai.core.probe_dataset import Prompts
-from mechxai.core.provenance import versions
 from mechxai.core.result import Result
 from mechxai.engine.execution import Execution
 from mechxai.engine.explain import explain_plan
@@ -33,9 +29,9 @@ from mechxai.figures.plot import plot
 from mechxai.model.hooked_model import HookedModel
 from mechxai.report.heads import head_table
 from mechxai.report.page import report
+from mechxai.run_folder import check_prompts, is_finished, run_folder, run_id
 from mechxai.tracking.tracker import SafeTracker, Tracker
 
-_DECIDE = ("mechxai", "torch", "transformer-lens", "transformers")
 Say = Callable[[object], None]
 
 
@@ -103,7 +99,7 @@ def run_study(
     if study.shard is not None:
         _run_shard(study, say)
         return {}
-    folders = {label: study_folder(study, method) for label, method in study.methods.items()}
+    folders = {label: run_folder(study.root / study.name, study.model, study.batch, method, seed=study.seed) for label, method in study.methods.items()}
     first = next(iter(folders.values()))
     if not study.force and all(is_finished(folder) for folder in folders.values()):
         say(f"already finished, nothing computed (force=true computes again): {first}")
@@ -138,7 +134,7 @@ def run_study(
 def _run_shard(study: Study, say: Say) -> None:
     """Computes a share of the waves of every method; results are written by a later run without a shard."""
     for label, method in study.methods.items():
-        folder = study_folder(study, method)
+        folder = run_folder(study.root / study.name, study.model, study.batch, method, seed=study.seed)
         if is_finished(folder):
             say(f"{label}: already finished: {folder}")
             continue
@@ -168,13 +164,7 @@ def _applicable(study: Study, say: Say) -> Study:
     """The study without the companions whose site this model lacks; the headline method must fit."""
     first, *others = study.methods
     for label, method in study.methods.items():
-        if not isinstance(study.batch, method.takes):
-            task = study.batch.info.get("name", "given")
-            raise ConfigError(
-                f"{label} was asked about the task {task!r}",
-                got=f"a {type(study.batch).__name__}",
-                allowed=f"tasks that give a {method.takes.__name__} (mechxai tasks lists them)",
-            )
+        check_prompts(label, method, study.batch)
     kept = {first: study.methods[first]}
     for label in others:
         site = study.methods[label].settings().get("site")
@@ -185,32 +175,6 @@ def _applicable(study: Study, say: Say) -> Study:
         except SiteError as error:
             say(f"{label}: left out. {error}")
     return replace(study, methods=kept)
-
-
-def study_folder(study: Study, method: Method) -> Path:
-    """The folder of one method's run, named by what it is and a hash of what decides its numbers."""
-    run = run_id(study.model, study.batch, method, seed=study.seed)
-    settings = method.settings()
-    words = [str(settings["name"]), str(settings.get("site") or "")]
-    label = "-".join(re.sub(r"[^\w.]+", "-", word) for word in words if word)
-    model = re.sub(r"[^\w.]+", "-", study.model.name).strip("-")
-    return study.root / study.name / model / f"{label}-{run[:10]}"
-
-
-def run_id(model: HookedModel, batch: Prompts, method: Method, *, seed: int) -> str:
-    """A hash of method, prompts and answers, model and weights, seed, and the versions that matter."""
-    info = model.info()
-    parts: dict[str, object] = {name: info[name] for name in ("weight_hash", "backend", "processing", "dtype")}
-    parts |= {"method": method.settings(), "seed": seed, "versions": {name: versions()[name] for name in _DECIDE}}
-    digest = hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16)
-    digest.update(Fingerprints()(batch.identity).encode())
-    return digest.hexdigest()
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether a run's folder holds a finished run; the manifest is written last."""
-    manifest = folder / "manifest.json"
-    return manifest.is_file() and (folder / "result.nc").is_file()
 
 
 def _run_method(study: Study, label: str, *, folder: Path, tracker: SafeTracker, say: Say) -> Finished:
@@ -247,7 +211,8 @@ def _run_method(study: Study, label: str, *, folder: Path, tracker: SafeTracker,
 
 def _write_figures(result: Result, folder: Path, *, png: bool) -> None:
     figure = plot(result)
-    target = folder / "figures" / f"{result.info.method.get('site') or result.info.method['name']}"
+    site = result.info.method.get("site")
+    target = folder / "figures" / (site if isinstance(site, str) else str(result.info.method["name"]))
     save_html(figure, target.with_suffix(".html"))
     if png and png_available():
         with contextlib.suppress(ArtifactError, OSError):

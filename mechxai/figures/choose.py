@@ -140,7 +140,9 @@ def shown(result: Result, variable: str, select: Mapping[str, object] | None = N
     low, high = (part if part is not None and part.dims == array.dims else None for part in parts)
     role = data.get("role")
     marks = role.transpose(*array.dims) if role is not None and set(role.dims) == set(array.dims) else None
-    chosen = [None if part is None else _selected(_distinct(part), select or {}) for part in (array, low, high, marks)]
+    alone = {"site": data["site"].values[0]} if array.sizes.get("site") == 1 and array.ndim > 1 else {}
+    fixed = {**alone, **(select or {})}
+    chosen = [None if part is None else _selected(_distinct(part), fixed) for part in (array, low, high, marks)]
     values = chosen[0]
     if values is None:
         raise ConfigError(f"Variable {variable!r} has no values")

@@ -11,6 +11,7 @@ from mechxai.figures.heatmap import default_scale, facets, heatmap, slider
 from mechxai.figures.lens import is_lens, lens_grid
 from mechxai.figures.line import bars, line
 from mechxai.figures.panels import panel_names, panels
+from mechxai.figures.probes import causal_lines, is_causal_check, is_probes, probe_bars
 from mechxai.figures.theme import dress, headline
 
 _FEW_FRAMES = 4
@@ -33,7 +34,7 @@ def plot(
     Two dims make a heatmap (layers upward, positions or heads to the right), one a line with its bootstrap band or, for
     coordinates without an order, bars with whiskers; three a heatmap behind a slider, or several side by side when the
     third dim is short. Results with a role per head show all their variables side by side; of a lens, one prompt is
-    shown with the top token written in every cell. Colours are centred on 0
+    shown with the top token written in every cell; of probes, bars with their controls. Colours are centred on 0
     (`Shown.center` tells the exceptions) with equal room on both sides: blue is towards the answer, red against it.
 
     Args:
@@ -64,9 +65,12 @@ def _figure(result: Result, variable: str, how: tuple[str, float | None, Mapping
     kind, center, select = how
     if kind == "auto" and set(select) <= {"prompt"} and is_lens(result, variable):
         return lens_grid(result, variable, select)
-    names = [] if variable or select or kind != "auto" else panel_names(result)
-    if len(names) > 1:
-        return panels(result, names)
+    if not variable and not select and kind == "auto":
+        if is_probes(result) or is_causal_check(result):
+            return probe_bars(result) if is_probes(result) else causal_lines(result)
+        names = panel_names(result)
+        if len(names) > 1:
+            return panels(result, names)
     name = variable or default_variable(result)
     if name is None:
         return _nothing(result)

@@ -27,6 +27,11 @@ _DONE = {
     "head_roles": "Each head was scored on the attention that every role asks for, and patched to measure its effect; "
     "it gets a role only where both agree.",
     "logit_lens": "{site} of every layer was read through the model's own final norm and unembedding.",
+    "linear_probes": "A {probe} probe was trained on {site} at every layer and position asked, its regularisation chosen on "
+    "validation prompts, and judged on groups of prompts that it had not seen; so were probes of control labels and of "
+    "the same model with random weights.",
+    "probe_causal_check": "Probes were trained on {site}, and the test prompts' clean runs edited along their directions, "
+    "one layer at a time; random directions changed the same activations by as much.",
     "direct_logit_attribution": "The logit difference was split into what every component wrote into the residual "
     "stream, the final norm's scale held fixed; how later components react is not in it.",
 }
@@ -38,7 +43,9 @@ def what_was_done(method: Mapping[str, object]) -> str:
     text = _DONE.get(f"{name} {method.get('direction')}") or _DONE.get(name, "")
     reference = method.get("reference", "reference")
     how = _EDITS.get(str(method.get("edit")), "taken out").format(reference=reference)
-    return text.format(site=method.get("site", "an activation"), how=how)
+    site = method.get("site", "an activation")
+    names = site if isinstance(site, str) else ", ".join(map(str, site)) if isinstance(site, (list, tuple)) else site
+    return text.format(site=names, how=how, probe=words(str(method.get("probe"))))
 
 
 def what_is_shown(shown: Shown) -> str:

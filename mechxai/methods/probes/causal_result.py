@@ -12,6 +12,8 @@ from mechxai.engine.contrast import Baselines
 from mechxai.methods.probes.layer import Scores
 from mechxai.methods.record import bounded
 
+NOT_USED = "decodable, not used here"
+NEGLIGIBLE = 0.05  # of the clean-corrupted gap; a smaller fall counts as none, however certain it is
 _DIMS = ("edit", "layer")
 _READ = ("accuracy", "accuracy_low", "accuracy_high", "majority_baseline", "control_accuracy")
 _READ += ("selectivity", "selectivity_low", "selectivity_high")
@@ -51,7 +53,7 @@ def causal_result(
     for name in _READ:
         rows = np.array([float(scores[site][name][0]) for site in sites])
         data[name] = variable(("layer",), rows, "fraction", f"{name.replace('_', ' ')} of the probes")
-    used = (data["excess_low"].values > 0) & (own.mean(0) > most)
+    used = (data["excess_low"].values > 0) & (own.mean(0) > most) & (data["removed"].values >= NEGLIGIBLE)
     data["used"] = variable(_DIMS, used, "1", "whether the fall exceeds what random directions do")
     readable = data["selectivity_low"].values > 0
     verdicts = [_verdict(*pair) for pair in zip(readable, used.any(0), strict=True)]
@@ -64,13 +66,12 @@ def causal_result(
     ]
     notes = (
         f"Decodable is not used: at layer {', '.join(unused)} (accuracy) the label can be read, but no edit along the "
-        f"probe's direction changes {metric.name} beyond random directions of the same length.",
+        f"probe's direction changes {metric.name} by {NEGLIGIBLE:.0%} of the clean-corrupted gap and more than random directions of the same length do.",
     )
     coords = {"edit": list(edits), "layer": layers}
     return xr.Dataset(data, coords=coords), notes if unused else ()
 
 
-NOT_USED = "decodable, not used here"
 
 
 def _verdict(readable: bool, used: bool) -> str:  # noqa: FBT001 - two facts in, a sentence out

@@ -102,7 +102,7 @@ class ProbeCausalCheck(Method):
             lost), ``removed`` the share of the clean-corrupted gap; ``placebo`` the same for the mean random direction,
             ``excess`` value less placebo; each with a 95 % bootstrap interval over prompts; ``placebo_most``, the
             largest of any random direction; ``per_example`` [prompt, edit, layer]; ``used``, whether the excess'
-            interval lies above 0 and the fall above every placebo's. [layer]: ``accuracy``, ``control_accuracy``,
+            interval lies above 0, the fall above every placebo's and above 5 % of the gap. [layer]: ``accuracy``, ``control_accuracy``,
             ``selectivity`` with intervals, and ``verdict`` in words.
 
         Raises:

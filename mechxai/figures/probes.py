@@ -1,0 +1,179 @@
+"""Probes by layer, their controls beside them; and what becomes of the behaviour along their directions."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+from plotly.subplots import make_subplots
+
+from mechxai.core.result import Result
+from mechxai.figures.colors import LINES
+from mechxai.figures.text import interval, number, safe, words
+from mechxai.figures.theme import INK, QUIET, dress
+
+_QUIET_BARS = ("#9aa5b1", "#d3d9e0")
+_MOST_SITES = 4
+_HEIGHT = 250
+
+
+def is_probes(result: Result) -> bool:
+    """Whether a result is of probes at one position per site, which are drawn as bars by layer."""
+    sizes = result.data.sizes
+    found = result.info.method.get("name") == "linear_probes"
+    return found and sizes.get("pos") == 1 and sizes.get("site", 0) <= _MOST_SITES
+
+
+def is_causal_check(result: Result) -> bool:
+    """Whether a result is of edits along probes' directions."""
+    return result.info.method.get("name") == "probe_causal_check"
+
+
+def probe_bars(result: Result) -> go.Figure:
+    """For every site, by layer: accuracy, its controls, and the selectivity that is left of it."""
+    data = result.data.isel(pos=0)
+    main = "accuracy" if "accuracy" in data else "r2"
+    rows = (
+        (main, LINES[0], "the model"),
+        (f"random_model_{main}", _QUIET_BARS[0], "random weights"),
+        (f"control_{main}", _QUIET_BARS[1], "control labels"),
+        ("selectivity", LINES[2], f"selectivity ({main} less the control's)"),
+    )
+    sites = [str(site) for site in data["site"].values]
+    figure = make_subplots(
+        rows=len(sites), cols=1, subplot_titles=sites if len(sites) > 1 else None, vertical_spacing=0.26 / len(sites)
+    )
+    layers = [int(layer) for layer in data["layer"].values]
+    for at, _ in enumerate(sites):
+        one = data.isel(site=at)
+        for name, color, label in rows:
+            if name in one:
+                figure.add_trace(_bars(one, name, layers, look=(color, label, at == 0)), row=at + 1, col=1)
+        if "majority_baseline" in one:
+            figure.add_trace(_floor(one, layers, shown=at == 0), row=at + 1, col=1)
+    bottom = min(0.0, float(np.nanmin(data["selectivity"])) if "selectivity" in data else 0.0)
+    figure.update_yaxes(title_text="fraction", range=[bottom * 1.1, 1.06])
+    figure.update_xaxes(tickmode="array", tickvals=list(range(len(layers))), ticktext=[str(one) for one in layers])
+    figure.update_xaxes(title_text="layer", row=len(sites), col=1)
+    figure.update_layout(barmode="group", bargap=0.25, bargroupgap=0.05)
+    title = f"What a {_kind(result)} probe reads of {_task(result)}: {words(main)} by layer"
+    lines = [_about(result, str(data["pos"].values)), "whiskers: 95 % bootstrap interval over test prompts"]
+    width = min(900, max(460, 74 * len(layers)))
+    return dress(figure, title, lines, size=(width, _HEIGHT * len(sites)), room=(46 if len(sites) > 1 else 30, 0))
+
+
+def causal_lines(result: Result) -> go.Figure:
+    """By layer: what the probe reads; and for every edit, how far the behaviour falls, beside random directions."""
+    data = result.data
+    edits = [str(edit) for edit in data["edit"].values]
+    layers = [int(layer) for layer in data["layer"].values]
+    titles = ["what the probe reads", *(words(edit) for edit in edits)]
+    figure = make_subplots(rows=1, cols=len(titles), subplot_titles=titles, horizontal_spacing=0.07)
+    for name, color, label, dash in (
+        ("accuracy", LINES[2], "accuracy", "solid"),
+        ("control_accuracy", QUIET, "accuracy on control labels", "dot"),
+    ):
+        _line(figure, data, name, layers, look=(color, label, dash, 1))
+    for at, _ in enumerate(edits):
+        one = data.isel(edit=at)
+        _line(figure, one, "placebo", layers, look=(QUIET, "random directions" if at == 0 else "", "dot", at + 2))
+        _line(figure, one, "value", layers, look=(LINES[0], "the probe's direction" if at == 0 else "", "solid", at + 2))
+    gap = float(data["baseline_clean"].mean() - data["baseline_corrupted"].mean())
+    unit = str(data["value"].attrs["units"])
+    values = [data[f"{name}{end}"].values for name in ("value", "placebo") for end in ("", "_low", "_high")]
+    ends = [min(0.0, float(np.nanmin(values))), max(0.0, float(np.nanmax(values)))]
+    room = 0.08 * (ends[1] - ends[0] or 1.0)
+    figure.update_yaxes(range=[ends[0] - room, ends[1] + room])
+    figure.update_yaxes(range=[0, 1.05], row=1, col=1)
+    figure.update_yaxes(title_text=f"fall of {safe(str(result.info.method.get('metric')))} ({safe(unit)})", row=1, col=2)
+    figure.update_xaxes(title_text="layer", dtick=1 if len(layers) <= 13 else None)
+    figure.update_annotations(font_size=13)
+    lines = [
+        _about(result, str(result.info.method.get("pos") or "")),
+        f"the whole gap between clean and corrupted is {number(gap, unit)}; bands: 95 % bootstrap over test prompts",
+    ]
+    title = f"Is {_task(result)} used where a {_kind(result)} probe reads it?"
+    return dress(figure, title, lines, size=(230 * len(titles), _HEIGHT), room=(52, 0))
+
+
+def _bars(data: xr.Dataset, name: str, layers: list[int], *, look: tuple[str, str, bool]) -> go.Bar:
+    color, label, in_legend = look
+    values = data[name].values.astype(float)
+    ends = [data[f"{name}_{end}"].values.astype(float) for end in ("low", "high") if f"{name}_{end}" in data]
+    whiskers = None
+    if ends:
+        arms = {"array": ends[1] - values, "arrayminus": values - ends[0]}
+        whiskers = {"type": "data", **arms, "color": INK, "thickness": 1.1, "width": 2}
+    between = [interval(*(float(end[at]) for end in ends)) if ends else "" for at in range(len(values))]
+    return go.Bar(
+        x=list(range(len(layers))),
+        y=values,
+        name=label,
+        legendgroup=label,
+        showlegend=in_legend,
+        marker_color=color,
+        error_y=whiskers,
+        hovertext=[
+            f"<b>layer {layer}</b><br>{label} {number(value)}" + (f"<br>95 % {span}" if span else "")
+            for layer, value, span in zip(layers, values.tolist(), between, strict=True)
+        ],
+        hoverinfo="text",
+    )
+
+
+def _floor(data: xr.Dataset, layers: list[int], *, shown: bool) -> go.Scatter:
+    """The majority baseline as steps across the layers."""
+    return go.Scatter(
+        x=[at + end for at in range(len(layers)) for end in (-0.5, 0.5)],
+        y=np.repeat(data["majority_baseline"].values.astype(float), 2),
+        mode="lines",
+        line={"color": INK, "width": 1.3, "dash": "dash"},
+        name="commonest label",
+        legendgroup="commonest",
+        showlegend=shown,
+        hoverinfo="name+y",
+    )
+
+
+def _line(
+    figure: go.Figure, data: xr.Dataset, name: str, layers: list[int], *, look: tuple[str, str, str, int]
+) -> None:  # noqa: PLR0917 - a figure, what to draw of what, and how
+    color, label, dash, column = look
+    values = data[name].values.astype(float)
+    if f"{name}_low" in data:
+        red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
+        edge = {"x": layers, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+        figure.add_trace(go.Scatter(y=data[f"{name}_low"].values, **edge), row=1, col=column)
+        fill = {"fill": "tonexty", "fillcolor": f"rgba({red},{green},{blue},0.18)"}
+        figure.add_trace(go.Scatter(y=data[f"{name}_high"].values, **fill, **edge), row=1, col=column)
+    figure.add_trace(
+        go.Scatter(
+            x=layers,
+            y=values,
+            mode="lines+markers",
+            line={"color": color, "width": 2.2, "dash": dash},
+            marker={"size": 6},
+            name=label,
+            showlegend=bool(label),
+            hovertext=[f"layer {layer}: {number(value)}" for layer, value in zip(layers, values.tolist(), strict=True)],
+            hoverinfo="text",
+        ),
+        row=1,
+        col=column,
+    )
+
+
+def _kind(result: Result) -> str:
+    return words(str(result.info.method.get("probe")))
+
+
+def _task(result: Result) -> str:
+    return safe(words(str(result.info.task.get("name", "the labels"))))
+
+
+def _about(result: Result, pos: str) -> str:
+    info: Mapping[str, object] = result.info.model
+    site = result.info.method.get("site")
+    names = str(site) if isinstance(site, str) else ", ".join(map(str, site or ()))
+    parts = [str(info.get("name", "")), names, f"position {pos}" if pos else "", f"{result.info.task.get('n')} prompts"]
+    return safe(" · ".join(part for part in parts if part), 120)
