@@ -37,7 +37,7 @@ def probe_bars(result: Result) -> go.Figure:
         (main, LINES[0], "the model"),
         (f"random_model_{main}", _QUIET_BARS[0], "random weights"),
         (f"control_{main}", _QUIET_BARS[1], "control labels"),
-        ("selectivity", LINES[2], f"selectivity ({main} less the control's)"),
+        ("selectivity", LINES[2], "selectivity"),
     )
     sites = [str(site) for site in data["site"].values]
     figure = make_subplots(
@@ -57,9 +57,14 @@ def probe_bars(result: Result) -> go.Figure:
     figure.update_xaxes(title_text="layer", row=len(sites), col=1)
     figure.update_layout(barmode="group", bargap=0.25, bargroupgap=0.05)
     title = f"What a {_kind(result)} probe reads of {_task(result)}: {words(main)} by layer"
-    lines = [_about(result, str(data["pos"].values)), "whiskers: 95 % bootstrap interval over test prompts"]
-    width = min(900, max(460, 74 * len(layers)))
-    return dress(figure, title, lines, size=(width, _HEIGHT * len(sites)), room=(46 if len(sites) > 1 else 30, 0))
+    lines = [
+        _about(result, str(data["pos"].values)),
+        f"selectivity: {words(main)} less the control's; whiskers: 95 % bootstrap interval over test prompts",
+    ]
+    width = min(900, max(560, 74 * len(layers)))
+    room = 56 if len(sites) > 1 else 34
+    dress(figure, title, lines, size=(width, _HEIGHT * len(sites)), room=(room, 0))
+    return figure.update_layout(legend={"y": 1 + (24 if len(sites) > 1 else 6) / (_HEIGHT * len(sites))})
 
 
 def causal_lines(result: Result) -> go.Figure:
@@ -93,7 +98,8 @@ def causal_lines(result: Result) -> go.Figure:
         f"the whole gap between clean and corrupted is {number(gap, unit)}; bands: 95 % bootstrap over test prompts",
     ]
     title = f"Is {_task(result)} used where a {_kind(result)} probe reads it?"
-    return dress(figure, title, lines, size=(230 * len(titles), _HEIGHT), room=(52, 0))
+    dress(figure, title, lines, size=(230 * len(titles), _HEIGHT), room=(52, 0))
+    return figure.update_layout(legend={"y": 1 + 24 / _HEIGHT})
 
 
 def _bars(data: xr.Dataset, name: str, layers: list[int], *, look: tuple[str, str, bool]) -> go.Bar:

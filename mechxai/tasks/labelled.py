@@ -13,7 +13,7 @@ from mechxai.core.probe_dataset import ProbeDataset
 from mechxai.model.hooked_model import HookedModel
 from mechxai.tasks import annotated, grammars
 from mechxai.tasks.build import from_examples, misfit
-from mechxai.tasks.example import Example
+from mechxai.tasks.example import Example, known_split
 
 _TRIES_PER_PROMPT = 20
 _NUMBERS = ("singular", "plural")
@@ -57,11 +57,24 @@ def syntactic_role(
     return _by_word(model, "syntactic_role", annotated.RELATION, n=n, seed=seed, sources=sources)
 
 
-def subject_number(model: HookedModel, n: int = 256, seed: int = 0, *, split: str = "all") -> ProbeDataset:
+def subject_number(
+    model: HookedModel, n: int = 256, seed: int = 0, *, attractors: int = 1, split: str = "all"
+) -> ProbeDataset:
     """Whether the subject is singular or plural, in the prompts of `sva`; grouped by the subject's noun.
 
     Carries the behaviour: the verb that agrees, against the one that does not. Roles SUBJECT, END.
+
+    Args:
+        model: decides the tokens.
+        n: prompts.
+        seed: of the draw.
+        attractors: nouns between the subject and the end, at least; 0 to 2.
+        split: ``all``, ``train`` or ``held_out`` words, as the bundled models know them.
     """
+    if not 0 <= attractors <= 2:
+        raise ConfigError(f"subject_number: attractors={attractors} was asked", allowed="0 to 2")
+    if not known_split(split):
+        raise ConfigError(f"subject_number: split={split!r} was asked", allowed=nearest(split, ("all", "train", "held_out")))
 
     def draw(rng: random.Random, turn: int) -> _Drawn:
         while True:  # as many of each number
@@ -69,10 +82,10 @@ def subject_number(model: HookedModel, n: int = 256, seed: int = 0, *, split: st
             low, high = example.spans["SUBJECT"]
             noun = example.clean[low:high]
             number = int(noun.endswith("s"))
-            if number == turn % 2:
+            if number == turn % 2 and int(example.template.split()[0]) >= attractors:
                 return _Drawn("sva", example, _NUMBERS[number], noun.removesuffix("s"))
 
-    made = _by_prompt(model, draw, n=n, info={"name": "subject_number", "n": n, "seed": seed, "split": split})
+    made = _by_prompt(model, draw, n=n, info={"name": "subject_number", "n": n, "seed": seed, "attractors": attractors, "split": split})
     return replace(made, labelled_at="END")
 
 

@@ -1,0 +1,110 @@
+"""Labelled tasks: annotation fits its sentences, labels are balanced, groups keep items together, files are checked."""
+
+import json
+import random
+
+import pytest
+import torch
+
+import mechxai as mx
+from mechxai.core.errors import ArtifactError, ConfigError, ShapeError
+from mechxai.tasks import annotated, grammars
+
+
+@pytest.fixture(scope="module")
+def model():
+    return mx.load("zoo/ioi", device="cpu")
+
+
+@pytest.mark.parametrize("source", annotated.SOURCES)
+def test_every_word_has_an_annotation(source):
+    rng = random.Random(0)
+    for _ in range(500):
+        example = grammars.GRAMMARS[source](rng)
+        pairs = annotated.annotation(source, example)
+        assert len(pairs) == len(annotated.word_spans(example.clean)), example.clean
+        assert sum(relation == "root" for _, relation in pairs) == (0 if source == "sva" else int("is" not in _last(example)))
+
+
+def _last(example):
+    return [example.clean.split()[-1]] if example.template.endswith(" is") else []
+
+
+def test_annotation_by_hand():
+    example = next(
+        one
+        for one in (grammars.ioi(random.Random(seed)) for seed in range(2000))
+        if one.template == "Then, {A} and {B} went to the {PLACE}. {S2} wanted to give the {OBJECT} to"
+    )
+    words = [example.clean[low:high] for low, high in annotated.word_spans(example.clean)]
+    tags = [pos for pos, _ in annotated.annotation("ioi", example)]
+    assert words[0] == "Then"
+    assert tags == "ADV PUNCT PROPN CCONJ PROPN VERB ADP DET NOUN PUNCT PROPN VERB PART VERB DET NOUN ADP".split()
+
+
+@pytest.mark.parametrize("task", ["pos_tags", "syntactic_role"])
+def test_tags_stand_at_the_last_token_of_their_word(model, task):
+    made = getattr(mx.tasks, task)(model, n=12)
+    tag = "PROPN" if task == "pos_tags" else "cc"
+    for row in range(12):
+        for pos, label in enumerate(made.labels[row].tolist()):
+            text = made.strings[row][pos].strip() if pos < len(made.strings[row]) else ""
+            if task == "pos_tags" and text in ("Mary", "John", "France"):
+                assert made.names[label] == tag
+            if task == "syntactic_role" and text == "and":
+                assert made.names[label] == tag
+    assert made.labelled.sum() > 60
+
+
+@pytest.mark.parametrize(
+    ("task", "n_classes"), [("subject_number", 2), ("fact_relation", 3), ("sentence_source", 4)]
+)
+def test_prompts_of_every_class_in_equal_number(model, task, n_classes):
+    made = getattr(mx.tasks, task)(model, n=24)
+    assert len(made.names) == n_classes
+    assert torch.bincount(made.labels).tolist() == [24 // n_classes] * n_classes
+    again = getattr(mx.tasks, task)(model, n=24)
+    assert torch.equal(made.tokens, again.tokens)
+
+
+def test_subject_number_carries_the_verbs(model):
+    made = mx.tasks.subject_number(model, n=20)
+    verbs = [model.text.strings([token])[0].strip() for token in made.behaviour.answers[:, 0, 0].tolist()]
+    plural = {"are", "were", "have", "look", "seem"}
+    assert [made.names[label] for label in made.labels] == ["plural" if verb in plural else "singular" for verb in verbs]
+    assert (made.roles["SUBJECT"] < made.roles["END"]).all(), "there is an attractor between them"
+    with pytest.raises(ConfigError, match=r"attractors=3"):
+        mx.tasks.subject_number(model, attractors=3)
+    with pytest.raises(ConfigError, match=r"did you mean 'sva'"):
+        mx.tasks.pos_tags(model, sources=["svaa"])
+
+
+def test_jsonl_of_texts_and_of_words(model, tmp_path):
+    path = tmp_path / "d.jsonl"
+    rows = [{"text": "The key", "label": "one", "group": "k"}, {"text": "The keys", "label": "many", "group": "k"}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    made = mx.tasks.labelled_jsonl(model, path)
+    assert made.names == ("many", "one")
+    assert made.groups == ("k", "k")
+    path.write_text(json.dumps({"words": ["The", "key"], "labels": ["D", "N"]}))
+    assert mx.tasks.labelled_jsonl(model, path).labels.tolist() == [[-1, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", r"line 2 is not JSON"),
+        ('{"text": "a"}', r"line 2 lacks a field"),
+        ('{"text": "The key", "label": "b", "lable": 1}', r"unknown field 'lable'. Allowed: did you mean 'label'"),
+        ('{"words": ["The"], "labels": ["D", "N"]}', r"line 2: labels do not match its words"),
+        ('{"words": ["The"], "labels": ["D"]}', r"same fields on every line"),
+        ('{"text": "The key", "label": "b", "split": "test"}', r"1 of 2 lines with a split"),
+    ],
+)
+def test_bad_lines_are_named(model, tmp_path, line, message):
+    path = tmp_path / "d.jsonl"
+    path.write_text('{"text": "The key", "label": "a"}\n' + line)
+    with pytest.raises(ShapeError, match=message):
+        mx.tasks.labelled_jsonl(model, path)
+    with pytest.raises(ArtifactError, match=r"no such file"):
+        mx.tasks.labelled_jsonl(model, tmp_path / "none.jsonl")
