@@ -99,7 +99,10 @@ def run_study(
     if study.shard is not None:
         _run_shard(study, say)
         return {}
-    folders = {label: run_folder(study.root / study.name, study.model, study.batch, method, seed=study.seed) for label, method in study.methods.items()}
+    folders = {
+        label: run_folder(study.root / study.name, study.model, study.batch, method, seed=study.seed)
+        for label, method in study.methods.items()
+    }
     first = next(iter(folders.values()))
     if not study.force and all(is_finished(folder) for folder in folders.values()):
         say(f"already finished, nothing computed (force=true computes again): {first}")

@@ -52,7 +52,9 @@ def words_of(text: object, label: object, number: int) -> tuple[str, list[tuple[
         return text, [], []
     words, own = list(cast("Sequence[str]", text)), list(cast("Sequence[Label]", label))
     if isinstance(label, str) or len(words) != len(own) or not words:
-        raise ShapeError(f"Prompt {number}: labels do not match its words", got=f"{len(words)} words, {len(own)} labels")
+        raise ShapeError(
+            f"Prompt {number}: labels do not match its words", got=f"{len(words)} words, {len(own)} labels"
+        )
     spans, at = list[tuple[int, int]](), 0
     for word in words:
         spans.append((at, at + len(word)))

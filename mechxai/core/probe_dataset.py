@@ -128,7 +128,9 @@ class ProbeDataset:
         """The same with its tensors on another device."""
         moved = {name: getattr(self, name).to(device) for name in ("tokens", "lengths", "labels")}
         behaviour = None if self.behaviour is None else self.behaviour.to(device)
-        return replace(self, **moved, roles={role: at.to(device) for role, at in self.roles.items()}, behaviour=behaviour)
+        return replace(
+            self, **moved, roles={role: at.to(device) for role, at in self.roles.items()}, behaviour=behaviour
+        )
 
     @classmethod
     def from_tokens(  # noqa: PLR0913 - one argument for each thing that can be known
@@ -241,4 +243,6 @@ Prompts = ContrastBatch | ProbeDataset  # what a method may be asked about
 
 
 def _same_prompts(batch: ContrastBatch, tokens: Tensor, lengths: Tensor) -> bool:
-    return batch.clean.shape == tokens.shape and torch.equal(batch.clean, tokens) and torch.equal(batch.lengths, lengths)
+    return (
+        batch.clean.shape == tokens.shape and torch.equal(batch.clean, tokens) and torch.equal(batch.lengths, lengths)
+    )

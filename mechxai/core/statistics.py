@@ -45,6 +45,8 @@ def mean_interval(per_example: np.ndarray, seed: int = 0) -> Interval:
 def ratio_interval(numerator: np.ndarray, denominator: np.ndarray, seed: int = 0) -> Interval:
     """Interval of ``mean(numerator) / mean(denominator)``, prompts resampled together.
 
+    Of sums and counts per prompt, it is that of a mean over tokens, prompts resampled whole.
+
     Args:
         numerator: ``[prompt, ...]``.
         denominator: ``[prompt]``.
@@ -53,7 +55,8 @@ def ratio_interval(numerator: np.ndarray, denominator: np.ndarray, seed: int = 0
     if len(numerator) == 1:
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = numerator[0] / denominator[0]
-        return Interval(np.where(np.isinf(ratio), np.nan, ratio), np.where(np.isinf(ratio), np.nan, ratio))
+        known = np.where(np.isinf(ratio), np.nan, ratio)
+        return Interval(known, known)
     weights = bootstrap_weights(len(numerator), seed)
     above = np.tensordot(weights, numerator, axes=1)
     below = (weights @ denominator).reshape(-1, *(1,) * (numerator.ndim - 1))
@@ -66,4 +69,4 @@ def _percentiles(draws: np.ndarray) -> Interval:
         warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
         known = np.isfinite(draws).all()  # the plain percentile is far quicker
         low, high = (np.percentile if known else np.nanpercentile)(draws, [2.5, 97.5], axis=0)
-    return Interval(low, high)
+    return Interval(np.asarray(low), np.asarray(high))

@@ -82,7 +82,9 @@ def causal_lines(result: Result) -> go.Figure:
     for at, _ in enumerate(edits):
         one = data.isel(edit=at)
         _line(figure, one, "placebo", layers, look=(QUIET, "random directions" if at == 0 else "", "dot", at + 2))
-        _line(figure, one, "value", layers, look=(LINES[0], "the probe's direction" if at == 0 else "", "solid", at + 2))
+        _line(
+            figure, one, "value", layers, look=(LINES[0], "the probe's direction" if at == 0 else "", "solid", at + 2)
+        )
     gap = float(data["baseline_clean"].mean() - data["baseline_corrupted"].mean())
     unit = str(data["value"].attrs["units"])
     values = [data[f"{name}{end}"].values for name in ("value", "placebo") for end in ("", "_low", "_high")]
@@ -90,7 +92,9 @@ def causal_lines(result: Result) -> go.Figure:
     room = 0.08 * (ends[1] - ends[0] or 1.0)
     figure.update_yaxes(range=[ends[0] - room, ends[1] + room])
     figure.update_yaxes(range=[0, 1.05], row=1, col=1)
-    figure.update_yaxes(title_text=f"fall of {safe(str(result.info.method.get('metric')))} ({safe(unit)})", row=1, col=2)
+    figure.update_yaxes(
+        title_text=f"fall of {safe(str(result.info.method.get('metric')))} ({safe(unit)})", row=1, col=2
+    )
     figure.update_xaxes(title_text="layer", dtick=1 if len(layers) <= 13 else None)
     figure.update_annotations(font_size=13)
     lines = [

@@ -74,7 +74,9 @@ def subject_number(
     if not 0 <= attractors <= 2:
         raise ConfigError(f"subject_number: attractors={attractors} was asked", allowed="0 to 2")
     if not known_split(split):
-        raise ConfigError(f"subject_number: split={split!r} was asked", allowed=nearest(split, ("all", "train", "held_out")))
+        raise ConfigError(
+            f"subject_number: split={split!r} was asked", allowed=nearest(split, ("all", "train", "held_out"))
+        )
 
     def draw(rng: random.Random, turn: int) -> _Drawn:
         while True:  # as many of each number
@@ -85,7 +87,12 @@ def subject_number(
             if number == turn % 2 and int(example.template.split()[0]) >= attractors:
                 return _Drawn("sva", example, _NUMBERS[number], noun.removesuffix("s"))
 
-    made = _by_prompt(model, draw, n=n, info={"name": "subject_number", "n": n, "seed": seed, "attractors": attractors, "split": split})
+    made = _by_prompt(
+        model,
+        draw,
+        n=n,
+        info={"name": "subject_number", "n": n, "seed": seed, "attractors": attractors, "split": split},
+    )
     return replace(made, labelled_at="END")
 
 
@@ -125,9 +132,7 @@ def sentence_source(
     return replace(_by_prompt(model, draw, n=n, info=info, behaviour=False), labelled_at="END")
 
 
-def _by_word(
-    model: HookedModel, name: str, which: int, *, n: int, seed: int, sources: Sequence[str]
-) -> ProbeDataset:
+def _by_word(model: HookedModel, name: str, which: int, *, n: int, seed: int, sources: Sequence[str]) -> ProbeDataset:
     _check_sources(name, sources, annotated.SOURCES)
 
     def draw(rng: random.Random, turn: int) -> _Drawn:

@@ -75,9 +75,7 @@ def test_the_last_layers_edit_equals_a_forward_pass(zoo, result):
     site = Site("resid_post", 1, pos="END")
     acts = [zoo.cache(batch.tokens(run), [site.whole], layout=batch.layout)[site] for run in ("clean", "corrupted")]
     edit = mx.Intervention(site, ShiftEach(acts[1] - acts[0]))
-    patch = mx.Intervention(
-        site, mx.Patch(zoo.cache(batch.corrupted, [site.whole], layout=batch.layout))
-    )
+    patch = mx.Intervention(site, mx.Patch(zoo.cache(batch.corrupted, [site.whole], layout=batch.layout)))
     ours, theirs = (zoo.logits(batch.clean, layout=batch.layout, interventions=[one]) for one in (edit, patch))
     at = batch.answer_pos
     rows = torch.arange(len(at))

@@ -23,7 +23,9 @@ def test_every_word_has_an_annotation(source):
         example = grammars.GRAMMARS[source](rng)
         pairs = annotated.annotation(source, example)
         assert len(pairs) == len(annotated.word_spans(example.clean)), example.clean
-        assert sum(relation == "root" for _, relation in pairs) == (0 if source == "sva" else int("is" not in _last(example)))
+        assert sum(relation == "root" for _, relation in pairs) == (
+            0 if source == "sva" else int("is" not in _last(example))
+        )
 
 
 def _last(example):
@@ -56,9 +58,7 @@ def test_tags_stand_at_the_last_token_of_their_word(model, task):
     assert made.labelled.sum() > 60
 
 
-@pytest.mark.parametrize(
-    ("task", "n_classes"), [("subject_number", 2), ("fact_relation", 3), ("sentence_source", 4)]
-)
+@pytest.mark.parametrize(("task", "n_classes"), [("subject_number", 2), ("fact_relation", 3), ("sentence_source", 4)])
 def test_prompts_of_every_class_in_equal_number(model, task, n_classes):
     made = getattr(mx.tasks, task)(model, n=24)
     assert len(made.names) == n_classes
@@ -71,7 +71,9 @@ def test_subject_number_carries_the_verbs(model):
     made = mx.tasks.subject_number(model, n=20)
     verbs = [model.text.strings([token])[0].strip() for token in made.behaviour.answers[:, 0, 0].tolist()]
     plural = {"are", "were", "have", "look", "seem"}
-    assert [made.names[label] for label in made.labels] == ["plural" if verb in plural else "singular" for verb in verbs]
+    assert [made.names[label] for label in made.labels] == [
+        "plural" if verb in plural else "singular" for verb in verbs
+    ]
     assert (made.roles["SUBJECT"] < made.roles["END"]).all(), "there is an attractor between them"
     with pytest.raises(ConfigError, match=r"attractors=3"):
         mx.tasks.subject_number(model, attractors=3)

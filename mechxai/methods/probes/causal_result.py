@@ -20,7 +20,12 @@ _READ += ("selectivity", "selectivity_low", "selectivity_high")
 
 
 def causal_result(
-    values: np.ndarray, scores: Mapping[Site, Scores], *, baselines: Baselines, edits: Sequence[str], sites: Sequence[Site]
+    values: np.ndarray,
+    scores: Mapping[Site, Scores],
+    *,
+    baselines: Baselines,
+    edits: Sequence[str],
+    sites: Sequence[Site],
 ) -> tuple[xr.Dataset, tuple[str, ...]]:
     """The result of `ProbeCausalCheck`, and the sentence that belongs under it.
 
@@ -56,7 +61,7 @@ def causal_result(
     used = (data["excess_low"].values > 0) & (own.mean(0) > most) & (data["removed"].values >= NEGLIGIBLE)
     data["used"] = variable(_DIMS, used, "1", "whether the fall exceeds what random directions do")
     readable = data["selectivity_low"].values > 0
-    verdicts = [_verdict(*pair) for pair in zip(readable, used.any(0), strict=True)]
+    verdicts = [_verdict(*pair) for pair in zip(readable.tolist(), used.any(0).tolist(), strict=True)]
     data["verdict"] = variable(("layer",), np.array(verdicts), "text", "what accuracy and effect say together")
     layers = [site.layer if site.layer is not None else 0 for site in sites]
     unused = [
@@ -70,8 +75,6 @@ def causal_result(
     )
     coords = {"edit": list(edits), "layer": layers}
     return xr.Dataset(data, coords=coords), notes if unused else ()
-
-
 
 
 def _verdict(readable: bool, used: bool) -> str:  # noqa: FBT001 - two facts in, a sentence out

@@ -22,7 +22,8 @@ def codelength(block: Block, C: Tensor, likelihood: Likelihood, *, seed: int) ->
 
     Args:
         block: rows and labels.
-        C: inverse regularisation of each set, ``[set]``; prefixes are regularised per example as the whole is.
+        C: inverse regularisation of each set, ``[set]``, the same for prefixes, in scikit-learn's unit: the fewer
+            examples, the more it weighs.
         likelihood: of classes.
         seed: of the order.
 
@@ -36,10 +37,11 @@ def codelength(block: Block, C: Tensor, likelihood: Likelihood, *, seed: int) ->
     rank[order] = torch.arange(n_rows, device=order.device)
     ends = sorted({max(2, math.ceil(share * n_rows)) for share in _SHARES})
     prefixes = torch.stack([rank < end for end in ends[:-1]], -1) & present[..., None]  # [set, row, prefix]
-    weights = prefixes.float() / prefixes.sum(1, keepdim=True).clamp_min(1)
+    sizes = prefixes.sum(1).clamp_min(1)  # [set, prefix]
+    weights = prefixes.float() / sizes[:, None]
     dense = likelihood.dense(block.labels[:, train, :1])
     counts = present.sum(1).clamp_min(1)
-    penalties = 1 / (C * counts)[:, None]
+    penalties = 1 / (C[:, None] * sizes)[:, None]  # [set, 1, prefix]
     many = dense.expand(-1, -1, len(ends) - 1, -1)
     problems = Problems(block.rows[:, train], many, weights, penalties, likelihood)
     W = fit(problems, factored(problems)[1], tolerance=1e-4)

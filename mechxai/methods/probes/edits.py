@@ -60,7 +60,7 @@ class ShiftEach(Edit):
         return replace(self, vectors=self.vectors[chosen])
 
 
-def orthonormal(rows: Float[Tensor, "rank d"]) -> Float[Tensor, "rank d"]:
+def orthonormal(rows: Float[Tensor, "row d"]) -> Float[Tensor, "rank d"]:
     """An orthonormal basis of the span of some rows."""
     _, singular, basis = torch.linalg.svd(rows.double(), full_matrices=False)
     return basis[singular > 1e-6 * singular.max()].float()
@@ -71,5 +71,7 @@ def _flat(activation: Tensor, like: Tensor, site: Site) -> Tensor:
     axes = len(site.row.axes) - 1
     flat = activation.flatten(-axes) if axes > 1 else activation
     if flat.shape[-1] != like.shape[-1]:
-        raise ShapeError(f"Editing {site} along a probe's direction", got=tuple(like.shape), allowed=f"{flat.shape[-1]}")
+        raise ShapeError(
+            f"Editing {site} along a probe's direction", got=tuple(like.shape), allowed=f"{flat.shape[-1]}"
+        )
     return flat

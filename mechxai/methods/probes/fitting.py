@@ -15,7 +15,7 @@ from mechxai.methods.probes.ridge import ridge
 from mechxai.methods.probes.rows import Block
 
 PROBES = ("logistic", "ridge", "mass_mean", "mlp")
-_CHOOSING = 1e-3  # nats that the next step promises, at which a fit is good enough to choose by
+_CHOOSING = 3e-4  # nats that the next step promises, at which a fit is good enough to choose by
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def problems_of(block: Block, C: Sequence[float], likelihood: Likelihood) -> Pro
     """The regressions that the training rows of a block pose, one for each target and strength."""
     examples = _examples(block, block.parts[0], likelihood)
     counts = block.present[:, block.parts[0]].sum(1).clamp_min(1).float()
-    penalties = 1 / (torch.tensor(C, device=counts.device)[None] * counts[:, None])
+    penalties = 1 / (torch.tensor(C, device=counts.device)[None] * counts[:, None])[..., None]
     return Problems(examples.rows, examples.dense, examples.weights, penalties, likelihood)
 
 
@@ -70,7 +70,7 @@ def factored(problems: Problems) -> tuple[Tensor, Tensor]:
     """Covariance (lower triangle) of the rows, and its factors at the problems' strengths."""
     counts = problems.rows[..., -1].sum(1).clamp_min(1)  # rows that count have a 1 there
     lower = covariance(problems.rows, counts)
-    return lower, factors(lower, problems.penalties / problems.likelihood.curvature())
+    return lower, factors(lower, problems.penalties.mean(-1) / problems.likelihood.curvature())
 
 
 def _chosen(block: Block, problems: Problems, probe: str) -> tuple[Tensor, Tensor]:

@@ -78,7 +78,7 @@ def layer_scores(
         for place, number in enumerate(numbers):
             own = _judged(block, outputs, place, prompts=reads[place].prompts, recipe=recipe)
             own |= {name: found_here[place].cpu().numpy() for name, found_here in (weights | bits).items()}
-            if weights and recipe.likelihood.n_classes == 2:
+            if weights and recipe.likelihood.n_classes == 2 and reads[place].pooled is None:
                 own["class_means"] = class_means(values, reads[place], task, 2).cpu().numpy()
             found[number] = own | {"C": probes.C[place, 0].cpu().numpy()}
     names = dict.fromkeys(name for one in found for name in one)

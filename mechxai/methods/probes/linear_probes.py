@@ -82,7 +82,9 @@ class LinearProbes(Method):
         object.__setattr__(self, "site", names[0] if len(names) == 1 else names)
         for name in names:
             if site_name(name).axes[0] != "pos":
-                raise ConfigError(f"Probing {name} was asked", got=f"axes {site_name(name).axes}", allowed="sites by position")
+                raise ConfigError(
+                    f"Probing {name} was asked", got=f"axes {site_name(name).axes}", allowed="sites by position"
+                )
         if not self.C or not all(one > 0 for one in self.C) or self.control_draws < 1:
             raise ConfigError(
                 "Probes were asked", got=f"C={self.C}, control_draws={self.control_draws}", allowed="C > 0, draws >= 1"
@@ -139,7 +141,7 @@ class LinearProbes(Method):
         """The names in ``site``."""
         return (self.site,) if isinstance(self.site, str) else tuple(self.site)
 
-    def _checked(self, batch: ProbeDataset) -> ProbeDataset:
+    def _checked(self, batch: object) -> ProbeDataset:
         if not isinstance(batch, ProbeDataset):
             raise ConfigError(
                 "Probes were asked",

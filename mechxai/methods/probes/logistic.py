@@ -31,14 +31,15 @@ class Problems:
         rows: ``[set, row, feature]``, standardised, the last feature 1; rows that do not count are zero.
         dense: labels as `Likelihood.dense` gives them, ``[set, row, target, column]``.
         weights: of every row in each problem, ``[set, row, target]``; they sum to 1 over rows.
-        penalties: L2 strengths per unit of mean loss, ``[set, penalty]``; the last feature (bias) is free.
+        penalties: L2 strengths per unit of mean loss, ``[set, penalty, target]`` (or 1 for all targets); the last
+            feature (bias) is free.
         likelihood: of the labels.
     """
 
     rows: Float[Tensor, "set row feature"]
     dense: Float[Tensor, "set row target column"]
     weights: Float[Tensor, "set row target"]
-    penalties: Float[Tensor, "set penalty"]
+    penalties: Float[Tensor, "set penalty #target"]
     likelihood: Likelihood
 
     def outputs(self, W: Float[Tensor, "set penalty feature target column"]) -> Tensor:
@@ -53,11 +54,11 @@ class Problems:
         flat = torch.bmm(self.rows.mT, residual.reshape(n_sets, n_rows, -1))
         return flat.view(n_sets, -1, n_penalties, n_targets, n_columns).movedim(2, 1)
 
-    def penalty(self) -> Float[Tensor, "set penalty feature one one"]:
+    def penalty(self) -> Float[Tensor, "set penalty feature some one"]:
         """The strength for every feature."""
-        strengths = self.penalties[:, :, None].repeat(1, 1, self.rows.shape[-1])
-        strengths[..., -1] = 0
-        return strengths[..., None, None]
+        strengths = self.penalties[:, :, None].repeat(1, 1, self.rows.shape[-1], 1)
+        strengths[:, :, -1] = 0
+        return strengths[..., None]
 
 
 def covariance(rows: Float[Tensor, "set row feature"], counts: Float[Tensor, " set"]) -> Tensor:
@@ -92,7 +93,7 @@ def fit(
     factor: Float[Tensor, "set penalty feature feature"],
     *,
     start: Tensor | None = None,
-    tolerance: float = 1e-5,
+    tolerance: float = 1e-6,
     max_steps: int = 200,
 ) -> Float[Tensor, "set penalty feature target column"]:
     """The minimum of mean negative log-likelihood plus ``penalty / 2 |W|^2`` of every problem.
@@ -119,7 +120,7 @@ class _Descent:
 
     def __init__(self, problems: Problems, factor: Tensor, start: Tensor | None) -> None:
         self._problems, self._factor, self._strength = problems, factor, problems.penalty()
-        shape = (*problems.penalties.shape, problems.rows.shape[-1], *problems.dense.shape[2:])
+        shape = (*problems.penalties.shape[:2], problems.rows.shape[-1], *problems.dense.shape[2:])
         self.W = problems.rows.new_zeros(shape) if start is None else start
         self._outputs = problems.rows.new_zeros(len(problems.rows), problems.rows.shape[1], shape[1], *shape[3:])
         if start is not None:

@@ -38,8 +38,9 @@ def mass_mean(problems: Problems, scale: Float[Tensor, "set d"]) -> Float[Tensor
 
 def _tempered(W: Tensor, problems: Problems, likelihood: Likelihood) -> Tensor:
     outputs = problems.outputs(W)  # [set, row, 1, target, column]
-    spread = outputs.flatten(1).std(1).clamp_min(1e-12).view(-1, 1, 1, 1, 1)
     weights, dense = problems.weights[:, :, None], problems.dense[:, :, None]
+    spread = (weights[..., None] * outputs.square()).sum(1, keepdim=True).mean((2, 3, 4), keepdim=True)
+    spread = spread.sqrt().clamp_min(1e-12)
     candidates = _TEMPERATURES.to(W)
     losses = torch.stack([(weights * likelihood.loss(outputs / spread * one, dense)).sum(1) for one in candidates])
     return W * candidates[losses.argmin(0)][:, :, None, :, None] / spread

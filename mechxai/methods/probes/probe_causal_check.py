@@ -142,7 +142,7 @@ class ProbeCausalCheck(Method):
     def _position(self, dataset: ProbeDataset) -> Position:
         return (dataset.labelled_at or "END") if self.pos is None else self.pos
 
-    def _checked(self, batch: ProbeDataset) -> ProbeDataset:
+    def _checked(self, batch: object) -> ProbeDataset:
         if not isinstance(batch, ProbeDataset) or batch.behaviour is None:
             raise ConfigError(
                 "A causal check was asked",
@@ -151,7 +151,9 @@ class ProbeCausalCheck(Method):
                 fix="mx.tasks.subject_number, mx.tasks.fact_relation, or your own ContrastBatch as behaviour",
             )
         if batch.per_token or batch.is_numbers:
-            raise ConfigError("A causal check was asked", got="labels of tokens, or numbers", allowed="classes of prompts")
+            raise ConfigError(
+                "A causal check was asked", got="labels of tokens, or numbers", allowed="classes of prompts"
+            )
         return batch
 
 

@@ -65,7 +65,9 @@ def probe_result(
         data[f"random_model_{main}"] = variable(_DIMS, values, "fraction", f"{_MEANING[main][1]}, random weights")
     coords: dict[str, object] = {"site": names, "layer": layers, "pos": _positions(dataset, positions)}
     if "weight" in next(iter(found.values())):
-        coords["klass"] = list(dataset.names) if likelihood.n_columns > 1 else [dataset.names[1] if dataset.names else "number"]
+        coords["klass"] = (
+            list(dataset.names) if likelihood.n_columns > 1 else [dataset.names[1] if dataset.names else "number"]
+        )
         data |= _parameters(found, names, layers)
     return xr.Dataset(data, coords=coords)
 
@@ -84,7 +86,9 @@ def _parameters(found: Mapping[Site, Scores], names: Sequence[str], layers: Sequ
     }
     of = "for activations as they are"
     return {
-        "weight": variable((*_DIMS, "klass", "d"), _laid(wide, "weight", names, layers), "log-odds per unit", f"probe weights, {of}"),
+        "weight": variable(
+            (*_DIMS, "klass", "d"), _laid(wide, "weight", names, layers), "log-odds per unit", f"probe weights, {of}"
+        ),
         "bias": variable((*_DIMS, "klass"), _laid(wide, "bias", names, layers), "log-odds", f"probe bias, {of}"),
         "center": variable((*_DIMS, "d"), _laid(wide, "center", names, layers), "activation", "training mean"),
     }

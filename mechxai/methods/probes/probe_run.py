@@ -28,7 +28,13 @@ from mechxai.model.limits import check_tokens
 
 
 def task_of(
-    model: HookedModel, dataset: ProbeDataset, split: Split, *, positions: Sequence[Position], controls: Sequence[str], seed: int
+    model: HookedModel,
+    dataset: ProbeDataset,
+    split: Split,
+    *,
+    positions: Sequence[Position],
+    controls: Sequence[str],
+    seed: int,
 ) -> Task:
     """What probes read and learn, prompts in the order of the split.
 
@@ -42,11 +48,12 @@ def task_of(
     """
     ordered = dataset.rows(split.order.to(dataset.tokens.device))
     learnt = split.n_train + split.n_validation
-    labels = [ordered.labels, *(control_labels(ordered, kind, learnt, seed=seed + at) for at, kind in enumerate(controls))]
+    labels = [
+        ordered.labels,
+        *(control_labels(ordered, kind, learnt, seed=seed + at) for at, kind in enumerate(controls)),
+    ]
     targets = torch.stack(labels, -1)
-    return Task(
-        ordered, reads_of(ordered, positions, targets, bos=model.text.bos), (split.n_train, split.n_validation)
-    )
+    return Task(ordered, reads_of(ordered, positions, targets, bos=model.text.bos), (split.n_train, split.n_validation))
 
 
 def run_probes(
@@ -61,12 +68,24 @@ def run_probes(
     found, held = dict[Site, Scores](), dict[str, Tensor]()
     with _folder(execution, key) as folder:
         missing = [site for site in sites if not _kept(folder, site).is_file()]
-        rows = [row[:length] for row, length in zip(task.dataset.tokens.tolist(), task.dataset.lengths.tolist(), strict=True)]
-        names, layers = list(dict.fromkeys(site.name for site in sites)), sorted({site.layer for site in sites if site.layer is not None})
+        rows = [
+            row[:length]
+            for row, length in zip(task.dataset.tokens.tolist(), task.dataset.lengths.tolist(), strict=True)
+        ]
+        names, layers = (
+            list(dict.fromkeys(site.name for site in sites)),
+            sorted({site.layer for site in sites if site.layer is not None}),
+        )
         store = None
         if missing:
             store = ActivationStore.write(
-                folder / "activations", model, rows, sites=names, layers=layers or None, skip_bos=False, progress=execution.progress
+                folder / "activations",
+                model,
+                rows,
+                sites=names,
+                layers=layers or None,
+                skip_bos=False,
+                progress=execution.progress,
             )
         with Bar("probes", len(sites) * len(task.reads), shown=execution.progress, unit="probes") as bar:
             for site in sites:
@@ -91,7 +110,9 @@ def check_trainable(task: Task, names: Sequence[str]) -> None:
         if len(known) and not bool((known == known[0]).all()):
             return
     read = task.reads[0]
-    check_classes(read.labels[read.present & (read.prompts < task.counts[0])][:, 0], names, " (at every position asked)")
+    check_classes(
+        read.labels[read.present & (read.prompts < task.counts[0])][:, 0], names, " (at every position asked)"
+    )
     raise ModelSupportError("No position asked has two classes to tell apart")
 
 

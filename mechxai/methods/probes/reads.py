@@ -66,7 +66,11 @@ def chosen_positions(dataset: ProbeDataset, pos: Sequence[Position] | None) -> l
             )
         if one in (MEAN, TOKENS) and (one == TOKENS) != dataset.per_token:
             of = "each token" if dataset.per_token else "each prompt"
-            raise SiteError(f"Position {one!r} was asked", got=f"labels of {of}", allowed=f"tokens {TOKENS if dataset.per_token else MEAN!r}")
+            raise SiteError(
+                f"Position {one!r} was asked",
+                got=f"labels of {of}",
+                allowed=f"tokens {TOKENS if dataset.per_token else MEAN!r}",
+            )
         found += range(dataset.n_pos) if one == EACH else [one]
     return list(dict.fromkeys(found))
 

@@ -21,7 +21,7 @@ def ridge(
     dense = problems.likelihood.regressed(problems.dense) * problems.weights[..., None]
     moments = torch.einsum("bne,bntk->betk", problems.rows.double(), dense.double())
     shifted = lower.double()[:, None].repeat(1, problems.penalties.shape[1], 1, 1)
-    strengths = problems.penalty()[..., 0, 0].double()
+    strengths = problems.penalty()[..., 0, 0].double()  # the same for all targets
     shifted.diagonal(dim1=-2, dim2=-1).add_(strengths.clamp_min(1e-9))
     factor = torch.linalg.cholesky(shifted)
     flat = moments.flatten(2)[:, None].expand(-1, problems.penalties.shape[1], -1, -1)

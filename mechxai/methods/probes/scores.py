@@ -1,7 +1,6 @@
 """How good probes are on rows they have not seen, with intervals over prompts."""
 
 import warnings
-from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ _BINS = 15
 
 def class_scores(
     outputs: torch.Tensor, labels: np.ndarray, prompts: np.ndarray, likelihood: Likelihood
-) -> dict[str, np.ndarray]:
+) -> dict[str, float | np.ndarray]:
     """Of one probe on its test rows, from outputs ``[row, column]``; the probabilities' mean log-loss among them.
 
     scikit-learn gives balanced accuracy and AUROC (of several classes: the mean of each against the rest, classes
@@ -34,26 +33,26 @@ def class_scores(
     interval = ratio_interval(by_prompt(right, prompts), by_prompt(np.ones(len(right)), prompts))
     own = np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, 1)
     return {
-        "accuracy": right.mean(),
+        "accuracy": float(right.mean()),
         "accuracy_low": interval.low,
         "accuracy_high": interval.high,
         "balanced_accuracy": _balanced(labels, predicted),
         "auroc": _auroc(probabilities, labels),
         "calibration_error": _calibration_error(probabilities.max(1), right),
-        "log_loss": -np.log(own).mean(),
+        "log_loss": float(-np.log(own).mean()),
     }
 
 
-def number_scores(outputs: torch.Tensor, labels: np.ndarray, prompts: np.ndarray) -> dict[str, np.ndarray]:
+def number_scores(outputs: torch.Tensor, labels: np.ndarray, prompts: np.ndarray) -> dict[str, float | np.ndarray]:
     """Of one regression on its test rows: R squared with its interval over prompts, and the mean squared error."""
     predicted = outputs[:, 0].double().numpy()
     errors, spread = np.square(labels - predicted), np.square(labels - labels.mean())
     interval = ratio_interval(by_prompt(errors, prompts), by_prompt(spread, prompts))
     return {
-        "r2": np.asarray(r2_score(labels, predicted)),
+        "r2": float(r2_score(labels, predicted)),
         "r2_low": 1 - interval.high,
         "r2_high": 1 - interval.low,
-        "mean_squared_error": errors.mean(),
+        "mean_squared_error": float(errors.mean()),
     }
 
 
@@ -62,13 +61,11 @@ def majority_baseline(train: np.ndarray, test: np.ndarray) -> float:
     return float((test == np.bincount(train).argmax()).mean())
 
 
-def selectivity(
-    own: np.ndarray, control: np.ndarray, prompts: np.ndarray
-) -> Mapping[str, float | np.ndarray]:
+def selectivity(own: np.ndarray, control: np.ndarray, prompts: np.ndarray) -> dict[str, float | np.ndarray]:
     """How much more often a probe is right than its controls, ``[row]`` and ``[row, draw]``, with an interval."""
     gain = own - control.mean(1)
     interval = ratio_interval(by_prompt(gain, prompts), by_prompt(np.ones(len(gain)), prompts))
-    return {"selectivity": gain.mean(), "selectivity_low": interval.low, "selectivity_high": interval.high}
+    return {"selectivity": float(gain.mean()), "selectivity_low": interval.low, "selectivity_high": interval.high}
 
 
 def by_prompt(values: np.ndarray, prompts: np.ndarray) -> np.ndarray:
@@ -77,22 +74,22 @@ def by_prompt(values: np.ndarray, prompts: np.ndarray) -> np.ndarray:
     return np.bincount(where, weights=values)
 
 
-def _balanced(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+def _balanced(labels: np.ndarray, predicted: np.ndarray) -> float:
     with warnings.catch_warnings():  # of classes that occur among predictions alone, which count for nothing
         warnings.simplefilter("ignore", UserWarning)
-        return np.asarray(balanced_accuracy_score(labels, predicted))
+        return float(balanced_accuracy_score(labels, predicted))
 
 
-def _auroc(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _auroc(probabilities: np.ndarray, labels: np.ndarray) -> float:
     present = np.unique(labels)
     if len(present) < 2:
-        return np.asarray(np.nan)
+        return float("nan")
     if probabilities.shape[1] == 2:
-        return np.asarray(roc_auc_score(labels, probabilities[:, 1]))
-    return np.mean([roc_auc_score(labels == one, probabilities[:, one]) for one in present])
+        return float(roc_auc_score(labels, probabilities[:, 1]))
+    return float(np.mean([roc_auc_score(labels == one, probabilities[:, one]) for one in present]))
 
 
-def _calibration_error(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
+def _calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
     bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
     gaps = np.bincount(bins, weights=confidence - right, minlength=_BINS)
-    return np.abs(gaps).sum() / len(right)
+    return float(np.abs(gaps).sum() / len(right))
