@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ArtifactError, MechXAIError, SiteError, UnfinishedError
 from mechxai.core.files import write_whole
 from mechxai.core.method import Method
@@ -154,7 +155,7 @@ def explain_study(study: Study, say: Say) -> None:
     """Shows what every method of a study would do and cost; no prompt is run."""
     execution = Execution(study.engine, tokens_per_wave=study.tokens_per_wave)
     for label, method in _applicable(study, say).methods.items():
-        if isinstance(method, Planned):
+        if isinstance(method, Planned) and isinstance(study.batch, ContrastBatch):
             found = explain_plan(method, study.model, study.batch, execution=execution)
             say(
                 {"title": f"{label}: {found.what}", "rows": [{"": name, "plan": value} for name, value in found.rows()]}
@@ -192,7 +193,7 @@ def _run_method(study: Study, label: str, *, folder: Path, tracker: SafeTracker,
         shutil.rmtree(folder / "cells", ignore_errors=True)
         (folder / "manifest.json").unlink(missing_ok=True)
     execution = replace(study.execution(folder), log=tracker.metrics)
-    if isinstance(method, Planned):
+    if isinstance(method, Planned) and isinstance(study.batch, ContrastBatch):
         say(f"{label}: {method.plan(study.model, study.batch, execution=execution)}")
     _seed(study.seed)
     started = time.time()

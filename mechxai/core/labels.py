@@ -37,7 +37,8 @@ def check_classes(known: Tensor, names: Sequence[str], where: str = "") -> None:
     """Refuses labels in which there is nothing to tell apart."""
     if not names and (len(known) < 2 or bool((known == known[0]).all())):
         raise ShapeError(f"Numbers to be regressed{where}", got="no two different ones", fix="give labels that vary")
-    present = [names[number] for number in sorted(set(known.tolist()))] if names else []
+    numbers = cast("list[int]", known.tolist())  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
+    present = [names[number] for number in sorted(set(numbers))] if names else []
     if names and len(present) < 2:
         raise ShapeError(
             f"A probe needs two classes or more{where}",
@@ -48,10 +49,8 @@ def check_classes(known: Tensor, names: Sequence[str], where: str = "") -> None:
 
 def words_of(text: object, label: object, number: int) -> tuple[str, list[tuple[int, int]], list[Label]]:
     """A prompt of words as text, the span of each word, and their labels."""
-    if isinstance(text, str):
-        return text, [], []
     words, own = list(cast("Sequence[str]", text)), list(cast("Sequence[Label]", label))
-    if isinstance(label, str) or len(words) != len(own) or not words:
+    if isinstance(text, str) or isinstance(label, str) or len(words) != len(own) or not words:
         raise ShapeError(
             f"Prompt {number}: labels do not match its words", got=f"{len(words)} words, {len(own)} labels"
         )
@@ -81,6 +80,7 @@ def numbered(labels: Sequence[Label], names: Sequence[str]) -> tuple[Tensor, tup
 
 
 def check_splits(groups: Sequence[str], splits: Sequence[str]) -> None:
+    """Refuses splits by other names, an empty one, and a group in two."""
     if not splits:
         return
     wrong = sorted(set(splits) - set(SPLITS))

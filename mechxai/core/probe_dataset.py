@@ -202,41 +202,78 @@ class ProbeDataset:
         """
         if len(texts) != len(labels) or not texts:
             raise ShapeError("Labels do not match the texts", got=f"{len(texts)} texts, {len(labels)} labels")
-        by_word = not isinstance(texts[0], str)
-        rows = [words_of(text, label, number) for number, (text, label) in enumerate(zip(texts, labels, strict=True))]
-        if not by_word:
-            rows = [(str(text), [], [cast("Label", label)]) for text, label in zip(texts, labels, strict=True)]
-        ids = [torch.tensor(model.text.ids(text)) for text, _, _ in rows]
-        given, classes = numbered([label for _, _, own in rows for label in own], names)
-        tokens = pad_sequence(ids, batch_first=True)
-        if by_word:
-            spread = torch.full(tokens.shape, -1 if classes else torch.nan, dtype=given.dtype)
-            at = 0
-            for row, (text, spans, own) in enumerate(rows):
-                ends = [last for _, last in model.text.all_tokens_at(text, spans)]
-                spread[row, ends] = given[at : at + len(own)]
-                at += len(own)
-            given = spread
-        lengths = torch.tensor([len(row) for row in ids])
-        made = cls(
-            tokens,
-            lengths,
-            given,
-            classes,
-            tuple(groups),
-            tuple(splits),
-            axis=model.text.axis(tokens, lengths.tolist()),
-            strings=tuple(model.text.strings(row.tolist()) for row in ids),
-            info={"name": "given", "n": len(ids)},
-        )
-        return made.to(model.device)
+        if not isinstance(texts[0], str):
+            read = [words_of(*pair, number) for number, pair in enumerate(zip(texts, labels, strict=True))]
+            joined, spans, own = zip(*read, strict=True)
+            return cls.from_spans(model, joined, spans, own, groups=groups, splits=splits, names=names)
+        given, classes = numbered(cast("Sequence[Label]", labels), names)
+        made = _encoded(model, cast("Sequence[str]", texts), given, names=classes)
+        return replace(made, groups=tuple(groups), splits=tuple(splits)).to(model.device)
+
+    @classmethod
+    def from_spans(  # noqa: PLR0913, PLR0917 - texts, what is labelled in them, as what; as `from_texts` else
+        cls,
+        model: "Encoding",
+        texts: Sequence[str],
+        spans: Sequence[Sequence[tuple[int, int]]],
+        labels: Sequence[Sequence[Label]],
+        *,
+        groups: Sequence[str] = (),
+        splits: Sequence[str] = (),
+        names: Sequence[str] = (),
+    ) -> "ProbeDataset":
+        """A dataset from texts in which stretches of characters have labels; each goes to its stretch's last token.
+
+        Args:
+            model: does the tokenizing.
+            texts: prompts.
+            spans: of each prompt, first character and the one behind the last of what is labelled.
+            labels: of each span.
+            groups: as `from_texts`.
+            splits: as `from_texts`.
+            names: as `from_texts`.
+        """
+        given, classes = numbered([label for own in labels for label in own], names)
+        rows: list[Tensor] = []
+        at = 0
+        for text, own in zip(texts, spans, strict=True):
+            row = torch.full((len(model.text.ids(text)),), -1 if classes else torch.nan, dtype=given.dtype)
+            row[[last for _, last in model.text.all_tokens_at(text, own)]] = given[at : at + len(own)]
+            rows.append(row)
+            at += len(own)
+        spread = pad_sequence(rows, batch_first=True, padding_value=-1 if classes else torch.nan)
+        made = _encoded(model, texts, spread, names=classes)
+        return replace(made, groups=tuple(groups), splits=tuple(splits)).to(model.device)
+
+
+def _encoded(model: "Encoding", texts: Sequence[str], labels: Labels, *, names: tuple[str, ...]) -> ProbeDataset:
+    """Texts as tokens, with their labels."""
+    ids: list[list[int]] = [model.text.ids(text) for text in texts]
+    lengths = [len(row) for row in ids]
+    tokens = pad_sequence([torch.tensor(row) for row in ids], batch_first=True)
+    return ProbeDataset(
+        tokens,
+        torch.tensor(lengths),
+        labels,
+        names,
+        axis=model.text.axis(tokens, lengths),
+        strings=tuple(model.text.strings(row) for row in ids),
+        info={"name": "given", "n": len(ids)},
+    )
 
 
 class Encoding(Protocol):
     """What `ProbeDataset.from_texts` needs of a model: its codec and its device."""
 
-    text: Any
-    device: torch.device
+    @property
+    def text(self) -> Any:
+        """Its `TextCodec`."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tokens go."""
+        ...
 
 
 Prompts = ContrastBatch | ProbeDataset  # what a method may be asked about

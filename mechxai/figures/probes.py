@@ -78,13 +78,11 @@ def causal_lines(result: Result) -> go.Figure:
         ("accuracy", LINES[2], "accuracy", "solid"),
         ("control_accuracy", QUIET, "accuracy on control labels", "dot"),
     ):
-        _line(figure, data, name, layers, look=(color, label, dash, 1))
+        _line(figure, data, name, look=(color, label, dash, 1))
     for at, _ in enumerate(edits):
         one = data.isel(edit=at)
-        _line(figure, one, "placebo", layers, look=(QUIET, "random directions" if at == 0 else "", "dot", at + 2))
-        _line(
-            figure, one, "value", layers, look=(LINES[0], "the probe's direction" if at == 0 else "", "solid", at + 2)
-        )
+        _line(figure, one, "placebo", look=(QUIET, "random directions" if at == 0 else "", "dot", at + 2))
+        _line(figure, one, "value", look=(LINES[0], "the probe's direction" if at == 0 else "", "solid", at + 2))
     gap = float(data["baseline_clean"].mean() - data["baseline_corrupted"].mean())
     unit = str(data["value"].attrs["units"])
     values = [data[f"{name}{end}"].values for name in ("value", "placebo") for end in ("", "_low", "_high")]
@@ -145,10 +143,9 @@ def _floor(data: xr.Dataset, layers: list[int], *, shown: bool) -> go.Scatter:
     )
 
 
-def _line(
-    figure: go.Figure, data: xr.Dataset, name: str, layers: list[int], *, look: tuple[str, str, str, int]
-) -> None:  # noqa: PLR0917 - a figure, what to draw of what, and how
+def _line(figure: go.Figure, data: xr.Dataset, name: str, *, look: tuple[str, str, str, int]) -> None:
     color, label, dash, column = look
+    layers = [int(layer) for layer in data["layer"].values]
     values = data[name].values.astype(float)
     if f"{name}_low" in data:
         red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
@@ -184,6 +181,6 @@ def _task(result: Result) -> str:
 def _about(result: Result, pos: str) -> str:
     info: Mapping[str, object] = result.info.model
     site = result.info.method.get("site")
-    names = str(site) if isinstance(site, str) else ", ".join(map(str, site or ()))
+    names = ", ".join(map(str, site)) if isinstance(site, (list, tuple)) else str(site or "")
     parts = [str(info.get("name", "")), names, f"position {pos}" if pos else "", f"{result.info.task.get('n')} prompts"]
     return safe(" · ".join(part for part in parts if part), 120)

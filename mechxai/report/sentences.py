@@ -27,11 +27,10 @@ _DONE = {
     "head_roles": "Each head was scored on the attention that every role asks for, and patched to measure its effect; "
     "it gets a role only where both agree.",
     "logit_lens": "{site} of every layer was read through the model's own final norm and unembedding.",
-    "linear_probes": "A {probe} probe was trained on {site} at every layer and position asked, its regularisation chosen on "
-    "validation prompts, and judged on groups of prompts that it had not seen; so were probes of control labels and of "
-    "the same model with random weights.",
-    "probe_causal_check": "Probes were trained on {site}, and the test prompts' clean runs edited along their directions, "
-    "one layer at a time; random directions changed the same activations by as much.",
+    "linear_probes": "A {probe} probe was trained on {site} at every layer and position asked, its regularisation "
+    "chosen on validation prompts, and judged on groups of prompts that it had not seen; so were its controls.",
+    "probe_causal_check": "Probes were trained on {site}, and the test prompts' clean runs edited along their "
+    "directions, one layer at a time; random directions changed the same activations by as much.",
     "direct_logit_attribution": "The logit difference was split into what every component wrote into the residual "
     "stream, the final norm's scale held fixed; how later components react is not in it.",
 }

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from mechxai.core.errors import AlignmentError, ConfigError, check_choice, nearest
 from mechxai.core.probe_dataset import ProbeDataset
@@ -143,24 +142,10 @@ def _by_word(model: HookedModel, name: str, which: int, *, n: int, seed: int, so
     drawn, dropped = _drawn(model, name, draw, n=n, seed=seed)
     texts = [one.example.clean for one in drawn]
     labels = [[pair[which] for pair in annotated.annotation(one.source, one.example)] for one in drawn]
-    names = sorted({label for own in labels for label in own})
-    ids = [torch.tensor(model.text.ids(text)) for text in texts]
-    tokens, lengths = pad_sequence(ids, batch_first=True), [len(row) for row in ids]
-    spread = torch.full(tokens.shape, -1)
-    for row, (text, own) in enumerate(zip(texts, labels, strict=True)):
-        for (_, last), label in zip(model.text.all_tokens_at(text, annotated.word_spans(text)), own, strict=True):
-            spread[row, last] = names.index(label)
-    made = ProbeDataset(
-        tokens,
-        torch.tensor(lengths),
-        spread,
-        tuple(names),
-        _groups(drawn),
-        axis=model.text.axis(tokens, lengths),
-        strings=tuple(model.text.strings(row.tolist()) for row in ids),
-        info={"name": name, "n": n, "seed": seed, "sources": list(sources), "dropped": dropped},
-    )
-    return made.to(model.device)
+    spans = [annotated.word_spans(text) for text in texts]
+    made = ProbeDataset.from_spans(model, texts, spans, labels, groups=_groups(drawn))
+    info = {"name": name, "n": n, "seed": seed, "sources": list(sources), "dropped": dropped}
+    return replace(made, info=info)
 
 
 def _by_prompt(
@@ -212,9 +197,7 @@ def _drawn(
 
 
 def _item(source: str, example: Example) -> str:
-    """What prompts of a grammar have in common that a probe could learn by heart: the frame, or where there are few
-    frames, the noun in it.
-    """
+    """What a probe could learn by heart of a prompt: its frame, or where there are few frames, the noun in it."""
     if source == "ioi":
         return example.template
     low, high = example.spans["NOUN" if source == "greater_than" else "SUBJECT"]

@@ -150,7 +150,7 @@ def test_weights_for_activations_as_they_are():
 def test_scores_by_hand():
     outputs = torch.tensor([[2.0], [-1.0], [0.5], [-3.0]])
     labels = np.array([1, 1, 0, 0])
-    found = class_scores(outputs, labels, np.arange(4), Likelihood(2))
+    found = class_scores(outputs, labels, np.arange(4), likelihood=Likelihood(2))
     assert found["accuracy"] == 0.5
     assert found["balanced_accuracy"] == 0.5
     assert found["auroc"] == 0.75 == roc_auc_score(labels, outputs[:, 0])
@@ -369,8 +369,7 @@ def test_bad_data_is_refused_before_any_pass(zoo, numbers, monkeypatch):
     with pytest.raises(ConfigError, match=r"asked of numbers"):
         probes(zoo, mx.ProbeDataset.from_tokens(numbers.tokens, torch.rand(120)))
     by_class = tuple("train" if label == 0 else "test" for label in numbers.labels[1:].tolist())
+    splits = ("validation", *by_class)
+    lone = mx.ProbeDataset(numbers.tokens, numbers.lengths, numbers.labels, numbers.names, splits=splits)
     with pytest.raises(ShapeError, match=r"in the training prompts.*all 'singular'"):
-        lone = mx.ProbeDataset(
-            numbers.tokens, numbers.lengths, numbers.labels, numbers.names, splits=("validation", *by_class)
-        )
         probes(zoo, lone)

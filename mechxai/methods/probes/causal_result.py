@@ -71,7 +71,8 @@ def causal_result(
     ]
     notes = (
         f"Decodable is not used: at layer {', '.join(unused)} (accuracy) the label can be read, but no edit along the "
-        f"probe's direction changes {metric.name} by {NEGLIGIBLE:.0%} of the clean-corrupted gap and more than random directions of the same length do.",
+        f"probe's direction changes {metric.name} by {NEGLIGIBLE:.0%} of the clean-corrupted gap and more than random "
+        "directions of the same length do.",
     )
     coords = {"edit": list(edits), "layer": layers}
     return xr.Dataset(data, coords=coords), notes if unused else ()

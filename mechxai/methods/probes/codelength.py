@@ -1,6 +1,7 @@
 """Minimum description length of labels given activations, by the online code."""
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ def codelength(block: Block, C: Tensor, likelihood: Likelihood, *, seed: int) ->
     problems = Problems(block.rows[:, train], many, weights, penalties, likelihood)
     W = fit(problems, factored(problems)[1], tolerance=1e-4)
     losses = likelihood.loss(problems.outputs(W)[:, :, 0], dense)  # [set, row, prefix]
-    blocks = torch.stack([(rank >= low) & (rank < high) for low, high in zip(ends, ends[1:], strict=False)], -1)
+    blocks = torch.stack([(rank >= low) & (rank < high) for low, high in pairwise(ends)], -1)
     coded = (losses * (blocks & present[..., None])).sum((1, 2)) / math.log(2)
     uniform = math.log2(likelihood.n_classes)
     first = ((rank < ends[0]) & present).sum(1)

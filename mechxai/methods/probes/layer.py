@@ -79,7 +79,7 @@ def layer_scores(
             own = _judged(block, outputs, place, prompts=reads[place].prompts, recipe=recipe)
             own |= {name: found_here[place].cpu().numpy() for name, found_here in (weights | bits).items()}
             if weights and recipe.likelihood.n_classes == 2 and reads[place].pooled is None:
-                own["class_means"] = class_means(values, reads[place], task, 2).cpu().numpy()
+                own["class_means"] = class_means(values, reads[place], task, n_classes=2).cpu().numpy()
             found[number] = own | {"C": probes.C[place, 0].cpu().numpy()}
     names = dict.fromkeys(name for one in found for name in one)
     return {name: np.stack([_filled(one, name, found) for one in found]) for name in names}
@@ -99,7 +99,7 @@ def _raw(block: Block, probes: Fitted) -> dict[str, Tensor]:
     return {"weight": weight, "bias": bias, "center": block.center}
 
 
-def class_means(values: Tensor, read: Read, task: Task, n_classes: int) -> Tensor:
+def class_means(values: Tensor, read: Read, task: Task, *, n_classes: int) -> Tensor:
     """The training rows' mean activation of every class at one position, ``[klass, d]``."""
     learnt = read.present & (read.prompts < task.counts[0])
     labels, taken = read.labels[learnt, 0], values[read.rows[learnt].to(values.device)].to(read.labels.device).float()
@@ -120,10 +120,10 @@ def _judged(block: Block, outputs: Tensor, place: int, *, prompts: Tensor, recip
         found = number_scores(own[:, 0], labels[:, 0], whose)
         if labels.shape[1] > 1:
             control = [number_scores(own[:, one], labels[:, one], whose)["r2"] for one in range(1, labels.shape[1])]
-            found["control_r2"] = np.mean(control)
+            found["control_r2"] = float(np.mean(np.array(control, dtype=float)))
             found["selectivity"] = found["r2"] - found["control_r2"]
         return {name: np.asarray(value) for name, value in found.items()}
-    found = class_scores(own[:, 0], labels[:, 0], whose, recipe.likelihood)
+    found = class_scores(own[:, 0], labels[:, 0], whose, likelihood=recipe.likelihood)
     found["majority_baseline"] = majority_baseline(learnt, labels[:, 0])
     if labels.shape[1] > 1:
         right = recipe.likelihood.predicted(own).numpy() == labels

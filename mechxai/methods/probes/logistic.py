@@ -140,14 +140,13 @@ class _Descent:
         """One step of every problem, as long as makes it fall."""
         along = self._problems.outputs(self._direction)
         length = self._length(along)
+        outputs, W, loss = self._moved(along, length)
         for _ in range(_HALVINGS):
-            outputs = torch.addcmul(self._outputs, along, length[:, None, ..., None])
-            W = torch.addcmul(self.W, self._direction, length[:, :, None, :, None])
-            loss = self._value(outputs, W)
             rises = loss > self._loss + _ROUNDING * (1 + self._loss.abs())
             if not bool(rises.any()):
                 break
             length = torch.where(rises, length / 2, length)
+            outputs, W, loss = self._moved(along, length)
         gradient = self._slope(outputs, W)
         change, moved = gradient - self._gradient, W - self.W
         product = _dot(moved, change)
@@ -155,6 +154,12 @@ class _Descent:
         self._past = [*self._past[1 - _MEMORY :], (moved, change, inverse)]
         self.W, self._outputs, self._loss, self._gradient = W, outputs, loss, gradient
         self._turn()
+
+    def _moved(self, along: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Outputs, weights and objective after steps of this length."""
+        outputs = torch.addcmul(self._outputs, along, length[:, None, ..., None])
+        W = torch.addcmul(self.W, self._direction, length[:, :, None, :, None])
+        return outputs, W, self._value(outputs, W)
 
     def _value(self, outputs: Tensor, W: Tensor) -> Tensor:
         """The objective, ``[set, penalty, target]``."""

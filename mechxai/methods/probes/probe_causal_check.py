@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
-import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
@@ -102,8 +100,8 @@ class ProbeCausalCheck(Method):
             lost), ``removed`` the share of the clean-corrupted gap; ``placebo`` the same for the mean random direction,
             ``excess`` value less placebo; each with a 95 % bootstrap interval over prompts; ``placebo_most``, the
             largest of any random direction; ``per_example`` [prompt, edit, layer]; ``used``, whether the excess'
-            interval lies above 0, the fall above every placebo's and above 5 % of the gap. [layer]: ``accuracy``, ``control_accuracy``,
-            ``selectivity`` with intervals, and ``verdict`` in words.
+            interval lies above 0, the fall above every placebo's and above 5 % of the gap. [layer]: ``accuracy``,
+            ``control_accuracy``, ``selectivity`` with intervals, and ``verdict`` in words.
 
         Raises:
             ConfigError: labels of tokens or numbers, or a dataset without behaviour.

@@ -1,12 +1,13 @@
 """All probes of a run: activations streamed to a store once, then layer after layer, each kept when it is finished."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from mechxai.core.errors import ModelSupportError
@@ -90,14 +91,13 @@ def run_probes(
         with Bar("probes", len(sites) * len(task.reads), shown=execution.progress, unit="probes") as bar:
             for site in sites:
                 kept = _kept(folder, site)
-                computed = site in missing and store is not None
-                if computed:
+                computed = store is not None and site in missing
+                if store is not None and site in missing:
                     values = store.read(site).flatten(1)
                     scores = layer_scores(values, task, recipe, device=model.device, held=held)
-                    with whole(kept) as part, part.open("wb") as file:
-                        np.savez(file, **scores)
-                with np.load(kept, allow_pickle=False) as stored:
-                    found[site] = {name: stored[name] for name in stored.files}
+                    with whole(kept) as part:
+                        save_file({name: np.ascontiguousarray(value) for name, value in scores.items()}, part)
+                found[site] = load_file(kept)
                 bar.advance(len(task.reads), computed=computed)
     return found
 
@@ -117,8 +117,12 @@ def check_trainable(task: Task, names: Sequence[str]) -> None:
 
 
 @contextmanager
-def _folder(execution: Execution, key: str) -> Iterator[Path]:
-    """Where activations and finished layers go: the run's own folder, or one that vanishes."""
+def _folder(execution: Execution, key: str) -> Generator[Path]:
+    """Where activations and finished layers go.
+
+    Yields:
+        The run's own folder, or one that vanishes.
+    """
     if execution.cells is not None:
         yield execution.cells / f"probes-{key[:12]}"
         return
@@ -127,4 +131,4 @@ def _folder(execution: Execution, key: str) -> Iterator[Path]:
 
 
 def _kept(folder: Path, site: Site) -> Path:
-    return folder / f"{site}.npz"
+    return folder / f"{site}.safetensors"

@@ -12,7 +12,8 @@ def ridge(
 ) -> Float[Tensor, "set penalty feature target column"]:
     """The minimum of half the mean squared error plus ``penalty / 2 |W|^2`` of every problem.
 
-    Two classes are regressed as -1 and 1, more as 0 and 1 per column. In float64, since nothing mends a rounded solution.
+    Two classes are regressed as -1 and 1, more as 0 and 1 per column. In float64, since nothing mends a rounded
+    solution.
 
     Args:
         problems: what to fit; weights are the same for all targets.

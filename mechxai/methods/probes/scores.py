@@ -13,7 +13,7 @@ _BINS = 15
 
 
 def class_scores(
-    outputs: torch.Tensor, labels: np.ndarray, prompts: np.ndarray, likelihood: Likelihood
+    outputs: torch.Tensor, labels: np.ndarray, prompts: np.ndarray, *, likelihood: Likelihood
 ) -> dict[str, float | np.ndarray]:
     """Of one probe on its test rows, from outputs ``[row, column]``; the probabilities' mean log-loss among them.
 

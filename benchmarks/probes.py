@@ -1,0 +1,176 @@
+"""Probes at every layer and position against a loop of scikit-learn's LogisticRegression, on one thread.
+
+13 layers x 16 positions x 768 dimensions, 5,000 prompts, two classes. The forward passes are made once, by ours, and
+are nobody's time; ours then reads its store from disk, splits, standardises, fits and scores. scikit-learn is given
+each cell's activations in memory, as they are and standardised first; some cells are timed and scaled to all.
+``--quick`` tries it on a cut-down shape. ``make bench-probes``.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from transformer_lens.model_bridge import TransformerBridge
+
+import mechxai as mx
+from benchmarks.machine import child, conditions, kib, one_thread, write
+from benchmarks.shapes import GPT2_SMALL, Shape, hugging_face, one_token
+from benchmarks.timing import digits
+from mechxai.engine.activation_store import ActivationStore
+from mechxai.methods.probes.splits import split_of
+
+NAME = "probes.json"
+WIDTH, SIGNAL, FLIPPED, WORDS = 16, 4, 0.1, 400
+LARGE = {138: 60.0, 378: -30.0, 447: 100.0}  # GPT-2 small's own large dimensions of the residual stream
+ROUNDS, CELLS = 3, 5
+CONDITIONS = {
+    "labels": f"which half of {WORDS} words stands at position {SIGNAL}, {FLIPPED:.0%} of the labels flipped",
+    "scikit-learn": "LogisticRegression(max_iter=1000).fit and .score, a cell at a time, activations in memory",
+    "scikit-learn, standardised": "the same behind StandardScaler",
+    "ours": "mx.LinearProbes(pos=all 16, C=[1.0], control='none', random_model=False), the store written before: "
+    "reading, splitting, standardising, fitting, all scores and intervals",
+    "ours, default": "the same with its default grid of four C, chosen on validation prompts, and three controls",
+    "rows": f"{ROUNDS} rounds, interleaved; {CELLS} random cells of scikit-learn's in each, ours whole",
+}
+
+
+def main() -> None:
+    """Measures in a process of its own, and writes what was found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a cut-down shape; nothing committed is touched")
+    parser.add_argument("--here", action="store_true", help="measure in this process and print JSON")
+    given = parser.parse_args()
+    shape = replace(GPT2_SMALL, n_layers=13, d_vocab=WORDS)
+    if given.here:
+        print(json.dumps(measured(shape.quick() if given.quick else shape, 400 if given.quick else 5000)))
+        return
+    found = child("benchmarks.probes", "--here", *(["--quick"] if given.quick else []))
+    target = write(NAME, found, quick=given.quick)
+    print(f"written to {target}", file=sys.stderr)
+    for row in found.get("rows", [found]):
+        print(json.dumps(row, indent=1))
+
+
+def measured(shape: Shape, n_prompts: int) -> dict[str, Any]:
+    """Both models' times."""
+    one_thread()
+    warnings.simplefilter("ignore")
+    rows = [_row(shape, n_prompts, large=large) for large in (True, False)]
+    return {"conditions": conditions("make bench-probes") | {"shape": str(shape)} | CONDITIONS, "rows": rows}
+
+
+def _row(shape: Shape, n_prompts: int, *, large: bool) -> dict[str, Any]:
+    hf_model = hugging_face(shape)
+    if large:
+        bias = hf_model.transformer.h[0].mlp.c_proj.bias
+        bias.data[list(LARGE)] = torch.tensor(list(LARGE.values()))
+    inner = TransformerBridge.boot_transformers("local", hf_model=hf_model, tokenizer=one_token()).eval()
+    model, dataset = mx.wrap(inner, name=shape.name), _dataset(n_prompts)
+    ours = mx.LinearProbes(pos=list(range(WIDTH)), C=[1.0], control="none", random_model=False)
+    default = mx.LinearProbes(pos=list(range(WIDTH)), random_model=False)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        start = time.perf_counter()
+        ours(model, dataset, execution=mx.Execution(cells=folder / "ours"))
+        first = time.perf_counter() - start
+        stored = next((folder / "ours").iterdir())
+        contenders = {"ours": ours, "ours, default": default}
+        default(model, dataset, execution=mx.Execution(cells=folder / "ours, default"))
+        times: dict[str, list[float]] = {key: [] for key in (*contenders, "scikit-learn", "scikit-learn, standardised")}
+        scores: dict[str, list[float]] = {key: [] for key in times}
+        memory, data = 0, None
+        for turn in range(ROUNDS):
+            for key, probes in contenders.items():
+                if key != "ours" and turn:
+                    continue
+                seconds, peak, found = _ours(probes, model, dataset, folder / key)
+                times[key].append(seconds)
+                memory = max(memory, peak) if key == "ours" else memory
+                data = found if key == "ours" else data
+                scores[key].append(float(found["accuracy"].mean()))
+            cells = _cells(shape, turn)
+            for layer, pos in cells:
+                x, y, part = _activations(stored, dataset, layer, pos)
+                for key, made in (
+                    ("scikit-learn", lambda: LogisticRegression(max_iter=1000)),
+                    ("scikit-learn, standardised", _scaled),
+                ):
+                    seconds, score = _theirs(made, x, y, part)
+                    times[key].append(seconds)
+                    scores[key].append(score)
+                scores.setdefault("ours, same cells", []).append(float(data["accuracy"][0, layer, pos]))
+    n_cells = shape.n_layers * WIDTH
+    whole = {key: (1 if key in contenders else n_cells) for key in times}
+    seconds = {key: digits(statistics.mean(found) * whole[key]) for key, found in times.items()}
+    gaps = [np.array(scores["ours, same cells"]) - np.array(scores[key]) for key in list(times)[2:]]
+    return {
+        "sweep": "three large dimensions, as GPT-2 has" if large else "weights as drawn",
+        "cells": n_cells,
+        "forward_seconds": digits(first - statistics.mean(times["ours"])),
+        "seconds": seconds,
+        "per_probe_ms": {key: digits(1000 * value / n_cells) for key, value in seconds.items()},
+        "ratio": digits(seconds["scikit-learn"] / seconds["ours"], 3),
+        "ratio_standardised": digits(seconds["scikit-learn, standardised"] / seconds["ours"], 3),
+        "ratio_default": digits(seconds["scikit-learn"] / seconds["ours, default"], 3),
+        "accuracy": {key: digits(statistics.mean(found), 3) for key, found in scores.items()},
+        "mean_difference_points": [digits(100 * float(gap.mean()), 2) for gap in gaps],
+        "largest_difference_points": [digits(100 * float(np.abs(gap).max()), 2) for gap in gaps],
+        "peak_mib": round(memory / 1024),
+    }
+
+
+def _dataset(n_prompts: int) -> mx.ProbeDataset:
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, WORDS, (n_prompts, WIDTH), generator=generator)
+    flipped = torch.rand(n_prompts, generator=generator) < FLIPPED
+    return mx.ProbeDataset.from_tokens(tokens, ((tokens[:, SIGNAL] < WORDS // 2) ^ flipped).long())
+
+
+def _ours(probes: mx.LinearProbes, model: mx.HookedModel, dataset: mx.ProbeDataset, folder: Path) -> Any:
+    """Seconds, KiB of memory at the highest, and the scores; activations come from the store written before."""
+    for kept in folder.glob("*/*.safetensors"):
+        kept.unlink()
+    before = kib("VmRSS")
+    start = time.perf_counter()
+    result = probes(model, dataset, execution=mx.Execution(cells=folder))
+    return time.perf_counter() - start, kib("VmHWM") - before, result.data
+
+
+def _cells(shape: Shape, turn: int) -> list[tuple[int, int]]:
+    drawn = np.random.default_rng(turn).choice(shape.n_layers * WIDTH, CELLS, replace=False)
+    return [divmod(int(cell), WIDTH) for cell in drawn]
+
+
+def _activations(stored: Path, dataset: mx.ProbeDataset, layer: int, pos: int) -> tuple[np.ndarray, np.ndarray, Any]:
+    split = split_of(dataset, 0)
+    store = ActivationStore.open(stored / "activations")
+    values = store.read(mx.Site("resid_post", layer)).view(len(dataset), WIDTH, -1)[:, pos].numpy().copy()
+    return values, dataset.labels[split.order].numpy(), (split.n_train, split.n_train + split.n_validation)
+
+
+def _scaled() -> Any:
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+
+
+def _theirs(made: Callable[[], Any], x: np.ndarray, y: np.ndarray, part: tuple[int, int]) -> tuple[float, float]:
+    start = time.perf_counter()
+    fitted = made().fit(x[: part[0]], y[: part[0]])
+    score = fitted.score(x[part[1] :], y[part[1] :])
+    return time.perf_counter() - start, float(score)
+
+
+if __name__ == "__main__":
+    main()
