@@ -30,6 +30,7 @@ from benchmarks.machine import child, conditions, kib, one_thread, write
 from benchmarks.shapes import GPT2_SMALL, Shape, hugging_face, one_token
 from benchmarks.timing import digits
 from mechxai.engine.activation_store import ActivationStore
+from mechxai.methods.probes import fitting, layer, probe_run
 from mechxai.methods.probes.splits import split_of
 
 NAME = "probes.json"
@@ -84,11 +85,10 @@ def _row(shape: Shape, n_prompts: int, *, large: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         start = time.perf_counter()
-        ours(model, dataset, execution=mx.Execution(cells=folder / "ours"))
+        ours(model, dataset, execution=mx.Execution(cells=folder))
         first = time.perf_counter() - start
-        stored = next((folder / "ours").iterdir())
+        stored = next(folder.glob("activations-*"))
         contenders = {"ours": ours, "ours, default": default}
-        default(model, dataset, execution=mx.Execution(cells=folder / "ours, default"))
         times: dict[str, list[float]] = {key: [] for key in (*contenders, "scikit-learn", "scikit-learn, standardised")}
         scores: dict[str, list[float]] = {key: [] for key in times}
         memory, data = 0, None
@@ -96,7 +96,7 @@ def _row(shape: Shape, n_prompts: int, *, large: bool) -> dict[str, Any]:
             for key, probes in contenders.items():
                 if key != "ours" and turn:
                     continue
-                seconds, peak, found = _ours(probes, model, dataset, folder / key)
+                seconds, peak, found = _ours(probes, model, dataset, folder)
                 times[key].append(seconds)
                 memory = max(memory, peak) if key == "ours" else memory
                 data = found if key == "ours" else data
@@ -112,6 +112,7 @@ def _row(shape: Shape, n_prompts: int, *, large: bool) -> dict[str, Any]:
                     times[key].append(seconds)
                     scores[key].append(score)
                 scores.setdefault("ours, same cells", []).append(float(data["accuracy"][0, layer, pos]))
+        parts = _where(ours, model, dataset, folder)
     n_cells = shape.n_layers * WIDTH
     whole = {key: (1 if key in contenders else n_cells) for key in times}
     seconds = {key: digits(statistics.mean(found) * whole[key]) for key, found in times.items()}
@@ -129,6 +130,7 @@ def _row(shape: Shape, n_prompts: int, *, large: bool) -> dict[str, Any]:
         "mean_difference_points": [digits(100 * float(gap.mean()), 2) for gap in gaps],
         "largest_difference_points": [digits(100 * float(np.abs(gap).max()), 2) for gap in gaps],
         "peak_mib": round(memory / 1024),
+        "where_ms": {key: digits(1000 * spent / n_cells, 3) for key, spent in parts.items()},
     }
 
 
@@ -141,12 +143,47 @@ def _dataset(n_prompts: int) -> mx.ProbeDataset:
 
 def _ours(probes: mx.LinearProbes, model: mx.HookedModel, dataset: mx.ProbeDataset, folder: Path) -> Any:
     """Seconds, KiB of memory at the highest, and the scores; activations come from the store written before."""
-    for kept in folder.glob("*/*.safetensors"):
+    for kept in folder.glob("probes-*/*.safetensors"):
         kept.unlink()
     before = kib("VmRSS")
     start = time.perf_counter()
     result = probes(model, dataset, execution=mx.Execution(cells=folder))
     return time.perf_counter() - start, kib("VmHWM") - before, result.data
+
+
+_PARTS = {
+    "reading the store": (probe_run.ActivationStore, "read"),
+    "gathering and standardising": (layer, "gathered"),
+    "covariance": (fitting, "covariance"),
+    "factorising": (fitting, "factors"),
+    "descent": (fitting, "fit"),
+    "scores and intervals": (layer, "_judged"),
+}
+
+
+def _where(probes: mx.LinearProbes, model: mx.HookedModel, dataset: mx.ProbeDataset, folder: Path) -> dict[str, float]:
+    """Seconds that each part of one more run takes; what is in none of them is the rest."""
+    spent = dict.fromkeys(_PARTS, 0.0)
+    real = {key: getattr(*place) for key, place in _PARTS.items()}
+
+    def timed(key: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return real[key](*arguments, **keywords)
+            finally:
+                spent[key] += time.perf_counter() - start
+
+        return call
+
+    try:
+        for key, (home, name) in _PARTS.items():
+            setattr(home, name, timed(key))
+        seconds, _, _ = _ours(probes, model, dataset, folder)
+    finally:
+        for key, (home, name) in _PARTS.items():
+            setattr(home, name, real[key])
+    return spent | {"the rest": seconds - sum(spent.values())}
 
 
 def _cells(shape: Shape, turn: int) -> list[tuple[int, int]]:
@@ -156,7 +193,7 @@ def _cells(shape: Shape, turn: int) -> list[tuple[int, int]]:
 
 def _activations(stored: Path, dataset: mx.ProbeDataset, layer: int, pos: int) -> tuple[np.ndarray, np.ndarray, Any]:
     split = split_of(dataset, 0)
-    store = ActivationStore.open(stored / "activations")
+    store = ActivationStore.open(stored)
     values = store.read(mx.Site("resid_post", layer)).view(len(dataset), WIDTH, -1)[:, pos].numpy().copy()
     return values, dataset.labels[split.order].numpy(), (split.n_train, split.n_train + split.n_validation)
 

@@ -11,6 +11,7 @@ from benchmarks.machine import results
 from benchmarks.sweeps import ENGINES
 
 _TIMES = "\u00d7"
+_FILES = ("patching.json", "patching_grid.json", "lens.json", "lens_training.json", "probes.json")
 _INTRO = """# Measured
 
 Written by `python -m benchmarks.tables` from the JSON files in this folder; not to be edited. Every ratio here depends
@@ -50,9 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="from the trial runs")
     quick = parser.parse_args().quick
-    known = [
-        _read(name, quick=quick) for name in ("patching.json", "patching_grid.json", "lens.json", "lens_training.json")
-    ]
+    known = [_read(name, quick=quick) for name in _FILES]
     parts = [_INTRO]
     if known[0]:
         parts += _headline(known[0])
@@ -62,6 +61,8 @@ def main() -> None:
         parts += _lens(known[2])
     if known[3]:
         parts += _lens_training(known[3])
+    if known[4]:
+        parts += _probes(known[4])
     target = results("README.md", quick=quick)
     target.write_text("\n".join(parts).rstrip() + "\n")
     print(f"written to {target}", file=sys.stderr)
@@ -180,6 +181,27 @@ def _lens(found: Mapping[str, Any]) -> Iterator[str]:
     ]
     yield _table(["way", "seconds", "of ours"], body)
     yield f"Largest difference in the log-probability of the target: {row['largest_difference']:.0e} nats.\n"
+
+
+def _probes(found: Mapping[str, Any]) -> Iterator[str]:
+    yield "## Probes at every layer and position against a loop of scikit-learn's\n"
+    yield from _conditions(found["conditions"])
+    for row in found["rows"]:
+        yield f"### {row['sweep']}\n"
+        ours = row["seconds"]["ours"]
+        body = [
+            [name, f"{seconds:.3g} s", f"{row['per_probe_ms'][name]:.3g} ms", f"{seconds / ours:.3g}{_TIMES}"]
+            + [f"{row['accuracy'][name]:.3f}"]
+            for name, seconds in row["seconds"].items()
+        ]
+        yield _table([f"way ({row['cells']} probes)", "seconds", "a probe", "of ours", "mean accuracy"], body)
+        mean, most = row["mean_difference_points"], row["largest_difference_points"]
+        yield f"Accuracy of ours less scikit-learn's on the cells that both have, in points: {mean[0]} on average,"
+        yield f"{most[0]} at most (standardised first: {mean[1]} and {most[1]}; 1,000 test prompts)."
+        yield f"Peak memory {row['peak_mib']} MiB above what the process held."
+        where = ", ".join(f"{name} {spent:.2g}" for name, spent in row["where_ms"].items())
+        yield f"Where ours spends its time, in ms a probe: {where}. Forward passes before, once: "
+        yield f"{row['forward_seconds']:.3g} s.\n"
 
 
 def _lens_training(found: Mapping[str, Any]) -> Iterator[str]:

@@ -140,7 +140,8 @@ def shown(result: Result, variable: str, select: Mapping[str, object] | None = N
     low, high = (part if part is not None and part.dims == array.dims else None for part in parts)
     role = data.get("role")
     marks = role.transpose(*array.dims) if role is not None and set(role.dims) == set(array.dims) else None
-    alone = {"site": data["site"].values[0]} if array.sizes.get("site") == 1 and array.ndim > 1 else {}
+    one_site = array.sizes.get("site") == 1 and array.ndim > 1 and "site" in array.coords
+    alone = {"site": array.coords["site"].values[0]} if one_site else {}
     fixed = {**alone, **(select or {})}
     chosen = [None if part is None else _selected(_distinct(part), fixed) for part in (array, low, high, marks)]
     values = chosen[0]

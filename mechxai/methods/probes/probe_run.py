@@ -65,41 +65,41 @@ def run_probes(
     Cost: one forward pass per prompt; a layer's activations in memory at a time.
     """
     check_tokens(task.dataset.tokens, model.architecture, model.name)
-    key = Fingerprints()([model, model.processing, task.dataset.identity, [read.labels for read in task.reads], recipe])
+    known = {name: model.info()[name] for name in ("weight_hash", "backend", "processing", "dtype")}
+    key = Fingerprints()([known, task.dataset.identity, [read.labels for read in task.reads], recipe])
     found, held = dict[Site, Scores](), dict[str, Tensor]()
-    with _folder(execution, key) as folder:
-        missing = [site for site in sites if not _kept(folder, site).is_file()]
-        rows = [
-            row[:length]
-            for row, length in zip(task.dataset.tokens.tolist(), task.dataset.lengths.tolist(), strict=True)
-        ]
-        names, layers = (
-            list(dict.fromkeys(site.name for site in sites)),
-            sorted({site.layer for site in sites if site.layer is not None}),
-        )
-        store = None
-        if missing:
-            store = ActivationStore.write(
-                folder / "activations",
-                model,
-                rows,
-                sites=names,
-                layers=layers or None,
-                skip_bos=False,
-                progress=execution.progress,
-            )
+    with _folder(execution) as folder:
+        places = {site: folder / f"probes-{key[:12]}" / f"{site}.safetensors" for site in sites}
+        missing = [site for site in sites if not places[site].is_file()]
+        store = _store(model, task, sites, folder=folder, progress=execution.progress) if missing else None
         with Bar("probes", len(sites) * len(task.reads), shown=execution.progress, unit="probes") as bar:
-            for site in sites:
-                kept = _kept(folder, site)
-                computed = store is not None and site in missing
+            for site, kept in places.items():
                 if store is not None and site in missing:
                     values = store.read(site).flatten(1)
                     scores = layer_scores(values, task, recipe, device=model.device, held=held)
                     with whole(kept) as part:
                         save_file({name: np.ascontiguousarray(value) for name, value in scores.items()}, part)
                 found[site] = load_file(kept)
-                bar.advance(len(task.reads), computed=computed)
+                bar.advance(len(task.reads), computed=site in missing)
     return found
+
+
+def _store(model: HookedModel, task: Task, sites: Sequence[Site], *, folder: Path, progress: bool) -> ActivationStore:
+    """The activations at some sites; found again by probes of another kind in the same folder."""
+    tokens, lengths = task.dataset.tokens, task.dataset.lengths
+    rows = [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
+    names = list(dict.fromkeys(site.name for site in sites))
+    layers = sorted({site.layer for site in sites if site.layer is not None})
+    key = Fingerprints()([model.info(), tokens, lengths, [str(site) for site in sites]])
+    return ActivationStore.write(
+        folder / f"activations-{key[:12]}",
+        model,
+        rows,
+        sites=names,
+        layers=layers or None,
+        skip_bos=False,
+        progress=progress,
+    )
 
 
 def check_trainable(task: Task, names: Sequence[str]) -> None:
@@ -117,18 +117,14 @@ def check_trainable(task: Task, names: Sequence[str]) -> None:
 
 
 @contextmanager
-def _folder(execution: Execution, key: str) -> Generator[Path]:
+def _folder(execution: Execution) -> Generator[Path]:
     """Where activations and finished layers go.
 
     Yields:
         The run's own folder, or one that vanishes.
     """
     if execution.cells is not None:
-        yield execution.cells / f"probes-{key[:12]}"
+        yield execution.cells
         return
     with tempfile.TemporaryDirectory(prefix="mechxai") as name:
         yield Path(name)
-
-
-def _kept(folder: Path, site: Site) -> Path:
-    return folder / f"{site}.safetensors"
