@@ -188,10 +188,9 @@ def _probes(found: Mapping[str, Any]) -> Iterator[str]:
     yield from _conditions(found["conditions"])
     for row in found["rows"]:
         yield f"### {row['sweep']}\n"
-        ours = row["seconds"]["ours"]
+        ours, each, right = row["seconds"]["ours"], row["per_probe_ms"], row["accuracy"]
         body = [
-            [name, f"{seconds:.3g} s", f"{row['per_probe_ms'][name]:.3g} ms", f"{seconds / ours:.3g}{_TIMES}"]
-            + [f"{row['accuracy'][name]:.3f}"]
+            [name, f"{seconds:.3g} s", f"{each[name]:.3g} ms", f"{seconds / ours:.3g}{_TIMES}", f"{right[name]:.3f}"]
             for name, seconds in row["seconds"].items()
         ]
         yield _table([f"way ({row['cells']} probes)", "seconds", "a probe", "of ours", "mean accuracy"], body)

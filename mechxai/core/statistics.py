@@ -1,5 +1,6 @@
 """Intervals over prompts, computed for every cell at once."""
 
+import functools
 import warnings
 from dataclasses import dataclass
 
@@ -16,10 +17,13 @@ class Interval:
     high: np.ndarray
 
 
+@functools.lru_cache(maxsize=4)  # drawing them takes longer than most of what they are used for
 def bootstrap_weights(n_prompts: int, seed: int = 0, n_draws: int = N_DRAWS) -> np.ndarray:
     """How much each prompt counts in each resample, ``[draw, prompt]``; rows sum to 1."""
     generator = np.random.default_rng(seed)
-    return generator.multinomial(n_prompts, np.full(n_prompts, 1 / n_prompts), size=n_draws) / n_prompts
+    weights = generator.multinomial(n_prompts, np.full(n_prompts, 1 / n_prompts), size=n_draws) / n_prompts
+    weights.flags.writeable = False
+    return weights
 
 
 def known_mean(per_example: np.ndarray) -> np.ndarray:
