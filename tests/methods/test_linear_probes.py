@@ -373,3 +373,28 @@ def test_bad_data_is_refused_before_any_pass(zoo, numbers, monkeypatch):
     lone = mx.ProbeDataset(numbers.tokens, numbers.lengths, numbers.labels, numbers.names, splits=splits)
     with pytest.raises(ShapeError, match=r"in the training prompts.*all 'singular'"):
         probes(zoo, lone)
+
+
+def test_positions_fitted_together_equal_positions_one_by_one(zoo, numbers, monkeypatch):
+    """On a GPU as many positions as fit are one block; the same code, on the CPU."""
+    from mechxai.methods.probes import layer
+
+    probes = mx.LinearProbes(pos=["SUBJECT", 1, "END", 4], mdl=True, random_model=False)
+    singly = probes(zoo, numbers)
+    monkeypatch.setattr(layer, "blocks", lambda reads, n_features, device: iter([list(range(len(reads)))]))
+    together = probes(zoo, numbers)
+    assert np.allclose(singly.data["weight"], together.data["weight"], atol=2e-2)
+    for name in ("accuracy", "selectivity", "auroc", "compression"):
+        assert np.allclose(singly.data[name], together.data[name], atol=0.03), name
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_what_a_cpu_gives():
+    found = []
+    for device in ("cpu", "cuda"):
+        model = mx.load("zoo/ioi", device=device)
+        found.append(
+            mx.LinearProbes(pos=["each"], random_model=False)(model, mx.tasks.subject_number(model, n=120)).data
+        )
+    assert np.allclose(found[0]["accuracy"], found[1]["accuracy"], atol=0.05, equal_nan=True)

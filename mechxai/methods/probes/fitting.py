@@ -15,7 +15,7 @@ from mechxai.methods.probes.ridge import ridge
 from mechxai.methods.probes.rows import Block
 
 PROBES = ("logistic", "ridge", "mass_mean", "mlp")
-_CHOOSING = 3e-4  # nats that the next step promises, at which a fit is good enough to choose by
+_CHOOSING = 1e-5  # nats that the next step promises, at which a fit is good enough to choose by
 
 
 @dataclass(frozen=True)

@@ -102,14 +102,15 @@ def fit(
         problems: what to fit.
         factor: of the covariance; see `factors`.
         start: weights to begin with; zero by default.
-        tolerance: the fall in nats that the next step promises, at which a problem counts as solved.
+        tolerance: the fall in nats that the next step promises, at which a problem counts as solved; it then stays as
+            it is, whatever others need, so that a fit does not depend on its company.
         max_steps: at most.
 
     Cost: per step, two products of the rows with as many columns as there are problems times columns.
     """
-    descent = _Descent(problems, factor, start)
+    descent = _Descent(problems, factor, start, tolerance)
     for _ in range(max_steps):
-        if descent.promised() <= tolerance:
+        if descent.solved:
             break
         descent.step()
     return descent.W
@@ -118,7 +119,8 @@ def fit(
 class _Descent:
     """Where the minimisation of all problems stands."""
 
-    def __init__(self, problems: Problems, factor: Tensor, start: Tensor | None) -> None:
+    def __init__(self, problems: Problems, factor: Tensor, start: Tensor | None, tolerance: float) -> None:  # noqa: PLR0917 - what `fit` was given
+        self._tolerance, self._done = tolerance, torch.zeros((), dtype=torch.bool, device=problems.rows.device)
         self._problems, self._factor, self._strength = problems, factor, problems.penalty()
         shape = (*problems.penalties.shape[:2], problems.rows.shape[-1], *problems.dense.shape[2:])
         self.W = problems.rows.new_zeros(shape) if start is None else start
@@ -132,9 +134,10 @@ class _Descent:
         self._gradient = self._slope(self._outputs, self.W)
         self._turn()
 
-    def promised(self) -> float:
-        """Half the first-order fall of a whole step, in nats, where it is largest."""
-        return float(-self._fall.min()) / 2
+    @property
+    def solved(self) -> bool:
+        """Whether no problem has anything left to gain."""
+        return bool(self._done.all())
 
     def step(self) -> None:
         """One step of every problem, as long as makes it fall."""
@@ -181,9 +184,9 @@ class _Descent:
         for (moved, change, inverse), share in zip(self._past, reversed(used), strict=True):
             q = q + _each(share - inverse * _dot(change, q)) * moved
         fall = -_dot(self._gradient, q)
-        uphill = fall >= 0  # by rounding, where nothing is left to gain
-        self._direction = torch.where(_each(uphill), torch.zeros_like(q), -q)
-        self._fall = torch.where(uphill, 0, fall)
+        self._done = self._done | (fall > -2 * self._tolerance)  # half the first-order fall is what a step promises
+        self._direction = torch.where(_each(self._done), torch.zeros_like(q), -q)
+        self._fall = torch.where(self._done, 0, fall)
 
     def _preconditioned(self, gradient: Tensor) -> Tensor:
         flat = torch.cholesky_solve(gradient.flatten(3), self._factor)
