@@ -21,7 +21,7 @@ def is_probes(result: Result) -> bool:
     """Whether a result is of probes at one position per site, which are drawn as bars by layer."""
     sizes = result.data.sizes
     found = result.info.method.get("name") == "linear_probes"
-    return found and sizes.get("pos") == 1 and sizes.get("site", 0) <= _MOST_SITES
+    return found and "site" in result.data.coords and sizes.get("pos") == 1 and sizes["site"] <= _MOST_SITES
 
 
 def is_causal_check(result: Result) -> bool:
@@ -51,7 +51,8 @@ def probe_bars(result: Result) -> go.Figure:
                 figure.add_trace(_bars(one, name, layers, look=(color, label, at == 0)), row=at + 1, col=1)
         if "majority_baseline" in one:
             figure.add_trace(_floor(one, layers, shown=at == 0), row=at + 1, col=1)
-    bottom = min(0.0, float(np.nanmin(data["selectivity"])) if "selectivity" in data else 0.0)
+    ends = [float(data[name].min()) for name in ("selectivity", "selectivity_low", main) if name in data]
+    bottom = min(0.0, *ends)
     figure.update_yaxes(title_text="fraction", range=[bottom * 1.1, 1.06])
     figure.update_xaxes(tickmode="array", tickvals=list(range(len(layers))), ticktext=[str(one) for one in layers])
     figure.update_xaxes(title_text="layer", row=len(sites), col=1)

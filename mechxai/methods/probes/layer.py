@@ -15,6 +15,7 @@ from mechxai.methods.probes.reads import Read, blocks
 from mechxai.methods.probes.rows import Block, gathered
 from mechxai.methods.probes.scores import class_scores, majority_baseline, number_scores, selectivity
 
+_LEAST = 10  # test rows at a position that few prompts reach; fewer say nothing
 Scores = dict[str, np.ndarray]  # name -> [pos, ...]
 
 
@@ -112,7 +113,7 @@ def _judged(block: Block, outputs: Tensor, place: int, *, prompts: Tensor, recip
     known = block.present[place].cpu()
     learnt = block.labels[place, train, 0].cpu()[known[train]].numpy()
     labels = block.labels[place, test].cpu()[known[test]].numpy()
-    if len(labels) == 0 or len(np.unique(learnt)) < 2:
+    if len(labels) < min(_LEAST, len(known[test])) or len(labels) == 0 or len(np.unique(learnt)) < 2:
         return {}
     whose = prompts.cpu()[test][known[test]].numpy()
     own = outputs[place, test][known[test]]  # [row, target, column]

@@ -119,7 +119,7 @@ def fit(
 class _Descent:
     """Where the minimisation of all problems stands."""
 
-    def __init__(self, problems: Problems, factor: Tensor, start: Tensor | None, tolerance: float) -> None:  # noqa: PLR0917 - what `fit` was given
+    def __init__(self, problems: Problems, factor: Tensor, start: Tensor | None, tolerance: float) -> None:  # noqa: PLR0917
         self._tolerance, self._done = tolerance, torch.zeros((), dtype=torch.bool, device=problems.rows.device)
         self._problems, self._factor, self._strength = problems, factor, problems.penalty()
         shape = (*problems.penalties.shape[:2], problems.rows.shape[-1], *problems.dense.shape[2:])

@@ -55,8 +55,6 @@ def probe_result(
     scores = [name for name in next(iter(found.values())) if name not in (*_PARAMETERS, "class_means")]
     data = {name: variable(_DIMS, _laid(found, name, names, layers), *_words(name)) for name in scores}
     main = headline(dataset)
-    if "majority_baseline" in data:
-        data[main].attrs["neutral"] = float(np.nanmean(data["majority_baseline"].values))
     data["value"] = data[main]
     for end in ("low", "high"):
         data[f"value_{end}"] = data[f"{main}_{end}"]
