@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -61,8 +61,17 @@ def words_of(text: object, label: object, number: int) -> tuple[str, list[tuple[
     return " ".join(words), spans, own
 
 
+def _plain(label: object) -> Label:
+    """A label as Python has it, whatever library's number it was."""
+    plain = cast("Any", label).item() if hasattr(label, "item") else label
+    if plain is None or isinstance(plain, (str, int, float)):
+        return plain
+    raise ShapeError("A label was given", got=repr(plain), allowed="a text, a number, or None")
+
+
 def numbered(labels: Sequence[Label], names: Sequence[str]) -> tuple[Tensor, tuple[str, ...]]:
     """Labels as numbers, and the names of the classes, empty where they were numbers to begin with."""
+    labels = [_plain(label) for label in labels]
     known = [label for label in labels if label is not None]
     if any(isinstance(label, float) for label in known):
         texts = [label for label in known if isinstance(label, str)]

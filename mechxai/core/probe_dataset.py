@@ -54,6 +54,8 @@ class ProbeDataset:
 
     def __post_init__(self) -> None:
         check_tokens(self.tokens, self.tokens, self.lengths)
+        kind = torch.float32 if self.labels.is_floating_point() else torch.long
+        object.__setattr__(self, "labels", self.labels.to(kind))
         check_labels(self.tokens, self.labels, self.names)
         check_classes(self.labels[self.labelled], self.names)
         if not self.groups:
@@ -108,7 +110,8 @@ class ProbeDataset:
         """What decides the numbers that come of it."""
         behaviour = () if self.behaviour is None else self.behaviour.identity
         roles = sorted(self.roles.items())
-        return (self.tokens, self.lengths, self.labels, self.groups, self.splits, roles, self.labelled_at, *behaviour)
+        own = (self.tokens, self.lengths, self.labels, self.names, self.groups, self.splits)
+        return (*own, roles, self.labelled_at, *behaviour)
 
     def rows(self, chosen: Rows) -> "ProbeDataset":
         """Some prompts, unchecked for classes: they share ``names`` with the whole."""
@@ -160,6 +163,8 @@ class ProbeDataset:
         """
         if not len(labels) or len(labels) != len(tokens):
             raise ShapeError("Labels do not match the prompts", got=f"{len(labels)} labels, {len(tokens)} prompts")
+        if labels.ndim > 1 and labels.shape != tokens.shape:
+            raise ShapeError("Labels do not match the tokens", got=f"{tuple(labels.shape)} and {tuple(tokens.shape)}")
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.bool()
         start, lengths = extent(real)
         (moved, _), _ = align_left((tokens, tokens), start, lengths)
@@ -200,7 +205,7 @@ class ProbeDataset:
             ShapeError: labels that do not match the texts (the message names the prompt), one class, or a group in
                 two splits.
         """
-        if len(texts) != len(labels) or not texts:
+        if len(texts) != len(labels) or not len(texts):
             raise ShapeError("Labels do not match the texts", got=f"{len(texts)} texts, {len(labels)} labels")
         if not isinstance(texts[0], str):
             read = [words_of(*pair, number) for number, pair in enumerate(zip(texts, labels, strict=True))]
@@ -233,6 +238,12 @@ class ProbeDataset:
             splits: as `from_texts`.
             names: as `from_texts`.
         """
+        counts = {"texts": len(texts), "spans": len(spans), "labels": len(labels)}
+        if len(set(counts.values())) > 1 or not len(texts):
+            raise ShapeError("Spans and labels do not match the texts", got=counts)
+        for number, (places, own) in enumerate(zip(spans, labels, strict=True)):
+            if len(places) != len(own):
+                raise ShapeError(f"Prompt {number}: labels do not match", got=f"{len(places)} spans, {len(own)} labels")
         given, classes = numbered([label for own in labels for label in own], names)
         rows: list[Tensor] = []
         at = 0

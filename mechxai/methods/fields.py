@@ -1,5 +1,8 @@
 """The form in which swept methods keep their fields, whatever form they were given in."""
 
+from collections.abc import Iterable
+from typing import Any
+
 from mechxai.core.method import Method
 
 
@@ -11,4 +14,10 @@ def as_tuples(method: Method, *names: str) -> None:
     for name in names:
         value = getattr(method, name)
         if value is not None:
-            object.__setattr__(method, name, tuple(value) if isinstance(value, (list, tuple)) else (value,))
+            many = isinstance(value, Iterable) and not isinstance(value, str)
+            object.__setattr__(method, name, tuple(_plain(one) for one in value) if many else (value,))
+
+
+def _plain(value: Any) -> Any:
+    """A number as Python has it, whatever library's it was."""
+    return value.item() if hasattr(value, "item") else value

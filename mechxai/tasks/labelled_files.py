@@ -36,16 +36,20 @@ def labelled_jsonl(  # noqa: PLR0917 - the form all tasks share, behind the path
         raise ArtifactError(f"Probe dataset {source} was asked", got="no such file")
     if n is not None and n < 1:
         raise ConfigError(f"n={n} lines of {source.name} were asked", allowed="1 or more, or null for all")
-    lines = [line for line in enumerate(source.read_text(encoding="utf-8").split("\n"), start=1) if line[1].strip()]
+    try:
+        content = source.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ShapeError(f"{source.name} is not UTF-8", got=str(error)) from error
+    lines = [line for line in enumerate(content.split("\n"), start=1) if line[1].strip()]
     rows = [_row(text, f"{source.name}, line {number}") for number, text in lines[:n]]
     if not rows:
         raise ShapeError(f"Probe dataset {source} was asked", got="no lines in it")
-    kinds = {"words" if "words" in row else "text" for row in rows}
+    kinds = {"words" if {"words", "labels"} <= set(row) else "text" for row in rows}
     splits = [row["split"] for row in rows if "split" in row]
     if len(kinds) > 1 or len(splits) not in (0, len(rows)):
         mixed = "text and words" if len(kinds) > 1 else f"{len(splits)} of {len(rows)} lines with a split"
         raise ShapeError(f"{source.name} must have the same fields on every line", got=mixed)
-    text, label = ("words", "labels") if "words" in rows[0] else ("text", "label")
+    text, label = ("words", "labels") if kinds == {"words"} else ("text", "label")
     made = ProbeDataset.from_texts(
         model,
         [row[text] for row in rows],
@@ -61,13 +65,17 @@ def _row(line: str, where: str) -> dict[str, Any]:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise ShapeError(f"{where} is not JSON", got=str(error)) from error
-    if not isinstance(row, dict) or not ({"text", "label"} <= set(row) or {"words", "labels"} <= set(row)):
+    known = (
+        {key for key, value in row.items() if value is not None or key == "label"} if isinstance(row, dict) else set()
+    )
+    if not isinstance(row, dict) or not ({"text", "label"} <= known or {"words", "labels"} <= known):
         got = sorted(row) if isinstance(row, dict) else type(row).__name__
         raise ShapeError(f"{where} lacks a field", got=got, allowed="text and label, or words and labels")
     extra = [key for key in row if key not in _FIELDS]
     if extra:
         raise ShapeError(f"{where} has an unknown field {extra[0]!r}", allowed=nearest(extra[0], _FIELDS))
-    words = row.get("words")
+    row = {key: value for key, value in row.items() if value is not None or key == "label"}
+    words = row.get("words") if "labels" in row else None
     of_text = isinstance(row.get("text"), str) and row["text"] and not isinstance(row.get("label"), (list, dict))
     if words is None and not of_text:
         raise ShapeError(f"{where}: text must be text, label a text or a number", got=(row["text"], row["label"]))

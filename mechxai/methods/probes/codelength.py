@@ -37,6 +37,9 @@ def codelength(block: Block, C: Tensor, likelihood: Likelihood, *, seed: int) ->
     rank = torch.empty_like(order)
     rank[order] = torch.arange(n_rows, device=order.device)
     ends = sorted({max(2, math.ceil(share * n_rows)) for share in _SHARES})
+    uniform = math.log2(likelihood.n_classes)
+    if len(ends) == 1:  # hardly any rows: the first block is all
+        return present.sum(1) * uniform, torch.ones(len(present), device=present.device)
     prefixes = torch.stack([rank < end for end in ends[:-1]], -1) & present[..., None]  # [set, row, prefix]
     sizes = prefixes.sum(1).clamp_min(1)  # [set, prefix]
     weights = prefixes.float() / sizes[:, None]
@@ -49,7 +52,6 @@ def codelength(block: Block, C: Tensor, likelihood: Likelihood, *, seed: int) ->
     losses = likelihood.loss(problems.outputs(W)[:, :, 0], dense)  # [set, row, prefix]
     blocks = torch.stack([(rank >= low) & (rank < high) for low, high in pairwise(ends)], -1)
     coded = (losses * (blocks & present[..., None])).sum((1, 2)) / math.log(2)
-    uniform = math.log2(likelihood.n_classes)
     first = ((rank < ends[0]) & present).sum(1)
     bits = first * uniform + coded
     return bits, counts * uniform / bits

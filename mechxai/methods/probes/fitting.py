@@ -46,8 +46,8 @@ def fitted(block: Block, probe: str, C: Sequence[float], *, likelihood: Likeliho
     n_targets = block.labels.shape[2]
     none = torch.full((len(block.rows), n_targets), torch.nan, device=block.rows.device)
     if probe == "mlp":
-        parts = [_examples(block, part, likelihood) for part in block.parts[:2]]
-        outputs = mlp_outputs(parts[0], parts[1], block.rows, likelihood=likelihood, seed=seed)
+        train, choosing = _examples(block, block.parts[0], likelihood), _choosing(block, likelihood)
+        outputs = mlp_outputs(train, choosing, block.rows, likelihood=likelihood, seed=seed)
         return Fitted(outputs, None, none)
     problems = problems_of(block, C, likelihood)
     if probe == "mass_mean":
@@ -104,7 +104,7 @@ def _chosen(block: Block, problems: Problems, probe: str) -> tuple[Tensor, Tenso
 
 def _best(block: Block, every: Tensor, likelihood: Likelihood, *, squares: bool = False) -> Tensor:
     """The strength of the least validation loss (or squared error), ``[set, target]``."""
-    examples = _examples(block, block.parts[1], likelihood)
+    examples = _choosing(block, likelihood)
     losses = []
     for strength in range(every.shape[1]):
         outputs = _outputs(examples.rows, every[:, strength])
@@ -121,6 +121,14 @@ def _picked(every: Tensor, at: Tensor) -> Tensor:
 
 def _outputs(rows: Tensor, W: Tensor) -> Tensor:
     return torch.bmm(rows, W.flatten(2)).view(*rows.shape[:2], *W.shape[2:])
+
+
+def _choosing(block: Block, likelihood: Likelihood) -> Examples:
+    """What to choose by: the validation rows; the training rows where a position has no validation row."""
+    _, validation, _ = block.parts
+    if bool(block.present[:, validation].any(1).all()):
+        return _examples(block, validation, likelihood)
+    return _examples(block, block.parts[0], likelihood)
 
 
 def _examples(block: Block, part: slice, likelihood: Likelihood) -> Examples:

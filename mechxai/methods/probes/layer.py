@@ -70,6 +70,8 @@ def layer_scores(
         activations as they are, and ``center``, ``[pos, d]``.
     """
     found: list[Scores] = [{}] * len(task.reads)
+    tested = [int((read.present & (read.prompts >= sum(task.counts))).sum()) for read in task.reads]
+    least = min(_LEAST, max(tested))
     for numbers in blocks(task.reads, values.shape[1] + 1, device):
         reads = [task.reads[number] for number in numbers]
         block = gathered(values, reads, task.counts, held, device)
@@ -77,7 +79,9 @@ def layer_scores(
         bits = _codelengths(block, probes, recipe)
         outputs, weights = probes.outputs.cpu(), _raw(block, probes)
         for place, number in enumerate(numbers):
-            own = _judged(block, outputs, place, prompts=reads[place].prompts, recipe=recipe)
+            own = _judged(block, outputs, place, prompts=reads[place].prompts, recipe=recipe, least=least)
+            if not own:
+                continue
             own |= {name: found_here[place].cpu().numpy() for name, found_here in (weights | bits).items()}
             if weights and recipe.likelihood.n_classes == 2 and reads[place].pooled is None:
                 own["class_means"] = class_means(values, reads[place], task, n_classes=2).cpu().numpy()
@@ -107,13 +111,13 @@ def class_means(values: Tensor, read: Read, task: Task, *, n_classes: int) -> Te
     return torch.stack([taken[labels == one].mean(0) for one in range(n_classes)])
 
 
-def _judged(block: Block, outputs: Tensor, place: int, *, prompts: Tensor, recipe: Recipe) -> Scores:
+def _judged(block: Block, outputs: Tensor, place: int, *, prompts: Tensor, recipe: Recipe, least: int) -> Scores:
     """The scores of one probe and its controls on its test rows."""
     train, _, test = block.parts
     known = block.present[place].cpu()
     learnt = block.labels[place, train, 0].cpu()[known[train]].numpy()
     labels = block.labels[place, test].cpu()[known[test]].numpy()
-    if len(labels) < min(_LEAST, len(known[test])) or len(labels) == 0 or len(np.unique(learnt)) < 2:
+    if len(labels) < max(1, least) or len(np.unique(learnt)) < 2:
         return {}
     whose = prompts.cpu()[test][known[test]].numpy()
     own = outputs[place, test][known[test]]  # [row, target, column]

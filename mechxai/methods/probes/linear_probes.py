@@ -85,6 +85,11 @@ class LinearProbes(Method):
                 raise ConfigError(
                     f"Probing {name} was asked", got=f"axes {site_name(name).axes}", allowed="sites by position"
                 )
+        for name in ("layers", "pos", "sites"):
+            if getattr(self, name) == ():
+                raise ConfigError(f"{name}=[] was asked", fix="name one at least, or leave it out for all")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed={self.seed} was asked", allowed="0 to 2**32 - 1")
         if not self.C or not all(one > 0 for one in self.C) or self.control_draws < 1:
             raise ConfigError(
                 "Probes were asked", got=f"C={self.C}, control_draws={self.control_draws}", allowed="C > 0, draws >= 1"

@@ -7,6 +7,7 @@ from torch import Tensor
 from mechxai.methods.probes.likelihood import Likelihood
 from mechxai.methods.probes.logistic import Problems
 
+_NEVER = -1e4  # the outputs of a class that cannot be known
 _TEMPERATURES = torch.logspace(-3, 2, 41)
 
 
@@ -33,7 +34,12 @@ def mass_mean(problems: Problems, scale: Float[Tensor, "set d"]) -> Float[Tensor
     W[:, -1] = -(means.square() * units).sum(1) / 2
     if likelihood.n_classes == 2:
         W = W[..., 1:] - W[..., :1]
-    return _tempered(W[:, None].contiguous(), problems, likelihood)
+        return _tempered(W[:, None].contiguous(), problems, likelihood)
+    absent = (counted.sum(1) == 0)[:, None]  # [set, 1, target, class]: classes that no training row has
+    W = torch.where(absent, W.mean(-1, keepdim=True), W)
+    found = _tempered(W[:, None].contiguous(), problems, likelihood)
+    found[:, :, -1] = torch.where(absent, _NEVER, found[:, :, -1])
+    return found
 
 
 def _tempered(W: Tensor, problems: Problems, likelihood: Likelihood) -> Tensor:

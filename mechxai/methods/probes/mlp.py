@@ -1,12 +1,12 @@
 """Probes with one hidden layer, all of a block trained together."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechxai.methods.probes.likelihood import Likelihood
+from mechxai.methods.probes.likelihood import NUMBERS, Likelihood
 
 _HIDDEN, _EPOCHS, _BATCH, _RATE, _DECAY, _PATIENCE = 64, 40, 256, 1e-3, 1e-2, 5
 
@@ -41,6 +41,24 @@ def mlp_outputs(
         likelihood: of the labels.
         seed: of weights and order.
     """
+    if likelihood.n_classes == NUMBERS:  # outputs begin near 0 and move slowly
+        center, scale = _spread(train)
+        parts = [replace(one, dense=(one.dense - center) / scale) for one in (train, validation)]
+        return _trained(parts[0], parts[1], rows, likelihood=likelihood, seed=seed) * scale + center
+    return _trained(train, validation, rows, likelihood=likelihood, seed=seed)
+
+
+def _spread(train: Examples) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of every target, ``[set, 1, target, column]``."""
+    weights = train.weights[..., None]
+    center = (weights * train.dense).sum(1, keepdim=True)
+    scale = (weights * (train.dense - center).square()).sum(1, keepdim=True).sqrt()
+    return center, torch.where(scale > 0, scale, 1.0)
+
+
+def _trained(
+    train: Examples, validation: Examples, rows: Tensor, *, likelihood: Likelihood, seed: int
+) -> Float[Tensor, "set row target column"]:
     generator = torch.Generator(device="cpu").manual_seed(seed)
     n_sets, n_rows, n_features = train.rows.shape
     n_targets, n_columns = train.dense.shape[2:]

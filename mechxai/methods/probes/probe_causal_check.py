@@ -25,7 +25,7 @@ from mechxai.methods.probes.causal_result import causal_result
 from mechxai.methods.probes.edits import RemoveAlong, ShiftEach, orthonormal
 from mechxai.methods.probes.layer import Recipe, Scores, Task
 from mechxai.methods.probes.likelihood import Likelihood
-from mechxai.methods.probes.probe_run import run_probes, task_of
+from mechxai.methods.probes.probe_run import check_trainable, run_probes, task_of
 from mechxai.methods.probes.reads import POOLS, chosen_positions
 from mechxai.methods.probes.splits import split_of
 from mechxai.methods.record import run_info
@@ -89,6 +89,9 @@ class ProbeCausalCheck(Method):
             raise ConfigError(
                 "A causal check was asked", got=f"placebos={self.placebos}, C={self.C}", allowed="1 or more, and C > 0"
             )
+        for name in ("site", "pos"):
+            if not isinstance(getattr(self, name), (str, int, type(None))):
+                raise ConfigError(f"{name}={getattr(self, name)!r} was asked", allowed="one, not a list")
         if self.pos in POOLS:
             raise ConfigError(f"pos={self.pos!r} was asked", allowed="one position or role, which can be edited")
 
@@ -119,11 +122,11 @@ class ProbeCausalCheck(Method):
         split = split_of(dataset, self.seed)
         task = task_of(model, dataset, split, positions=[position], controls=("shuffle",) * 3, seed=self.seed)
         recipe = Recipe(self.probe, tuple(self.C), likelihood, mdl=False, seed=self.seed)
-        behaviour = _test(task)
+        check_trainable(task, dataset.names)
+        behaviour, labels = _tested(task)
         metric.check(behaviour)
         scores = run_probes(model, task, recipe, sites=sites, execution=execution)
         behaviour = with_reference(model, behaviour, metric)
-        labels = task.dataset.labels[sum(task.counts) :]
         directions = _Directions(model, behaviour, labels, position, self.placebos, self.seed)
         edits = EDITS if len(dataset.names) == 2 else tuple(one for one in EDITS if one != "steer")
         cells = [cell for site in sites for cell in directions.cells(site, scores[site], edits)]
@@ -155,11 +158,16 @@ class ProbeCausalCheck(Method):
         return batch
 
 
-def _test(task: Task) -> ContrastBatch:
-    behaviour = task.dataset.behaviour
-    if behaviour is None:
+def _tested(task: Task) -> tuple[ContrastBatch, Tensor]:
+    """The behaviour and the labels of the test prompts that the probe is judged on; positions as the dataset has them."""
+    dataset = task.dataset
+    if dataset.behaviour is None:
         raise ConfigError("A causal check was asked", got="no behaviour")
-    return behaviour.rows(slice(sum(task.counts), None))
+    present = task.reads[0].present.clone()
+    present[: sum(task.counts)] = False
+    chosen = present.nonzero()[:, 0]
+    named = replace(dataset.behaviour, roles={**dataset.behaviour.roles, **dataset.roles})
+    return named.rows(chosen), dataset.labels[chosen]
 
 
 @dataclass(frozen=True)
@@ -183,6 +191,12 @@ class _Directions:
         """For every edit its cell, then its placebos'."""
         weight, center = (torch.from_numpy(scores[name][0]).float() for name in ("weight", "center"))
         own = orthonormal(weight - weight.mean(0) if len(weight) > 1 else weight)
+        if 2 * len(own) > own.shape[1]:
+            raise ConfigError(
+                f"A causal check of {site} was asked",
+                got=f"{len(own)} directions among {own.shape[1]} dimensions, which leave no room for random ones",
+                fix="use a wider site, or fewer classes",
+            )
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + (site.layer or 0))
         writes = [own, *(_random(own, generator) for _ in range(self.placebos))]
         place = replace(site, pos=self.position)

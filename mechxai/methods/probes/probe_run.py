@@ -10,7 +10,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from mechxai.core.errors import ModelSupportError
+from mechxai.core.errors import ModelSupportError, ShapeError
 from mechxai.core.files import whole
 from mechxai.core.fingerprint import Fingerprints
 from mechxai.core.grid import Position
@@ -66,7 +66,7 @@ def run_probes(
     """
     check_tokens(task.dataset.tokens, model.architecture, model.name)
     known = {name: model.info()[name] for name in ("weight_hash", "backend", "processing", "dtype")}
-    key = Fingerprints()([known, task.dataset.identity, [read.labels for read in task.reads], recipe])
+    key = Fingerprints()([known, task.dataset.identity, list(task.reads), task.counts, recipe])
     found, held = dict[Site, Scores](), dict[str, Tensor]()
     with _folder(execution) as folder:
         places = {site: folder / f"probes-{key[:12]}" / f"{site}.safetensors" for site in sites}
@@ -103,13 +103,16 @@ def _store(model: HookedModel, task: Task, sites: Sequence[Site], *, folder: Pat
 
 
 def check_trainable(task: Task, names: Sequence[str]) -> None:
-    """Refuses, before any forward pass, a task none of whose positions has two classes to learn."""
-    for read in task.reads:
+    """Refuses, before any forward pass, a task none of whose positions has two classes to learn and rows to test."""
+    tested = [read for read in task.reads if bool((read.present & (read.prompts >= sum(task.counts))).any())]
+    if not tested:
+        raise ShapeError("Probes were asked", got="no labelled test prompt has any of the positions", fix="ask others")
+    for read in tested:
         learnt = read.present & (read.prompts < task.counts[0])
         known = read.labels[learnt][:, 0]
         if len(known) and not bool((known == known[0]).all()):
             return
-    read = task.reads[0]
+    read = tested[0]
     check_classes(
         read.labels[read.present & (read.prompts < task.counts[0])][:, 0], names, " (at every position asked)"
     )

@@ -39,9 +39,9 @@ class Read:
         return len(self.prompts)
 
     @property
-    def form(self) -> tuple[int, bool]:
-        """Reads of one form can be fitted together."""
-        return len(self), self.pooled is not None
+    def form(self) -> tuple[int, bool, bool]:
+        """Reads of one form can be fitted together: as many rows, split at the same ones."""
+        return len(self), self.pooled is not None, self.name == TOKENS
 
 
 def chosen_positions(dataset: ProbeDataset, pos: Sequence[Position] | None) -> list[Position]:

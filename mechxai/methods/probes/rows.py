@@ -92,7 +92,7 @@ def _taken(values: Tensor, read: Read) -> Tensor:
     if read.pooled is None:
         return taken
     pooled = read.pooled.to(values.device)
-    sums = torch.zeros(len(read), values.shape[1]).to(taken).index_add_(0, pooled, taken)
+    sums = torch.zeros(len(read), values.shape[1], device=taken.device).index_add_(0, pooled, taken.float())
     return sums / torch.bincount(pooled, minlength=len(read)).clamp_min(1)[:, None]
 
 

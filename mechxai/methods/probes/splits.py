@@ -43,9 +43,13 @@ def split_of(dataset: ProbeDataset, seed: int) -> Split:
     homes = np.array(dataset.splits) if dataset.splits else _drawn(dataset, seed)
     parts = [np.flatnonzero(homes == name) for name in SPLITS]
     split = Split(torch.from_numpy(np.concatenate(parts)), len(parts[0]), len(parts[1]))
-    for name, chosen in (("training", parts[0]), ("test", parts[2])):
+    for name, chosen in (("training", parts[0]), ("validation", parts[1]), ("test", parts[2])):
         part = dataset.rows(torch.from_numpy(chosen).to(dataset.tokens.device))
-        check_classes(part.labels[part.labelled], dataset.names, f" (here in the {name} prompts)")
+        known = part.labels[part.labelled]
+        if name != "validation":
+            check_classes(known, dataset.names, f" (here in the {name} prompts)")
+        elif not len(known):
+            raise ShapeError("No validation prompt has a label", fix="label some, or leave splits out")
     return split
 
 
