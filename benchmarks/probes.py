@@ -1,7 +1,7 @@
 """Probes at every layer and position against a loop of scikit-learn's LogisticRegression, on one thread.
 
-13 layers x 16 positions x 768 dimensions, 5,000 prompts, two classes. The forward passes are made once, by ours, and
-are nobody's time; ours then reads its store from disk, splits, standardises, fits and scores. scikit-learn is given
+13 layers x 16 positions x 768 dimensions, 5,000 prompts, two classes. Random weights, twice; and a bundled model that
+was trained, smaller. The forward passes are made once, by ours, and are nobody's time; ours then reads its store from disk, splits, standardises, fits and scores. scikit-learn is given
 each cell's activations in memory, as they are and standardised first; some cells are timed and scaled to all.
 ``--quick`` tries it on a cut-down shape. ``make bench-probes``.
 """
@@ -35,7 +35,7 @@ from mechxai.methods.probes.splits import split_of
 
 NAME = "probes.json"
 WIDTH, SIGNAL, FLIPPED, WORDS = 16, 4, 0.1, 400
-LARGE = {138: 60.0, 378: -30.0, 447: 100.0}  # GPT-2 small's own large dimensions of the residual stream
+LARGE = (138, 378, 447)  # GPT-2 small's own large dimensions of the residual stream
 ROUNDS, CELLS = 3, 5
 CONDITIONS = {
     "labels": f"which half of {WORDS} words stands at position {SIGNAL}, {FLIPPED:.0%} of the labels flipped",
@@ -69,19 +69,40 @@ def measured(shape: Shape, n_prompts: int) -> dict[str, Any]:
     """Both models' times."""
     one_thread()
     warnings.simplefilter("ignore")
-    rows = [_row(shape, n_prompts, large=large) for large in (True, False)]
+    rows = [_row(_model(shape, conditioned=one), _dataset(n_prompts), what) for one, what in _KINDS.items()]
+    zoo = mx.load("zoo/ioi", device="cpu")
+    named = mx.tasks.subject_number(zoo, n=n_prompts, attractors=0)
+    rows.append(_row(zoo, named, "zoo/ioi, trained: its own activations, number of the subject", [2, 3, "END"]))
     return {"conditions": conditions("make bench-probes") | {"shape": str(shape)} | CONDITIONS, "rows": rows}
 
 
-def _row(shape: Shape, n_prompts: int, *, large: bool) -> dict[str, Any]:
+_KINDS = {
+    True: "weights that write as a trained model's do: variances fall as 1/k along random directions, and three "
+    "dimensions are 30 times as large",
+    False: "weights as drawn",
+}
+
+
+def _model(shape: Shape, *, conditioned: bool) -> mx.HookedModel:
     hf_model = hugging_face(shape)
-    if large:
-        bias = hf_model.transformer.h[0].mlp.c_proj.bias
-        bias.data[list(LARGE)] = torch.tensor(list(LARGE.values()))
+    if conditioned:
+        generator = torch.Generator().manual_seed(3)
+        basis, _ = torch.linalg.qr(torch.randn(shape.d_model, shape.d_model, generator=generator))
+        sizes = torch.arange(1, shape.d_model + 1) ** -0.5
+        writes = basis * (sizes / sizes.square().mean().sqrt()) @ basis.T
+        writes[:, [one % shape.d_model for one in LARGE]] *= 30
+        stream = hf_model.transformer
+        for weight in (stream.wte, stream.wpe, *(one for h in stream.h for one in (h.attn.c_proj, h.mlp.c_proj))):
+            weight.weight.data = weight.weight.data @ writes
+        hf_model.lm_head.weight = stream.wte.weight
     inner = TransformerBridge.boot_transformers("local", hf_model=hf_model, tokenizer=one_token()).eval()
-    model, dataset = mx.wrap(inner, name=shape.name), _dataset(n_prompts)
-    ours = mx.LinearProbes(pos=list(range(WIDTH)), C=[1.0], control="none", random_model=False)
-    default = mx.LinearProbes(pos=list(range(WIDTH)), random_model=False)
+    return mx.wrap(inner, name=shape.name)
+
+
+def _row(model: mx.HookedModel, dataset: mx.ProbeDataset, what: str, pos: Any = tuple(range(WIDTH))) -> dict[str, Any]:
+    positions, n_layers = list(pos), model.architecture.n_layers
+    ours = mx.LinearProbes(pos=positions, C=[1.0], control="none", random_model=False)
+    default = mx.LinearProbes(pos=positions, random_model=False)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         start = time.perf_counter()
@@ -101,9 +122,8 @@ def _row(shape: Shape, n_prompts: int, *, large: bool) -> dict[str, Any]:
                 memory = max(memory, peak) if key == "ours" else memory
                 data = found if key == "ours" else data
                 scores[key].append(float(found["accuracy"].mean()))
-            cells = _cells(shape, turn)
-            for layer, pos in cells:
-                x, y, part = _activations(stored, dataset, layer, pos)
+            for layer, at in _cells(n_layers, len(positions), turn):
+                x, y, part = _activations(stored, dataset, layer, positions[at])
                 for key, made in (
                     ("scikit-learn", lambda: LogisticRegression(max_iter=1000)),
                     ("scikit-learn, standardised", _scaled),
@@ -111,14 +131,14 @@ def _row(shape: Shape, n_prompts: int, *, large: bool) -> dict[str, Any]:
                     seconds, score = _theirs(made, x, y, part)
                     times[key].append(seconds)
                     scores[key].append(score)
-                scores.setdefault("ours, same cells", []).append(float(data["accuracy"][0, layer, pos]))
+                scores.setdefault("ours, same cells", []).append(float(data["accuracy"][0, layer, at]))
         parts = _where(ours, model, dataset, folder)
-    n_cells = shape.n_layers * WIDTH
+    n_cells = n_layers * len(positions)
     whole = {key: (1 if key in contenders else n_cells) for key in times}
     seconds = {key: digits(statistics.mean(found) * whole[key]) for key, found in times.items()}
     gaps = [np.array(scores["ours, same cells"]) - np.array(scores[key]) for key in list(times)[2:]]
     return {
-        "sweep": "three large dimensions, as GPT-2 has" if large else "weights as drawn",
+        "sweep": what,
         "cells": n_cells,
         "forward_seconds": digits(first - statistics.mean(times["ours"])),
         "seconds": seconds,
@@ -186,16 +206,20 @@ def _where(probes: mx.LinearProbes, model: mx.HookedModel, dataset: mx.ProbeData
     return spent | {"the rest": seconds - sum(spent.values())}
 
 
-def _cells(shape: Shape, turn: int) -> list[tuple[int, int]]:
-    drawn = np.random.default_rng(turn).choice(shape.n_layers * WIDTH, CELLS, replace=False)
-    return [divmod(int(cell), WIDTH) for cell in drawn]
+def _cells(n_layers: int, n_positions: int, turn: int) -> list[tuple[int, int]]:
+    drawn = np.random.default_rng(turn).choice(n_layers * n_positions, CELLS, replace=False)
+    return [divmod(int(cell), n_positions) for cell in drawn]
 
 
-def _activations(stored: Path, dataset: mx.ProbeDataset, layer: int, pos: int) -> tuple[np.ndarray, np.ndarray, Any]:
+def _activations(stored: Path, dataset: mx.ProbeDataset, layer: int, pos: Any) -> tuple[np.ndarray, np.ndarray, Any]:
+    """A cell's activations, labels and split, of the prompts that have the position."""
     split = split_of(dataset, 0)
-    store = ActivationStore.open(stored)
-    values = store.read(mx.Site("resid_post", layer)).view(len(dataset), WIDTH, -1)[:, pos].numpy().copy()
-    return values, dataset.labels[split.order].numpy(), (split.n_train, split.n_train + split.n_validation)
+    ordered, store = dataset.rows(split.order), ActivationStore.open(stored)
+    at, present = ordered.layout.positions(pos)
+    starts = ordered.lengths.cumsum(0) - ordered.lengths
+    values = store.read(mx.Site("resid_post", layer))[(starts + at)[present]].numpy()
+    ends = split.n_train, split.n_train + split.n_validation
+    return values, ordered.labels[present].numpy(), tuple(int(present[:end].sum()) for end in ends)
 
 
 def _scaled() -> Any:

@@ -69,15 +69,15 @@ def _plain(label: object) -> Label:
     raise ShapeError("A label was given", got=repr(plain), allowed="a text, a number, or None")
 
 
-def numbered(labels: Sequence[Label], names: Sequence[str]) -> tuple[Tensor, tuple[str, ...]]:
+def numbered(labels: Sequence[object], names: Sequence[str]) -> tuple[Tensor, tuple[str, ...]]:
     """Labels as numbers, and the names of the classes, empty where they were numbers to begin with."""
-    labels = [_plain(label) for label in labels]
-    known = [label for label in labels if label is not None]
+    plain = [_plain(label) for label in labels]
+    known = [label for label in plain if label is not None]
     if any(isinstance(label, float) for label in known):
         texts = [label for label in known if isinstance(label, str)]
         if texts:
             raise ShapeError("Labels must be of one kind", got=f"numbers and texts ({texts[0]!r})")
-        return torch.tensor([torch.nan if label is None else float(label) for label in labels]), ()
+        return torch.tensor([torch.nan if label is None else float(label) for label in plain]), ()
     kinds = Counter[Hashable](type(label).__name__ for label in known)
     if len(kinds) > 1:
         raise ShapeError("Labels must be of one kind", got=dict(kinds))
@@ -85,7 +85,7 @@ def numbered(labels: Sequence[Label], names: Sequence[str]) -> tuple[Tensor, tup
     unknown = [label for label in known if str(label) not in classes]
     if unknown:
         raise ShapeError(f"Label {unknown[0]!r} was given", allowed=nearest(str(unknown[0]), classes))
-    return torch.tensor([-1 if label is None else classes.index(str(label)) for label in labels]), classes
+    return torch.tensor([-1 if label is None else classes.index(str(label)) for label in plain]), classes
 
 
 def check_splits(groups: Sequence[str], splits: Sequence[str]) -> None:

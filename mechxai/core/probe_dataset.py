@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -15,7 +15,7 @@ from mechxai.core.errors import ShapeError
 from mechxai.core.labels import Label, check_classes, check_labels, check_splits, numbered, words_of
 from mechxai.core.shapes import Mask, PromptInts, Rows, Tokens, pick
 
-Labels = Int[Tensor, "batch ..."] | Float[Tensor, "batch ..."]
+Labels = Shaped[Tensor, "batch ..."]  # whole numbers, bools or floats
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def drawable(data: xr.Dataset) -> list[str]:
 
 
 def default_variable(result: Result) -> str | None:
-    """``recovered`` where clean is put beside corrupted, ``accuracy`` of probes; else ``mean``, ``value``, the first."""
+    """``recovered`` where clean is beside corrupted, ``accuracy`` of probes; else ``mean``, ``value``, the first."""
     wanted = ["recovered"] if result.info.method.get("name") in _RECOVERED_FIRST else []
     if result.info.method.get("name") == "linear_probes":
         wanted += [name for name in ("accuracy", "r2") if name in result.data and result.data[name].ndim]

@@ -8,6 +8,7 @@ import torch
 
 import mechxai as mx
 from mechxai.core.errors import ConfigError, ShapeError, SiteError
+from mechxai.core.labels import numbered
 from mechxai.engine.execution import Execution
 from mechxai.methods.probes.fitting import fitted
 from mechxai.methods.probes.likelihood import NUMBERS, Likelihood
@@ -56,11 +57,11 @@ def test_a_class_that_no_training_row_has_is_not_predicted(probe):
 
 
 def test_an_mlp_regresses_numbers_far_from_zero():
-    values, _ = blobs()
+    values, _ = blobs(n=1600)
     labels = 1700 + 50 * (values[:, 3] - values[:, 3].mean()) / values[:, 3].std()
-    outputs = fitted(block_of(values, labels), "mlp", (1.0,), likelihood=Likelihood(NUMBERS), seed=0).outputs
-    residual = outputs[0, 500:, 0, 0] - labels[500:]
-    assert residual.square().mean() < 0.2 * labels[500:].var()
+    outputs = fitted(block_of(values, labels, 1400, 100), "mlp", (1.0,), likelihood=Likelihood(NUMBERS), seed=0).outputs
+    residual = outputs[0, 1500:, 0, 0] - labels[1500:]
+    assert residual.square().mean() < 0.2 * labels[1500:].var()
 
 
 def test_only_prompts_that_have_the_position_are_edited_and_counted(zoo):
@@ -97,11 +98,11 @@ def test_labels_of_any_whole_dtype(zoo, dtype):
     assert found["accuracy"].notnull().all()
 
 
-def test_labels_of_other_libraries(zoo):
-    texts = ["The key", "The keys", "The boy"]
-    made = mx.ProbeDataset.from_texts(zoo, texts, torch.tensor([0, 1, 0]))
-    assert made.names == ("0", "1")
-    assert mx.ProbeDataset.from_texts(zoo, texts, np.array([1.5, 2.5, 0.5], dtype=np.float32)).is_numbers
+def test_labels_of_other_libraries():
+    assert numbered(list(torch.tensor([0, 1, 0])), ())[1] == ("0", "1")
+    assert numbered(list(np.array([1.5, 2.5], dtype=np.float32)), ())[1] == ()
+    with pytest.raises(ShapeError, match=r"a text, a number, or None"):
+        numbered([["a"]], ())
 
 
 def test_the_mean_of_half_precision_does_not_overflow(zoo):

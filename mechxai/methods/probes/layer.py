@@ -77,14 +77,12 @@ def layer_scores(
         block = gathered(values, reads, task.counts, held, device)
         probes = fitted(block, recipe.probe, recipe.C, likelihood=recipe.likelihood, seed=recipe.seed)
         bits = _codelengths(block, probes, recipe)
-        outputs, weights = probes.outputs.cpu(), _raw(block, probes)
+        outputs, weights = probes.outputs.cpu(), _raw(block, probes, recipe.likelihood.n_classes)
         for place, number in enumerate(numbers):
             own = _judged(block, outputs, place, prompts=reads[place].prompts, recipe=recipe, least=least)
             if not own:
                 continue
             own |= {name: found_here[place].cpu().numpy() for name, found_here in (weights | bits).items()}
-            if weights and recipe.likelihood.n_classes == 2 and reads[place].pooled is None:
-                own["class_means"] = class_means(values, reads[place], task, n_classes=2).cpu().numpy()
             found[number] = own | {"C": probes.C[place, 0].cpu().numpy()}
     names = dict.fromkeys(name for one in found for name in one)
     return {name: np.stack([_filled(one, name, found) for one in found]) for name in names}
@@ -97,18 +95,12 @@ def _codelengths(block: Block, probes: Fitted, recipe: Recipe) -> dict[str, Tens
     return {"codelength": bits, "compression": compression}
 
 
-def _raw(block: Block, probes: Fitted) -> dict[str, Tensor]:
+def _raw(block: Block, probes: Fitted, n_classes: int) -> dict[str, Tensor]:
     if probes.W is None:
         return {}
     weight, bias = block.raw(probes.W[:, :, 0])
-    return {"weight": weight, "bias": bias, "center": block.center}
-
-
-def class_means(values: Tensor, read: Read, task: Task, *, n_classes: int) -> Tensor:
-    """The training rows' mean activation of every class at one position, ``[klass, d]``."""
-    learnt = read.present & (read.prompts < task.counts[0])
-    labels, taken = read.labels[learnt, 0], values[read.rows[learnt].to(values.device)].to(read.labels.device).float()
-    return torch.stack([taken[labels == one].mean(0) for one in range(n_classes)])
+    found = {"weight": weight, "bias": bias, "center": block.center}
+    return found | ({"class_means": block.class_means(n_classes)} if n_classes == 2 else {})
 
 
 def _judged(block: Block, outputs: Tensor, place: int, *, prompts: Tensor, recipe: Recipe, least: int) -> Scores:

@@ -159,7 +159,7 @@ class ProbeCausalCheck(Method):
 
 
 def _tested(task: Task) -> tuple[ContrastBatch, Tensor]:
-    """The behaviour and the labels of the test prompts that the probe is judged on; positions as the dataset has them."""
+    """Behaviour and labels of the test prompts that the probe is judged on; positions as the dataset has them."""
     dataset = task.dataset
     if dataset.behaviour is None:
         raise ConfigError("A causal check was asked", got="no behaviour")

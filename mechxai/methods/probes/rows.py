@@ -1,5 +1,6 @@
 """A block of probes' activations, standardised on the training rows, a 1 behind each for the bias."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,6 +42,14 @@ class Block:
         known = self.present[:, part].float()
         return known / known.sum(1, keepdim=True).clamp_min(1)
 
+    def class_means(self, n_classes: int) -> Float[Tensor, "set klass d"]:
+        """The training rows' mean activation in every class of the first target."""
+        train = self.parts[0]
+        known = self.present[:, train]
+        member = torch.stack([known & (self.labels[:, train, 0] == one) for one in range(n_classes)], 1).float()
+        means = (member @ self.rows[:, train, :-1]) / member.sum(2, keepdim=True).clamp_min(1)
+        return means * self.scale[:, None] + self.center[:, None]
+
     def raw(self, W: Float[Tensor, "set feature column"]) -> tuple[Tensor, Tensor]:
         """A probe's weights and bias for activations as they are, ``[set, column, d]`` and ``[set, column]``."""
         weight = (W[:, :-1] / self.scale[..., None]).mT
@@ -60,49 +69,47 @@ def gathered(  # noqa: PLR0917 - activations, what to take of them, where the sp
         device: where the probes are fitted.
     """
     n_rows, d = len(reads[0]), values.shape[1]
-    rows = _memory(held, (len(reads), n_rows, d + 1), device)
-    for own, read in zip(rows, reads, strict=True):
-        own[:, :d] = _taken(values, read).to(device=device, dtype=torch.float32)
+    rows = _memory(held, "rows", (len(reads), n_rows, d + 1), device=device)
     ends = torch.tensor([counts[0], sum(counts)], device=reads[0].prompts.device)
     n_train, n_learnt = torch.searchsorted(reads[0].prompts.contiguous(), ends).tolist()
     present = torch.stack([read.present for read in reads]).to(device)
     labels = torch.stack([read.labels for read in reads]).to(device)
+    weights = present[:, :n_train].float()
+    weights = weights / weights.sum(1, keepdim=True).clamp_min(1)
+    center = torch.empty(len(reads), d, device=device)
+    for number, read in enumerate(reads):
+        taken = _taken(values, read, held).to(device=device, dtype=torch.float32)
+        if not bool(read.present.all()):  # what does not count may be anything, even infinite
+            taken = taken.masked_fill(~present[number, :, None], 0)
+        center[number] = weights[number] @ taken[:n_train]
+        torch.sub(taken, center[number], out=rows[number, :, :d])
     rows[..., d] = 1
-    if not bool(present.all()):
-        rows *= present[..., None]
-    center, scale = _moments(rows[:, :n_train], present[:, :n_train].sum(1).clamp_min(1).float())
     body = rows[..., :d]
-    torch.sub(body, center[:, None], out=body)
-    body /= scale[:, None]
+    scale = (weights[..., None].mT @ body[:, :n_train].square())[:, 0].sqrt()
+    floor = 1e-6 * (center.abs() + scale.amax(1, keepdim=True))
+    scale = torch.where(scale > floor, scale, 1.0)
+    body *= 1 / scale[:, None]
     if not bool(present.all()):
         rows *= present[..., None]
     return Block(rows, present, labels, center, scale, n_train, n_learnt - n_train)
 
 
-def _memory(held: dict[str, Tensor], shape: tuple[int, int, int], device: torch.device) -> Tensor:
+def _memory(held: dict[str, Tensor], name: str, shape: tuple[int, ...], *, device: torch.device) -> Tensor:
     """Memory of this shape; on a CPU, memory that is fresh costs about as much as filling it several times over."""
-    size = shape[0] * shape[1] * shape[2]
-    if "rows" not in held or held["rows"].numel() < size:
-        held["rows"] = torch.empty(size, dtype=torch.float32, device=device)
-    return held["rows"][:size].view(shape)
+    size = math.prod(shape)
+    if name not in held or held[name].numel() < size:
+        held[name] = torch.empty(size, dtype=torch.float32, device=device)
+    return held[name][:size].view(shape)
 
 
-def _taken(values: Tensor, read: Read) -> Tensor:
-    taken = values[read.rows.to(values.device)]
+def _taken(values: Tensor, read: Read, held: dict[str, Tensor]) -> Tensor:
+    """The activations of a read, ``[row, d]``; overwritten by the next."""
+    rows = read.rows.to(values.device)
     if read.pooled is None:
-        return taken
+        if values.dtype != torch.float32:
+            return values[rows]
+        place = _memory(held, "taken", (len(rows), values.shape[1]), device=values.device)
+        return torch.index_select(values, 0, rows, out=place)
     pooled = read.pooled.to(values.device)
-    sums = torch.zeros(len(read), values.shape[1], device=taken.device).index_add_(0, pooled, taken.float())
+    sums = torch.zeros(len(read), values.shape[1], device=values.device).index_add_(0, pooled, values[rows].float())
     return sums / torch.bincount(pooled, minlength=len(read)).clamp_min(1)[:, None]
-
-
-def _moments(rows: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the rows that count; the others are zero, the last feature of theirs too."""
-    d = rows.shape[-1] - 1
-    known = rows[..., d:]
-    center = (known.mT @ rows)[:, 0, :d] / counts[:, None]
-    centred = rows[..., :d] - center[:, None] * known
-    variance = centred.square().sum(1) / counts[:, None]
-    scale = variance.sqrt()
-    floor = 1e-6 * (center.abs() + scale.amax(1, keepdim=True))
-    return center, torch.where(scale > floor, scale, 1.0)
