@@ -1,9 +1,10 @@
 """Probes at every layer and position against a loop of scikit-learn's LogisticRegression, on one thread.
 
 13 layers x 16 positions x 768 dimensions, 5,000 prompts, two classes. Random weights, twice; and a bundled model that
-was trained, smaller. The forward passes are made once, by ours, and are nobody's time; ours then reads its store from disk, splits, standardises, fits and scores. scikit-learn is given
-each cell's activations in memory, as they are and standardised first; some cells are timed and scaled to all.
-``--quick`` tries it on a cut-down shape. ``make bench-probes``.
+was trained, smaller. The forward passes are made once, by ours, and are nobody's time; ours then reads its store from
+disk, splits, standardises, fits and scores. scikit-learn is given each cell's activations in memory, as they are and
+standardised first; some cells are timed and scaled to all. ``--quick`` tries it on a cut-down shape.
+``make bench-probes``.
 """
 
 import argparse
