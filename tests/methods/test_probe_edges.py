@@ -133,7 +133,7 @@ def test_natural_mistakes_are_named(ask, error, message):
 
 
 def test_ranges_and_arrays_are_lists():
-    probes = mx.LinearProbes(layers=range(2), pos=list(np.arange(1, 3)), C=(0.1, 1.0))
+    probes = mx.LinearProbes(layers=range(2), pos=range(1, 3), C=(0.1, 1.0))
     assert probes == mx.LinearProbes(layers=[0, 1], pos=[1, 2], C=[0.1, 1.0])
 
 
