@@ -254,7 +254,8 @@ def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
 def _read(name: str, *, quick: bool) -> dict[str, Any]:
     path: Path = results(name, quick=quick)
     found = json.loads(path.read_text()) if path.exists() else {}
-    return found if "conditions" in found and found.get("rows", [{}])[0].get("contenders") is not None else {}
+    first = (found.get("rows") or [{}])[0]
+    return found if "conditions" in found and {"contenders", "seconds"} & set(first) else {}
 
 
 if __name__ == "__main__":
