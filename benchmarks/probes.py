@@ -35,11 +35,11 @@ from mechxai.methods.probes import fitting, layer, probe_run
 from mechxai.methods.probes.splits import split_of
 
 NAME = "probes.json"
-WIDTH, SIGNAL, FLIPPED, WORDS = 16, 4, 0.1, 400
+WIDTH, SHARE, WORDS = 16, 0.7, 400
 LARGE = (138, 378, 447)  # GPT-2 small's own large dimensions of the residual stream
 ROUNDS, CELLS = 3, 5
 CONDITIONS = {
-    "labels": f"which half of {WORDS} words stands at position {SIGNAL}, {FLIPPED:.0%} of the labels flipped",
+    "labels": f"which half of {WORDS} words a prompt's words mostly come from ({SHARE:.0%} of them)",
     "scikit-learn": "LogisticRegression(max_iter=1000).fit and .score, a cell at a time, activations in memory",
     "scikit-learn, standardised": "the same behind StandardScaler",
     "ours": "mx.LinearProbes(pos=all 16, C=[1.0], control='none', random_model=False), the store written before: "
@@ -157,9 +157,11 @@ def _row(model: mx.HookedModel, dataset: mx.ProbeDataset, what: str, pos: Any = 
 
 def _dataset(n_prompts: int) -> mx.ProbeDataset:
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(0, WORDS, (n_prompts, WIDTH), generator=generator)
-    flipped = torch.rand(n_prompts, generator=generator) < FLIPPED
-    return mx.ProbeDataset.from_tokens(tokens, ((tokens[:, SIGNAL] < WORDS // 2) ^ flipped).long())
+    labels = torch.randint(0, 2, (n_prompts,), generator=generator)
+    own = torch.rand(n_prompts, WIDTH, generator=generator) < SHARE
+    tokens = torch.randint(0, WORDS // 2, (n_prompts, WIDTH), generator=generator)
+    half = torch.where(own, labels[:, None], 1 - labels[:, None])
+    return mx.ProbeDataset.from_tokens(tokens + half * (WORDS // 2), labels)
 
 
 def _ours(probes: mx.LinearProbes, model: mx.HookedModel, dataset: mx.ProbeDataset, folder: Path) -> Any:

@@ -205,6 +205,21 @@ def test_every_architecture_equals_scikit_learn_and_padded_rows_equal_singles(mo
         assert abs(ours - theirs.score(x[test], labels[test])) <= 1 / len(test) + 1e-9
 
 
+def test_a_bidirectional_model_padded_or_not(model_of):
+    model = model_of("bert", "bridge", "raw")
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(10, 90, (60, 6), generator=generator)
+    lengths = 4 + torch.arange(60) % 3
+    labels = (tokens[:, 2] > 50).long()
+    dataset = mx.ProbeDataset.from_tokens(tokens, labels, mask=torch.arange(6)[None] < lengths[:, None])
+    found = mx.LinearProbes(pos=[2, "mean"], random_model=False)(model, dataset).data
+    assert found["accuracy"].notnull().all()
+    row = dataset.rows(slice(0, 1))
+    alone = model.cache(row.tokens[:, :4], ["resid_post"], lengths=row.lengths)["resid_post", 0]
+    padded = model.cache(row.tokens, ["resid_post"], lengths=row.lengths)["resid_post", 0][:, :4]
+    assert torch.allclose(alone, padded, atol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def zoo():
     return mx.load("zoo/ioi", device="cpu")

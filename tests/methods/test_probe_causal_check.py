@@ -8,6 +8,7 @@ import mechxai as mx
 from mechxai.core.errors import ConfigError
 from mechxai.core.site import Site
 from mechxai.methods.probes.edits import RemoveAlong, ShiftEach, orthonormal
+from tests.conftest import FOLDED
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +96,35 @@ def test_what_cannot_be_checked_is_refused(zoo):
         mx.ProbeCausalCheck(pos="mean")
     with pytest.raises(ConfigError, match=r"mlp"):
         mx.ProbeCausalCheck(probe="mlp")
+
+
+@pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
+def test_every_architecture_equals_plain_forward_passes(model_of, pairs, kind, backend, processing, monkeypatch):
+    """The fall along the probe's direction, edit by edit, is that of one forward pass with the same edit in place."""
+    from mechxai.methods.probes import probe_causal_check as module
+
+    model = model_of(kind, backend, processing)
+    batch = pairs(model, n=40, width=7, first=3, lengths=[5, 6, 7, 7] * 10)
+    labels = (batch.clean[:, 3] > 100).long()
+    dataset = mx.ProbeDataset(batch.clean, batch.lengths, labels, ("low", "high"), behaviour=batch)
+    swept = []
+    real = module.run_sweep
+    monkeypatch.setattr(module, "run_sweep", lambda *given, **more: swept.append(given[1]) or real(*given, **more))
+    found = mx.ProbeCausalCheck(pos=3, placebos=1)(model, dataset)
+    (sweep,) = swept
+    cells = iter(sweep.cells)
+    metric, test = sweep.metric, sweep.batch
+    at = test.answer_pos[:, None]
+
+    def score(*interventions):
+        logits = model.logits(test.clean, at=at, layout=test.layout, interventions=interventions)
+        return metric.score(logits, test)
+
+    clean = score()
+    for layer in range(model.architecture.n_layers):
+        for edit in found.data["edit"].values:
+            for own in (True, False):
+                fall = clean - score(*next(cells))
+                if own:
+                    ours = found.data["per_example"].sel(edit=edit, layer=layer).values
+                    assert np.allclose(ours, fall.numpy(), atol=2e-3), (layer, edit)
