@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Int
-from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
 from torch import Tensor
 
 from mechxai.core.errors import ShapeError
@@ -35,7 +35,8 @@ class Split:
 def split_of(dataset: ProbeDataset, seed: int) -> Split:
     """The dataset's own splits, or splits drawn by group: about 70, 10 and 20 % of the prompts.
 
-    scikit-learn draws them: ``StratifiedGroupKFold`` where prompts have classes, else ``GroupKFold``.
+    scikit-learn draws them: ``StratifiedGroupKFold`` where prompts have classes (``StratifiedKFold`` where each is a
+    group of its own), else ``GroupKFold``.
 
     Raises:
         ShapeError: fewer than three groups, or one class in the training prompts.
@@ -68,7 +69,10 @@ def _drawn(dataset: ProbeDataset, seed: int) -> np.ndarray:
     kept = classes >= 0
     rarest = int(np.unique(classes[kept], return_counts=True)[1].min())
     n_folds = min(_FOLDS, n_groups, max(rarest, len(SPLITS)))
-    folds = StratifiedGroupKFold if by_class and rarest >= n_folds else GroupKFold
+    if by_class and rarest >= n_folds:  # the grouped form takes a second per few thousand groups
+        folds = StratifiedKFold if n_groups == len(groups) else StratifiedGroupKFold
+    else:
+        folds = GroupKFold
     homes = np.full(len(groups), SPLITS[0], dtype=object)
     n_test, n_validation = max(1, round(_TEST * n_folds)), max(1, round(_VALIDATION * n_folds))
     with warnings.catch_warnings():
