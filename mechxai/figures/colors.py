@@ -73,3 +73,9 @@ def _note(name: str, higher_is: str, center: float) -> str:
     if name in ("value", "per_example"):
         return f"blue: {higher_is}, red: the reverse, {middle}"
     return f"blue: above, red: below, {middle}"
+
+
+def faint(color: str) -> str:
+    """A hexadecimal colour as it looks in bands: mostly transparent."""
+    red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.18)"

@@ -7,7 +7,7 @@ from mechxai.core.errors import ConfigError
 from mechxai.figures.axes import Axis, axis_of, below, pixels
 from mechxai.figures.cells import coordinates
 from mechxai.figures.choose import Shown, heatmap_dims
-from mechxai.figures.colors import AGAINST, LINES, TOWARDS
+from mechxai.figures.colors import AGAINST, LINES, TOWARDS, faint
 from mechxai.figures.headings import hover, subtitle, title, unit_title
 from mechxai.figures.text import number, safe
 from mechxai.figures.theme import INK, QUIET, dress
@@ -86,7 +86,7 @@ def _draw_line(figure: go.Figure, shown: Shown, *, places: list[float], name: st
     if shown.low is not None and shown.high is not None:
         edge = {"x": places, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
         figure.add_trace(go.Scatter(y=shown.low.values.astype(float), **edge))
-        figure.add_trace(go.Scatter(y=shown.high.values.astype(float), fill="tonexty", fillcolor=_faint(color), **edge))
+        figure.add_trace(go.Scatter(y=shown.high.values.astype(float), fill="tonexty", fillcolor=faint(color), **edge))
     figure.add_trace(
         go.Scatter(
             x=places,
@@ -155,8 +155,3 @@ def _whiskers(shown: Shown) -> dict[str, object] | None:
         "thickness": 1.2,
         "width": 3,
     }
-
-
-def _faint(color: str) -> str:
-    red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.18)"

@@ -8,7 +8,7 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from mechxai.core.result import Result
-from mechxai.figures.colors import LINES
+from mechxai.figures.colors import LINES, faint
 from mechxai.figures.text import interval, number, safe, words
 from mechxai.figures.theme import INK, QUIET, dress
 
@@ -149,10 +149,9 @@ def _line(figure: go.Figure, data: xr.Dataset, name: str, *, look: tuple[str, st
     layers = [int(layer) for layer in data["layer"].values]
     values = data[name].values.astype(float)
     if f"{name}_low" in data:
-        red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
         edge = {"x": layers, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
         figure.add_trace(go.Scatter(y=data[f"{name}_low"].values, **edge), row=1, col=column)
-        fill = {"fill": "tonexty", "fillcolor": f"rgba({red},{green},{blue},0.18)"}
+        fill = {"fill": "tonexty", "fillcolor": faint(color)}
         figure.add_trace(go.Scatter(y=data[f"{name}_high"].values, **fill, **edge), row=1, col=column)
     figure.add_trace(
         go.Scatter(

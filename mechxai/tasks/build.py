@@ -34,31 +34,63 @@ def build(
         ConfigError: fewer than one prompt asked, or an unknown split.
         AlignmentError: too few examples fit this tokenizer; says why.
     """
+    check_split(name, str(settings.get("split", "all")))
+    instead = "mx.ContrastBatch.from_prompts"
+    found, dropped = fitting(model, name, lambda rng, _: draw(rng), n=n, seed=seed, instead=instead)
+    info = {"name": name, "n": n, "seed": seed, **settings, "dropped": dropped}
+    return from_examples(model, found, info)
+
+
+def fitting(
+    model: HookedModel,
+    name: str,
+    draw: Callable[[random.Random, int], Example],
+    *,
+    n: int,
+    seed: int,
+    instead: str,
+) -> tuple[list[Example], dict[str, int]]:
+    """``n`` examples that fit a model's tokenizer, and how many did not, by reason.
+
+    Args:
+        model: the model.
+        name: of the task; with the seed it decides the draws.
+        draw: makes the example of a turn, from 0 to ``n - 1``; asked again for the same turn when one does not fit.
+        n: how many.
+        seed: of the draws.
+        instead: what to use where too few fit.
+
+    Raises:
+        ConfigError: fewer than one prompt asked.
+        AlignmentError: too few examples fit; says why.
+    """
     if n < 1:
         raise ConfigError(f"{name}: n={n} prompts were asked", allowed="1 or more")
-    if not known_split(str(settings.get("split", "all"))):
-        raise ConfigError(
-            f"{name}: split={settings['split']!r} was asked",
-            allowed=nearest(str(settings["split"]), ("all", "train", "held_out")),
-        )
-    rng, fitting, dropped = random.Random(f"{name}/{seed}"), [], Counter()
+    rng, found, dropped = random.Random(f"{name}/{seed}"), list[Example](), Counter[str]()
     for _ in range(n * _TRIES_PER_PROMPT):
-        example = draw(rng)
+        example = draw(rng, len(found))
         reason = misfit(model, example)
         if reason:
             dropped[reason] += 1
         else:
-            fitting.append(example)
-        if len(fitting) == n:
-            break
-    if len(fitting) < n:
-        raise AlignmentError(
-            f"{name}: {n} prompts were asked for {model.name}",
-            got=f"{len(fitting)} fit its tokenizer; dropped: {dict(dropped)}",
-            fix="ask for fewer, or use mx.ContrastBatch.from_prompts with your own",
-        )
-    info = {"name": name, "n": n, "seed": seed, **settings, "dropped": dict(dropped)}
-    return from_examples(model, fitting, info)
+            found.append(example)
+        if len(found) == n:
+            return found, dict(dropped)
+    raise AlignmentError(
+        f"{name}: {n} prompts were asked for {model.name}",
+        got=f"{len(found)} fit its tokenizer; dropped: {dict(dropped)}",
+        fix=f"ask for fewer, or use {instead} with your own",
+    )
+
+
+def check_split(name: str, split: str) -> None:
+    """Refuses a split that is none of the three.
+
+    Raises:
+        ConfigError: names the closest one.
+    """
+    if not known_split(split):
+        raise ConfigError(f"{name}: split={split!r} was asked", allowed=nearest(split, ("all", "train", "held_out")))
 
 
 def from_examples(model: HookedModel, examples: Sequence[Example], info: dict[str, object]) -> ContrastBatch:

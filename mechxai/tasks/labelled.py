@@ -1,20 +1,18 @@
 """Labelled prompts for probes: ``(model, n, seed, **its own) -> ProbeDataset``, from the tasks' own grammars."""
 
 import random
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
-from mechxai.core.errors import AlignmentError, ConfigError, check_choice, nearest
+from mechxai.core.errors import ConfigError, check_choice, nearest
 from mechxai.core.probe_dataset import ProbeDataset
 from mechxai.model.hooked_model import HookedModel
 from mechxai.tasks import annotated, grammars
-from mechxai.tasks.build import from_examples, misfit
-from mechxai.tasks.example import Example, known_split
+from mechxai.tasks.build import check_split, fitting, from_examples
+from mechxai.tasks.example import Example
 
-_TRIES_PER_PROMPT = 20
 _NUMBERS = ("singular", "plural")
 
 
@@ -72,10 +70,7 @@ def subject_number(
     """
     if not 0 <= attractors <= 2:
         raise ConfigError(f"subject_number: attractors={attractors} was asked", allowed="0 to 2")
-    if not known_split(split):
-        raise ConfigError(
-            f"subject_number: split={split!r} was asked", allowed=nearest(split, ("all", "train", "held_out"))
-        )
+    check_split("subject_number", split)
 
     def draw(rng: random.Random, turn: int) -> _Drawn:
         while True:  # as many of each number
@@ -120,26 +115,13 @@ def sentence_source(
         seed: of the draw.
         sources: the grammars to draw from, in turn.
     """
-    _check_sources("sentence_source", sources, annotated.SOURCES)
-
-    def draw(rng: random.Random, turn: int) -> _Drawn:
-        source = sources[turn % len(sources)]
-        example = grammars.GRAMMARS[source](rng)
-        return _Drawn(source, example, source, f"{source}: {_item(source, example)}")
-
+    draw = _in_turn("sentence_source", sources)
     info = {"name": "sentence_source", "n": n, "seed": seed, "sources": list(sources)}
     return replace(_by_prompt(model, draw, n=n, info=info, behaviour=False), labelled_at="END")
 
 
 def _by_word(model: HookedModel, name: str, which: int, *, n: int, seed: int, sources: Sequence[str]) -> ProbeDataset:
-    _check_sources(name, sources, annotated.SOURCES)
-
-    def draw(rng: random.Random, turn: int) -> _Drawn:
-        source = sources[turn % len(sources)]
-        example = grammars.GRAMMARS[source](rng)
-        return _Drawn(source, example, "", f"{source}: {_item(source, example)}")
-
-    drawn, dropped = _drawn(model, name, draw, n=n, seed=seed)
+    drawn, dropped = _drawn(model, name, _in_turn(name, sources), n=n, seed=seed)
     texts = [one.example.clean for one in drawn]
     labels = [[pair[which] for pair in annotated.annotation(one.source, one.example)] for one in drawn]
     spans = [annotated.word_spans(text) for text in texts]
@@ -177,23 +159,33 @@ def _drawn(
     model: HookedModel, name: str, draw: Callable[[random.Random, int], _Drawn], *, n: int, seed: int
 ) -> tuple[list[_Drawn], dict[str, int]]:
     """``n`` examples that fit the model's tokenizer, the n-th of its turn's kind."""
-    if n < 1:
-        raise ConfigError(f"{name}: n={n} prompts were asked", allowed="1 or more")
-    rng, fitting, dropped = random.Random(f"{name}/{seed}"), list[_Drawn](), Counter[str]()
-    for _ in range(n * _TRIES_PER_PROMPT):
-        one = draw(rng, len(fitting))
-        reason = misfit(model, one.example)
-        if reason:
-            dropped[reason] += 1
-        else:
-            fitting.append(one)
-        if len(fitting) == n:
-            return fitting, dict(dropped)
-    raise AlignmentError(
-        f"{name}: {n} prompts were asked for {model.name}",
-        got=f"{len(fitting)} fit its tokenizer; dropped: {dict(dropped)}",
-        fix="ask for fewer, or use mx.ProbeDataset.from_texts with your own",
-    )
+    kept: dict[int, _Drawn] = {}
+
+    def one(rng: random.Random, turn: int) -> Example:
+        kept[turn] = draw(rng, turn)  # a turn is drawn again until it fits
+        return kept[turn].example
+
+    _, dropped = fitting(model, name, one, n=n, seed=seed, instead="mx.ProbeDataset.from_texts")
+    return list(kept.values()), dropped
+
+
+def _in_turn(name: str, sources: Sequence[str]) -> Callable[[random.Random, int], _Drawn]:
+    """What draws from one grammar after the other, the grammar as label.
+
+    Raises:
+        ConfigError: no sources, or one that has no annotation.
+    """
+    for source in sources:
+        check_choice(f"{name}: source", source, annotated.SOURCES)
+    if not sources:
+        raise ConfigError(f"{name}: sources=[] was asked", allowed=nearest("", annotated.SOURCES))
+
+    def draw(rng: random.Random, turn: int) -> _Drawn:
+        source = sources[turn % len(sources)]
+        example = grammars.GRAMMARS[source](rng)
+        return _Drawn(source, example, source, f"{source}: {_item(source, example)}")
+
+    return draw
 
 
 def _item(source: str, example: Example) -> str:
@@ -207,10 +199,3 @@ def _item(source: str, example: Example) -> str:
 def _groups(drawn: Sequence[_Drawn]) -> tuple[str, ...]:
     """Each one's group."""
     return tuple(one.group for one in drawn)
-
-
-def _check_sources(name: str, sources: Sequence[str], known: Sequence[str] | Mapping[str, object]) -> None:
-    for source in sources:
-        check_choice(f"{name}: source", source, known)
-    if not sources:
-        raise ConfigError(f"{name}: sources=[] was asked", allowed=nearest("", known))

@@ -48,7 +48,7 @@ def codelength(block: Block, C: Tensor, likelihood: Likelihood, *, seed: int) ->
     penalties = 1 / (C[:, None] * sizes)[:, None]  # [set, 1, prefix]
     many = dense.expand(-1, -1, len(ends) - 1, -1)
     problems = Problems(block.rows[:, train], many, weights, penalties, likelihood)
-    W = fit(problems, factored(problems)[1], tolerance=1e-4)
+    W = fit(problems, factored(problems), tolerance=1e-4)
     losses = likelihood.loss(problems.outputs(W)[:, :, 0], dense)  # [set, row, prefix]
     blocks = torch.stack([(rank >= low) & (rank < high) for low, high in pairwise(ends)], -1)
     coded = (losses * (blocks & present[..., None])).sum((1, 2)) / math.log(2)

@@ -66,21 +66,18 @@ def problems_of(block: Block, C: Sequence[float], likelihood: Likelihood) -> Pro
     return Problems(examples.rows, examples.dense, examples.weights, penalties, likelihood)
 
 
-def factored(problems: Problems) -> tuple[Tensor, Tensor]:
-    """Covariance (lower triangle) of the rows, and its factors at the problems' strengths."""
-    counts = problems.rows[..., -1].sum(1).clamp_min(1)  # rows that count have a 1 there
-    lower = covariance(problems.rows, counts)
-    return lower, factors(lower, problems.penalties.mean(-1) / problems.likelihood.curvature())
+def factored(problems: Problems) -> Tensor:
+    """Factors of the rows' covariance at the problems' strengths."""
+    return factors(covariance(problems.rows), problems.penalties.mean(-1) / problems.likelihood.curvature())
 
 
 def _chosen(block: Block, problems: Problems, probe: str) -> tuple[Tensor, Tensor]:
     """Weights of every target at the strength that does best on the validation rows, and which that is."""
     if probe == "ridge":
-        counts = problems.rows[..., -1].sum(1).clamp_min(1)
-        every = ridge(problems, covariance(problems.rows, counts))
+        every = ridge(problems, covariance(problems.rows))
         at = _best(block, every, problems.likelihood, squares=True)
         return _picked(every, at), at
-    _, factor = factored(problems)
+    factor = factored(problems)
     if problems.penalties.shape[1] == 1:
         W = fit(problems, factor)[:, 0]
         return W, torch.zeros(len(W), W.shape[2], dtype=torch.long, device=W.device)

@@ -78,9 +78,8 @@ class LinearProbes(Method):
         check_choice("probe", self.probe, PROBES)
         check_choice("control", self.control, CONTROLS)
         as_tuples(self, "layers", "pos", "C")
-        names = (self.site,) if isinstance(self.site, str) else tuple(self.site)
-        object.__setattr__(self, "site", names[0] if len(names) == 1 else names)
-        for name in names:
+        object.__setattr__(self, "site", self.sites[0] if len(self.sites) == 1 else self.sites)
+        for name in self.sites:
             if site_name(name).axes[0] != "pos":
                 raise ConfigError(
                     f"Probing {name} was asked", got=f"axes {site_name(name).axes}", allowed="sites by position"

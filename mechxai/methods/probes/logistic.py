@@ -61,8 +61,12 @@ class Problems:
         return strengths[..., None]
 
 
-def covariance(rows: Float[Tensor, "set row feature"], counts: Float[Tensor, " set"]) -> Tensor:
-    """``rows^T rows / count``, ``[set, feature, feature]``; its lower triangle alone is filled, in blocks."""
+def covariance(rows: Float[Tensor, "set row feature"]) -> Tensor:
+    """``rows^T rows / count``, ``[set, feature, feature]``; its lower triangle alone is filled, in blocks.
+
+    Rows that count have a 1 as their last feature, the others 0.
+    """
+    counts = rows[..., -1].sum(1).clamp_min(1)
     n_features = rows.shape[-1]
     found = rows.new_zeros(len(rows), n_features, n_features)
     for first in range(0, n_features, _BLOCK):
