@@ -1,14 +1,14 @@
 """Tasks of your own, from a file: one JSON object per line."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.errors import ArtifactError, ConfigError, MechXAIError, ShapeError, nearest
+from mechxai.core.errors import MechXAIError, ShapeError, nearest
 from mechxai.model.hooked_model import HookedModel
 from mechxai.tasks.build import from_examples, misfit
 from mechxai.tasks.example import Example
+from mechxai.tasks.lines import objects
 
 _REQUIRED = ("clean", "corrupted", "answer", "wrong")
 _FIELDS = (*_REQUIRED, "roles", "template")
@@ -35,16 +35,7 @@ def from_jsonl(  # noqa: PLR0917 - the form all tasks share, behind the path
         ShapeError: a bad line; the message names its number and what is wrong with it.
     """
     source = Path(path)
-    if not source.is_file():
-        raise ArtifactError(f"Task file {source} was asked", got="no such file")
-    if n is not None and n < 1:
-        raise ConfigError(f"n={n} lines of {source.name} were asked", allowed="1 or more, or null for all")
-    examples = []
-    for number, line in enumerate(source.read_text(encoding="utf-8").split("\n"), start=1):
-        if line.strip():
-            examples.append(_example(model, line, f"{source.name}, line {number}"))
-        if n is not None and len(examples) == n:
-            break
+    examples = [_example(model, row, where) for _, where, row in objects(source, n, "Task file")]
     if not examples:
         raise ShapeError(f"Task file {source} was asked", got="no examples in it")
     return from_examples(
@@ -52,11 +43,7 @@ def from_jsonl(  # noqa: PLR0917 - the form all tasks share, behind the path
     )
 
 
-def _example(model: HookedModel, line: str, where: str) -> Example:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ShapeError(f"{where} is not JSON", got=str(error)) from error
+def _example(model: HookedModel, row: Any, where: str) -> Example:
     if not isinstance(row, dict) or any(key not in row for key in _REQUIRED):
         raise ShapeError(
             f"{where} lacks a field",

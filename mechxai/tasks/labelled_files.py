@@ -1,13 +1,13 @@
 """Labelled prompts of your own, from a file: one JSON object per line."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mechxai.core.errors import ArtifactError, ConfigError, ShapeError, nearest
+from mechxai.core.errors import ShapeError, nearest
 from mechxai.core.probe_dataset import ProbeDataset
 from mechxai.model.hooked_model import HookedModel
+from mechxai.tasks.lines import objects
 
 _FIELDS = ("text", "label", "words", "labels", "group", "split")
 
@@ -32,16 +32,8 @@ def labelled_jsonl(  # noqa: PLR0917 - the form all tasks share, behind the path
         ShapeError: a bad line; the message names its number and what is wrong with it.
     """
     source = Path(path)
-    if not source.is_file():
-        raise ArtifactError(f"Probe dataset {source} was asked", got="no such file")
-    if n is not None and n < 1:
-        raise ConfigError(f"n={n} lines of {source.name} were asked", allowed="1 or more, or null for all")
-    try:
-        content = source.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ShapeError(f"{source.name} is not UTF-8", got=str(error)) from error
-    lines = [line for line in enumerate(content.split("\n"), start=1) if line[1].strip()]
-    rows = [_row(text, f"{source.name}, line {number}") for number, text in lines[:n]]
+    read = [(number, _checked(row, where)) for number, where, row in objects(source, n, "Probe dataset")]
+    rows = [row for _, row in read]
     if not rows:
         raise ShapeError(f"Probe dataset {source} was asked", got="no lines in it")
     kinds = {"words" if {"words", "labels"} <= set(row) else "text" for row in rows}
@@ -54,17 +46,13 @@ def labelled_jsonl(  # noqa: PLR0917 - the form all tasks share, behind the path
         model,
         [row[text] for row in rows],
         [row[label] for row in rows],
-        groups=[str(row.get("group", f"line {number}")) for (number, _), row in zip(lines, rows, strict=False)],
+        groups=[str(row.get("group", f"line {number}")) for number, row in read],
         splits=splits,
     )
     return replace(made, info={"name": f"jsonl:{source.name}", "n": len(rows), "seed": seed, "dropped": {}})
 
 
-def _row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ShapeError(f"{where} is not JSON", got=str(error)) from error
+def _checked(row: Any, where: str) -> dict[str, Any]:
     known = (
         {key for key, value in row.items() if value is not None or key == "label"} if isinstance(row, dict) else set()
     )
