@@ -60,6 +60,14 @@ def model_of(checkpoint):
 
 
 @pytest.fixture(scope="session")
+def zoo():
+    """The bundled model of six tasks."""
+    import mechxai as mx
+
+    return mx.load("zoo/ioi", device="cpu")
+
+
+@pytest.fixture(scope="session")
 def pairs():
     """(model, n, width, first, lengths) -> random token pairs that differ at position ``first`` and the next."""
     import mechxai as mx

@@ -6,11 +6,6 @@ import mechxai as mx
 
 
 @pytest.fixture(scope="module")
-def zoo():
-    return mx.load("zoo/ioi", device="cpu")
-
-
-@pytest.fixture(scope="module")
 def numbers(zoo):
     return mx.tasks.subject_number(zoo, n=60)
 

@@ -221,11 +221,6 @@ def test_a_bidirectional_model_padded_or_not(model_of):
 
 
 @pytest.fixture(scope="module")
-def zoo():
-    return mx.load("zoo/ioi", device="cpu")
-
-
-@pytest.fixture(scope="module")
 def numbers(zoo):
     return mx.tasks.subject_number(zoo, n=120)
 

@@ -12,11 +12,6 @@ from tests.conftest import FOLDED
 
 
 @pytest.fixture(scope="module")
-def zoo():
-    return mx.load("zoo/ioi", device="cpu")
-
-
-@pytest.fixture(scope="module")
 def result(zoo):
     return mx.ProbeCausalCheck(probe="mass_mean")(zoo, mx.tasks.subject_number(zoo, n=160))
 

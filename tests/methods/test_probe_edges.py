@@ -17,11 +17,6 @@ from tests.methods.test_linear_probes import blobs, block_of
 
 
 @pytest.fixture(scope="module")
-def zoo():
-    return mx.load("zoo/ioi", device="cpu")
-
-
-@pytest.fixture(scope="module")
 def numbers(zoo):
     return mx.tasks.subject_number(zoo, n=120)
 
