@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mechxai.core.edit import MeanAblate as MeanAblate
     from mechxai.core.edit import Patch as Patch
     from mechxai.core.edit import ProjectOut as ProjectOut
+    from mechxai.core.edit import Replace as Replace
     from mechxai.core.edit import ResampleAblate as ResampleAblate
     from mechxai.core.edit import Steer as Steer
     from mechxai.core.edit import ZeroAblate as ZeroAblate
@@ -30,6 +31,17 @@ if TYPE_CHECKING:
     from mechxai.engine.execution import Execution as Execution
     from mechxai.engine.explain import explain_plan as explain_plan
     from mechxai.figures.plot import plot as plot
+    from mechxai.methods.attribution.attention_rollout import AttentionRollout as AttentionRollout
+    from mechxai.methods.attribution.attention_scores import AttentionScores as AttentionScores
+    from mechxai.methods.attribution.exact_shapley import ExactShapley as ExactShapley
+    from mechxai.methods.attribution.gradient_x_input import GradientXInput as GradientXInput
+    from mechxai.methods.attribution.integrated_gradients import IntegratedGradients as IntegratedGradients
+    from mechxai.methods.attribution.kernel_shap import KernelShap as KernelShap
+    from mechxai.methods.attribution.lime import Lime as Lime
+    from mechxai.methods.attribution.occlusion import Occlusion as Occlusion
+    from mechxai.methods.attribution.partition_shap import PartitionShap as PartitionShap
+    from mechxai.methods.attribution.saliency import Saliency as Saliency
+    from mechxai.methods.attribution.smooth_grad import SmoothGrad as SmoothGrad
     from mechxai.methods.circuits.head_roles import HeadRoles as HeadRoles
     from mechxai.methods.lens.direct_logit_attribution import DirectLogitAttribution as DirectLogitAttribution
     from mechxai.methods.lens.logit_lens import LogitLens as LogitLens
@@ -61,6 +73,7 @@ _WHERE = {
         "MeanAblate",
         "Patch",
         "ProjectOut",
+        "Replace",
         "ResampleAblate",
         "Steer",
         "ZeroAblate",
@@ -73,6 +86,17 @@ _WHERE = {
     "engine.execution": ("Execution",),
     "engine.explain": ("explain_plan",),
     "figures.plot": ("plot",),
+    "methods.attribution.attention_rollout": ("AttentionRollout",),
+    "methods.attribution.attention_scores": ("AttentionScores",),
+    "methods.attribution.exact_shapley": ("ExactShapley",),
+    "methods.attribution.gradient_x_input": ("GradientXInput",),
+    "methods.attribution.integrated_gradients": ("IntegratedGradients",),
+    "methods.attribution.kernel_shap": ("KernelShap",),
+    "methods.attribution.lime": ("Lime",),
+    "methods.attribution.occlusion": ("Occlusion",),
+    "methods.attribution.partition_shap": ("PartitionShap",),
+    "methods.attribution.saliency": ("Saliency",),
+    "methods.attribution.smooth_grad": ("SmoothGrad",),
     "methods.circuits.head_roles": ("HeadRoles",),
     "methods.lens.direct_logit_attribution": ("DirectLogitAttribution",),
     "methods.lens.logit_lens": ("LogitLens",),

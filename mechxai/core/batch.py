@@ -24,6 +24,8 @@ from mechxai.core.alignment import (
 from mechxai.core.errors import AlignmentError, ShapeError, SiteError, nearest
 from mechxai.core.shapes import Answers, Mask, PromptInts, Rows, Tokens, pick
 
+Answer = str | int  # as it would be appended to the prompt, or one token's id
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -223,8 +225,8 @@ class ContrastBatch:
         model: "Tokenizing",
         clean: Sequence[str],
         corrupted: Sequence[str],
-        answers: Sequence[str | Sequence[str]],
-        wrong: Sequence[str | Sequence[str]],
+        answers: Sequence[Answer | Sequence[Answer]],
+        wrong: Sequence[Answer | Sequence[Answer]],
         *,
         roles: Sequence[Mapping[str, tuple[int, int]]] | None = None,
     ) -> "ContrastBatch":
@@ -234,7 +236,8 @@ class ContrastBatch:
             model: a `HookedModel`.
             clean: prompts on which the model should be right.
             corrupted: their counterparts, with as many tokens each.
-            answers: what follows ``clean``, as it would be appended (``" Mary"``); one token or several.
+            answers: what follows ``clean``, as it would be appended (``" Mary"``), one token or several; or the id of a
+                token.
             wrong: what would be wrong.
             roles: for each prompt, role -> character span in ``clean``.
 
@@ -253,8 +256,8 @@ class Tokenizing(Protocol):
         self,
         clean: Sequence[str],
         corrupted: Sequence[str],
-        answers: Sequence[str | Sequence[str]],
-        wrong: Sequence[str | Sequence[str]],
+        answers: Sequence[Answer | Sequence[Answer]],
+        wrong: Sequence[Answer | Sequence[Answer]],
         *,
         roles: Sequence[Mapping[str, tuple[int, int]]] | None = None,
     ) -> ContrastBatch:

@@ -196,6 +196,33 @@ class AddNoise(Edit):
 
 
 @dataclass(frozen=True)
+class Replace(Edit):
+    """Values of one's own in place of the activation where a mask says so: a token's embedding by that of a blank.
+
+    Attributes:
+        values: what is put there, ``[batch, pos, d]``.
+        where: at which positions, ``[batch, pos]``, or which of their numbers, ``[batch, pos, d]``. Positions after the
+            mask's last stay as they are.
+    """
+
+    values: Float[Tensor, "batch pos d"]
+    where: Bool[Tensor, "batch pos"] | Bool[Tensor, "batch pos d"]
+
+    def __call__(self, activation: Activation, site: Site) -> Activation:
+        """The activation with the values put in."""
+        del site
+        n_pos = self.where.shape[1]
+        where = self.where.to(activation.device)
+        where = where if where.ndim == activation.ndim else where[..., None]
+        new = torch.where(where, self.values.to(activation), activation[:, :n_pos])
+        return new if activation.shape[1] == n_pos else torch.cat([new, activation[:, n_pos:]], 1)
+
+    def rows(self, chosen: Rows) -> "Replace":
+        """The edit for some prompts."""
+        return Replace(self.values[chosen], self.where[chosen])
+
+
+@dataclass(frozen=True)
 class Steer(Edit):
     """A vector added to the activation (at every position the site takes)."""
 

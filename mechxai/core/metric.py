@@ -5,14 +5,15 @@ scored by teacher forcing: the run then reads the prompt with the answer appende
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, cast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from mechxai.core.answers import log_sum_over, mean_over, one_alternative, single_token, sum_over, token_ids
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError, NumericsError, ShapeError, nearest
 from mechxai.core.shapes import Answers, Logits, LogitsAt, PerPrompt
@@ -37,7 +38,7 @@ class Metric(ABC):
 
     def check(self, batch: ContrastBatch) -> None:
         """Refuses a batch this metric cannot score, before any forward pass."""
-        _single_token(self.name, batch.answers)
+        single_token(self.name, batch.answers)
 
     def continuation(self, batch: ContrastBatch) -> Answers | None:
         """Tokens appended to the prompt so that they can be scored, ``[batch, 1, answer_tok]``; None for none."""
@@ -53,12 +54,35 @@ class Metric(ABC):
         del batch
         return None
 
+    def terms(self, batch: ContrastBatch) -> "Sequence[Term]":
+        """Metrics of one pass each whose weighted sum is this one, each with the batch it scores."""
+        return ((1.0, self, batch),)
+
     def __call__(self, logits: Logits, batch: ContrastBatch) -> PerPrompt:
         """The value of each prompt from full logits, ``[batch, pos, d_vocab]``."""
         at = self.positions(batch)
         if at is not None:
             logits = logits.gather(1, at[:, :, None].expand(-1, -1, logits.shape[-1]))
         return self.score(logits, batch)
+
+
+Term = tuple[float, Metric, ContrastBatch]
+
+
+@dataclass(frozen=True)
+class Logit(Metric):
+    """Logit of the answer at the answer position (alternatives: their mean)."""
+
+    name: ClassVar[str] = "logit"
+    unit: ClassVar[str] = "logits"
+
+    def columns(self, batch: ContrastBatch) -> Int[Tensor, " column"]:
+        """The answers."""
+        return token_ids(batch.answers)
+
+    def score(self, logits: LogitsAt, batch: ContrastBatch) -> PerPrompt:
+        """``mean logit[answers]``."""
+        return mean_over(logits[:, 0], batch.answers)
 
 
 @dataclass(frozen=True)
@@ -70,17 +94,16 @@ class LogitDiff(Metric):
 
     def check(self, batch: ContrastBatch) -> None:
         """One-token answers and wrong answers."""
-        _single_token(self.name, batch.answers)
-        _single_token(self.name, batch.wrong)
+        single_token(self.name, batch.answers)
+        single_token(self.name, batch.wrong)
 
     def columns(self, batch: ContrastBatch) -> Int[Tensor, " column"]:
         """The answers and the wrong answers."""
-        ids = torch.cat([batch.answers.flatten(), batch.wrong.flatten()])
-        return cast("Tensor", ids[ids >= 0].unique())  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
+        return token_ids(batch.answers, batch.wrong)
 
     def score(self, logits: LogitsAt, batch: ContrastBatch) -> PerPrompt:
         """``mean logit[answers] - mean logit[wrong]``."""
-        return _mean_over(logits[:, 0], batch.answers) - _mean_over(logits[:, 0], batch.wrong)
+        return mean_over(logits[:, 0], batch.answers) - mean_over(logits[:, 0], batch.wrong)
 
 
 @dataclass(frozen=True)
@@ -92,7 +115,7 @@ class Prob(Metric):
 
     def score(self, logits: LogitsAt, batch: ContrastBatch) -> PerPrompt:
         """``sum softmax(logits)[answers]``."""
-        return _sum_over(logits[:, 0].softmax(-1), batch.answers)
+        return sum_over(logits[:, 0].softmax(-1), batch.answers)
 
 
 @dataclass(frozen=True)
@@ -104,13 +127,13 @@ class ProbDiff(Metric):
 
     def check(self, batch: ContrastBatch) -> None:
         """One-token answers and wrong answers."""
-        _single_token(self.name, batch.answers)
-        _single_token(self.name, batch.wrong)
+        single_token(self.name, batch.answers)
+        single_token(self.name, batch.wrong)
 
     def score(self, logits: LogitsAt, batch: ContrastBatch) -> PerPrompt:
         """``sum p[answers] - sum p[wrong]``."""
         probs = logits[:, 0].softmax(-1)
-        return _sum_over(probs, batch.answers) - _sum_over(probs, batch.wrong)
+        return sum_over(probs, batch.answers) - sum_over(probs, batch.wrong)
 
 
 @dataclass(frozen=True)
@@ -122,7 +145,7 @@ class Logprob(Metric):
 
     def check(self, batch: ContrastBatch) -> None:
         """One alternative per prompt, and the answer right after the prompt's end."""
-        _one_alternative(self.name, batch.answers)
+        one_alternative(self.name, batch.answers)
         if batch.answers.shape[2] > 1 and bool((batch.answer_pos != batch.lengths - 1).any()):
             raise ShapeError(
                 "A sequence of answer tokens must follow the prompt's last token", got="an earlier answer_pos"
@@ -143,6 +166,33 @@ class Logprob(Metric):
         targets = batch.answers[:, 0]  # [batch, answer_tok]
         logprobs = logits.log_softmax(-1).gather(2, targets.clamp(min=0)[..., None])[..., 0]
         return torch.where(targets >= 0, logprobs, 0.0).sum(1)
+
+
+@dataclass(frozen=True)
+class LogprobDiff(Metric):
+    """Log-probability of the whole answer minus that of the whole wrong answer, in nats, each teacher-forced.
+
+    For one token each it is the logit difference. For several, the two continuations are two passes, which methods of
+    attribution make (`terms`); sweeps read one pass.
+    """
+
+    name: ClassVar[str] = "logprob_diff"
+    unit: ClassVar[str] = "nats"
+
+    def check(self, batch: ContrastBatch) -> None:
+        """One token each, in a single pass."""
+        single_token(self.name, batch.answers)
+        single_token(self.name, batch.wrong)
+
+    def terms(self, batch: ContrastBatch) -> "Sequence[Term]":
+        """The answer's log-probability, less the wrong answer's."""
+        swapped = replace(batch, answers=batch.wrong, wrong=batch.answers)
+        return ((1.0, Logprob(), batch), (-1.0, Logprob(), swapped))
+
+    def score(self, logits: LogitsAt, batch: ContrastBatch) -> PerPrompt:
+        """``log sum p[answers] - log sum p[wrong]``."""
+        logprobs = logits[:, 0].log_softmax(-1)
+        return log_sum_over(logprobs, batch.answers) - log_sum_over(logprobs, batch.wrong)
 
 
 @dataclass(frozen=True)
@@ -216,7 +266,7 @@ class CustomMetric(Metric):
 
 
 METRICS: dict[str, type[Metric]] = {
-    kind.name: kind for kind in (LogitDiff, Prob, ProbDiff, Logprob, KlDivergence, AnswerRank)
+    kind.name: kind for kind in (LogitDiff, Logit, Prob, ProbDiff, Logprob, LogprobDiff, KlDivergence, AnswerRank)
 }
 
 
@@ -252,30 +302,3 @@ def check_finite(values: Tensor, where: str, *, first_prompt: int = 0) -> None:
             got=f"{values.reshape(-1)[bad.reshape(-1)][0].item()} on prompt {prompt}",
             fix="look for overflow (use float32 or bfloat16) or an edit that divides by zero",
         )
-
-
-def _single_token(name: str, answers: Answers) -> None:
-    if answers.shape[2] > 1:
-        raise ShapeError(
-            f"Metric {name} reads one token per answer",
-            got=f"answers of up to {answers.shape[2]} tokens",
-            fix="use metric=logprob, which scores sequences",
-        )
-
-
-def _one_alternative(name: str, answers: Answers) -> None:
-    if answers.shape[1] > 1:
-        raise ShapeError(
-            f"Metric {name} scores one answer per prompt",
-            got=f"{answers.shape[1]} alternatives",
-            fix="use metric=prob or prob_diff",
-        )
-
-
-def _sum_over(values: Tensor, answers: Answers) -> Tensor:
-    ids = answers[..., 0]
-    return torch.where(ids >= 0, values.gather(1, ids.clamp(min=0)), 0.0).sum(1)
-
-
-def _mean_over(values: Tensor, answers: Answers) -> Tensor:
-    return _sum_over(values, answers) / (answers[..., 0] >= 0).sum(1)

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from mechxai.core.activations import Activations
-from mechxai.core.edit import AddNoise, Edit, Intervention, MeanAblate, Patch, ResampleAblate, ZeroAblate
+from mechxai.core.edit import AddNoise, Edit, Intervention, MeanAblate, Patch, Replace, ResampleAblate, ZeroAblate
 from mechxai.core.site import QUERY, Site
 from mechxai.engine.sources import RunSource
 from mechxai.engine.sweep import Cell, Sweep, run_tokens
@@ -53,8 +53,10 @@ def needs_whole(one: Intervention) -> bool:
     """Whether an intervention must be given every position of its rows.
 
     Edits of all positions that are not said to treat each by itself must, and so must those that compute something over
-    the source positions of a pattern.
+    the source positions of a pattern. Edits before block 0 are given all positions in any case, whatever is run after.
     """
+    if one.site.row.entry == "embed":
+        return False
     if "src_pos" in one.site.row.axes:
         return not _replaces(one)
     return one.site.pos is None and not (one.edit.positionwise or _replaces(one))
@@ -139,9 +141,10 @@ class _Reaching:
                 return self._base_first
             first, lengths = _numbers(batch.first_difference), _numbers(batch.lengths)
             return np.minimum(np.where(first < lengths, first, NEVER), self._base_first)
-        if isinstance(edit, AddNoise) and edit.where is not None:
+        if isinstance(edit, (AddNoise, Replace)) and edit.where is not None:
             where = _numbers(edit.where).astype(bool)
-            return np.where(where.any(1), where.argmax(1), NEVER)
+            places = where.reshape(*where.shape[:2], -1).any(-1)
+            return np.where(places.max(1), places.argmax(1), NEVER)
         return np.zeros(len(batch), dtype=np.int64)
 
 

@@ -1,6 +1,7 @@
 """What every family writes beside its numbers: coordinates a reader understands, and how the result came about."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import xarray as xr
@@ -12,7 +13,6 @@ from mechxai.core.provenance import commit, versions
 from mechxai.core.result import RunInfo, variable
 from mechxai.core.site import site_name
 from mechxai.core.statistics import known_mean, mean_interval
-from mechxai.model.hooked_model import HookedModel
 
 
 def coordinates(method: Method, batch: Prompts, axes: Mapping[str, Sequence[Position]]) -> dict[str, object]:
@@ -68,8 +68,27 @@ def bounded(
     }
 
 
+@runtime_checkable
+class Described(Protocol):
+    """A model that can say what it is; `HookedModel` and all others that methods take."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def card(self) -> Mapping[str, Any]:
+        """Of a bundled model, its card; else empty."""
+        ...
+
+    def info(self) -> dict[str, object]:
+        """What a result records of it."""
+        ...
+
+
 def run_info(
-    method: Method, model: HookedModel, batch: Prompts, *, cost: Mapping[str, float], notes: tuple[str, ...] = ()
+    method: Method, model: Described, batch: Prompts, *, cost: Mapping[str, float], notes: tuple[str, ...] = ()
 ) -> RunInfo:
     """How a result came about; to the notes come prompts that were dropped and what kind of model was asked."""
     settings = method.settings()

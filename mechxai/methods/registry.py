@@ -1,6 +1,19 @@
 """Every method there is; importing this module registers them all."""
 
 from mechxai.core.method import METHODS, MethodCard
+from mechxai.methods.attribution import (
+    attention_rollout,
+    attention_scores,
+    exact_shapley,
+    gradient_x_input,
+    integrated_gradients,
+    kernel_shap,
+    lime,
+    occlusion,
+    partition_shap,
+    saliency,
+    smooth_grad,
+)
 from mechxai.methods.circuits import head_roles
 from mechxai.methods.lens import (
     direct_logit_attribution,
@@ -24,6 +37,17 @@ _FAMILIES = (
     direct_logit_attribution,
     linear_probes,
     probe_causal_check,
+    saliency,
+    gradient_x_input,
+    integrated_gradients,
+    smooth_grad,
+    occlusion,
+    lime,
+    kernel_shap,
+    partition_shap,
+    exact_shapley,
+    attention_scores,
+    attention_rollout,
 )
 
 

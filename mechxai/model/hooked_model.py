@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mechxai.core.activations import Activations
 from mechxai.core.architecture import Architecture
-from mechxai.core.batch import ContrastBatch, Layout
+from mechxai.core.batch import Answer, ContrastBatch, Layout
 from mechxai.core.edit import Intervention
 from mechxai.core.shapes import PromptInts, RowLogits, Tokens
 from mechxai.core.site import Site, site_name
@@ -104,8 +104,8 @@ class HookedModel:
         self,
         clean: Sequence[str],
         corrupted: Sequence[str],
-        answers: Sequence[str | Sequence[str]],
-        wrong: Sequence[str | Sequence[str]],
+        answers: Sequence[Answer | Sequence[Answer]],
+        wrong: Sequence[Answer | Sequence[Answer]],
         *,
         roles: Sequence[Mapping[str, tuple[int, int]]] | None = None,
     ) -> ContrastBatch:

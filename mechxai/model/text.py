@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mechxai.core.batch import ContrastBatch
+from mechxai.core.batch import Answer, ContrastBatch
 from mechxai.core.errors import AlignmentError, ConfigError, ModelSupportError, ShapeError
 
 
@@ -58,6 +58,27 @@ class TextCodec:
             return tuple(str(int(token)) for token in ids)
         return tuple(self.tokenizer.decode([int(token)]) for token in ids)
 
+    def special_ids(self) -> frozenset[int]:
+        """The tokenizer's special tokens, and what is put before every prompt."""
+        special = getattr(self.tokenizer, "all_special_ids", None) or []
+        return frozenset(special if self.bos is None else [*special, self.bos])
+
+    def word_starts(self, ids: Sequence[int]) -> list[bool]:
+        """Whether each token begins a word: a space stands before it, or it is punctuation or follows some.
+
+        Read from how neighbours decode together, so it holds for byte-level, WordPiece and whole-word tokenizers alike.
+        """
+        tokenizer, alone, special = self._require(), self.strings(ids), self.special_ids()
+        starts = []
+        for number, own in enumerate(alone):
+            before = alone[number - 1] if number else ""
+            pair = tokenizer.decode([int(ids[number - 1]), int(ids[number])]) if number else own
+            rest = pair.lstrip()[len(before.lstrip()) :] if pair.lstrip().startswith(before.lstrip()) else own
+            apart = rest[:1].isspace() or _is_mark(own) or _is_mark(before)
+            edge = not number or before == "" or bool(special & {int(ids[number - 1]), int(ids[number])})
+            starts.append(edge or apart)
+        return starts
+
     def plain_ids(self, d_vocab: int) -> Tensor:
         """Every token id but the tokenizer's special ones, ``[token]``."""
         special = set(getattr(self.tokenizer, "all_special_ids", None) or [])
@@ -72,12 +93,14 @@ class TextCodec:
             )
         return padded(rows), torch.tensor([len(row) for row in rows])
 
-    def answer(self, prompt: str, answer: str) -> list[int]:
-        """The tokens that ``answer`` adds to ``prompt``.
+    def answer(self, prompt: str, answer: Answer) -> list[int]:
+        """The tokens that ``answer`` adds to ``prompt``; a token's id stands for itself.
 
         Raises:
             AlignmentError: appending it changes the prompt's own tokens, so there is no answer position.
         """
+        if isinstance(answer, int):
+            return [answer]
         if self.masked:
             return self.bare_ids(answer)
         before, after = self.ids(prompt), self.ids(prompt + answer)
@@ -106,8 +129,8 @@ class TextCodec:
         self,
         clean: Sequence[str],
         corrupted: Sequence[str],
-        answers: Sequence[str | Sequence[str]],
-        wrong: Sequence[str | Sequence[str]],
+        answers: Sequence[Answer | Sequence[Answer]],
+        wrong: Sequence[Answer | Sequence[Answer]],
         *,
         roles: Sequence[Mapping[str, tuple[int, int]]] | None,
     ) -> ContrastBatch:
@@ -174,6 +197,12 @@ def padded(rows: Sequence[Sequence[int]], fill: int = 0) -> Tensor:
     return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows])
 
 
+def _is_mark(token: str) -> bool:
+    """Whether a token holds neither letters nor digits (nor bytes of a character cut in two)."""
+    bare = token.strip()
+    return bool(bare) and not any(char.isalnum() or char in "\ufffd'\N{RIGHT SINGLE QUOTATION MARK}#" for char in bare)
+
+
 def _answer_tensor(rows: Sequence[Sequence[Sequence[int]]]) -> Tensor:
     width = max(len(tokens) for row in rows for tokens in row)
     n_alt = max(len(row) for row in rows)
@@ -181,8 +210,8 @@ def _answer_tensor(rows: Sequence[Sequence[Sequence[int]]]) -> Tensor:
     return torch.tensor([[[*tokens, *blank][:width] for tokens in row] + [blank] * (n_alt - len(row)) for row in rows])
 
 
-def _listed(answer: str | Sequence[str]) -> Sequence[str]:
-    listed = [answer] if isinstance(answer, str) else list(answer)
+def _listed(answer: Answer | Sequence[Answer]) -> Sequence[Answer]:
+    listed = [answer] if isinstance(answer, (str, int)) else list(answer)
     if not listed:
         raise ConfigError("A prompt has no answer", got="an empty list")
     return listed
