@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from mechxai.figures.plot import plot as plot
     from mechxai.methods.attribution.attention_rollout import AttentionRollout as AttentionRollout
     from mechxai.methods.attribution.attention_scores import AttentionScores as AttentionScores
+    from mechxai.methods.attribution.compare import CompareAttributions as CompareAttributions
     from mechxai.methods.attribution.exact_shapley import ExactShapley as ExactShapley
+    from mechxai.methods.attribution.faithfulness import Faithfulness as Faithfulness
     from mechxai.methods.attribution.gradient_x_input import GradientXInput as GradientXInput
     from mechxai.methods.attribution.integrated_gradients import IntegratedGradients as IntegratedGradients
     from mechxai.methods.attribution.kernel_shap import KernelShap as KernelShap
@@ -88,7 +90,9 @@ _WHERE = {
     "figures.plot": ("plot",),
     "methods.attribution.attention_rollout": ("AttentionRollout",),
     "methods.attribution.attention_scores": ("AttentionScores",),
+    "methods.attribution.compare": ("CompareAttributions",),
     "methods.attribution.exact_shapley": ("ExactShapley",),
+    "methods.attribution.faithfulness": ("Faithfulness",),
     "methods.attribution.gradient_x_input": ("GradientXInput",),
     "methods.attribution.integrated_gradients": ("IntegratedGradients",),
     "methods.attribution.kernel_shap": ("KernelShap",),

@@ -4,7 +4,9 @@ from mechxai.core.method import METHODS, MethodCard
 from mechxai.methods.attribution import (
     attention_rollout,
     attention_scores,
+    compare,
     exact_shapley,
+    faithfulness,
     gradient_x_input,
     integrated_gradients,
     kernel_shap,
@@ -48,6 +50,8 @@ _FAMILIES = (
     exact_shapley,
     attention_scores,
     attention_rollout,
+    faithfulness,
+    compare,
 )
 
 

@@ -355,7 +355,7 @@ class Linear:
         rows = [self.score(metric, batch, torch.where(one, baseline, embeddings)) for one in where]
         return Removals(torch.stack(rows).double(), float(len(rows)), float(len(rows)))
 
-    def patterns(self, batch, layers):
+    def patterns(self, batch, embeddings, layers):
         return torch.full((len(layers), len(batch), 1, batch.n_pos, batch.n_pos), 1 / batch.n_pos)
 
 

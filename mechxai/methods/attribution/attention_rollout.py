@@ -70,7 +70,9 @@ class AttentionRollout(Attribution):
 
         def some(rows: Tensor) -> Tensor:
             part = problem.rows_of(rows)
-            patterns = fused(part.subject.patterns(part.batch, layers).double(), self.fusion)[:, :, None]
+            patterns = fused(part.subject.patterns(part.batch, part.embeddings, layers).double(), self.fusion)[
+                :, :, None
+            ]
             if self.bos == "drop":
                 free = (part.players.of_token >= 0).to(patterns.device)
                 patterns = patterns.masked_fill(~free[None, :, None, None, :], 0.0)

@@ -78,8 +78,8 @@ class AttentionScores(Attribution):
         special: whether special tokens are scored too.
     """
 
-    layers: tuple[int, ...] = ()
-    heads: tuple[int, ...] = ()
+    layers: Sequence[int] = ()
+    heads: Sequence[int] = ()
     fusion: str = "mean"
     bos: str = "keep"
     metric: AnyMetric = "logit_diff"
@@ -108,7 +108,7 @@ class AttentionScores(Attribution):
 
         def some(rows: Tensor) -> Tensor:
             part = problem.rows_of(rows)
-            patterns = part.subject.patterns(part.batch, layers)
+            patterns = part.subject.patterns(part.batch, part.embeddings, layers)
             if self.heads:
                 patterns = patterns[:, :, list(self.heads)]
             every = torch.arange(len(part), device=patterns.device)

@@ -91,8 +91,10 @@ class Explained(Protocol):
         """The metric with the baseline's embeddings where ``absent``, ``[cell, batch, pos]`` or with ``d_model``."""
         ...
 
-    def patterns(self, batch: ContrastBatch, layers: Sequence[int]) -> Float[Tensor, "layer batch head dest src"]:
-        """Attention patterns on the clean prompts."""
+    def patterns(
+        self, batch: ContrastBatch, embeddings: Embeddings, layers: Sequence[int]
+    ) -> Float[Tensor, "layer batch head dest src"]:
+        """Attention patterns on the clean prompts with these embeddings."""
         ...
 
 
@@ -153,17 +155,22 @@ class OfHooked:
     ) -> Removals:
         """One sweep: a cell per row of ``absent``, run from the first token it takes away."""
         cells: list[Cell] = [(Intervention(_EMBED, Replace(baseline, where)),) for where in absent]
-        own = self.embeddings(batch.clean)
-        moved = ((embeddings != own).any(-1) & batch.mask).to(embeddings.device)
-        base: Cell = (Intervention(_EMBED, Replace(embeddings, moved)),) if bool(moved.any()) else ()
-        sweep = Sweep(batch, "clean", cells, metric, base)
+        sweep = Sweep(batch, "clean", cells, metric, self._moved(batch, embeddings))
         outcome = run_sweep(self.model, sweep, execution, what="tokens taken away")
         return Removals(outcome.values, float(outcome.values.numel()), outcome.cost["forward_passes"])
 
-    def patterns(self, batch: ContrastBatch, layers: Sequence[int]) -> Float[Tensor, "layer batch head dest src"]:
+    def patterns(
+        self, batch: ContrastBatch, embeddings: Embeddings, layers: Sequence[int]
+    ) -> Float[Tensor, "layer batch head dest src"]:
         """From a pass up to the last layer asked."""
-        acts = self.model.cache(batch.clean, ["pattern"], layers=layers, lengths=batch.lengths)
+        moved = self._moved(batch, embeddings)
+        acts = self.model.cache(batch.clean, ["pattern"], layers=layers, lengths=batch.lengths, interventions=moved)
         return acts.stack("pattern")
+
+    def _moved(self, batch: ContrastBatch, embeddings: Embeddings) -> Cell:
+        """What puts embeddings in place of the tokens' own, where they are not."""
+        moved = (embeddings != self.embeddings(batch.clean)).any(-1) & batch.mask
+        return (Intervention(_EMBED, Replace(embeddings, moved)),) if bool(moved.any()) else ()
 
 
 def explained(model: Any) -> Explained:

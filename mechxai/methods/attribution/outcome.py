@@ -61,6 +61,13 @@ def by_player(problem: Problem, tokens: Float[Tensor, "prompt pos"]) -> Float[Te
     return total[:, :most].masked_fill(missing, torch.nan)
 
 
+def gap_of(problem: Problem, scores: Scores) -> tuple[Float[Tensor, " prompt"], Float[Tensor, " prompt"]]:
+    """The sum of the scores less the change of the score by the baseline (NaN where none is claimed); the change."""
+    change = problem.target_score - problem.baseline_score
+    own = torch.where(problem.players.of_token >= 0, scores.tokens.double().cpu(), 0.0).nansum(1)
+    return (own - change if scores.complete else torch.full_like(change, torch.nan)), change
+
+
 def attribution_result(
     method: Method, model: Any, batch: ContrastBatch, *, problem: Problem, scores: Scores, seconds: float
 ) -> Result:
@@ -75,7 +82,7 @@ def attribution_result(
     tokens = torch.where(problem.players.of_token >= 0, scores.tokens.double().cpu(), torch.nan)
     whole = problem.metric.unit
     target, away = problem.target_score, problem.baseline_score
-    gap = tokens.nansum(1) - (target - away) if scores.complete else torch.full_like(target, torch.nan)
+    gap, change = gap_of(problem, scores)
     per_token, per_prompt = ("prompt", "pos"), ("prompt",)
     units = scores.units or whole
     names = [[*row, *[""] * (problem.players.most - len(row))] for row in problem.players.names]
@@ -107,7 +114,7 @@ def attribution_result(
         "seconds": seconds,
     }
     coords = {"prompt": list(range(len(problem))), "pos": position_labels(batch, list(range(batch.n_pos)))}
-    notes = (*scores.notes, *_gap_notes(gap, target - away))
+    notes = (*scores.notes, *_gap_notes(gap, change))
     return Result(xr.Dataset(data, coords=coords), run_info(method, model, batch, cost=cost, notes=notes))
 
 

@@ -150,7 +150,7 @@ class Problem:
             )
             total += weight * found.scores
             self.tally.worked += found.worked
-        self.tally.forward += total.numel()
+        self.tally.forward += float(absent.flatten(2).any(-1).sum())  # a prompt as it is costs nothing
         return total
 
     # A few at a time -------------------------------------------------------------------------------------------------
