@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from mechxai.engine.execution import Execution as Execution
     from mechxai.engine.explain import explain_plan as explain_plan
     from mechxai.figures.plot import plot as plot
+    from mechxai.figures.tokens import method_rows as method_rows
+    from mechxai.figures.tokens import token_bars as token_bars
+    from mechxai.figures.tokens import token_html as token_html
+    from mechxai.figures.tokens import token_text as token_text
     from mechxai.methods.attribution.attention_rollout import AttentionRollout as AttentionRollout
     from mechxai.methods.attribution.attention_scores import AttentionScores as AttentionScores
     from mechxai.methods.attribution.compare import CompareAttributions as CompareAttributions
@@ -88,6 +92,7 @@ _WHERE = {
     "engine.execution": ("Execution",),
     "engine.explain": ("explain_plan",),
     "figures.plot": ("plot",),
+    "figures.tokens": ("method_rows", "token_bars", "token_html", "token_text"),
     "methods.attribution.attention_rollout": ("AttentionRollout",),
     "methods.attribution.attention_scores": ("AttentionScores",),
     "methods.attribution.compare": ("CompareAttributions",),

@@ -28,8 +28,8 @@ from mechxai.engine.plan import Planned
 from mechxai.figures.export import png_available, save_html, save_png
 from mechxai.figures.plot import plot
 from mechxai.model.hooked_model import HookedModel
-from mechxai.report.heads import head_table
 from mechxai.report.page import report
+from mechxai.report.tables import own_tables
 from mechxai.run_folder import check_prompts, is_finished, run_folder, run_id
 from mechxai.tracking.tracker import SafeTracker, Tracker
 
@@ -203,7 +203,8 @@ def _run_method(study: Study, label: str, *, folder: Path, tracker: SafeTracker,
     for name, text in study.config.items():
         write_whole(folder / ".hydra" / name, text)
     if len(study.methods) == 1:
-        report([result], folder / "report.html", title=result.info.title)
+        tables = own_tables(result, study.model.card)
+        report([result], folder / "report.html", title=result.info.title, tables=tables)
     _write_manifest(study, label, result, folder=folder, started=started)
     shutil.rmtree(folder / "cells", ignore_errors=True)
     cost = result.info.cost
@@ -226,8 +227,7 @@ def _write_figures(result: Result, folder: Path, *, png: bool) -> None:
 def _write_report(study: Study, done: Mapping[str, Finished], *, folder: Path, say: Say) -> None:
     tables: dict[str, Sequence[Mapping[str, Any]]] = {}
     for finished in done.values():
-        if finished.result.info.method["name"] == "head_roles":
-            title, rows = head_table(finished.result, study.model.card.get("truth"))
+        for title, rows in own_tables(finished.result, study.model.card).items():
             tables[title] = rows
             say({"title": title, "rows": rows})
     if len(done) > 1:

@@ -79,3 +79,11 @@ def faint(color: str) -> str:
     """A hexadecimal colour as it looks in bands: mostly transparent."""
     red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.18)"
+
+
+def diverging(share: float) -> str:
+    """The colour of a share of the largest value, -1 to 1, on the diverging scale, in hexadecimal."""
+    places = [place for place, _ in DIVERGING]
+    channels = [[int(color[at : at + 2], 16) for _, color in DIVERGING] for at in (1, 3, 5)]
+    red, green, blue = (round(float(np.interp((share + 1) / 2, places, channel))) for channel in channels)
+    return f"#{red:02x}{green:02x}{blue:02x}"

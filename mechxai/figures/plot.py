@@ -7,14 +7,23 @@ import plotly.graph_objects as go
 from mechxai.core.errors import ConfigError, nearest
 from mechxai.core.result import Result
 from mechxai.figures.choose import MAX_DIMS, Shown, default_variable, frame_dim, shown, too_many
+from mechxai.figures.faithfulness import is_judged, judged_figure
 from mechxai.figures.heatmap import default_scale, facets, heatmap, slider
 from mechxai.figures.lens import is_lens, lens_grid
 from mechxai.figures.line import bars, line
 from mechxai.figures.panels import panel_names, panels
 from mechxai.figures.probes import causal_lines, is_causal_check, is_probes, probe_bars
 from mechxai.figures.theme import dress, headline
+from mechxai.figures.tokens import is_attribution, token_figure
 
 _FEW_FRAMES = 4
+# Results with a figure of their own, drawn unless a variable, a kind or a slice is asked.
+_OWN: tuple[tuple[Callable[[Result], bool], Callable[[Result], go.Figure]], ...] = (
+    (is_probes, probe_bars),
+    (is_causal_check, causal_lines),
+    (is_attribution, token_figure),
+    (is_judged, judged_figure),
+)
 # Dims whose coordinates stand in no order, so that a line between them would mean nothing.
 _UNORDERED = ("head", "method", "component", "edge", "site")
 _DIMS = {"heatmap": (2,), "line": (1, 2), "bar": (0, 1), "slider": (3,), "facets": (3,)}
@@ -34,7 +43,8 @@ def plot(
     Two dims make a heatmap (layers upward, positions or heads to the right), one a line with its bootstrap band or, for
     coordinates without an order, bars with whiskers; three a heatmap behind a slider, or several side by side when the
     third dim is short. Results with a role per head show all their variables side by side; of a lens, one prompt is
-    shown with the top token written in every cell; of probes, bars with their controls. Colours are centred on 0
+    shown with the top token written in every cell; of probes, bars with their controls; of attributions, coloured
+    tokens (bars, of one prompt), and of their comparison curves beside random rankings. Colours are centred on 0
     (`Shown.center` tells the exceptions) with equal room on both sides: blue is towards the answer, red against it.
 
     Args:
@@ -66,8 +76,9 @@ def _figure(result: Result, variable: str, how: tuple[str, float | None, Mapping
     if kind == "auto" and set(select) <= {"prompt"} and is_lens(result, variable):
         return lens_grid(result, variable, select)
     if not variable and not select and kind == "auto":
-        if is_probes(result) or is_causal_check(result):
-            return probe_bars(result) if is_probes(result) else causal_lines(result)
+        own = next((draw for fits, draw in _OWN if fits(result)), None)
+        if own is not None:
+            return own(result)
         names = panel_names(result)
         if len(names) > 1:
             return panels(result, names)

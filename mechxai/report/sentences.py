@@ -31,6 +31,26 @@ _DONE = {
     "chosen on validation prompts, and judged on groups of prompts that it had not seen; so were its controls.",
     "probe_causal_check": "Probes were trained on {site}, and the test prompts' clean runs edited along their "
     "directions, one layer at a time; random directions changed the same activations by as much.",
+    "saliency": "The gradient of the score in every token's embedding was taken.",
+    "gradient_x_input": "The gradient of the score in every token's embedding was multiplied with that embedding.",
+    "smooth_grad": "The gradient of the score was averaged over noisy copies of the embeddings.",
+    "integrated_gradients": "The gradient of the score was integrated along a straight line from a baseline "
+    "({baseline}) to the prompt; the scores should add up to what the score changes on the way.",
+    "occlusion": "One player at a time was replaced by a baseline ({baseline}), all others left as they were.",
+    "lime": "Random sets of players were replaced by a baseline ({baseline}), and a ridge regression fitted to what "
+    "came of it.",
+    "kernel_shap": "Sampled sets of players were replaced by a baseline ({baseline}), and Shapley values estimated by "
+    "regression.",
+    "partition_shap": "Neighbouring players were replaced by a baseline ({baseline}) along a tree, and Owen values "
+    "taken.",
+    "exact_shapley": "Every set of players was replaced by a baseline ({baseline}), and Shapley values counted out.",
+    "attention_scores": "The attention of the answer position was read; it does not say what was used.",
+    "attention_rollout": "Attention was followed through the layers from the answer position, residual connections "
+    "included; it does not say what was used.",
+    "faithfulness": "Players were taken away and put back in the order of their scores, beside random rankings; a true "
+    "attribution makes the score fall fast as they go, and rise fast as they come.",
+    "compare_attributions": "Every method was put to the same prompts, score and players, and judged by the same "
+    "interventions beside random rankings.",
     "direct_logit_attribution": "The logit difference was split into what every component wrote into the residual "
     "stream, the final norm's scale held fixed; how later components react is not in it.",
 }
@@ -44,7 +64,8 @@ def what_was_done(method: Mapping[str, object]) -> str:
     how = _EDITS.get(str(method.get("edit")), "taken out").format(reference=reference)
     site = method.get("site", "an activation")
     names = site if isinstance(site, str) else ", ".join(map(str, site)) if isinstance(site, (list, tuple)) else site
-    return text.format(site=names, how=how, probe=words(str(method.get("probe"))))
+    own = {"probe": words(str(method.get("probe"))), "baseline": method.get("baseline")}
+    return text.format(site=names, how=how, **own)
 
 
 def what_is_shown(shown: Shown) -> str:

@@ -21,7 +21,7 @@ from mechxai.methods.attribution.baselines import BASELINES
 from mechxai.methods.attribution.faithfulness import FRACTIONS
 from mechxai.methods.attribution.judging import rank_agreement, top_overlap
 from mechxai.methods.attribution.names import Named, labelled
-from mechxai.methods.attribution.outcome import gap_of, token_texts
+from mechxai.methods.attribution.outcome import attributed, gap_of, token_texts
 from mechxai.methods.attribution.players import KINDS
 from mechxai.methods.attribution.problem import Problem
 from mechxai.methods.attribution.trial import (
@@ -208,7 +208,7 @@ def _gap(candidate: Candidate) -> float:
 
 
 def _texts(judge: Problem, candidates: Sequence[Candidate]) -> dict[str, xr.DataArray]:
-    tokens = torch.stack([one.scores.tokens.double().cpu() for one in candidates]).numpy()
+    tokens = torch.stack([attributed(one.problem, one.scores) for one in candidates]).numpy()
     dims = ("method", "prompt", "pos")
     return {
         "attribution": variable(dims, tokens, "each method's own", "score of each token"),

@@ -17,7 +17,7 @@ from mechxai.engine.execution import Execution
 from mechxai.methods.attribution.baselines import BASELINES
 from mechxai.methods.attribution.integrated_gradients import IntegratedGradients
 from mechxai.methods.attribution.names import Named, method_of
-from mechxai.methods.attribution.outcome import token_texts
+from mechxai.methods.attribution.outcome import attributed, token_texts
 from mechxai.methods.attribution.players import KINDS
 from mechxai.methods.attribution.stability import max_sensitivity, randomisation_similarity
 from mechxai.methods.attribution.trial import (
@@ -127,7 +127,7 @@ class Faithfulness(Method):
             data |= bounded(
                 "randomisation_similarity", ("method",), similar[:, None], units="correlation", meaning=meaning
             )
-        tokens = scores.tokens.double().numpy()[None]
+        tokens = attributed(own, scores).numpy()[None]
         data["attribution"] = variable(("method", "prompt", "pos"), tokens, scores.units or unit, "what was judged")
         texts = np.array(token_texts(own), dtype=str)
         data["token"] = variable(("prompt", "pos"), texts, "text", "the tokens")

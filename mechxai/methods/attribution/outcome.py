@@ -61,10 +61,15 @@ def by_player(problem: Problem, tokens: Float[Tensor, "prompt pos"]) -> Float[Te
     return total[:, :most].masked_fill(missing, torch.nan)
 
 
+def attributed(problem: Problem, scores: Scores) -> Float[Tensor, "prompt pos"]:
+    """The scores, NaN for tokens that always stay."""
+    return torch.where(problem.players.of_token >= 0, scores.tokens.double().cpu(), torch.nan)
+
+
 def gap_of(problem: Problem, scores: Scores) -> tuple[Float[Tensor, " prompt"], Float[Tensor, " prompt"]]:
     """The sum of the scores less the change of the score by the baseline (NaN where none is claimed); the change."""
     change = problem.target_score - problem.baseline_score
-    own = torch.where(problem.players.of_token >= 0, scores.tokens.double().cpu(), 0.0).nansum(1)
+    own = attributed(problem, scores).nansum(1)
     return (own - change if scores.complete else torch.full_like(change, torch.nan)), change
 
 
@@ -79,7 +84,7 @@ def attribution_result(
         ``target`` [prompt] as text; ``target_score``, ``baseline_score`` [prompt]; ``delta`` [prompt], the sum of the
         scores less the difference of the two (NaN for methods that do not claim to add up).
     """
-    tokens = torch.where(problem.players.of_token >= 0, scores.tokens.double().cpu(), torch.nan)
+    tokens = attributed(problem, scores)
     whole = problem.metric.unit
     target, away = problem.target_score, problem.baseline_score
     gap, change = gap_of(problem, scores)

@@ -1,0 +1,58 @@
+"""The tables a result has beside its figure: heads by role, attributions side by side."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mechxai.core.result import Result
+from mechxai.figures.text import words
+from mechxai.report.heads import head_table
+
+# Few and short, so that a terminal has room for them; the result has more.
+_COLUMNS = {
+    "auroc": "AUROC",
+    "comprehensiveness": "compr. ↑",
+    "sufficiency": "suff. ↓",
+    "deletion_auc": "del. ↓",
+    "insertion_auc": "ins. ↑",
+    "infidelity_scaled": "infid. ↓",
+    "agrees": "agrees",
+    "forward_passes": "passes",
+}
+
+
+def comparison_table(result: Result) -> tuple[str, list[dict[str, object]]]:
+    """A title and one row per method of a `CompareAttributions`, the most comprehensive first, random rankings last."""
+    data = result.data.assign(agrees=_agrees(result))
+    there = [name for name in _COLUMNS if name in data]
+    rows: list[dict[str, object]] = []
+    for index in data["comprehensiveness"].argsort().values[::-1]:
+        values = {_COLUMNS[name]: float(data[name].values[index]) for name in there}
+        rows.append({"method": words(str(data["method"].values[index])), **values})
+    chance = {
+        _COLUMNS[name]: float(data[f"{name}_random"]) if f"{name}_random" in data else float("nan") for name in there
+    }
+    title = f"Attributions of {result.info.model.get('name')}, {data.sizes['prompt']} prompts"
+    return title, [*rows, {"method": "random", **chance}]
+
+
+def _agrees(result: Result) -> xr.DataArray:
+    """Each method's mean rank correlation with the others."""
+    pairs = result.data["agreement"]
+    others = pairs.where(~np.eye(len(pairs), dtype=bool))
+    return others.mean("other")
+
+
+def own_tables(result: Result, card: Mapping[str, Any]) -> dict[str, list[dict[str, object]]]:
+    """The tables that a result has beside its figure, by title.
+
+    Args:
+        result: of any method.
+        card: of the model, with its known circuit where it has one.
+    """
+    name = result.info.method.get("name")
+    if name == "head_roles":
+        return dict([head_table(result, card.get("truth"))])
+    return dict([comparison_table(result)]) if name == "compare_attributions" else {}
