@@ -66,6 +66,8 @@ if TYPE_CHECKING:
     from mechxai.model.hooked_model import HookedModel as HookedModel
     from mechxai.model.load import load as load
     from mechxai.model.load import wrap as wrap
+    from mechxai.model.load_sequence import load_classifier as load_classifier
+    from mechxai.model.load_sequence import load_encoder as load_encoder
     from mechxai.report.page import report as report
 
 __version__ = "0.1.0"
@@ -122,6 +124,7 @@ _WHERE = {
     "methods.probes.probe_direction": ("probe_direction",),
     "model.hooked_model": ("HookedModel",),
     "model.load": ("load", "wrap"),
+    "model.load_sequence": ("load_classifier", "load_encoder"),
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
 _PACKAGES = ("report", "tasks")  # calling the first writes a report

@@ -8,7 +8,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import (
     BertConfig,
     BertForMaskedLM,
+    BertForSequenceClassification,
+    BertModel,
     GPT2Config,
+    GPT2ForSequenceClassification,
     GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
@@ -89,14 +92,45 @@ def _bert(n_vocab: int) -> PreTrainedModel:
     return BertForMaskedLM(BertConfig(vocab_size=n_vocab, max_position_embeddings=N_CTX, **sizes))
 
 
+def _bert_config(n_vocab: int, **more: object) -> BertConfig:
+    sizes = {"hidden_size": WIDTH, "intermediate_size": 128, "num_hidden_layers": N_LAYERS, "num_attention_heads": 4}
+    return BertConfig(vocab_size=n_vocab, max_position_embeddings=N_CTX, **sizes, **more)
+
+
+def _bert_classifier(n_vocab: int) -> PreTrainedModel:
+    labels = {0: "NEGATIVE", 1: "NEUTRAL", 2: "POSITIVE"}
+    names = {"id2label": labels, "label2id": {name: number for number, name in labels.items()}}
+    return BertForSequenceClassification(_bert_config(n_vocab, num_labels=3, **names))
+
+
+def _bert_regressor(n_vocab: int) -> PreTrainedModel:
+    return BertForSequenceClassification(_bert_config(n_vocab, num_labels=1))
+
+
+def _bert_encoder(n_vocab: int) -> PreTrainedModel:
+    return BertModel(_bert_config(n_vocab))
+
+
+def _gpt2_classifier(n_vocab: int) -> PreTrainedModel:
+    sizes = {"n_positions": N_CTX, "n_embd": WIDTH, "n_layer": N_LAYERS, "n_head": 4}
+    config = GPT2Config(vocab_size=n_vocab, **sizes, num_labels=2, pad_token_id=0)
+    return GPT2ForSequenceClassification(config)
+
+
 BUILDERS: dict[str, Callable[[int], PreTrainedModel]] = {"gpt2": _gpt2, "llama": _llama, "neox": _neox, "bert": _bert}
+BUILDERS |= {
+    "bert-classifier": _bert_classifier,
+    "bert-regressor": _bert_regressor,
+    "bert-encoder": _bert_encoder,
+    "gpt2-classifier": _gpt2_classifier,
+}
 CAUSAL = ("gpt2", "llama", "neox")
 
 
 def write(kind: str, folder: Path, seed: int = 0) -> Path:
     """Writes a random checkpoint of ``kind`` and its tokenizer into ``folder``; returns it."""
     torch.manual_seed(seed)
-    tokenizer = word_piece_tokenizer() if kind == "bert" else byte_pair_tokenizer()
+    tokenizer = word_piece_tokenizer() if kind.startswith("bert") else byte_pair_tokenizer()
     model = BUILDERS[kind](len(tokenizer))
     for parameter in model.parameters():
         if parameter.dim() > 1:

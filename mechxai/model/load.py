@@ -1,18 +1,15 @@
 """From a zoo name, a Hugging Face id, a folder or an existing object to a `HookedModel`."""
 
-import io
 import json
 import logging
 import tempfile
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mechxai.core.errors import ArtifactError, ConfigError, ModelSupportError, check_choice
+from mechxai.core.errors import ArtifactError, ModelSupportError, check_choice
 from mechxai.model import native
 from mechxai.model.backends import Backend, as_dtype
 from mechxai.model.bridge import BridgeBackend
@@ -20,6 +17,7 @@ from mechxai.model.bundled import zoo_card, zoo_folder
 from mechxai.model.hashing import hash_parameters
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.hooked_transformer import HookedTransformerBackend
+from mechxai.model.loading import device_of, quiet_loading
 from mechxai.model.text import TextCodec
 
 _log = logging.getLogger("mechxai.model")
@@ -61,12 +59,12 @@ def load(  # noqa: PLR0913 - the public contract's form
     """
     check_choice("backend", backend, _BACKENDS)
     check_choice("processing", processing, _PROCESSING)
-    place = _device(device)
+    place = device_of(device)
     kind = as_dtype(dtype)
     folder = zoo_folder(name) if name.startswith("zoo/") else Path(name) if name and Path(name).is_dir() else None
     card = zoo_card(name) if name.startswith("zoo/") else {}
     label = name if folder is None or card else folder.name
-    with _quiet():
+    with quiet_loading():
         if folder is not None and native.is_native(folder):
             inner, digest = native.load(folder, backend, device=place, dtype=kind)
             codec = TextCodec(native.tokenizer(folder), _bos(native.tokenizer(folder), wanted=bos))
@@ -148,6 +146,7 @@ def _hugging_face(source: str | Path, revision: str | None) -> tuple[Any, Any]:
     try:
         config = AutoConfig.from_pretrained(source, **where)
         architectures = getattr(config, "architectures", None) or [""]
+        _check_language_model(architectures[0], source)
         auto = AutoModelForMaskedLM if "MaskedLM" in architectures[0] else AutoModelForCausalLM
         safe = {"use_safetensors": True} if local else {}
         model = auto.from_pretrained(source, dtype=torch.float32, attn_implementation="eager", **safe, **where).eval()
@@ -161,6 +160,15 @@ def _hugging_face(source: str | Path, revision: str | None) -> tuple[Any, Any]:
         ) from error
     _check_tokenizer(tokenizer, model, source)
     return model, tokenizer
+
+
+def _check_language_model(architecture: str, source: str | Path) -> None:
+    if "SequenceClassification" in architecture:
+        raise ModelSupportError(
+            f"Model {str(source)!r} was asked as a language model",
+            got=architecture,
+            fix="use mx.load_classifier, which attribution takes like any model",
+        )
 
 
 def _backend(
@@ -238,16 +246,6 @@ def _bos(tokenizer: Any, *, wanted: bool) -> int | None:
     return getattr(tokenizer, "bos_token_id", None) if wanted and tokenizer is not None else None
 
 
-def _device(name: str) -> torch.device:
-    try:
-        place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-    except RuntimeError as error:
-        raise ConfigError(f"device={name!r} was asked", allowed="auto, cpu, cuda, cuda:0, cuda:1 ...") from error
-    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device={name!r} was asked", got=f"{torch.cuda.device_count()} CUDA devices", fix="use cpu")
-    return place
-
-
 def _check_tokenizer(tokenizer: Any, model: Any, source: str | Path) -> None:
     """Refuses the tokenizer of one token that transformers makes up where a folder has none."""
     if len(tokenizer) * 2 < model.config.vocab_size and len(tokenizer) < _SMALLEST_VOCABULARY:
@@ -257,22 +255,3 @@ def _check_tokenizer(tokenizer: Any, model: Any, source: str | Path) -> None:
             allowed=_LOADABLE,
             fix="put the tokenizer's files (tokenizer.json, tokenizer_config.json) beside the weights",
         )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The libraries' notices about deprecation, progress and folding, silenced while a model is loaded."""
-    from transformers.utils import logging as hf_logging  # noqa: PLC0415 - heavy
-
-    before, bars = logging.root.manager.disable, hf_logging.is_progress_bar_enabled()
-    try:
-        logging.disable(logging.WARNING)
-        hf_logging.disable_progress_bar()
-        # loading draws random weights before it fills in the real ones: the caller's generator stays untouched
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), torch.random.fork_rng(devices=[]):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
-        if bars:
-            hf_logging.enable_progress_bar()

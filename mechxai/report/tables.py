@@ -17,7 +17,6 @@ _COLUMNS = {
     "sufficiency": "suff. ↓",
     "deletion_auc": "del. ↓",
     "insertion_auc": "ins. ↑",
-    "infidelity_scaled": "infid. ↓",
     "agrees": "agrees",
     "forward_passes": "passes",
 }

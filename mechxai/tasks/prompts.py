@@ -8,12 +8,13 @@ import torch
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError, ShapeError
 from mechxai.model.hooked_model import HookedModel
+from mechxai.model.sequence_model import SequenceModel
 
 Answer = str | int
 
 
 def prompts(  # noqa: PLR0913 - the form all tasks share, and what is asked of these
-    model: HookedModel,
+    model: HookedModel | SequenceModel,
     n: int | None = None,
     seed: int = 0,
     *,
@@ -68,19 +69,22 @@ def prompts(  # noqa: PLR0913 - the form all tasks share, and what is asked of t
     return replace(batch, info=info)
 
 
-def _own_choices(model: HookedModel, texts: Sequence[str], right: Sequence[Answer] | None) -> list[tuple[int, int]]:
+def _own_choices(
+    model: HookedModel | SequenceModel, texts: Sequence[str], right: Sequence[Answer] | None
+) -> list[tuple[int, int]]:
     """The model's first choice for every text, and its next beside the answer that is given."""
     found = []
     for number, text in enumerate(texts):
         tokens, lengths = model.tokens(text)
-        at = model.text.answer_position(tokens[0].tolist())
+        sequence = isinstance(model, SequenceModel)
+        at = 0 if sequence else model.text.answer_position(tokens[0].tolist())
         logits = model.logits(tokens, lengths=lengths, at=torch.tensor([[at]], device=tokens.device))[0, 0]
         order = logits.topk(min(3, len(logits))).indices.tolist()
         if right is None:
             found.append((order[0], order[1]))
             continue
         given = right[number]
-        first = given if isinstance(given, int) else model.text.answer(text, given)[0]
+        first = model.output(given) if sequence else model.text.answer(text, given)[0]
         rest = [token for token in order if token != first]
         if not rest:
             raise ShapeError("A wrong answer was needed", got="a model with one output")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -66,6 +66,11 @@ class Explained(Protocol):
         """Its sizes."""
         ...
 
+    @property
+    def n_outputs(self) -> int:
+        """How many answers there are: tokens of the vocabulary, or classes."""
+        ...
+
     def embeddings(self, tokens: Tokens) -> Embeddings:
         """The token embeddings."""
         ...
@@ -125,6 +130,11 @@ class OfHooked:
         """The model's."""
         return self.model.architecture
 
+    @property
+    def n_outputs(self) -> int:
+        """The vocabulary."""
+        return self.model.architecture.d_vocab
+
     def embeddings(self, tokens: Tokens) -> Embeddings:
         """What stands at ``hook_embed``."""
         return token_embeddings(self.model, tokens)
@@ -171,8 +181,3 @@ class OfHooked:
         """What puts embeddings in place of the tokens' own, where they are not."""
         moved = (embeddings != self.embeddings(batch.clean)).any(-1) & batch.mask
         return (Intervention(_EMBED, Replace(embeddings, moved)),) if bool(moved.any()) else ()
-
-
-def explained(model: Any) -> Explained:
-    """A model as attribution sees it."""
-    return OfHooked(model) if isinstance(model, HookedModel) else model

@@ -15,7 +15,8 @@ from mechxai.core.metric import AnyMetric, Metric, as_metric
 from mechxai.core.shapes import PerPrompt
 from mechxai.engine.execution import Execution
 from mechxai.methods.attribution.baselines import baseline_embeddings
-from mechxai.methods.attribution.explained import Embeddings, Explained, explained
+from mechxai.methods.attribution.explained import Embeddings, Explained
+from mechxai.methods.attribution.explaining import explained
 from mechxai.methods.attribution.players import Players, players_of
 from mechxai.model.memory import available_bytes
 
@@ -207,15 +208,17 @@ def problem_of(  # noqa: PLR0913 - the fields that every method of attribution h
     batch = batch.to(subject.device)
     for _, one, scored in measured.terms(batch):
         one.check(scored)
-    _check_answers(batch, subject.architecture.d_vocab)
+    _check_answers(batch, subject.n_outputs)
     found = players_of(subject.text, batch, players, special=special)
     embeddings = subject.embeddings(batch.clean)
     away = baseline_embeddings(subject, batch, baseline, embeddings=embeddings, players=found)
     return Problem(subject, batch, measured, found, embeddings, away, execution)
 
 
-def _check_answers(batch: ContrastBatch, d_vocab: int) -> None:
+def _check_answers(batch: ContrastBatch, n_outputs: int) -> None:
     """Refuses answers that the model has no output for."""
     top = max(int(batch.answers.max()), int(batch.wrong.max()))
-    if top >= d_vocab:
-        raise ShapeError("An answer lies outside the vocabulary", got=top, allowed=f"0 to {d_vocab - 1}")
+    if top >= n_outputs:
+        raise ShapeError(
+            "An answer lies outside the vocabulary (or the classes)", got=top, allowed=f"0 to {n_outputs - 1}"
+        )
