@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from mechxai.methods.attribution.lime import Lime as Lime
     from mechxai.methods.attribution.occlusion import Occlusion as Occlusion
     from mechxai.methods.attribution.partition_shap import PartitionShap as PartitionShap
+    from mechxai.methods.attribution.rephrasings import RephrasingStability as RephrasingStability
     from mechxai.methods.attribution.saliency import Saliency as Saliency
     from mechxai.methods.attribution.smooth_grad import SmoothGrad as SmoothGrad
     from mechxai.methods.circuits.head_roles import HeadRoles as HeadRoles
@@ -106,6 +107,7 @@ _WHERE = {
     "methods.attribution.lime": ("Lime",),
     "methods.attribution.occlusion": ("Occlusion",),
     "methods.attribution.partition_shap": ("PartitionShap",),
+    "methods.attribution.rephrasings": ("RephrasingStability",),
     "methods.attribution.saliency": ("Saliency",),
     "methods.attribution.smooth_grad": ("SmoothGrad",),
     "methods.circuits.head_roles": ("HeadRoles",),

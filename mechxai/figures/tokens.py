@@ -121,8 +121,8 @@ def token_text(result: Result, prompt: int = 0) -> Text:
     """A prompt as rich text for the terminal, every token on the colour of its score."""
     data = result.data.isel(prompt=_known(result, prompt))
     text = Text()
-    for token, value, background in _colored(data):
-        style = Style() if background is None else Style(color=_ink(value), bgcolor=background)
+    for token, _, share in _shares(data):
+        style = Style() if np.isnan(share) else Style(color=_ink(share), bgcolor=diverging(share))
         text.append(_spaced(token), style)
     return text
 
@@ -132,29 +132,23 @@ def token_html(result: Result, prompt: int = 0) -> str:
     data = result.data.isel(prompt=_known(result, prompt))
     unit = _unit(result)
     spans = []
-    for token, value, background in _colored(data):
+    for token, value, share in _shares(data):
         shown = html.escape(_spaced(token))
-        if background is None:
+        if np.isnan(share):
             spans.append(f'<span title="always stays" style="color:{MISSING}">{shown}</span>')
             continue
-        score = html.escape(number(float(value), unit), quote=True)
-        own = f"background:{background};color:{_ink(value)};border-radius:3px;padding:1px 2px"
+        score = html.escape(number(value, unit), quote=True)
+        own = f"background:{diverging(share)};color:{_ink(share)};border-radius:3px;padding:1px 2px"
         spans.append(f'<span title="{score}" style="{own}">{shown}</span>')
     return f'<p class="tokens" style="line-height:2;white-space:pre-wrap">{"".join(spans)}</p>'
 
 
-def _colored(data: xr.Dataset) -> list[tuple[str, float, str | None]]:
-    """Token, share of the largest score, colour; no colour for tokens without a score."""
+def _shares(data: xr.Dataset) -> list[tuple[str, float, float]]:
+    """Token, score, and its share of the largest; NaN for tokens without a score."""
     values, tokens = data["value"].values.astype(float), data["token"].values
     reach = float(np.nanmax(np.abs(values))) or 1.0
-    found = []
-    for token, value in zip(tokens, values, strict=True):
-        if token == "":
-            continue
-        share = value / reach
-        color = None if np.isnan(value) else diverging(share)
-        found.append((str(token), share, color))
-    return found
+    pairs = zip(tokens, values, strict=True)
+    return [(str(token), float(value), float(value) / reach) for token, value in pairs if token != ""]
 
 
 def _ink(share: float) -> str:

@@ -13,6 +13,7 @@ from mechxai.methods.attribution import (
     lime,
     occlusion,
     partition_shap,
+    rephrasings,
     saliency,
     smooth_grad,
 )
@@ -52,6 +53,7 @@ _FAMILIES = (
     attention_rollout,
     faithfulness,
     compare,
+    rephrasings,
 )
 
 

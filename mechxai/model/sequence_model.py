@@ -4,7 +4,7 @@ They are explained like language models: their outputs stand where logits stand,
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -113,12 +113,11 @@ class SequenceModel:
             raise AlignmentError("Clean and corrupted texts must have the same number of tokens", got=lengths)
         tokens = [padded(part) for part in rows]
         ends = [0 if not self.architecture.causal else length - 1 for length in lengths]
-        numbers = [torch.tensor([[[self.output(_single(one))]] for one in given]) for given in (answers, wrong)]
+        right, other = (torch.tensor([[[self.output(_single(one))]] for one in given]) for given in (answers, wrong))
         axis = self.text.axis(tokens[0], lengths)
         strings = tuple(self.text.strings(row) for row in rows[0])
-        whole = ContrastBatch(
-            tokens[0], tokens[1], torch.tensor(lengths), *numbers, torch.tensor(ends), {}, axis, strings
-        )
+        whole = ContrastBatch(tokens[0], tokens[1], torch.tensor(lengths), right, other, torch.tensor(ends))
+        whole = replace(whole, axis=axis, strings=strings)
         return whole.to(self.device)
 
     # Forward ---------------------------------------------------------------------------------------------------------

@@ -51,6 +51,8 @@ _DONE = {
     "attribution makes the score fall fast as they go, and rise fast as they come.",
     "compare_attributions": "Every method was put to the same prompts, score and players, and judged by the same "
     "interventions beside random rankings.",
+    "rephrasing_stability": "One method was put to every rephrasing of a question, and its scores of the words "
+    "that they share were compared.",
     "direct_logit_attribution": "The logit difference was split into what every component wrote into the residual "
     "stream, the final norm's scale held fixed; how later components react is not in it.",
 }
