@@ -10,7 +10,7 @@ STAMP4 := $(VENV4)/.installed
 export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 0
 
-.PHONY: help install demo test test-tl4 test-slow test-gpu lint format bench bench-grid bench-caching bench-lens bench-probes docs zoo clean
+.PHONY: help install demo test test-tl4 test-slow test-gpu lint format bench bench-grid bench-caching bench-lens bench-probes bench-attribution docs zoo clean
 
 help:
 	@echo "make demo      set up, then find the indirect-object heads of the bundled models"
@@ -22,6 +22,7 @@ help:
 	@echo "make bench-grid / bench-caching   other lengths, differences, batches, shapes / cached activations"
 	@echo "make bench-lens   the logit lens against TransformerLens 4's, training against the tuned-lens package"
 	@echo "make bench-probes  probes at every layer and position against a loop of scikit-learn's"
+	@echo "make bench-attribution  attribution and attention against Captum, SHAP and Hugging Face"
 	@echo "make docs      the API pages, in site/"
 	@echo "make zoo       rebuild the handmade models (experiments/train_zoo.py trains the others)"
 
@@ -85,6 +86,10 @@ bench-lens: install $(STAMP4)
 
 bench-probes: install
 	$(BIN)/python -m benchmarks.probes
+	$(BIN)/python -m benchmarks.tables
+
+bench-attribution: install
+	$(BIN)/python -m benchmarks.attribution
 	$(BIN)/python -m benchmarks.tables
 
 docs: install

@@ -11,7 +11,7 @@ from benchmarks.machine import results
 from benchmarks.sweeps import ENGINES
 
 _TIMES = "\u00d7"
-_FILES = ("patching.json", "patching_grid.json", "lens.json", "lens_training.json", "probes.json")
+_FILES = ("patching.json", "patching_grid.json", "lens.json", "lens_training.json", "probes.json", "attribution.json")
 _INTRO = """# Measured
 
 Written by `python -m benchmarks.tables` from the JSON files in this folder; not to be edited. Every ratio here depends
@@ -63,6 +63,8 @@ def main() -> None:
         parts += _lens_training(known[3])
     if known[4]:
         parts += _probes(known[4])
+    if known[5]:
+        parts += _attribution(known[5])
     target = results("README.md", quick=quick)
     target.write_text("\n".join(parts).rstrip() + "\n")
     print(f"written to {target}", file=sys.stderr)
@@ -201,6 +203,32 @@ def _probes(found: Mapping[str, Any]) -> Iterator[str]:
         where = ", ".join(f"{name} {spent:.2g}" for name, spent in row["where_ms"].items())
         yield f"Where ours spends its time, in ms a probe: {where}. Forward passes before, once: "
         yield f"{row['forward_seconds']:.3g} s.\n"
+
+
+def _attribution(found: Mapping[str, Any]) -> Iterator[str]:
+    yield "## Attribution and attention against Captum, SHAP and Hugging Face\n"
+    yield from _conditions(found["conditions"])
+    for row in found["rows"]:
+        yield f"### {row['sweep']}\n"
+        ours = row["contenders"]["ours"]["seconds"]
+        body = [
+            [name, f"{one['seconds']:.3g} s", f"{one['seconds'] / ours:.3g}{_TIMES}"]
+            for name, one in row["contenders"].items()
+            if name != "reference"
+        ]
+        yield _table(["way", "seconds", "of ours"], body)
+        yield f"Largest difference of ours from its peers: {row['largest_difference']:.0e}.\n"
+    for truth in found["truth"]:
+        yield f"### {truth['model']}: the tokens {', '.join(truth['truth'])} are known to matter\n"
+        body = [
+            [name.replace("_", " "), *(f"{one[column]:.3g}" for column in one)]
+            for name, one in truth["methods"].items()
+        ]
+        columns = ["AUROC", "comprehensiveness", "better than random by at least", "sufficiency", "forward passes"]
+        yield _table([f"method ({truth['prompts']} prompts)", *columns], body)
+        chance = truth["random"]
+        yield f"Random rankings: comprehensiveness {chance['comprehensiveness']:.3g}, "
+        yield f"sufficiency {chance['sufficiency']:.3g} (logits).\n"
 
 
 def _lens_training(found: Mapping[str, Any]) -> Iterator[str]:

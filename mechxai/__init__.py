@@ -30,11 +30,14 @@ if TYPE_CHECKING:
     from mechxai.engine.activation_store import ActivationStore as ActivationStore
     from mechxai.engine.execution import Execution as Execution
     from mechxai.engine.explain import explain_plan as explain_plan
+    from mechxai.figures.attention_view import attention_html as attention_html
+    from mechxai.figures.attention_view import save_attention as save_attention
     from mechxai.figures.plot import plot as plot
     from mechxai.figures.tokens import method_rows as method_rows
     from mechxai.figures.tokens import token_bars as token_bars
     from mechxai.figures.tokens import token_html as token_html
     from mechxai.figures.tokens import token_text as token_text
+    from mechxai.methods.attention.attention_patterns import AttentionPatterns as AttentionPatterns
     from mechxai.methods.attribution.attention_rollout import AttentionRollout as AttentionRollout
     from mechxai.methods.attribution.attention_scores import AttentionScores as AttentionScores
     from mechxai.methods.attribution.compare import CompareAttributions as CompareAttributions
@@ -94,8 +97,10 @@ _WHERE = {
     "engine.activation_store": ("ActivationStore",),
     "engine.execution": ("Execution",),
     "engine.explain": ("explain_plan",),
+    "figures.attention_view": ("attention_html", "save_attention"),
     "figures.plot": ("plot",),
     "figures.tokens": ("method_rows", "token_bars", "token_html", "token_text"),
+    "methods.attention.attention_patterns": ("AttentionPatterns",),
     "methods.attribution.attention_rollout": ("AttentionRollout",),
     "methods.attribution.attention_scores": ("AttentionScores",),
     "methods.attribution.compare": ("CompareAttributions",),

@@ -25,6 +25,7 @@ from mechxai.core.result import Result
 from mechxai.engine.execution import Execution
 from mechxai.engine.explain import explain_plan
 from mechxai.engine.plan import Planned
+from mechxai.figures.attention_view import is_patterns, save_attention
 from mechxai.figures.export import png_available, save_html, save_png
 from mechxai.figures.plot import plot
 from mechxai.model.hooked_model import HookedModel
@@ -33,6 +34,7 @@ from mechxai.report.tables import own_tables
 from mechxai.run_folder import check_prompts, is_finished, run_folder, run_id
 from mechxai.tracking.tracker import SafeTracker, Tracker
 
+_VIEWED = 4  # prompts whose attention gets a page
 Say = Callable[[object], None]
 
 
@@ -219,6 +221,8 @@ def _write_figures(result: Result, folder: Path, *, png: bool) -> None:
     site = result.info.method.get("site")
     target = folder / "figures" / (site if isinstance(site, str) else str(result.info.method["name"]))
     save_html(figure, target.with_suffix(".html"))
+    for prompt in range(min(_VIEWED, result.data.sizes["prompt"])) if is_patterns(result) else ():
+        save_attention(result, folder / "figures" / f"attention-{prompt}.html", prompt)
     if png and png_available():
         with contextlib.suppress(ArtifactError, OSError):
             save_png(figure, target.with_suffix(".png"))

@@ -6,6 +6,7 @@ import plotly.graph_objects as go
 
 from mechxai.core.errors import ConfigError, nearest
 from mechxai.core.result import Result
+from mechxai.figures.attention_view import is_patterns, pattern_figure
 from mechxai.figures.choose import MAX_DIMS, Shown, default_variable, frame_dim, shown, too_many
 from mechxai.figures.faithfulness import is_judged, judged_figure
 from mechxai.figures.heatmap import default_scale, facets, heatmap, slider
@@ -23,6 +24,7 @@ _OWN: tuple[tuple[Callable[[Result], bool], Callable[[Result], go.Figure]], ...]
     (is_causal_check, causal_lines),
     (is_attribution, token_figure),
     (is_judged, judged_figure),
+    (is_patterns, pattern_figure),
 )
 # Dims whose coordinates stand in no order, so that a line between them would mean nothing.
 _UNORDERED = ("head", "method", "component", "edge", "site")

@@ -1,6 +1,7 @@
 """Every method there is; importing this module registers them all."""
 
 from mechxai.core.method import METHODS, MethodCard
+from mechxai.methods.attention import attention_patterns
 from mechxai.methods.attribution import (
     attention_rollout,
     attention_scores,
@@ -54,6 +55,7 @@ _FAMILIES = (
     faithfulness,
     compare,
     rephrasings,
+    attention_patterns,
 )
 
 

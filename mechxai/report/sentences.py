@@ -53,6 +53,7 @@ _DONE = {
     "interventions beside random rankings.",
     "rephrasing_stability": "One method was put to every rephrasing of a question, and its scores of the words "
     "that they share were compared.",
+    "attention_patterns": "Every head's attention was read from one pass; the pages beside the figure show all of it.",
     "direct_logit_attribution": "The logit difference was split into what every component wrote into the residual "
     "stream, the final norm's scale held fixed; how later components react is not in it.",
 }

@@ -334,6 +334,7 @@ class Linear:
     text: ClassVar = TextCodec(None, None)
     device: ClassVar = torch.device("cpu")
     identity: ClassVar = "linear"
+    n_outputs: ClassVar = 10
     architecture: ClassVar = Architecture("linear", 1, 1, 1, 3, 3, 3, 10, 16)
     card: ClassVar[dict] = {}
     name: ClassVar = "linear"

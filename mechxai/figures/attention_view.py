@@ -1,0 +1,182 @@
+"""Attention patterns as one offline page with three views: token to token, all heads, and query times key."""
+
+import base64
+import html
+import importlib.resources
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+
+from mechxai.core.errors import ConfigError, check_choice
+from mechxai.core.files import write_whole
+from mechxai.core.result import Result
+from mechxai.figures.colors import SEQUENTIAL
+from mechxai.figures.text import printable, safe
+from mechxai.figures.theme import dress
+
+VIEWS = ("head", "model", "neuron")
+_DENSE = 160  # up to so many tokens every weight is kept
+_KEPT = 24  # of longer prompts, the largest of each position
+_SIDE = 64  # of a head's small picture
+_MOST_QUERY_BYTES = 12_000_000
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{policy}"><title>{title}</title><style>{css}</style></head>
+<body><main><h1>{title}</h1><p class="quiet">{subtitle}</p>
+<nav role="tablist">
+<button role="tab" id="tab-head">Head view</button><button role="tab" id="tab-model">Model view</button>
+<button role="tab" id="tab-neuron">Neuron view</button></nav>
+<div class="controls"><span id="layer-box"><label for="layer">layer</label> <select id="layer"></select></span>
+<span id="heads-box"><span class="heads" id="heads"></span></span>
+<span id="head-box"><label for="head">head</label> <select id="head"></select></span>
+<span id="query-box"><label for="query">query</label> <select id="query"></select></span></div>
+<div class="stage" id="stage" tabindex="0" aria-label="attention"><canvas id="canvas"></canvas></div>
+<p class="note" id="note"></p></main>
+<script type="application/json" id="data">{data}</script><script>{script}</script></body></html>
+"""
+
+
+def is_patterns(result: Result) -> bool:
+    """Whether a result holds attention patterns."""
+    return {"pattern", "token"} <= set(result.data)
+
+
+def attention_html(result: Result, prompt: int = 0, *, view: str = "head") -> str:
+    """One page with the head, model and neuron view of a prompt's attention; loads nothing from anywhere.
+
+    Args:
+        result: of `AttentionPatterns`.
+        prompt: which prompt.
+        view: shown first: ``head``, ``model`` or ``neuron``.
+
+    Of prompts of more than 160 tokens the 24 largest weights of each position are kept, and queries and keys where all
+    of them come to 12 MB at most (ask for fewer layers or heads otherwise).
+
+    Raises:
+        ConfigError: another view or prompt, or a result without patterns.
+    """
+    check_choice("view", view, VIEWS)
+    if not is_patterns(result):
+        raise ConfigError(
+            "attention_html was asked",
+            got=f"a result of {result.info.method.get('name')}",
+            allowed="attention_patterns",
+        )
+    n_prompts = result.data.sizes["prompt"]
+    if not -n_prompts <= prompt < n_prompts:
+        raise ConfigError(f"Prompt {prompt} was asked", got=f"{n_prompts} prompts", allowed=f"0 to {n_prompts - 1}")
+    content = _content(result, prompt % n_prompts) | {"view": view}
+    files = importlib.resources.files("mechxai.figures.views")
+    return _PAGE.format(
+        policy=_POLICY,
+        title=html.escape(f"Attention of {result.info.model.get('name')}"),
+        subtitle=html.escape(
+            f"Prompt {prompt} of {result.info.task.get('name')}. Attention shows where a head looks, not whether that "
+            "mattered: set it beside an intervention or a gradient."
+        ),
+        css=(files / "attention.css").read_text(),
+        script=(files / "attention.js").read_text(),
+        data=json.dumps(content).replace("<", "\\u003c"),
+    )
+
+
+def save_attention(result: Result, path: str | os.PathLike[str], prompt: int = 0, *, view: str = "head") -> Path:
+    """Writes `attention_html`; returns the path."""
+    return write_whole(Path(path), attention_html(result, prompt, view=view))
+
+
+def _content(result: Result, prompt: int) -> dict[str, object]:
+    data = result.data.isel(prompt=prompt)
+    n = int((data["token"].values != "").sum())
+    pattern = np.nan_to_num(data["pattern"].values[:, :, :n, :n])
+    content: dict[str, object] = {
+        "tokens": [printable(str(token)) for token in data["token"].values[:n]],
+        "layers": [int(layer) for layer in data["layer"].values],
+        "heads": [int(head) for head in data["head"].values],
+        "causal": bool(np.abs(np.triu(pattern, 1)).max(initial=0.0) == 0),
+        "start": list(_sharpest(pattern)),
+        "side": min(_SIDE, n),
+        "thumbs": _packed(_bytes(_small(pattern, min(_SIDE, n)))),
+    }
+    return content | _weights(pattern) | _queries(result, prompt, n)
+
+
+def _weights(pattern: np.ndarray) -> dict[str, object]:
+    """All weights of short prompts, the largest of each position of long ones."""
+    n = pattern.shape[-1]
+    if n <= _DENSE:
+        return {"width": n, "weights": _packed(_bytes(pattern)), "sources": None}
+    largest = np.argpartition(-pattern, _KEPT, axis=-1)[..., :_KEPT]
+    kept = np.take_along_axis(pattern, largest, -1)
+    return {"width": _KEPT, "weights": _packed(_bytes(kept)), "sources": _packed(largest.astype("<u2"))}
+
+
+def _queries(result: Result, prompt: int, n: int) -> dict[str, object]:
+    """Queries and keys in eight bits, each position with its own scale."""
+    if "query" not in result.data:
+        return {"query": None, "no_query": "This result holds no queries and keys (queries=true keeps them)."}
+    query, key = (result.data[name].values[prompt, :, :, :n] for name in ("query", "key"))
+    if 2 * query.size > _MOST_QUERY_BYTES:
+        says = f"Queries and keys of all heads come to {2 * query.size / 1e6:.0f} MB: ask for fewer layers or heads."
+        return {"query": None, "no_query": says}
+    content: dict[str, object] = {"d_head": query.shape[-1], "scale": float(result.data["scale"])}
+    for name, values in (("query", query), ("key", key)):
+        scale = np.maximum(np.abs(values).max(-1), 1e-12) / 127
+        content[name] = _packed(np.round(values / scale[..., None]).astype(np.int8))
+        content[f"{name}_scale"] = _packed(scale.astype("<f4"))
+    return content
+
+
+def _sharpest(pattern: np.ndarray) -> tuple[int, int]:
+    """The head whose attention is most concentrated, the first token left out: worth looking at first."""
+    beyond = pattern[:, :, 1:, 1:].max(-1, initial=0.0).mean(-1) if pattern.shape[-1] > 1 else pattern[..., 0, 0]
+    layer, head = np.unravel_index(int(np.argmax(beyond)), beyond.shape)
+    return int(layer), int(head)
+
+
+def _small(pattern: np.ndarray, side: int) -> np.ndarray:
+    """Patterns as pictures of ``side`` by ``side``, each pixel the largest weight in its square."""
+    edges = np.linspace(0, pattern.shape[-1], side + 1).astype(int)[:-1]
+    rows = np.maximum.reduceat(pattern, edges, axis=-2)
+    return np.maximum.reduceat(rows, edges, axis=-1)
+
+
+def _bytes(weights: np.ndarray) -> np.ndarray:
+    return np.round(255 * np.clip(weights, 0, 1)).astype(np.uint8)
+
+
+def _packed(values: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
+
+
+def pattern_figure(result: Result) -> go.Figure:
+    """The pattern of the head whose attention is most concentrated, on the first prompt; `attention_html` has all."""
+    data = result.data.isel(prompt=0)
+    n = int((data["token"].values != "").sum())
+    pattern = np.nan_to_num(data["pattern"].values[:, :, :n, :n])
+    layer, head = _sharpest(pattern)
+    names = [f"{at}: {safe(token, 14)}" for at, token in enumerate(data["token"].values[:n])]
+    places = list(range(n))
+    cells = go.Heatmap(
+        z=pattern[layer, head],
+        zmin=0,
+        zmax=1,
+        colorscale=SEQUENTIAL,
+        colorbar={"title": "attention"},
+        hovertemplate="%{y} → %{x}: %{z:.3f}<extra></extra>",
+        x=names,
+        y=names,
+    )
+    figure = go.Figure(cells)
+    thinned = places[:: max(1, n // 48)]
+    figure.update_xaxes(tickvals=[names[at] for at in thinned], tickangle=-60, title_text="attended to", showgrid=False)
+    figure.update_yaxes(tickvals=[names[at] for at in thinned], autorange="reversed", title_text="attending")
+    name = f"{data['layer'].values[layer]}.{data['head'].values[head]}"
+    title = f"Attention of head {name} of {result.info.model.get('name')}"
+    lines = ["the most concentrated head on the first prompt; the page of attention views has every other"]
+    side = min(640, max(320, 18 * n))
+    return dress(figure, title, lines, size=(side, side), room=(0, 60))

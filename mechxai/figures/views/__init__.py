@@ -1,0 +1,1 @@
+"""Scripts and styles of pages, put into them whole."""
