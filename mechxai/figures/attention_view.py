@@ -14,6 +14,7 @@ from mechxai.core.errors import ConfigError, check_choice
 from mechxai.core.files import write_whole
 from mechxai.core.result import Result
 from mechxai.figures.colors import SEQUENTIAL
+from mechxai.figures.shown_html import Page
 from mechxai.figures.text import printable, safe
 from mechxai.figures.theme import dress
 
@@ -45,7 +46,7 @@ def is_patterns(result: Result) -> bool:
     return {"pattern", "token"} <= set(result.data)
 
 
-def attention_html(result: Result, prompt: int = 0, *, view: str = "head") -> str:
+def attention_html(result: Result, prompt: int = 0, *, view: str = "head") -> Page:
     """One page with the head, model and neuron view of a prompt's attention; loads nothing from anywhere.
 
     Args:
@@ -71,7 +72,7 @@ def attention_html(result: Result, prompt: int = 0, *, view: str = "head") -> st
         raise ConfigError(f"Prompt {prompt} was asked", got=f"{n_prompts} prompts", allowed=f"0 to {n_prompts - 1}")
     content = _content(result, prompt % n_prompts) | {"view": view}
     files = importlib.resources.files("mechxai.figures.views")
-    return _PAGE.format(
+    page = _PAGE.format(
         policy=_POLICY,
         title=html.escape(f"Attention of {result.info.model.get('name')}"),
         subtitle=html.escape(
@@ -82,6 +83,7 @@ def attention_html(result: Result, prompt: int = 0, *, view: str = "head") -> st
         script=(files / "attention.js").read_text(),
         data=json.dumps(content).replace("<", "\\u003c"),
     )
+    return Page(page)
 
 
 def save_attention(result: Result, path: str | os.PathLike[str], prompt: int = 0, *, view: str = "head") -> Path:

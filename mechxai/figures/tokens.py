@@ -11,6 +11,7 @@ from rich.text import Text
 from mechxai.core.errors import ConfigError
 from mechxai.core.result import Result
 from mechxai.figures.colors import AGAINST, DIVERGING, TOWARDS, diverging
+from mechxai.figures.shown_html import Fragment
 from mechxai.figures.text import number, printable, safe, shortened, words
 from mechxai.figures.theme import MISSING, dress
 
@@ -127,7 +128,7 @@ def token_text(result: Result, prompt: int = 0) -> Text:
     return text
 
 
-def token_html(result: Result, prompt: int = 0) -> str:
+def token_html(result: Result, prompt: int = 0) -> Fragment:
     """A prompt as HTML, every token escaped and on the colour of its score; scores appear on hovering."""
     data = result.data.isel(prompt=_known(result, prompt))
     unit = _unit(result)
@@ -140,7 +141,7 @@ def token_html(result: Result, prompt: int = 0) -> str:
         score = html.escape(number(value, unit), quote=True)
         own = f"background:{diverging(share)};color:{_ink(share)};border-radius:3px;padding:1px 2px"
         spans.append(f'<span title="{score}" style="{own}">{shown}</span>')
-    return f'<p class="tokens" style="line-height:2;white-space:pre-wrap">{"".join(spans)}</p>'
+    return Fragment(f'<p class="tokens" style="line-height:2;white-space:pre-wrap">{"".join(spans)}</p>')
 
 
 def _shares(data: xr.Dataset) -> list[tuple[str, float, float]]:
