@@ -29,9 +29,10 @@ from mechxai.figures.attention_view import is_patterns, save_attention
 from mechxai.figures.export import png_available, save_html, save_png
 from mechxai.figures.plot import plot
 from mechxai.model.hooked_model import HookedModel
+from mechxai.model.sequence_model import SequenceModel
 from mechxai.report.page import report
 from mechxai.report.tables import own_tables
-from mechxai.run_folder import check_prompts, is_finished, run_folder, run_id
+from mechxai.run_folder import check_model, check_prompts, is_finished, run_folder, run_id
 from mechxai.tracking.tracker import SafeTracker, Tracker
 
 _VIEWED = 4  # prompts whose attention gets a page
@@ -55,7 +56,7 @@ class Study:
     """
 
     name: str
-    model: HookedModel
+    model: HookedModel | SequenceModel
     batch: Prompts
     methods: Mapping[str, Method]
     root: Path = Path("outputs")
@@ -157,7 +158,11 @@ def explain_study(study: Study, say: Say) -> None:
     """Shows what every method of a study would do and cost; no prompt is run."""
     execution = Execution(study.engine, tokens_per_wave=study.tokens_per_wave)
     for label, method in _applicable(study, say).methods.items():
-        if isinstance(method, Planned) and isinstance(study.batch, ContrastBatch):
+        if (
+            isinstance(method, Planned)
+            and isinstance(study.batch, ContrastBatch)
+            and isinstance(study.model, HookedModel)
+        ):
             found = explain_plan(method, study.model, study.batch, execution=execution)
             say(
                 {"title": f"{label}: {found.what}", "rows": [{"": name, "plan": value} for name, value in found.rows()]}
@@ -171,11 +176,12 @@ def _applicable(study: Study, say: Say) -> Study:
     first, *others = study.methods
     for label, method in study.methods.items():
         check_prompts(label, method, study.batch)
+        check_model(label, method, study.model)
     kept = {first: study.methods[first]}
     for label in others:
         site = study.methods[label].settings().get("site")
         try:
-            if isinstance(site, str):
+            if isinstance(site, str) and isinstance(study.model, HookedModel):
                 study.model.wanted([site], layers=[0])
             kept[label] = study.methods[label]
         except SiteError as error:
@@ -195,7 +201,7 @@ def _run_method(study: Study, label: str, *, folder: Path, tracker: SafeTracker,
         shutil.rmtree(folder / "cells", ignore_errors=True)
         (folder / "manifest.json").unlink(missing_ok=True)
     execution = replace(study.execution(folder), log=tracker.metrics)
-    if isinstance(method, Planned) and isinstance(study.batch, ContrastBatch):
+    if isinstance(method, Planned) and isinstance(study.batch, ContrastBatch) and isinstance(study.model, HookedModel):
         say(f"{label}: {method.plan(study.model, study.batch, execution=execution)}")
     _seed(study.seed)
     started = time.time()

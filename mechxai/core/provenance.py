@@ -6,7 +6,17 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-_DECIDE = ("mechxai", "torch", "transformer-lens", "transformers", "tokenizers", "numpy")
+_DECIDE = (
+    "mechxai",
+    "torch",
+    "transformer-lens",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "captum",
+    "shap",
+    "scikit-learn",
+)
 
 
 @functools.cache

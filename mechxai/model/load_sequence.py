@@ -8,6 +8,7 @@ import torch
 
 from mechxai.core.architecture import Architecture
 from mechxai.core.errors import ArtifactError, ConfigError, ModelSupportError, check_choice
+from mechxai.core.fingerprint import Fingerprints
 from mechxai.model.backends import as_dtype
 from mechxai.model.hashing import hash_parameters
 from mechxai.model.loading import device_of, quiet_loading
@@ -109,7 +110,10 @@ def _model(  # noqa: PLR0917 - what was loaded
 ) -> SequenceModel:
     label = Path(name).name if Path(name).is_dir() else name
     codec = TextCodec(tokenizer, None, masked=True)
-    return SequenceModel(label, inner, codec, outputs, head, _architecture(inner), hash_parameters(inner), revision)
+    digest = hash_parameters(inner)
+    if isinstance(head, LikenessHead):  # what it is compared with decides as much as its weights
+        digest += f"-{Fingerprints()([head.pooling, *outputs])[:8]}"
+    return SequenceModel(label, inner, codec, outputs, head, _architecture(inner), digest, revision)
 
 
 def _architecture(inner: Any) -> Architecture:

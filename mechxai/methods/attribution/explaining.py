@@ -39,8 +39,8 @@ class OfSequences:
 
     @property
     def identity(self) -> str:
-        """Weights, dtype and outputs."""
-        return repr((self.model.weight_hash, str(self.model.dtype), self.model.outputs, self.model.head))
+        """Weights (an encoder's references are in their hash) and dtype."""
+        return repr((self.model.weight_hash, str(self.model.dtype)))
 
     @property
     def text(self) -> TextCodec:
