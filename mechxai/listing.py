@@ -9,6 +9,7 @@ from pathlib import Path
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mechxai.core.errors import ConfigError
 
@@ -16,9 +17,11 @@ _console = Console()
 
 
 def show(thing: object) -> None:
-    """Shows a line of text, or a table: a mapping with ``title`` and ``rows``."""
+    """Shows a line of text, coloured text, or a table: a mapping with ``title`` and ``rows``."""
     if isinstance(thing, Mapping):
         _table(str(thing["title"]), thing["rows"])
+    elif isinstance(thing, Text):
+        _console.print(thing)
     else:
         _console.print(str(thing), markup=False, highlight=False, soft_wrap=True)
 

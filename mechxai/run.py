@@ -28,6 +28,7 @@ from mechxai.engine.plan import Planned
 from mechxai.figures.attention_view import is_patterns, save_attention
 from mechxai.figures.export import png_available, save_html, save_png
 from mechxai.figures.plot import plot
+from mechxai.figures.tokens import is_attribution, token_text
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.sequence_model import SequenceModel
 from mechxai.report.page import report
@@ -35,6 +36,7 @@ from mechxai.report.tables import own_tables
 from mechxai.run_folder import check_model, check_prompts, is_finished, run_folder, run_id
 from mechxai.tracking.tracker import SafeTracker, Tracker
 
+_COLORED = 3  # prompts whose tokens are shown in colour
 _VIEWED = 4  # prompts whose attention gets a page
 Say = Callable[[object], None]
 
@@ -236,7 +238,11 @@ def _write_figures(result: Result, folder: Path, *, png: bool) -> None:
 
 def _write_report(study: Study, done: Mapping[str, Finished], *, folder: Path, say: Say) -> None:
     tables: dict[str, Sequence[Mapping[str, Any]]] = {}
-    for finished in done.values():
+    for label, finished in done.items():
+        if is_attribution(finished.result):
+            say(f"{label}, token by token (blue: towards the answer, red: against):")
+            for prompt in range(min(_COLORED, finished.result.data.sizes["prompt"])):
+                say(token_text(finished.result, prompt))
         for title, rows in own_tables(finished.result, study.model.card).items():
             tables[title] = rows
             say({"title": title, "rows": rows})

@@ -11,10 +11,12 @@ from mechxai.figures.headings import display_name
 from mechxai.figures.panels import panel_names
 from mechxai.figures.plot import plot
 from mechxai.figures.text import interval, number, words
+from mechxai.figures.tokens import is_attribution, token_html
 from mechxai.report.markup import escaped, facts, paragraph, table, warning
 from mechxai.report.sentences import what_is_shown, what_stands_out, what_was_done
 
 N_LARGEST = 10
+N_COLORED = 6  # prompts whose tokens are shown in colour
 
 
 def section(name: str, result: Result, index: int) -> str:
@@ -29,6 +31,8 @@ def section(name: str, result: Result, index: int) -> str:
     if chosen is not None:
         strongest = largest(chosen.cells(), N_LARGEST, chosen.center)
         parts.append(paragraph(f"{what_is_shown(chosen)} {what_stands_out(chosen, strongest)}"))
+    if is_attribution(result):
+        parts += [token_html(result, prompt) for prompt in range(min(N_COLORED, result.data.sizes["prompt"]))]
     parts += [_figure(result, index), facts(_facts(result))]
     if chosen is not None and chosen.dims:
         parts.append(_strongest(result, chosen))

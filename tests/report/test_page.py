@@ -159,3 +159,12 @@ def test_a_failed_write_leaves_the_old_page(tmp_path, monkeypatch):
 
 def test_the_same_results_give_the_same_bytes(tmp_path):
     assert page_of([sweep()], tmp_path) == page_of([sweep()], tmp_path)
+
+
+def test_attributions_come_as_coloured_tokens_that_stay_text(zoo, tmp_path):
+    import mechxai as mx
+
+    result = mx.Occlusion()(zoo, mx.tasks.ioi(zoo, n=2))
+    page = mx.report(result, tmp_path / "report.html").read_text()
+    assert page.count('class="tokens"') == 2
+    assert "&lt;bos&gt;" in page
