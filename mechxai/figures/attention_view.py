@@ -17,6 +17,7 @@ from mechxai.figures.colors import SEQUENTIAL
 from mechxai.figures.shown_html import Page
 from mechxai.figures.text import printable, safe
 from mechxai.figures.theme import dress
+from mechxai.figures.tokens import known_prompt
 
 VIEWS = ("head", "model", "neuron")
 _DENSE = 160  # up to so many tokens every weight is kept
@@ -67,10 +68,7 @@ def attention_html(result: Result, prompt: int = 0, *, view: str = "head") -> Pa
             got=f"a result of {result.info.method.get('name')}",
             allowed="attention_patterns",
         )
-    n_prompts = result.data.sizes["prompt"]
-    if not -n_prompts <= prompt < n_prompts:
-        raise ConfigError(f"Prompt {prompt} was asked", got=f"{n_prompts} prompts", allowed=f"0 to {n_prompts - 1}")
-    content = _content(result, prompt % n_prompts) | {"view": view}
+    content = _content(result, known_prompt(result, prompt)) | {"view": view}
     files = importlib.resources.files("mechxai.figures.views")
     page = _PAGE.format(
         policy=_POLICY,

@@ -33,7 +33,7 @@ def token_figure(result: Result) -> go.Figure:
 
 def token_bars(result: Result, prompt: int = 0) -> go.Figure:
     """The score of every player of a prompt, in the order of the text, read from the top."""
-    data = result.data.isel(prompt=_known(result, prompt))
+    data = result.data.isel(prompt=known_prompt(result, prompt))
     values = data["player_value"].values.astype(float)
     there = ~np.isnan(values)
     names = [safe(name, 24) for name in data["player_name"].values[there]]
@@ -72,7 +72,7 @@ def token_rows(result: Result) -> go.Figure:
 
 def method_rows(result: Result, prompt: int = 0) -> go.Figure:
     """A row of coloured tokens for every method of a comparison, on one prompt."""
-    data = result.data.isel(prompt=_known(result, prompt), pos=slice(0, _WIDEST))
+    data = result.data.isel(prompt=known_prompt(result, prompt), pos=slice(0, _WIDEST))
     names = [words(str(name)) for name in data["method"].values]
     tokens = np.tile(data["token"].values, (len(names), 1))
     keep = tokens[0] != ""
@@ -120,7 +120,7 @@ def _hover(token: str, value: float, unit: str) -> str:
 
 def token_text(result: Result, prompt: int = 0) -> Text:
     """A prompt as rich text for the terminal, every token on the colour of its score."""
-    data = result.data.isel(prompt=_known(result, prompt))
+    data = result.data.isel(prompt=known_prompt(result, prompt))
     text = Text()
     for token, _, share in _shares(data):
         style = Style() if np.isnan(share) else Style(color=_ink(share), bgcolor=diverging(share))
@@ -130,7 +130,7 @@ def token_text(result: Result, prompt: int = 0) -> Text:
 
 def token_html(result: Result, prompt: int = 0) -> Fragment:
     """A prompt as HTML, every token escaped and on the colour of its score; scores appear on hovering."""
-    data = result.data.isel(prompt=_known(result, prompt))
+    data = result.data.isel(prompt=known_prompt(result, prompt))
     unit = _unit(result)
     spans = []
     for token, value, share in _shares(data):
@@ -162,7 +162,12 @@ def _spaced(token: str) -> str:
     return seen if token[:1].isspace() else f" {seen}"
 
 
-def _known(result: Result, prompt: int) -> int:
+def known_prompt(result: Result, prompt: int) -> int:
+    """The number of a prompt, counted from the first.
+
+    Raises:
+        ConfigError: the result has no such prompt.
+    """
     n = result.data.sizes["prompt"]
     if not -n <= prompt < n:
         raise ConfigError(f"Prompt {prompt} was asked", got=f"{n} prompts", allowed=f"0 to {n - 1}")

@@ -1,8 +1,9 @@
 """The form in which swept methods keep their fields, whatever form they were given in."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from mechxai.core.errors import SiteError
 from mechxai.core.method import Method
 
 
@@ -16,6 +17,18 @@ def as_tuples(method: Method, *names: str) -> None:
         if value is not None:
             many = isinstance(value, Iterable) and not isinstance(value, str)
             object.__setattr__(method, name, tuple(_plain(one) for one in value) if many else (value,))
+
+
+def some_of(what: str, asked: Sequence[int], n: int) -> list[int]:
+    """The layers or heads that a field asks for, ascending: all when none are named, negative ones from the last.
+
+    Raises:
+        SiteError: one that is not there.
+    """
+    wrong = [number for number in asked if not -n <= number < n]
+    if wrong:
+        raise SiteError(f"{what} {wrong[0]} was asked", allowed=f"{-n} to {n - 1}")
+    return sorted({number % n for number in asked}) or list(range(n))
 
 
 def _plain(value: Any) -> Any:

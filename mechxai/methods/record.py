@@ -11,8 +11,12 @@ from mechxai.core.method import Method
 from mechxai.core.probe_dataset import Prompts
 from mechxai.core.provenance import commit, versions
 from mechxai.core.result import RunInfo, variable
+from mechxai.core.shapes import PromptInts, Tokens
 from mechxai.core.site import site_name
 from mechxai.core.statistics import known_mean, mean_interval
+from mechxai.model.text import TextCodec
+
+ALONE = "attention weights alone do not say what mattered: set them beside an intervention or a gradient"
 
 
 def coordinates(method: Method, batch: Prompts, axes: Mapping[str, Sequence[Position]]) -> dict[str, object]:
@@ -45,6 +49,13 @@ def _label(batch: Prompts, pos: int, role: str) -> str:
     if not text and len(batch) == 1 and batch.strings:
         text = batch.strings[0][pos].strip() if pos < len(batch.strings[0]) else ""
     return f"{pos}: {text}" if text else str(pos)
+
+
+def token_texts(codec: TextCodec, tokens: Tokens, lengths: PromptInts) -> xr.DataArray:
+    """The tokens of every prompt as text, ``[prompt, pos]``, empty behind its end."""
+    rows = zip(tokens.tolist(), lengths.tolist(), strict=True)
+    texts = [[*codec.strings(row[:n]), *[""] * (len(row) - n)] for row, n in rows]
+    return variable(("prompt", "pos"), np.array(texts, dtype=str), "text", "the tokens")
 
 
 def bounded(

@@ -5,12 +5,10 @@ from dataclasses import replace
 
 import torch
 
-from mechxai.core.batch import ContrastBatch
+from mechxai.core.batch import Answer, ContrastBatch
 from mechxai.core.errors import ConfigError, ShapeError
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.sequence_model import SequenceModel
-
-Answer = str | int
 
 
 def prompts(  # noqa: PLR0913 - the form all tasks share, and what is asked of these

@@ -354,7 +354,7 @@ class Linear:
     def without(self, metric, batch, embeddings, *, baseline, absent, execution):
         where = absent[..., None] if absent.ndim == 3 else absent
         rows = [self.score(metric, batch, torch.where(one, baseline, embeddings)) for one in where]
-        return Removals(torch.stack(rows).double(), float(len(rows)), float(len(rows)))
+        return Removals(torch.stack(rows).double(), float(len(rows)))
 
     def patterns(self, batch, embeddings, layers):
         return torch.full((len(layers), len(batch), 1, batch.n_pos, batch.n_pos), 1 / batch.n_pos)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float
@@ -13,16 +12,16 @@ from torch import Tensor
 
 from mechxai.core.activations import Activations
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.errors import SiteError, check_choice
+from mechxai.core.errors import check_choice
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.result import Result, variable
 from mechxai.engine.execution import Execution
-from mechxai.methods.record import position_labels, run_info
+from mechxai.methods.fields import as_tuples, some_of
+from mechxai.methods.record import ALONE, position_labels, run_info, token_texts
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.plain_door import plain_of
 
 _CLOSE = 1e-2  # the softmax of queries times keys may be off the pattern by so much
-ALONE = "attention weights alone do not say what mattered: set them beside an intervention or a gradient"
 
 
 @final
@@ -55,8 +54,7 @@ class AttentionPatterns(Method):
 
     def __post_init__(self) -> None:
         check_choice("run", self.run, ("clean", "corrupted"))
-        object.__setattr__(self, "layers", tuple(self.layers))
-        object.__setattr__(self, "heads", tuple(self.heads))
+        as_tuples(self, "layers", "heads")
 
     def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
         """Patterns as the model's softmax gives them.
@@ -74,7 +72,7 @@ class AttentionPatterns(Method):
         del execution  # one pass, a few prompts at a time
         started = time.perf_counter()
         a = model.architecture
-        layers, heads = _some("Layer", self.layers, a.n_layers), _some("Head", self.heads, a.n_heads)
+        layers, heads = some_of("Layer", self.layers, a.n_layers), some_of("Head", self.heads, a.n_heads)
         batch = batch.to(model.device)
         sites = ["pattern", "q", "k"] if self.queries else ["pattern"]
         acts = model.cache(batch.tokens(self.run), sites, layers=layers, lengths=batch.lengths)
@@ -95,10 +93,7 @@ class AttentionPatterns(Method):
                 data["scale"] = variable((), scale, "1", "what the product of query and key is multiplied by")
             else:
                 notes = (*notes, f"no queries and keys: the softmax of their products is off by {error:.2g}")
-        codec = model.text
-        rows = zip(batch.tokens(self.run).tolist(), batch.lengths.tolist(), strict=True)
-        texts = [[*codec.strings(row[:n]), *[""] * (len(row) - n)] for row, n in rows]
-        data["token"] = variable(("prompt", "pos"), np.array(texts, dtype=str), "text", "the tokens")
+        data["token"] = token_texts(model.text, batch.tokens(self.run), batch.lengths)
         labels = position_labels(batch, list(range(batch.n_pos)))
         coords = {"prompt": list(range(len(batch))), "layer": layers, "head": heads, "pos": labels}
         coords |= {"dest_pos": labels, "src_pos": labels}
@@ -133,10 +128,3 @@ def _error(pattern: Tensor, made: tuple[Tensor, Tensor, float], batch: ContrastB
     own = scores.masked_fill(~seen, -torch.inf).softmax(-1)
     off = (own - pattern.float()).abs().masked_fill(~batch.mask[:, None, None, :, None], 0.0)
     return float(off.max())
-
-
-def _some(what: str, asked: Sequence[int], n: int) -> list[int]:
-    wrong = [number for number in asked if not -n <= number < n]
-    if wrong:
-        raise SiteError(f"{what} {wrong[0]} was asked", allowed=f"{-n} to {n - 1}")
-    return sorted({number % n for number in asked}) or list(range(n))

@@ -9,11 +9,12 @@ from torch import Tensor
 from mechxai.core.errors import ConfigError, check_choice
 from mechxai.core.method import MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
-from mechxai.methods.attribution.attention_scores import FUSIONS, fused, own_rows, some_layers, weights_scores
+from mechxai.methods.attribution.attention_scores import FUSIONS, fused, own_rows, weights_scores
 from mechxai.methods.attribution.attribution import Attribution
 from mechxai.methods.attribution.outcome import Scores
 from mechxai.methods.attribution.players import KINDS
 from mechxai.methods.attribution.problem import Problem
+from mechxai.methods.fields import some_of
 
 
 @final
@@ -66,7 +67,7 @@ class AttentionRollout(Attribution):
             SiteError: a first layer the model does not have.
         """
         n_layers = problem.subject.architecture.n_layers
-        layers = list(range(some_layers([self.start], n_layers)[0], n_layers))
+        layers = list(range(some_of("Layer", [self.start], n_layers)[0], n_layers))
 
         def some(rows: Tensor) -> Tensor:
             part = problem.rows_of(rows)
@@ -74,7 +75,7 @@ class AttentionRollout(Attribution):
                 :, :, None
             ]
             if self.bos == "drop":
-                free = (part.players.of_token >= 0).to(patterns.device)
+                free = part.players.free(patterns.device)
                 patterns = patterns.masked_fill(~free[None, :, None, None, :], 0.0)
             rolled = rollout(own_rows(patterns, part)[:, :, 0], self.residual)
             every = torch.arange(len(part), device=rolled.device)

@@ -15,8 +15,9 @@ from mechxai.methods.attribution.attribution import Attribution
 from mechxai.methods.attribution.outcome import Scores
 from mechxai.methods.attribution.players import KINDS
 from mechxai.methods.attribution.problem import Problem
+from mechxai.methods.fields import as_tuples, some_of
+from mechxai.methods.record import ALONE
 
-ALONE = "attention weights alone do not say what mattered: set them beside an intervention or a gradient"
 FUSIONS = ("mean", "max", "min")
 
 
@@ -32,18 +33,6 @@ def own_rows(patterns: Tensor, problem: Problem) -> Tensor:
     real = problem.batch.mask.to(patterns.device)[None, :, None, None, :]
     kept = patterns.double().masked_fill(~real, 0.0)
     return kept / kept.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-
-
-def some_layers(layers: Sequence[int], n_layers: int) -> list[int]:
-    """The layers asked, all when none are, negative ones counted from the last.
-
-    Raises:
-        SiteError: a layer the model does not have.
-    """
-    wrong = [layer for layer in layers if not -n_layers <= layer < n_layers]
-    if wrong:
-        raise SiteError(f"Layer {wrong[0]} was asked", allowed=f"{-n_layers} to {n_layers - 1}")
-    return sorted({layer % n_layers for layer in layers}) or list(range(n_layers))
 
 
 def on_special(problem: Problem, weights: Tensor) -> Tensor:
@@ -91,8 +80,7 @@ class AttentionScores(Attribution):
         check_choice("players", self.players, KINDS)
         check_choice("fusion", self.fusion, FUSIONS)
         check_choice("bos", self.bos, ("keep", "drop"))
-        object.__setattr__(self, "layers", tuple(self.layers))
-        object.__setattr__(self, "heads", tuple(self.heads))
+        as_tuples(self, "layers", "heads")
 
     def scores(self, problem: Problem) -> Scores:
         """The attention to each token; ``on_special`` [prompt] is what goes to tokens without a score.
@@ -101,7 +89,7 @@ class AttentionScores(Attribution):
             SiteError: a layer or head the model does not have.
         """
         a = problem.subject.architecture
-        layers = some_layers(self.layers, a.n_layers)
+        layers = some_of("Layer", self.layers, a.n_layers)
         heads = [head for head in self.heads if not 0 <= head < a.n_heads]
         if heads:
             raise SiteError(f"Head {heads[0]} was asked", allowed=f"0 to {a.n_heads - 1}")

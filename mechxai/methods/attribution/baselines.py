@@ -29,7 +29,7 @@ def baseline_embeddings(
         ConfigError: another name, a token the tokenizer does not have, or no counterfactual in the batch.
     """
     check_choice("baseline", name, BASELINES)
-    free = (players.of_token >= 0).to(embeddings.device)[..., None]
+    free = players.free(embeddings.device)[..., None]
     return torch.where(free, _all_away(subject, batch, name, embeddings=embeddings), embeddings)
 
 

@@ -19,21 +19,21 @@ from mechxai.core.statistics import known_mean
 from mechxai.engine.execution import Execution
 from mechxai.methods.attribution.baselines import BASELINES
 from mechxai.methods.attribution.faithfulness import FRACTIONS
-from mechxai.methods.attribution.judging import rank_agreement, top_overlap
+from mechxai.methods.attribution.judging import player_scores, rank_agreement, top_overlap
 from mechxai.methods.attribution.names import Named, labelled
-from mechxai.methods.attribution.outcome import attributed, gap_of, token_texts
+from mechxai.methods.attribution.outcome import attributed, gap_of
 from mechxai.methods.attribution.players import KINDS
 from mechxai.methods.attribution.problem import Problem
 from mechxai.methods.attribution.trial import (
     Asked,
     Candidate,
     Judging,
-    as_players,
     curve_variables,
     judged,
     measure_variables,
 )
-from mechxai.methods.record import bounded, position_labels, run_info
+from mechxai.methods.fields import as_tuples
+from mechxai.methods.record import bounded, position_labels, run_info, token_texts
 
 EVERY = (
     "saliency",
@@ -95,9 +95,7 @@ class CompareAttributions(Method):
 
     def __post_init__(self) -> None:
         as_metric(self.metric)
-        object.__setattr__(self, "methods", tuple(self.methods))
-        object.__setattr__(self, "truth", tuple(self.truth))
-        object.__setattr__(self, "fractions", tuple(self.fractions))
+        as_tuples(self, "methods", "truth", "fractions")
         if not labelled(self.methods):
             raise ConfigError("compare_attributions of no methods", fix="give at least one")
         check_choice("baseline", self.baseline, BASELINES)
@@ -175,7 +173,7 @@ def _candidate(method: Any, model: Any, batch: ContrastBatch, *, execution: Exec
     started = time.perf_counter()
     problem = method.problem(model, batch, execution)
     scores = method.scores(problem)
-    return Candidate(method, problem, scores, as_players(problem, scores), time.perf_counter() - started)
+    return Candidate(method, problem, scores, player_scores(problem, scores.tokens), time.perf_counter() - started)
 
 
 def _agreement(candidates: Sequence[Candidate], top: float) -> dict[str, xr.DataArray]:
@@ -212,7 +210,7 @@ def _texts(judge: Problem, candidates: Sequence[Candidate]) -> dict[str, xr.Data
     dims = ("method", "prompt", "pos")
     return {
         "attribution": variable(dims, tokens, "each method's own", "score of each token"),
-        "token": variable(("prompt", "pos"), np.array(token_texts(judge), dtype=str), "text", "the tokens"),
+        "token": token_texts(judge.subject.text, judge.batch.clean, judge.batch.lengths),
     }
 
 

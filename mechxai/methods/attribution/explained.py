@@ -33,12 +33,10 @@ class Removals:
 
     Attributes:
         scores: ``[cell, batch]``, float64, on the CPU.
-        passes: forward passes of one prompt that they took, one per score without any saving.
-        worked: the same, less what was saved.
+        worked: forward passes of one prompt that they took, less what was saved.
     """
 
     scores: Float[Tensor, "cell batch"]
-    passes: float
     worked: float
 
 
@@ -167,7 +165,7 @@ class OfHooked:
         cells: list[Cell] = [(Intervention(_EMBED, Replace(baseline, where)),) for where in absent]
         sweep = Sweep(batch, "clean", cells, metric, self._moved(batch, embeddings))
         outcome = run_sweep(self.model, sweep, execution, what="tokens taken away")
-        return Removals(outcome.values, float(outcome.values.numel()), outcome.cost["forward_passes"])
+        return Removals(outcome.values, outcome.cost["forward_passes"])
 
     def patterns(
         self, batch: ContrastBatch, embeddings: Embeddings, layers: Sequence[int]

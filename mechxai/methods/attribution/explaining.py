@@ -98,7 +98,7 @@ class OfSequences:
             return torch.where(chosen, baseline[prompts], embeddings[prompts])
 
         total[rows[:, 0], rows[:, 1]] = self._in_parts(metric, batch, rows, given, execution)
-        return Removals(total, float(len(rows)), float(len(rows) + len(batch)))
+        return Removals(total, float(len(rows) + len(batch)))
 
     def _in_parts(self, metric: Metric, batch: ContrastBatch, rows: Tensor, given: Any, execution: Execution) -> Tensor:  # noqa: PLR0917 - one call
         """Scores of rows, ``[row]``; each is a prompt's number, or a cell and a prompt."""

@@ -16,19 +16,20 @@ from mechxai.core.result import Result, variable
 from mechxai.engine.execution import Execution
 from mechxai.methods.attribution.baselines import BASELINES
 from mechxai.methods.attribution.integrated_gradients import IntegratedGradients
+from mechxai.methods.attribution.judging import player_scores
 from mechxai.methods.attribution.names import Named, method_of
-from mechxai.methods.attribution.outcome import attributed, token_texts
+from mechxai.methods.attribution.outcome import attributed
 from mechxai.methods.attribution.players import KINDS
 from mechxai.methods.attribution.stability import max_sensitivity, randomisation_similarity
 from mechxai.methods.attribution.trial import (
     Asked,
     Judging,
-    as_players,
     curve_variables,
     judged,
     measure_variables,
 )
-from mechxai.methods.record import bounded, position_labels, run_info
+from mechxai.methods.fields import as_tuples
+from mechxai.methods.record import bounded, position_labels, run_info, token_texts
 
 FRACTIONS = (0.01, 0.05, 0.1, 0.2, 0.5)  # ERASER's
 
@@ -88,7 +89,7 @@ class Faithfulness(Method):
         method_of(self.of)
         check_choice("baseline", self.baseline, BASELINES)
         check_choice("players", self.players, KINDS)
-        object.__setattr__(self, "fractions", tuple(self.fractions))
+        as_tuples(self, "fractions")
         _ = self._judging
         if self.sensitivity_draws < 0 or not self.radius > 0:
             raise ConfigError(
@@ -112,7 +113,7 @@ class Faithfulness(Method):
         method = asked.put(method_of(self.of))
         judge, own = asked.problem(model, batch, execution), method.problem(model, batch, execution)
         scores = method.scores(own)
-        players = as_players(own, scores)
+        players = player_scores(own, scores.tokens)
         measures, found = judged(judge, [players], self._judging)
         unit = as_metric(self.metric).unit
         data = measure_variables(measures, 1, unit) | curve_variables(found, 1, unit)
@@ -129,8 +130,7 @@ class Faithfulness(Method):
             )
         tokens = attributed(own, scores).numpy()[None]
         data["attribution"] = variable(("method", "prompt", "pos"), tokens, scores.units or unit, "what was judged")
-        texts = np.array(token_texts(own), dtype=str)
-        data["token"] = variable(("prompt", "pos"), texts, "text", "the tokens")
+        data["token"] = token_texts(own.subject.text, own.batch.clean, own.batch.lengths)
         coords = {
             "method": [method.card.name],
             "prompt": list(range(len(batch))),

@@ -10,6 +10,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from mechxai.core.metric import Logprob, Prob
+from mechxai.methods.attribution.baselines import baseline_embeddings
 from mechxai.methods.attribution.curves import drawn_subsets
 from mechxai.methods.attribution.outcome import by_player
 from mechxai.methods.attribution.problem import Problem
@@ -62,27 +63,29 @@ def soft_removal(
     Source: Zhao and Aletras 2023 (arXiv 2305.10496), equations 3 to 6.
     """
     several = problem.batch.answers.shape[2] > 1
-    zeroed = replace(problem, metric=Logprob() if several else Prob(), baseline=_with_zero_players(problem))
+    away = {"embeddings": problem.embeddings, "players": problem.players}
+    zero = baseline_embeddings(problem.subject, problem.batch, "zero", **away)
+    zeroed = replace(problem, metric=Logprob() if several else Prob(), baseline=zero)
     share = _unit(scores)
     kept = np.take_along_axis(
         np.nan_to_num(share), np.maximum(problem.players.of_token.numpy(), 0)[None], 2
     )  # [ranking, prompt, pos]
     free = (problem.players.of_token >= 0)[..., None]
-    found = [_soft(zeroed, torch.from_numpy(row), free, draws=draws, seed=seed) for row in kept]
+    shape = (draws, *problem.embeddings.shape[1:])
+    chance = torch.stack([_uniform(shape, (seed, row)) for row in range(len(problem))], 1)  # the same for every ranking
+    found = [_soft(zeroed, torch.from_numpy(row), free, chance) for row in kept]
     values = np.stack(found, 1)  # [2, ranking, prompt]
     return values[0], values[1]
 
 
-def _soft(problem: Problem, kept: Tensor, free: Tensor, *, draws: int, seed: int) -> np.ndarray:
+def _soft(problem: Problem, kept: Tensor, free: Tensor, uniform: Tensor) -> np.ndarray:  # noqa: PLR0917 - one call
     """Comprehensiveness and sufficiency of one ranking, ``[2, prompt]``."""
-    d_model = problem.embeddings.shape[-1]
     whole, nothing = _probability(problem, problem.target_score), _probability(problem, problem.baseline_score)
     least = 1 - np.maximum(0, whole - nothing)
-    uniform = torch.stack([_uniform((draws, *kept.shape[1:], d_model), (seed, row)) for row in range(len(kept))], 1)
     chances = (1 - kept, kept)  # of a number's being kept
     cells = [(uniform >= chance[None, ..., None]) & free[None] for chance in chances]
     scores = problem.without_tokens(torch.cat(cells))
-    after = _probability(problem, scores).reshape(2, draws, -1).mean(1)
+    after = _probability(problem, scores).reshape(2, len(uniform), -1).mean(1)
     fall = np.maximum(0, whole[None] - after)
     room = np.where(1 - least > _LEAST_FALL, 1 - least, np.nan)
     comprehensive = np.clip(fall[0] / room, 0, 1)
@@ -98,11 +101,6 @@ def _probability(problem: Problem, scores: Tensor) -> np.ndarray:
     return (scores.exp() if isinstance(problem.metric, Logprob) else scores).numpy()
 
 
-def _with_zero_players(problem: Problem) -> Tensor:
-    free = (problem.players.of_token >= 0).to(problem.embeddings.device)[..., None]
-    return torch.where(free, 0.0, problem.embeddings)
-
-
 def _unit(scores: PlayerScores) -> PlayerScores:
     """Scores brought to 0 to 1 in every prompt."""
     low, high = np.nanmin(scores, -1, keepdims=True), np.nanmax(scores, -1, keepdims=True)
@@ -114,10 +112,14 @@ def rank_agreement(left: OfPrompts, right: OfPrompts) -> Float[np.ndarray, " pro
     found = []
     for a, b in zip(left, right, strict=True):
         known = ~np.isnan(a) & ~np.isnan(b)
-        a, b = a[known], b[known]  # noqa: PLW2901
-        flat = len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0
-        found.append(np.nan if flat else float(np.asarray(spearmanr(a, b))[0]))
+        found.append(spearman(a[known], b[known]))
     return np.array(found)
+
+
+def spearman(left: Float[np.ndarray, " n"], right: Float[np.ndarray, " n"]) -> float:
+    """Spearman's correlation; NaN where either side is the same for all."""
+    flat = len(left) < 2 or np.ptp(left) == 0 or np.ptp(right) == 0
+    return np.nan if flat else float(np.asarray(spearmanr(left, right))[0])
 
 
 def top_overlap(left: OfPrompts, right: OfPrompts, share: float) -> Float[np.ndarray, " prompt"]:

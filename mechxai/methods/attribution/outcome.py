@@ -14,7 +14,7 @@ from mechxai.core.batch import ContrastBatch
 from mechxai.core.method import Method
 from mechxai.core.result import Result, variable
 from mechxai.methods.attribution.problem import Problem
-from mechxai.methods.record import position_labels, run_info
+from mechxai.methods.record import position_labels, run_info, token_texts
 
 _GAP = 0.05  # share of the score's change by baseline that may be missing before a note says so
 _TINY = 1e-3
@@ -100,7 +100,7 @@ def attribution_result(
             per_token, problem.players.of_token.numpy(), "number", "player of each token; -1 for none"
         ),
         "player_name": variable(("prompt", "player"), np.array(names, dtype=str), "text", "the players"),
-        "token": variable(per_token, np.array(token_texts(problem), dtype=str), "text", "the tokens"),
+        "token": token_texts(problem.subject.text, problem.batch.clean, problem.batch.lengths),
         "target": variable(per_prompt, np.array(target_texts(problem), dtype=str), "text", "what is scored"),
         "target_score": variable(per_prompt, target.numpy(), whole, f"{problem.metric.name} of the prompt"),
         "baseline_score": variable(
@@ -132,13 +132,6 @@ def _gap_notes(gap: Tensor, change: Tensor) -> tuple[str, ...]:
         f"scores do not add up on {int(open_.sum())} of {len(gap)} prompts: up to {worst:.0%} of the change from the "
         "baseline is missing or too much (delta)",
     )
-
-
-def token_texts(problem: Problem) -> list[list[str]]:
-    """The tokens of every prompt as text, padded with empty ones."""
-    batch, codec = problem.batch, problem.subject.text
-    rows = zip(batch.clean.tolist(), batch.lengths.tolist(), strict=True)
-    return [[*codec.strings(row[:n]), *[""] * (len(row) - n)] for row, n in rows]
 
 
 def target_texts(problem: Problem) -> list[str]:

@@ -37,6 +37,10 @@ class Players:
         """How many there are in the prompt that has most."""
         return max(self.counts)
 
+    def free(self, device: torch.device) -> Bool[Tensor, "batch pos"]:
+        """The tokens that have a player."""
+        return (self.of_token >= 0).to(device)
+
     def tokens_of(self, absent: Bool[Tensor, "cell batch player"]) -> Bool[Tensor, "cell batch pos"]:
         """The tokens of players."""
         index = self.of_token.clamp(min=0)[None].expand(len(absent), -1, -1)

@@ -8,7 +8,6 @@ from typing import Any, final
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
-from scipy.stats import spearmanr
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError, ShapeError, check_choice
@@ -17,11 +16,12 @@ from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
 from mechxai.core.statistics import bootstrap_weights
 from mechxai.engine.execution import Execution
+from mechxai.methods.attribution.judging import player_scores, spearman
 from mechxai.methods.attribution.kernel_shap import KernelShap
 from mechxai.methods.attribution.names import Named, method_of
-from mechxai.methods.attribution.outcome import by_player, token_texts
 from mechxai.methods.attribution.trial import Asked
-from mechxai.methods.record import bounded, run_info
+from mechxai.methods.fields import as_tuples
+from mechxai.methods.record import bounded, run_info, token_texts
 
 Word = tuple[str, int]  # as it is written, and the how many-th of its kind in its prompt
 _LEAST_SHARED = 3
@@ -63,7 +63,7 @@ class RephrasingStability(Method):
         as_metric(self.metric)
         method_of(self.of)
         check_choice("players", self.players, ("word", "token"))
-        object.__setattr__(self, "ignore", tuple(self.ignore))
+        as_tuples(self, "ignore")
         if self.shuffles < 1:
             raise ConfigError(f"rephrasing_stability with shuffles={self.shuffles}", allowed="1 or more")
 
@@ -91,7 +91,7 @@ class RephrasingStability(Method):
         method = Asked(self.metric, "zero", self.players, special=False).put(method_of(self.of))
         problem = method.problem(model, batch, execution)
         scores = method.scores(problem)
-        players = by_player(problem, scores.tokens).numpy()
+        players = player_scores(problem, scores.tokens)
         rows = [_by_word(names, row, self.ignore) for names, row in zip(problem.players.names, players, strict=True)]
         shared, agreement = _pairs(rows)
         if not np.isfinite(agreement).any():
@@ -113,7 +113,7 @@ class RephrasingStability(Method):
             "agreement": variable(pair, agreement, "correlation", meaning),
             "shared": variable(pair, shared, "words", "words in both"),
             "spread": variable(("word",), np.nanstd(shares, 0, ddof=1), "fraction", "standard deviation of shares"),
-            "token": variable(("prompt", "pos"), np.array(token_texts(problem), dtype=str), "text", "the tokens"),
+            "token": token_texts(problem.subject.text, problem.batch.clean, problem.batch.lengths),
         }
         share = "share in the sizes of all scores of its rephrasing"
         data |= bounded("value", ("word",), shares, units="fraction", meaning=share)
@@ -145,9 +145,7 @@ def _pairs(rows: Sequence[dict[Word, float]]) -> tuple[np.ndarray, np.ndarray]:
             both = [word for word in rows[i] if word in rows[j]]
             shared[i, j] = len(both)
             if i != j and len(both) >= _LEAST_SHARED:
-                left, right = ([rows[k][word] for word in both] for k in (i, j))
-                if np.ptp(left) > 0 and np.ptp(right) > 0:
-                    agreement[i, j] = float(np.asarray(spearmanr(left, right))[0])
+                agreement[i, j] = spearman(*(np.array([rows[k][word] for word in both]) for k in (i, j)))
     return shared, agreement
 
 

@@ -47,7 +47,7 @@ def max_sensitivity(
 
 def _moved(problem: Problem, radius: float, seed: tuple[int, int]) -> torch.Tensor:
     reach = radius * float(problem.embeddings[problem.batch.mask].double().std())
-    free = (problem.players.of_token >= 0).to(problem.embeddings.device)[..., None]
+    free = problem.players.free(problem.embeddings.device)[..., None]
     shape = problem.embeddings.shape[1:]
     moves = [np.random.default_rng([*seed, row]).uniform(-reach, reach, shape) for row in range(len(problem))]
     return problem.embeddings + torch.from_numpy(np.stack(moves)).to(problem.embeddings) * free

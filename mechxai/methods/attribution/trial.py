@@ -16,7 +16,7 @@ from mechxai.core.statistics import known_mean, mean_interval
 from mechxai.engine.execution import Execution
 from mechxai.methods.attribution.attribution import Attribution
 from mechxai.methods.attribution.curves import Curves, curves, random_scores
-from mechxai.methods.attribution.judging import infidelity, player_scores, soft_removal
+from mechxai.methods.attribution.judging import infidelity, soft_removal
 from mechxai.methods.attribution.outcome import Scores
 from mechxai.methods.attribution.problem import Problem, problem_of
 from mechxai.methods.record import bounded
@@ -174,8 +174,3 @@ def _on_shares(curve: np.ndarray, count: int, shares: np.ndarray) -> np.ndarray:
     """A curve by count, ``[ranking, count]``, between its known points."""
     known = [k for k in range(count + 1) if not np.isnan(curve[0, k])]
     return np.stack([np.interp(shares, np.array(known) / count, row[known]) for row in curve])
-
-
-def as_players(problem: Problem, scores: Scores) -> Float[np.ndarray, "prompt player"]:
-    """Scores of tokens as those of players."""
-    return player_scores(problem, scores.tokens)
