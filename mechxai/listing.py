@@ -4,14 +4,20 @@ import inspect
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, fields
+from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mechxai.core.errors import ConfigError
+from mechxai.core.errors import ConfigError, check_choice
+
+if TYPE_CHECKING:
+    from mechxai.core.method import Method, MethodCard
 
 _console = Console()
 
@@ -38,16 +44,53 @@ def _table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def methods(arguments: Sequence[str]) -> int:
-    """``mechxai methods``: what each asks, what it costs, where it comes from."""
-    del arguments
+    """``mechxai methods [NAME ... | --markdown]``: what each asks, what it costs, where it comes from."""
+    from mechxai.methods import registry  # noqa: PLC0415 - heavy
+
+    if "--markdown" in arguments:
+        show(methods_markdown())
+        return 0
+    known = {card.name: card for card in registry.cards()}
+    for name in arguments:
+        check_choice("method", name, known)
+    if arguments:
+        for name in arguments:
+            _whole(known[name], registry.METHODS[name])
+        return 0
+    for family, cards in groupby(known.values(), key=lambda card: card.family):
+        _table(family, [{"name": one.name, "asks": one.question, "cost": one.cost} for one in cards])
+    show("mechxai methods NAME shows strengths, weaknesses, source and settings; --markdown prints a table")
+    return 0
+
+
+def methods_markdown() -> str:
+    """The README's table of methods."""
     from mechxai.methods import registry  # noqa: PLC0415 - heavy
 
     rows = [
-        {"name": c.name, "family": c.family, "question": c.question, "cost": c.cost, "source": c.source}
-        for c in registry.cards()
+        f"| `{registry.METHODS[card.name].__name__}` | {card.question} | {card.cost} | {card.source} |"
+        for card in registry.cards()
     ]
-    _table("Methods", rows)
-    return 0
+    return "\n".join(["| method | asks | cost | source |", "|---|---|---|---|", *rows])
+
+
+def _whole(card: "MethodCard", kind: "type[Method]") -> None:
+    """One method, whole."""
+    settings = ", ".join(f"{field.name}={_default(field)}" for field in fields(kind))  # type: ignore[arg-type] # every method is a dataclass
+    rows = {
+        "asks": card.question,
+        "cost": card.cost,
+        "for it": card.pros,
+        "against it": card.cons,
+        "source": card.source,
+        "in Python": f"mx.{kind.__name__}({settings})",
+        "in a run": f"mechxai run method={card.name}",
+    }
+    _table(f"{card.name} ({card.family})", [{"": key, " ": value} for key, value in rows.items() if value])
+
+
+def _default(field: Field[object]) -> str:
+    return "..." if field.default is MISSING else repr(field.default)
 
 
 def models(arguments: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""The heads of a `head_roles` result as a table, beside the known circuit where there is one."""
+"""Tables of a `head_roles` result: its heads, beside the known circuit where there is one, and a census."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,10 +6,21 @@ from typing import Any
 import numpy as np
 
 from mechxai.core.result import Result
+from mechxai.figures.text import words
 
 _MOST = 12
+_SHOWN = 4
 _VISIBLE = 0.01  # share of the gap
-_PATTERNS = ("previous_token", "duplicate_token", "induction", "s_inhibition", "name_mover")
+_PATTERNS = (
+    "previous_token",
+    "duplicate_token",
+    "induction",
+    "s_inhibition",
+    "name_mover",
+    "first_token",
+    "positional",
+    "syntactic",
+)
 
 
 def head_table(result: Result, truth: Mapping[str, Any] | None = None) -> tuple[str, list[dict[str, object]]]:
@@ -41,6 +52,31 @@ def head_table(result: Result, truth: Mapping[str, Any] | None = None) -> tuple[
     return f"Heads of {name}: {found} of {len(known)} {(truth or {}).get('kind', 'known')} heads found{more}", rows
 
 
+def census(result: Result) -> tuple[str, list[dict[str, object]]]:
+    """A title and one row per pattern: how many heads follow it, how many of them matter, and which follow it most.
+
+    Args:
+        result: of `HeadRoles`; its thresholds say what counts.
+    """
+    data, settings = result.data, result.info.method
+    least, enough = float(str(settings["attention"])), float(str(settings["effect"]))
+    effect = np.maximum(np.abs(data["effect"].values), np.abs(data["effect_noise"].values))
+    rows: list[dict[str, object]] = []
+    for name in (one for one in _PATTERNS if one in data):
+        scores = data[name].values
+        following = sorted(zip(*np.nonzero(scores >= least), strict=True), key=lambda place: -scores[place])
+        shown = [f"{layer}.{head} {scores[layer, head]:.2f}" for layer, head in following[:_SHOWN]]
+        rows.append(
+            {
+                "pattern": words(name),
+                "heads": len(following),
+                "of them with an effect": sum(bool(effect[place] >= enough) for place in following),
+                "strongest": ", ".join(shown) + (" ..." if len(following) > _SHOWN else ""),
+            }
+        )
+    return f"What {effect.size} heads look at (attention >= {least:g}; effect >= {enough:g} of the gap)", rows
+
+
 def _node(place: tuple[int, ...]) -> str:
     return f"a{place[0]}.h{place[1]}"
 
@@ -54,8 +90,8 @@ def _row(result: Result, place: tuple[int, ...], known: Mapping[str, str] | None
         row["circuit"] = "-" if not expected else "found" if hit else f"MISSED {expected}"
     row["restores"] = float(data["effect"].values[place])
     row["removes"] = float(data["effect_noise"].values[place])
-    scores = {name: float(data[name].values[place]) for name in _PATTERNS if name in data}
-    row["attention"] = max(scores.values())
+    row["looks at"] = words(str(data["attends_to"].values[place])) or "-"
+    row["attention"] = max(float(data[name].values[place]) for name in _PATTERNS if name in data)
     if "copying" in data:
         row["copies"] = float(data["copying"].values[place])
     return row

@@ -8,7 +8,7 @@ import xarray as xr
 
 from mechxai.core.result import Result
 from mechxai.figures.text import words
-from mechxai.report.heads import head_table
+from mechxai.report.heads import census, head_table
 
 # Few and short, so that a terminal has room for them; the result has more.
 _COLUMNS = {
@@ -53,5 +53,5 @@ def own_tables(result: Result, card: Mapping[str, Any]) -> dict[str, list[dict[s
     """
     name = result.info.method.get("name")
     if name == "head_roles":
-        return dict([head_table(result, card.get("truth"))])
+        return dict([head_table(result, card.get("truth")), census(result)])
     return dict([comparison_table(result)]) if name == "compare_attributions" else {}

@@ -2,28 +2,18 @@
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
-from mechxai.core.errors import ConfigError, check_choice, nearest
+from mechxai.core.errors import ConfigError
 from mechxai.core.probe_dataset import ProbeDataset
 from mechxai.model.hooked_model import HookedModel
 from mechxai.tasks import annotated, grammars
-from mechxai.tasks.build import check_split, fitting, from_examples
-from mechxai.tasks.example import Example
+from mechxai.tasks.build import check_split, from_examples
+from mechxai.tasks.drawn import Drawn, draw_labelled, in_turn
 
 _NUMBERS = ("singular", "plural")
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """An example, where it came from, and what may not be torn apart with it."""
-
-    source: str
-    example: Example
-    label: str
-    group: str
 
 
 def pos_tags(
@@ -37,7 +27,7 @@ def pos_tags(
         seed: of the draw.
         sources: the grammars to draw from, in turn: ioi, greater_than, sva, facts.
     """
-    return _by_word(model, "pos_tags", annotated.POS, n=n, seed=seed, sources=sources)
+    return _by_word(model, "pos_tags", "pos", n=n, seed=seed, sources=sources)
 
 
 def syntactic_role(
@@ -51,7 +41,7 @@ def syntactic_role(
         seed: of the draw.
         sources: the grammars to draw from, in turn: ioi, greater_than, sva, facts.
     """
-    return _by_word(model, "syntactic_role", annotated.RELATION, n=n, seed=seed, sources=sources)
+    return _by_word(model, "syntactic_role", "relation", n=n, seed=seed, sources=sources)
 
 
 def subject_number(
@@ -72,14 +62,14 @@ def subject_number(
         raise ConfigError(f"subject_number: attractors={attractors} was asked", allowed="0 to 2")
     check_split("subject_number", split)
 
-    def draw(rng: random.Random, turn: int) -> _Drawn:
+    def draw(rng: random.Random, turn: int) -> Drawn:
         while True:  # as many of each number
             example = grammars.sva(rng, split)
             low, high = example.spans["SUBJECT"]
             noun = example.clean[low:high]
             number = int(noun.endswith("s"))
             if number == turn % 2 and int(example.template.split()[0]) >= attractors:
-                return _Drawn("sva", example, _NUMBERS[number], noun.removesuffix("s"))
+                return Drawn("sva", example, _NUMBERS[number], noun.removesuffix("s"))
 
     made = _by_prompt(
         model,
@@ -94,11 +84,11 @@ def fact_relation(model: HookedModel, n: int = 256, seed: int = 0) -> ProbeDatas
     """What a fact asks for: a capital, a landmark's city or a language; grouped by subject. Carries the behaviour."""
     relations = ("capital", "landmark", "language")
 
-    def draw(rng: random.Random, turn: int) -> _Drawn:
+    def draw(rng: random.Random, turn: int) -> Drawn:
         relation = relations[turn % len(relations)]
         example = grammars.facts(rng, relation=relation)
         low, high = example.spans["SUBJECT"]
-        return _Drawn("facts", example, relation, example.clean[low:high])
+        return Drawn("facts", example, relation, example.clean[low:high])
 
     made = _by_prompt(model, draw, n=n, info={"name": "fact_relation", "n": n, "seed": seed})
     return replace(made, labelled_at="END")
@@ -115,30 +105,30 @@ def sentence_source(
         seed: of the draw.
         sources: the grammars to draw from, in turn.
     """
-    draw = _in_turn("sentence_source", sources)
+    draw = in_turn("sentence_source", sources)
     info = {"name": "sentence_source", "n": n, "seed": seed, "sources": list(sources)}
     return replace(_by_prompt(model, draw, n=n, info=info, behaviour=False), labelled_at="END")
 
 
-def _by_word(model: HookedModel, name: str, which: int, *, n: int, seed: int, sources: Sequence[str]) -> ProbeDataset:
-    drawn, dropped = _drawn(model, name, _in_turn(name, sources), n=n, seed=seed)
+def _by_word(model: HookedModel, name: str, which: str, *, n: int, seed: int, sources: Sequence[str]) -> ProbeDataset:
+    drawn, dropped = draw_labelled(model, name, in_turn(name, sources), n=n, seed=seed)
     texts = [one.example.clean for one in drawn]
-    labels = [[pair[which] for pair in annotated.annotation(one.source, one.example)] for one in drawn]
+    labels = [[getattr(word, which) for word in annotated.annotation(one.source, one.example)] for one in drawn]
     spans = [annotated.word_spans(text) for text in texts]
-    made = ProbeDataset.from_spans(model, texts, spans, labels, groups=_groups(drawn))
+    made = ProbeDataset.from_spans(model, texts, spans, labels, groups=tuple(one.group for one in drawn))
     info = {"name": name, "n": n, "seed": seed, "sources": list(sources), "dropped": dropped}
     return replace(made, info=info)
 
 
 def _by_prompt(
     model: HookedModel,
-    draw: Callable[[random.Random, int], _Drawn],
+    draw: Callable[[random.Random, int], Drawn],
     *,
     n: int,
     info: Mapping[str, object],
     behaviour: bool = True,
 ) -> ProbeDataset:
-    drawn, dropped = _drawn(model, str(info["name"]), draw, n=n, seed=int(str(info["seed"])))
+    drawn, dropped = draw_labelled(model, str(info["name"]), draw, n=n, seed=int(str(info["seed"])))
     batch = from_examples(model, [one.example for one in drawn], {**info, "dropped": dropped})
     names = tuple(dict.fromkeys(one.label for one in drawn))
     return ProbeDataset(
@@ -146,56 +136,10 @@ def _by_prompt(
         batch.lengths,
         torch.tensor([names.index(one.label) for one in drawn], device=model.device),
         names,
-        _groups(drawn),
+        tuple(one.group for one in drawn),
         roles=batch.roles,
         behaviour=batch if behaviour else None,
         axis=batch.axis,
         strings=batch.strings,
         info=batch.info,
     )
-
-
-def _drawn(
-    model: HookedModel, name: str, draw: Callable[[random.Random, int], _Drawn], *, n: int, seed: int
-) -> tuple[list[_Drawn], dict[str, int]]:
-    """``n`` examples that fit the model's tokenizer, the n-th of its turn's kind."""
-    kept: dict[int, _Drawn] = {}
-
-    def one(rng: random.Random, turn: int) -> Example:
-        kept[turn] = draw(rng, turn)  # a turn is drawn again until it fits
-        return kept[turn].example
-
-    _, dropped = fitting(model, name, one, n=n, seed=seed, instead="mx.ProbeDataset.from_texts")
-    return list(kept.values()), dropped
-
-
-def _in_turn(name: str, sources: Sequence[str]) -> Callable[[random.Random, int], _Drawn]:
-    """What draws from one grammar after the other, the grammar as label.
-
-    Raises:
-        ConfigError: no sources, or one that has no annotation.
-    """
-    for source in sources:
-        check_choice(f"{name}: source", source, annotated.SOURCES)
-    if not sources:
-        raise ConfigError(f"{name}: sources=[] was asked", allowed=nearest("", annotated.SOURCES))
-
-    def draw(rng: random.Random, turn: int) -> _Drawn:
-        source = sources[turn % len(sources)]
-        example = grammars.GRAMMARS[source](rng)
-        return _Drawn(source, example, source, f"{source}: {_item(source, example)}")
-
-    return draw
-
-
-def _item(source: str, example: Example) -> str:
-    """What a probe could learn by heart of a prompt: its frame, or where there are few frames, the noun in it."""
-    if source == "ioi":
-        return example.template
-    low, high = example.spans["NOUN" if source == "greater_than" else "SUBJECT"]
-    return example.clean[low:high].removesuffix("s")
-
-
-def _groups(drawn: Sequence[_Drawn]) -> tuple[str, ...]:
-    """Each one's group."""
-    return tuple(one.group for one in drawn)

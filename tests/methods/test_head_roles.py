@@ -91,6 +91,21 @@ def test_another_seed_and_held_out_prompts_name_the_same(known):
     assert named(mx.HeadRoles(seed=4, n_random=8)(model, again)) == truth(model)
 
 
+def test_what_idle_heads_look_at_is_said_without_a_name(known, found):
+    """Head 0.0 of both handmade models looks at its own token, which does nothing."""
+    assert found.data["attends_to"].values[0, 0] == "itself"
+    assert found.data["positional"].values[0, 0] == pytest.approx(1.0, abs=1e-3)
+    assert found.data["role"].values[0, 0] == ""
+
+
+def test_no_sentences_no_syntactic_scores():
+    model = mx.load("zoo/handmade-ioi", device="cpu")
+    result = mx.HeadRoles(syntax=0)(model, mx.tasks.ioi(model, n=4))
+    assert "syntactic" not in result.data
+    assert "relation" not in result.data.coords
+    assert not any("syntactic" in note for note in result.info.notes)
+
+
 def test_a_pattern_without_an_effect_earns_no_name(known):
     model, batch = known
     strict = mx.HeadRoles(effect=2.0)(model, batch)
@@ -120,16 +135,24 @@ def test_only_the_name_mover_copies():
 
 
 def test_variables_and_units(known, found):
-    shared = {"previous_token", "duplicate_token", "induction", "effect", "effect_noise", "role"}
-    expected = shared | ({"s_inhibition", "name_mover", "copying"} if known[0].name == "zoo/handmade-ioi" else set())
+    shared = {"previous_token", "duplicate_token", "induction", "first_token", "positional", "copying"}
+    shared |= {"effect", "effect_noise", "role", "attends_to"}
+    expected = shared | ({"s_inhibition", "name_mover", "syntactic"} if known[0].name == "zoo/handmade-ioi" else set())
     assert expected <= set(found.data.data_vars)
+    if "syntactic" in expected:
+        for name in ("syntax", "syntax_control"):
+            assert found.data[name].dims == ("relation", "layer", "head")
+        selective = (found.data["syntax"] - found.data["syntax_control"]).max("relation").clip(0)
+        np.testing.assert_allclose(found.data["syntactic"], selective, atol=1e-6)
+    else:
+        assert any("no syntactic scores" in note for note in found.info.notes)
     if known[0].name == "zoo/handmade-induction":
         assert "name_mover" not in found.data
     for name in expected:
         assert found.data[name].dims == ("layer", "head")
         assert found.data[name].attrs["units"]
         assert found.data[name].attrs["long_name"]
-    for name in expected - {"role", "effect", "effect_noise"}:
+    for name in expected - {"role", "attends_to", "effect", "effect_noise"}:
         assert ((found.data[name] >= 0) & (found.data[name] <= 1 + 1e-6)).all(), name
     assert found.info.method["name"] == "head_roles"
     assert found.info.cost["forward_passes"] > 0
@@ -149,6 +172,6 @@ def test_no_difference_between_the_runs_is_said(pairs, model_of):
 def test_refused(model_of, pairs):
     with pytest.raises(ModelSupportError, match=r"bidirectional model.*use a causal language model"):
         mx.HeadRoles()(model_of("bert"), pairs(model_of("bert")))
-    for settings in ({"period": 1}, {"n_random": 0}):
-        with pytest.raises(ConfigError, match="period >= 2, n_random >= 1"):
+    for settings in ({"period": 1}, {"n_random": 0}, {"syntax": -1}):
+        with pytest.raises(ConfigError, match="period >= 2, n_random >= 1, syntax >= 0"):
             mx.HeadRoles(**settings)

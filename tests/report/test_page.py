@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from plotly.offline import get_plotlyjs
 
+import mechxai as mx
 from mechxai.core.errors import ConfigError
 from mechxai.core.result import Result, RunInfo
+from mechxai.report.heads import census, head_table
 from mechxai.report.page import report
 from tests.figures.examples import head_roles, info, plain, sweep
 
@@ -109,6 +111,20 @@ def test_head_roles_list_effects_with_roles(tmp_path):
     rest = without_script(page_of([head_roles()], tmp_path))
     assert "effect (logits)" in rest
     assert "<td>name mover</td>" in rest
+
+
+def test_heads_are_counted_by_what_they_look_at():
+    model = mx.load("zoo/handmade-ioi", device="cpu")
+    result = mx.HeadRoles()(model, mx.tasks.ioi(model, n=8))
+    title, rows = census(result)
+    assert title.startswith("What 12 heads look at (attention >= 0.4; effect >= 0.05")
+    counted = {row["pattern"]: (row["heads"], row["of them with an effect"]) for row in rows}
+    assert counted["s inhibition"] == (2, 1), "one of them is idle"
+    assert counted["name mover"] == (1, 1)
+    assert counted["positional"] == (2, 0)
+    assert next(row for row in rows if row["pattern"] == "positional")["strongest"] == "0.0 1.00, 0.3 0.91"
+    _, heads = head_table(result, model.card["truth"])
+    assert {row["head"]: row["looks at"] for row in heads}["1.3"] == "s inhibition"
 
 
 def test_the_metric_after_an_ablation_is_ranked_by_what_it_changes(tmp_path):

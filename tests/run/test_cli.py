@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import mechxai as mx
 from mechxai.cli import check_targets, main, read_shard
 from mechxai.core.errors import ConfigError
+from mechxai.core.method import METHODS
 
 TINY = ["debug=tiny", "model=zoo/handmade-ioi", "task.template=0", "task.order=abba"]
 
@@ -103,6 +105,23 @@ def test_a_foreign_target_never_runs(here, capsys):
 def test_listings(here, capsys, command):
     assert main([command]) == 0
     assert len(capsys.readouterr().out) > 50
+
+
+def test_one_method_whole(here, capsys):
+    assert main(["methods", "integrated_gradients", "lime"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for said in ("Sundararajan et al. 2017", "depends on the baseline", "n_steps=50", "mx.Lime(", "method=lime"):
+        assert said in shown
+    assert main(["methods", "integratd_gradients"]) == 2
+    assert "integrated_gradients" in capsys.readouterr().err
+
+
+def test_the_readme_has_the_table_of_methods(capsys):
+    assert main(["methods", "--markdown"]) == 0
+    table = capsys.readouterr().out.strip()
+    assert table.count("\n| `") == len(METHODS)
+    readme = Path(__file__, "../../../README.md").resolve().read_text(encoding="utf-8")
+    assert table in readme, "paste what mechxai methods --markdown prints"
 
 
 def test_report_command(here, capsys):

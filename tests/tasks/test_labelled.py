@@ -23,9 +23,12 @@ def test_every_word_has_an_annotation(source):
         example = grammars.GRAMMARS[source](rng)
         pairs = annotated.annotation(source, example)
         assert len(pairs) == len(annotated.word_spans(example.clean)), example.clean
-        assert sum(relation == "root" for _, relation in pairs) == (
-            0 if source == "sva" else int("is" not in _last(example))
+        sentences = 1 + example.clean.count(".")
+        assert sum(relation == "root" for _, relation, _ in pairs) == (
+            0 if source == "sva" else sentences * int("is" not in _last(example))
         )
+        for number, word in enumerate(pairs):
+            assert word.head is None or (0 <= word.head < len(pairs) and word.head != number)
 
 
 def _last(example):
@@ -39,10 +42,47 @@ def test_annotation_by_hand():
         if one.template == "Then, {A} and {B} went to the {PLACE}. {S2} wanted to give the {OBJECT} to"
     )
     words = [example.clean[low:high] for low, high in annotated.word_spans(example.clean)]
-    tags = [pos for pos, _ in annotated.annotation("ioi", example)]
+    tags = [pos for pos, _, _ in annotated.annotation("ioi", example)]
     assert words[0] == "Then"
     expected = "ADV PUNCT PROPN CCONJ PROPN VERB ADP DET NOUN PUNCT PROPN VERB PART VERB DET NOUN ADP"
     assert " ".join(tags) == expected
+    heads = [words[word.head] if word.head is not None else "*" for word in annotated.annotation("ioi", example)]
+    first, second = words[2], words[4]
+    assert (
+        heads
+        == (
+            f"went * went {second} {first} * {words[8]} {words[8]} went * wanted * give wanted {words[15]} give *"
+        ).split()
+    )
+
+
+def test_heads_by_hand():
+    """Where a head stands depends on what is put together: a clause's on its sentence, an attractor's on a subject."""
+
+    def heads(source, wanted):
+        example = next(
+            one
+            for one in (grammars.GRAMMARS[source](random.Random(seed)) for seed in range(5000))
+            if wanted(one.clean, one.template)
+        )
+        words = [example.clean[low:high] for low, high in annotated.word_spans(example.clean)]
+        return [
+            f"{text}<-{words[word.head]}" if word.head is not None else text
+            for text, word in zip(words, annotated.annotation(source, example), strict=True)
+        ]
+
+    clause = heads("ioi", lambda _, frame: frame == "When {A} and {B} met near the {PLACE}, {S2} gave a {OBJECT} to")
+    assert [clause[0], clause[4]] == ["When<-met", "met<-gave"]
+    noun = heads("sva", lambda text, _: text.startswith("The old ") and " next to " in text and len(text.split()) == 7)
+    subject, attractor = noun[2], noun[6].split("<-")[0]
+    assert noun == [
+        f"The<-{subject}", f"old<-{subject}", subject, f"next<-{attractor}", "to<-next", f"the<-{attractor}",
+        f"{attractor}<-{subject}",
+    ]  # fmt: skip
+    assert heads("facts", lambda text, _: text.startswith("The Eiffel Tower")) == [
+        "The<-Eiffel", "Eiffel<-located", "Tower", "is<-located", "located", "in<-city", "the<-city", "city<-located",
+        "of",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("task", ["pos_tags", "syntactic_role"])

@@ -4,12 +4,10 @@ from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
-import torch
 import xarray as xr
-from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.errors import ConfigError, ModelSupportError
+from mechxai.core.errors import AlignmentError, ConfigError, ModelSupportError
 from mechxai.core.grid import Grid
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, Metric, as_metric
@@ -21,26 +19,42 @@ from mechxai.engine.run import Outcome
 from mechxai.engine.several import noted, plan_sweeps, run_sweeps, summed
 from mechxai.engine.sweep import Sweep
 from mechxai.methods.circuits.copying import copying_scores
+from mechxai.methods.circuits.naming import Naming
+from mechxai.methods.circuits.pattern_scores import (
+    Syntactic,
+    position_scores,
+    random_tokens,
+    repeated_scores,
+    role_scores,
+    syntax_scores,
+)
 from mechxai.methods.record import run_info
 from mechxai.model.hooked_model import HookedModel
+from mechxai.tasks.dependencies import dependencies
 
-_ROWS_AT_ONCE = 32
-# Attention from one role to another, on the task's own prompts; used where the batch has both roles.
-_ROLE_ATTENTION = {
-    "duplicate_token": ("S2", "S1"),
-    "s_inhibition": ("END", "S2"),
-    "name_mover": ("END", "IO"),
-}
 _HEADS = ("layer", "head")
-_ROLES = ("previous_token", "duplicate_token", "induction", "s_inhibition", "name_mover")
 _MEANING = {
     "previous_token": "mean attention to the token before, on repeated random tokens",
     "duplicate_token": "mean attention from S2 to S1 (random tokens: to the token's first occurrence)",
     "induction": "mean attention to the token after the first occurrence, on repeated random tokens",
     "s_inhibition": "mean attention from END to S2",
     "name_mover": "mean attention from END to IO",
-    "copying": "share of names in the top 5 of what the head writes when it attends to them",
+    "first_token": "mean attention to the first position, on random tokens",
+    "positional": "mean attention to the fixed distance the head looks at most, on random tokens",
+    "syntactic": "attention along a dependency, less that as far back where it does not hold; the best relation's",
+    "copying": "share of answers in the top 5 of what the head writes when it attends to them",
 }
+
+
+@dataclass(frozen=True)
+class _Patterns:
+    """Pattern scores by name, the distance of ``positional``, the relation of ``syntactic``, and scores by relation."""
+
+    scores: dict[str, np.ndarray]
+    distance: np.ndarray
+    relation: np.ndarray
+    syntax: dict[str, xr.DataArray]
+    coords: dict[str, list[str]]
 
 
 @final
@@ -48,9 +62,10 @@ _MEANING = {
     MethodCard(
         name="head_roles",
         family="circuits",
-        question="Which head plays which part: previous token, duplicate token, induction, S-inhibition, name mover?",
+        question="Which head follows what (tokens before, repeats, names, positions, syntax), and does it matter here?",
         cost="a few passes for the patterns, one per layer for copying, two sweeps over layer x head",
-        source="Wang et al. 2022 (arXiv 2211.00593); Olsson et al. 2022 (arXiv 2209.11895)",
+        source="Wang et al. 2022 (arXiv 2211.00593); Olsson et al. 2022 (arXiv 2209.11895); "
+        "Voita et al. 2019 (arXiv 1905.09418); Clark et al. 2019 (arXiv 1906.04341)",
         pros="shows the pattern and the causal effect together",
         cons="roles are a fixed list; a head can do more than one thing",
     )
@@ -59,6 +74,9 @@ _MEANING = {
 class HeadRoles(Method):
     """Scores every head and names those whose attention fits a role *and* whose patching has an effect.
 
+    First token, positional and syntactic are names of last resort: a head that also fits another role may rest on the
+    first token where it has nothing to do.
+
     Attributes:
         metric: of the patching effect.
         attention: smallest attention score that earns a name.
@@ -66,7 +84,8 @@ class HeadRoles(Method):
         copying: smallest copying score of a name mover (high attention without it is no name mover).
         period: length of the repeated random sequence.
         n_random: random sequences for the pattern scores.
-        seed: of the random sequences.
+        syntax: sentences of known syntax for the syntactic score; 0 leaves it out.
+        seed: of the random sequences and the sentences.
     """
 
     metric: AnyMetric = "logit_diff"
@@ -75,25 +94,28 @@ class HeadRoles(Method):
     copying: float = 0.5
     period: int = 12
     n_random: int = 32
+    syntax: int = 64
     seed: int = 0
 
     def __post_init__(self) -> None:
         as_metric(self.metric)
-        if self.period < 2 or self.n_random < 1:
+        if self.period < 2 or self.n_random < 1 or self.syntax < 0:
             raise ConfigError(
-                "The random sequences of head_roles",
-                got=f"period={self.period}, n_random={self.n_random}",
-                allowed="period >= 2, n_random >= 1",
+                "The random sequences and sentences of head_roles",
+                got=f"period={self.period}, n_random={self.n_random}, syntax={self.syntax}",
+                allowed="period >= 2, n_random >= 1, syntax >= 0",
             )
 
     def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
         """Scores and roles of every head.
 
         Returns:
-            ``previous_token``, ``duplicate_token``, ``induction`` and, for batches with the roles IO, S1, S2,
-            ``s_inhibition``, ``name_mover``, ``copying`` [layer, head]; ``effect`` (denoising ``z`` at every position)
-            and ``effect_noise`` (noising), as shares of the clean-corrupted gap; ``role`` [layer, head], empty for
-            none.
+            ``previous_token``, ``duplicate_token``, ``induction``, ``first_token``, ``positional``; for batches with
+            the roles IO, S1, S2 ``s_inhibition``, ``name_mover``; for answers of one token ``copying``; for tokenizers
+            with the grammars' words ``syntactic`` [layer, head], ``syntax`` and ``syntax_control`` [relation, layer,
+            head]; ``effect`` (denoising ``z`` at every position) and ``effect_noise`` (noising), as shares of the
+            clean-corrupted gap; ``attends_to`` [layer, head], the strongest pattern, effect or not; ``role`` [layer,
+            head], empty for none.
 
         Raises:
             ModelSupportError: a bidirectional model.
@@ -105,65 +127,76 @@ class HeadRoles(Method):
         metric, batch = as_metric(self.metric), batch.to(model.device)
         metric.check(batch)
         batch = with_reference(model, batch, metric)
-        scores = {name: value.double().cpu().numpy() for name, value in self._scores(model, batch).items()}
+        patterns, notes = self._patterns(model, batch)
         known = baselines(model, batch, metric, direction="denoise")
         restored, removed, outcomes = self._effects(model, batch, known, execution=execution)
         gap = f"share of the gap in {metric.name} that patching"
         data = {
             name: variable(_HEADS, value, "fraction" if name == "copying" else "probability", _MEANING[name])
-            for name, value in scores.items()
+            for name, value in patterns.scores.items()
         }
         data["effect"] = variable(_HEADS, restored, "fraction", f"{gap} clean z into corrupted restores")
         data["effect_noise"] = variable(_HEADS, removed, "fraction", f"{gap} corrupted z into clean removes")
-        roles = self._roles(scores, np.maximum(np.abs(restored), np.abs(removed)))
+        naming = Naming(attention=self.attention, effect=self.effect, copying=self.copying)
+        roles = naming.roles(patterns.scores, np.maximum(np.abs(restored), np.abs(removed)))
         meaning = "roles whose attention score and patching effect both pass; empty for none"
         data["role"] = variable(_HEADS, roles, "role", meaning)
+        looks = naming.attends_to(patterns.scores, patterns.distance, patterns.relation)
+        data["attends_to"] = variable(_HEADS, looks, "pattern", "strongest pattern that passes, effect or not")
+        data.update(patterns.syntax)
         coords = {axis: list(range(count)) for axis, count in zip(_HEADS, roles.shape, strict=True)}
-        info = run_info(self, model, batch, cost=summed(outcomes), notes=(*noted(outcomes), *known.notes))
-        return Result(xr.Dataset(data, coords=coords), info)
+        info = run_info(self, model, batch, cost=summed(outcomes), notes=(*noted(outcomes), *known.notes, *notes))
+        return Result(xr.Dataset(data, coords={**coords, **patterns.coords}), info)
 
     def plan(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Plan:  # noqa: B008 - frozen
         """How the two sweeps would be run, which cost more than the scores; runs nothing."""
         sweeps = self._sweeps(model, batch.to(model.device), as_metric(self.metric))
         return plan_sweeps(model, list(sweeps.values()), execution)
 
-    def _scores(self, model: HookedModel, batch: ContrastBatch) -> dict[str, Tensor]:
-        found = self._random_scores(model)
-        present = {name: ends for name, ends in _ROLE_ATTENTION.items() if set(ends) <= set(batch.roles)}
-        if not present:
-            return found
-        totals = {name: torch.zeros_like(found["induction"]) for name in present}
-        for _, part in batch.parts(_ROWS_AT_ONCE):
-            acts = model.cache(part.clean, ["pattern"], lengths=part.lengths)
-            patterns = acts.stack("pattern")  # [layer, batch, head, dest, src]
-            every = torch.arange(len(part), device=patterns.device)
-            for name, (dest, src) in present.items():
-                attention = patterns[:, every, :, part.roles[dest], part.roles[src]]  # [batch, layer, head]
-                totals[name] += attention.sum(0)
-        found.update({name: total / len(batch) for name, total in totals.items()})
-        names = batch.answers[:, 0, 0].unique()
-        found["copying"] = copying_scores(model, names)
-        return found
-
-    def _random_scores(self, model: HookedModel) -> dict[str, Tensor]:
-        """Previous-token, duplicate and induction attention on a random sequence repeated (METHODS: Olsson et al.)."""
+    def _patterns(self, model: HookedModel, batch: ContrastBatch) -> tuple["_Patterns", list[str]]:
+        """The scores of every head, and what could not be scored."""
         period = min(self.period, (model.architecture.n_ctx - 1) // 2)
-        generator = torch.Generator().manual_seed(self.seed)
-        pool = model.text.plain_ids(model.architecture.d_vocab)
-        sequence = torch.stack(
-            [pool[torch.randperm(len(pool), generator=generator)[:period]] for _ in range(self.n_random)]
+        first, positional = position_scores(
+            model, random_tokens(model, rows=self.n_random, length=2 * period, seed=self.seed)
         )
-        start = [] if model.text.bos is None else [torch.full((self.n_random, 1), model.text.bos)]
-        tokens = torch.cat([*start, sequence, sequence], 1).to(model.device)
-        patterns = model.cache(tokens, ["pattern"]).stack("pattern").mean(1)  # [layer, head, dest, src]
-        second = torch.arange(len(start) + period, tokens.shape[1] - 1, device=patterns.device)
-        # the first token's previous is <bos> or nothing
-        later = torch.arange(len(start) + 1, tokens.shape[1], device=patterns.device)
-        return {
-            "previous_token": patterns[:, :, later, later - 1].mean(-1),
-            "duplicate_token": patterns[:, :, second, second - period].mean(-1),
-            "induction": patterns[:, :, second, second - period + 1].mean(-1),
+        scores = {
+            **repeated_scores(model, random_tokens(model, rows=self.n_random, length=period, seed=self.seed)),
+            **role_scores(model, batch),
+            "first_token": first,
+            "positional": positional.score,
         }
+        if batch.answers.shape[2] == 1:
+            scores["copying"] = copying_scores(model, batch.answers[:, 0, 0].unique())
+        syntax, notes = self._syntax(model)
+        shape = first.shape
+        relation, data = np.full(shape, ""), dict[str, xr.DataArray]()
+        if syntax is not None:
+            selective, best = (syntax.related - syntax.control).max(0)
+            scores["syntactic"] = selective.clamp(min=0)
+            relation = np.array(syntax.relations)[best.cpu().numpy()]
+            dims = ("relation", *_HEADS)
+            for name, value, meaning in (
+                ("syntax", syntax.related, "mean attention from the later to the earlier word of a dependency"),
+                ("syntax_control", syntax.control, "mean attention as far back where no such dependency holds"),
+            ):
+                data[name] = variable(dims, value.double().cpu().numpy(), "probability", meaning)
+        arrays = {name: value.double().cpu().numpy() for name, value in scores.items()}
+        coords = {} if syntax is None else {"relation": list(syntax.relations)}
+        return _Patterns(arrays, positional.distance.cpu().numpy(), relation, data, coords), notes
+
+    def _syntax(self, model: HookedModel) -> tuple[Syntactic | None, list[str]]:
+        if not self.syntax:
+            return None, []
+        if model.text.tokenizer is None:
+            return None, ["no syntactic scores: the model has no tokenizer for the sentences"]
+        try:
+            known = dependencies(model, self.syntax, self.seed)
+        except AlignmentError:
+            return None, ["no syntactic scores: the tokenizer lacks the words of the sentences with known syntax"]
+        left = [f"no syntactic scores on {name}: the tokenizer lacks its words" for name in known.skipped]
+        if not known.relations:
+            return None, [*left, f"no syntactic scores: no relation has enough pairs in {self.syntax} sentences"]
+        return syntax_scores(model, known), left
 
     def _effects(
         self, model: HookedModel, batch: ContrastBatch, known: Baselines, *, execution: Execution
@@ -183,13 +216,3 @@ class HeadRoles(Method):
         """By direction."""
         _, sites = Grid("z", _HEADS).sites(model.architecture, batch)
         return {one: patching(model, batch, metric, sites=sites, direction=one) for one in DIRECTIONS}
-
-    def _roles(self, scores: dict[str, np.ndarray], effect: np.ndarray) -> np.ndarray:
-        names = np.full(effect.shape, "", dtype=object)
-        for role in (name for name in _ROLES if name in scores):
-            fits = (scores[role] >= self.attention) & (effect >= self.effect)
-            if role == "name_mover":
-                fits &= scores["copying"] >= self.copying
-            for place in zip(*np.nonzero(fits), strict=True):
-                names[place] = f"{names[place]}, {role}" if names[place] else role
-        return names.astype(str)
