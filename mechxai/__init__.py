@@ -67,6 +67,8 @@ if TYPE_CHECKING:
     from mechxai.methods.probes.linear_probes import LinearProbes as LinearProbes
     from mechxai.methods.probes.probe_causal_check import ProbeCausalCheck as ProbeCausalCheck
     from mechxai.methods.probes.probe_direction import probe_direction as probe_direction
+    from mechxai.model.black_box import black_box as black_box
+    from mechxai.model.endpoint import load_endpoint as load_endpoint
     from mechxai.model.hooked_model import HookedModel as HookedModel
     from mechxai.model.load import load as load
     from mechxai.model.load import wrap as wrap
@@ -131,6 +133,8 @@ _WHERE = {
     "methods.probes.probe_direction": ("probe_direction",),
     "model.hooked_model": ("HookedModel",),
     "model.load": ("load", "wrap"),
+    "model.black_box": ("black_box",),
+    "model.endpoint": ("load_endpoint",),
     "model.load_sequence": ("load_classifier", "load_encoder"),
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}

@@ -30,7 +30,7 @@ from mechxai.figures.export import png_available, save_html, save_png
 from mechxai.figures.plot import plot
 from mechxai.figures.tokens import is_attribution, token_text
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.sequence_model import SequenceModel
+from mechxai.model.named_outputs import NamedOutputs
 from mechxai.report.page import report
 from mechxai.report.tables import own_tables
 from mechxai.run_folder import check_model, check_prompts, is_finished, run_folder, run_id
@@ -58,7 +58,7 @@ class Study:
     """
 
     name: str
-    model: HookedModel | SequenceModel
+    model: HookedModel | NamedOutputs
     batch: Prompts
     methods: Mapping[str, Method]
     root: Path = Path("outputs")

@@ -11,12 +11,12 @@ from mechxai.core.method import Method
 from mechxai.core.probe_dataset import Prompts
 from mechxai.core.provenance import versions
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.sequence_model import SequenceModel
+from mechxai.model.named_outputs import NamedOutputs
 
 _DECIDE = ("mechxai", "torch", "transformer-lens", "transformers")
 
 
-def run_folder(root: Path, model: HookedModel | SequenceModel, prompts: Prompts, method: Method, *, seed: int) -> Path:  # noqa: PLR0917
+def run_folder(root: Path, model: HookedModel | NamedOutputs, prompts: Prompts, method: Method, *, seed: int) -> Path:  # noqa: PLR0917
     """The folder of one method's run, named by what it is and a hash of what decides its numbers."""
     run = run_id(model, prompts, method, seed=seed)
     settings = method.settings()
@@ -26,7 +26,7 @@ def run_folder(root: Path, model: HookedModel | SequenceModel, prompts: Prompts,
     return root / name / f"{label}-{run[:10]}"
 
 
-def run_id(model: HookedModel | SequenceModel, prompts: Prompts, method: Method, *, seed: int) -> str:
+def run_id(model: HookedModel | NamedOutputs, prompts: Prompts, method: Method, *, seed: int) -> str:
     """A hash of method, prompts and answers, model and weights, seed, and the versions that matter."""
     info = model.info()
     parts: dict[str, object] = {name: info[name] for name in ("weight_hash", "backend", "processing", "dtype")}
@@ -56,13 +56,13 @@ def check_prompts(label: str, method: Method, prompts: Prompts) -> None:
         )
 
 
-def check_model(label: str, method: Method, model: HookedModel | SequenceModel) -> None:
+def check_model(label: str, method: Method, model: HookedModel | NamedOutputs) -> None:
     """Refuses a classifier or an encoder for methods that look inside a language model.
 
     Raises:
         ConfigError: says which methods would do.
     """
-    if isinstance(model, SequenceModel) and method.card.family != "attribution":
+    if isinstance(model, NamedOutputs) and method.card.family != "attribution":
         raise ConfigError(
             f"{label} was asked of {model.name}",
             got=f"a {model.architecture.family}, which is explained by its outputs",

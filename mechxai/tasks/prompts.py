@@ -8,11 +8,11 @@ import torch
 from mechxai.core.batch import Answer, ContrastBatch
 from mechxai.core.errors import ConfigError, ShapeError
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.sequence_model import SequenceModel
+from mechxai.model.named_outputs import NamedOutputs
 
 
 def prompts(  # noqa: PLR0913 - the form all tasks share, and what is asked of these
-    model: HookedModel | SequenceModel,
+    model: HookedModel | NamedOutputs,
     n: int | None = None,
     seed: int = 0,
     *,
@@ -68,13 +68,13 @@ def prompts(  # noqa: PLR0913 - the form all tasks share, and what is asked of t
 
 
 def _own_choices(
-    model: HookedModel | SequenceModel, texts: Sequence[str], right: Sequence[Answer] | None
+    model: HookedModel | NamedOutputs, texts: Sequence[str], right: Sequence[Answer] | None
 ) -> list[tuple[int, int]]:
     """The model's first choice for every text, and its next beside the answer that is given."""
     found = []
     for number, text in enumerate(texts):
         tokens, lengths = model.tokens(text)
-        sequence = isinstance(model, SequenceModel)
+        sequence = isinstance(model, NamedOutputs)
         at = 0 if sequence else model.text.answer_position(tokens[0].tolist())
         logits = model.logits(tokens, lengths=lengths, at=torch.tensor([[at]], device=tokens.device))[0, 0]
         order = logits.topk(min(3, len(logits))).indices.tolist()

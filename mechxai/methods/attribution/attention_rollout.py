@@ -1,7 +1,7 @@
 """Attention followed through the layers: how much of each token could have flowed to the answer position."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -51,6 +51,8 @@ class AttentionRollout(Attribution):
     metric: AnyMetric = "logit_diff"
     players: str = "token"
     special: bool = False
+
+    looks_inside: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         as_metric(self.metric)

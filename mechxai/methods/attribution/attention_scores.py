@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -74,6 +74,8 @@ class AttentionScores(Attribution):
     metric: AnyMetric = "logit_diff"
     players: str = "token"
     special: bool = False
+
+    looks_inside: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         as_metric(self.metric)

@@ -2,9 +2,10 @@
 
 import time
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from mechxai.core.batch import ContrastBatch
+from mechxai.core.errors import ModelSupportError
 from mechxai.core.method import Method
 from mechxai.core.metric import AnyMetric
 from mechxai.core.result import Result
@@ -22,7 +23,10 @@ class Attribution(Method):
         metric: what is scored.
         players: what gets a score: ``token``, ``word`` or ``span``.
         special: whether special tokens are players too.
+        looks_inside: whether it needs gradients or attention; else a black box will do.
     """
+
+    looks_inside: ClassVar[bool] = False
 
     metric: AnyMetric
     players: str
@@ -34,7 +38,7 @@ class Attribution(Method):
 
     def problem(self, model: Any, batch: ContrastBatch, execution: Execution) -> Problem:
         """The problem that the fields describe; bad ones are refused before any forward pass."""
-        return problem_of(
+        problem = problem_of(
             model,
             batch,
             metric=self.metric,
@@ -43,6 +47,13 @@ class Attribution(Method):
             special=self.special,
             execution=execution,
         )
+        if self.looks_inside and not problem.subject.inside:
+            raise ModelSupportError(
+                f"{self.card.name} of {model.name} was asked",
+                got="a black box, which takes text and gives scores",
+                fix="use occlusion, lime, kernel_shap, partition_shap or exact_shapley, which need no more",
+            )
+        return problem
 
     def __call__(self, model: Any, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
         """A score for every token of the batch's clean prompts; see `attribution_result` for the variables.

@@ -45,6 +45,11 @@ class Explained(Protocol):
     """A model as attribution sees it."""
 
     @property
+    def inside(self) -> bool:
+        """Whether there are embeddings, gradients and attention to look at; else it takes nothing but text."""
+        ...
+
+    @property
     def identity(self) -> str:
         """What decides its numbers, as text."""
         ...
@@ -67,6 +72,10 @@ class Explained(Protocol):
     @property
     def n_outputs(self) -> int:
         """How many answers there are: tokens of the vocabulary, or classes."""
+        ...
+
+    def answer_text(self, answer: Sequence[int]) -> str:
+        """An answer as text: its tokens put together, or the name of an output."""
         ...
 
     def embeddings(self, tokens: Tokens) -> Embeddings:
@@ -106,6 +115,7 @@ class OfHooked:
     """A `HookedModel` explained; what is taken away is taken away through the engine."""
 
     model: HookedModel
+    inside: bool = True
 
     @property
     def identity(self) -> str:
@@ -132,6 +142,10 @@ class OfHooked:
     def n_outputs(self) -> int:
         """The vocabulary."""
         return self.model.architecture.d_vocab
+
+    def answer_text(self, answer: Sequence[int]) -> str:
+        """Its tokens put together."""
+        return "".join(self.model.text.strings(answer))
 
     def embeddings(self, tokens: Tokens) -> Embeddings:
         """What stands at ``hook_embed``."""

@@ -16,6 +16,8 @@ from mechxai.core.shapes import PerPrompt, Tokens
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import Bar
 from mechxai.methods.attribution.explained import Embeddings, Explained, OfHooked, Removals
+from mechxai.methods.attribution.of_black_box import OfBlackBox
+from mechxai.model.black_box import BlackBox
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.readout import as_float
 from mechxai.model.sequence_model import SequenceModel
@@ -28,6 +30,8 @@ def explained(model: Any) -> Explained:
     """A model as attribution sees it; what is one already stays as it is."""
     if isinstance(model, HookedModel):
         return OfHooked(model)
+    if isinstance(model, BlackBox):
+        return OfBlackBox(model)
     return OfSequences(model) if isinstance(model, SequenceModel) else model
 
 
@@ -36,6 +40,7 @@ class OfSequences:
     """A `SequenceModel` explained."""
 
     model: SequenceModel
+    inside: bool = True
 
     @property
     def identity(self) -> str:
@@ -61,6 +66,10 @@ class OfSequences:
     def n_outputs(self) -> int:
         """Classes, or references."""
         return len(self.model.outputs)
+
+    def answer_text(self, answer: Sequence[int]) -> str:
+        """The output's name."""
+        return self.model.outputs[answer[0]]
 
     def embeddings(self, tokens: Tokens) -> Embeddings:
         """The word embeddings."""

@@ -1,7 +1,7 @@
 """The score's slope along each token's embedding, times its length: what the token adds if the score were linear."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from mechxai.core.errors import check_choice
 from mechxai.core.method import MethodCard, register
@@ -38,6 +38,8 @@ class GradientXInput(Attribution):
     metric: AnyMetric = "logit_diff"
     players: str = "token"
     special: bool = False
+
+    looks_inside: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         as_metric(self.metric)

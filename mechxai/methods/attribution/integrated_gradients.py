@@ -1,7 +1,7 @@
 """The gradient integrated from a baseline to the prompt: scores that add up to the change of the score."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -57,6 +57,8 @@ class IntegratedGradients(Attribution):
     tolerance: float = 0.05
     players: str = "token"
     special: bool = False
+
+    looks_inside: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         as_metric(self.metric)

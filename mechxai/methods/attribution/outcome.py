@@ -136,11 +136,11 @@ def _gap_notes(gap: Tensor, change: Tensor) -> tuple[str, ...]:
 
 def target_texts(problem: Problem) -> list[str]:
     """What is scored of each prompt: the answer, and the wrong answer where the metric reads it."""
-    batch, codec = problem.batch, problem.subject.text
+    batch, subject = problem.batch, problem.subject
     contrast = problem.metric.name.endswith("_diff")
 
     def text(alternatives: list[list[int]]) -> str:
-        shown = ["".join(codec.strings([t for t in one if t >= 0])) for one in alternatives if one[0] >= 0]
+        shown = [subject.answer_text([t for t in one if t >= 0]) for one in alternatives if one[0] >= 0]
         return "|".join(one.strip() for one in shown[:3]) + ("|…" if len(shown) > 3 else "")
 
     return [

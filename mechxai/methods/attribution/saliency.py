@@ -1,7 +1,7 @@
 """How fast the score changes with each token's embedding."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from mechxai.core.errors import check_choice
 from mechxai.core.method import MethodCard, register
@@ -40,6 +40,8 @@ class Saliency(Attribution):
     reduce: str = "l2"
     players: str = "token"
     special: bool = False
+
+    looks_inside: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         as_metric(self.metric)

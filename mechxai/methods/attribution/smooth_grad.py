@@ -1,7 +1,7 @@
 """The gradient, averaged over small noise, so that no single kink of the model decides."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -52,6 +52,8 @@ class SmoothGrad(Attribution):
     players: str = "token"
     special: bool = False
     seed: int = 0
+
+    looks_inside: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         as_metric(self.metric)

@@ -24,6 +24,8 @@ def max_sensitivity(
 ) -> Float[np.ndarray, " prompt"]:
     """The most that scores move, relative to their length, when every number of the embeddings moves a little.
 
+    NaN for what takes nothing but text.
+
     Args:
         method: the method.
         problem: its problem.
@@ -36,6 +38,8 @@ def max_sensitivity(
 
     Source: Yeh et al. 2019 (arXiv 1901.09392), definition 3.1; the radius is in units of the embeddings.
     """
+    if not problem.subject.inside:
+        return np.full(len(problem), np.nan)
     most = np.zeros(len(problem))
     size = np.linalg.norm(np.nan_to_num(scores), axis=-1)
     for draw in range(draws):

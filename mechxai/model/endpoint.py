@@ -1,0 +1,173 @@
+"""An OpenAI-compatible endpoint as a black box: the log-probabilities of named answers after a text."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mechxai.core.errors import AlignmentError, ConfigError, ModelSupportError, check_choice
+from mechxai.model.black_box import BlackBox, check_outputs
+from mechxai.model.connection import Connection, choices
+
+_APIS = ("completions", "chat")
+_TOP = 20  # log-probabilities that a chat endpoint gives at most
+_NOTHING = "..."  # asked in place of an empty text, which endpoints refuse
+_FLOOR = math.log(1e-12)
+ELSE = "(anything else)"  # the output that has the probability the named ones leave
+
+
+def load_endpoint(
+    name: str,
+    outputs: Sequence[str],
+    *,
+    api: str = "completions",
+    connection: Connection = Connection(),  # noqa: B008 - frozen
+    system: str | None = None,
+) -> BlackBox:
+    """A model behind an OpenAI-compatible endpoint, explained by how probable it holds each of some answers.
+
+    The outputs are log-probabilities: of each answer, and of anything else. They add up to a probability of 1, so that
+    metrics of logits, log-probabilities and probabilities mean what they say. A text of which nothing is left is asked
+    as an ellipsis.
+
+    Args:
+        name: the model's name there.
+        outputs: the answers, as they would be appended (for completions with their leading space).
+        api: ``completions`` reads whole answers, exactly, from the log-probabilities of the prompt itself (``echo``;
+            servers such as vLLM and llama.cpp give them); ``chat`` reads the answers' first token among the 20
+            likeliest after the text as the user's message, an answer that is not there counting as the least likely.
+        connection: how it is reached.
+        system: a chat's system message.
+
+    Raises:
+        ConfigError: answers that cannot be told apart, or no key.
+        ModelSupportError: when first asked: an endpoint without log-probabilities.
+
+    Cost: per text one request for chat, one per answer for completions; none for what was asked before.
+    """
+    check_choice("api", api, _APIS)
+    check_outputs(f"Endpoint model {name!r}", outputs)
+    if ELSE in outputs or (api == "completions" and system is not None):
+        raise ConfigError(
+            f"Endpoint model {name!r} was asked",
+            got=f"{ELSE!r} as an output" if ELSE in outputs else "a system message",
+            allowed="other outputs" if ELSE in outputs else "a system message with api=chat",
+        )
+    asking = Asking(name, tuple(outputs), connection, system)
+    function = asking.completions if api == "completions" else asking.chat
+    version = repr((connection.place, api, system))
+    return BlackBox(name, function, (*outputs, ELSE), version)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What is asked of an endpoint, and how its answers are read.
+
+    Attributes:
+        model: its name there.
+        outputs: the answers.
+        connection: how it is reached.
+        system: a chat's system message.
+    """
+
+    model: str
+    outputs: tuple[str, ...]
+    connection: Connection
+    system: str | None = None
+
+    def completions(self, texts: Sequence[str]) -> np.ndarray:
+        """Log-probabilities ``[text, output + 1]`` of whole answers, by teacher forcing."""
+        asked = [(text or _NOTHING, output) for text in texts for output in self.outputs]
+        bodies = [
+            {
+                "model": self.model,
+                "prompt": text + output,
+                "echo": True,
+                "logprobs": 1,
+                "max_tokens": 1,
+                "temperature": 0,
+            }
+            for text, output in asked
+        ]
+        found = choices(self.connection.ask_all("completions", bodies))
+        scores = [self._appended(choice, text, output) for choice, (text, output) in zip(found, asked, strict=True)]
+        return _with_rest(np.array(scores).reshape(len(texts), len(self.outputs)))
+
+    def chat(self, texts: Sequence[str]) -> np.ndarray:
+        """Log-probabilities ``[text, output + 1]`` of the answers' first tokens."""
+        before = [] if self.system is None else [{"role": "system", "content": self.system}]
+        bodies = [
+            {
+                "model": self.model,
+                "messages": [*before, {"role": "user", "content": text or _NOTHING}],
+                "logprobs": True,
+                "top_logprobs": _TOP,
+                "max_tokens": 1,
+                "temperature": 0,
+            }
+            for text in texts
+        ]
+        return _with_rest(np.array([self._first(choice) for choice in choices(self._chat(bodies))]))
+
+    def _chat(self, bodies: Sequence[Mapping[str, object]]) -> list[dict[str, Any]]:
+        return self.connection.ask_all("chat.completions", bodies)
+
+    def _appended(self, choice: Mapping[str, Any], text: str, output: str) -> float:
+        """The log-probability of an answer's tokens behind a text."""
+        given = choice.get("logprobs") or {}
+        values, offsets = given.get("token_logprobs"), given.get("text_offset")
+        if not values or not offsets:
+            raise self._without("echoed prompts")
+        end = len(text) + len(output)
+        own = [value for value, offset in zip(values, offsets, strict=False) if len(text) <= offset < end]
+        if len(text) not in offsets or not own:
+            raise AlignmentError(
+                f"Answer {output!r} behind {text!r} was asked of {self.model}",
+                got="no token begins where the answer begins",
+                fix="end the text without a space and begin the answer with one",
+            )
+        return float(sum(own))
+
+    def _first(self, choice: Mapping[str, Any]) -> list[float]:
+        """The log-probability of each answer's first token, or of the least likely token that was given."""
+        content = (choice.get("logprobs") or {}).get("content") or []
+        top = content[0].get("top_logprobs") if content else None
+        if not top:
+            raise self._without("chats")
+        found = []
+        for output in self.outputs:
+            others = [other for other in self.outputs if other != output]
+            own = [one for one in top if _begins(output, one["token"])]
+            shared = [one["token"] for one in own if any(_begins(other, one["token"]) for other in others)]
+            if shared:
+                raise ConfigError(
+                    f"Answers {list(self.outputs)} were asked of {self.model}",
+                    got=f"{shared[0]!r} begins two of them",
+                    fix="use answers that differ in their first token, or api=completions",
+                )
+            values = [float(one["logprob"]) for one in own]
+            found.append(float(np.logaddexp.reduce(values)) if values else min(float(one["logprob"]) for one in top))
+        return found
+
+    def _without(self, what: str) -> ModelSupportError:
+        return ModelSupportError(
+            f"The log-probabilities of {self.model} at {self.connection.place} were asked",
+            got=f"none for {what}: a black box without scores cannot be explained",
+            fix="use a server that returns log-probabilities, or the other api (completions, chat)",
+        )
+
+
+def _begins(output: str, token: str) -> bool:
+    """Whether an answer begins with a token, but for spaces around it."""
+    return bool(token.strip()) and output.strip().startswith(token.strip())
+
+
+def _with_rest(scores: np.ndarray) -> np.ndarray:
+    """Log-probabilities and that of anything else; brought down to a sum of 1 where bounds add up to more."""
+    scores = np.maximum(scores, _FLOOR)
+    over = np.logaddexp.reduce(scores, axis=1)
+    scores = scores - np.maximum(over, 0.0)[:, None]
+    rest = np.maximum(1.0 - np.exp(np.minimum(over, 0.0)), np.exp(_FLOOR))
+    return np.concatenate([scores, np.log(rest)[:, None]], axis=1)
