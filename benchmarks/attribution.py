@@ -39,6 +39,7 @@ CONDITIONS = {
 TRUTHS = (
     ("zoo/handmade-ioi", "ioi", ("IO", "S1", "S2")),
     ("zoo/handmade-induction", "induction", ("FIRST", "PREVIOUS", "END")),
+    ("zoo/sentiment", "reviews", ("OPINION", "NEGATION")),
 )
 
 
@@ -219,7 +220,7 @@ def _run(start: float, values: torch.Tensor) -> Run:
 
 
 def _truth(name: str, task: str, truth: tuple[str, ...]) -> dict[str, Any]:
-    model = mx.load(name, device="cpu")
+    model = (mx.load_classifier if task == "reviews" else mx.load)(name, device="cpu")
     batch = getattr(mx.tasks, task)(model, n=32)
     data = mx.CompareAttributions(truth=truth)(model, batch).data
     columns = ("auroc", "comprehensiveness", "comprehensiveness_gain_low", "sufficiency", "forward_passes")

@@ -10,6 +10,7 @@ from mechxai.core.architecture import Architecture
 from mechxai.core.errors import ArtifactError, ConfigError, ModelSupportError, check_choice
 from mechxai.core.fingerprint import Fingerprints
 from mechxai.model.backends import as_dtype
+from mechxai.model.bundled import zoo_card, zoo_folder
 from mechxai.model.hashing import hash_parameters
 from mechxai.model.loading import device_of, quiet_loading
 from mechxai.model.sequence_model import LikenessHead, SequenceModel, class_head, text_embeddings
@@ -25,7 +26,8 @@ def load_classifier(
     """A Hugging Face text classifier, to be explained class by class.
 
     Args:
-        name: a folder with ``config.json``, safetensors and a tokenizer, or a Hugging Face id.
+        name: a bundled classifier (``zoo/sentiment``), a folder with ``config.json``, safetensors and a tokenizer, or
+            a Hugging Face id.
         device: ``cpu``, ``cuda`` ...; ``auto`` takes the first GPU if there is one.
         dtype: ``float32``, ``bfloat16``, ``float16`` or ``float64``.
         revision: of a Hugging Face id.
@@ -87,6 +89,7 @@ def _loaded(name: str, kind: str, device: str, *, dtype: str, revision: str | No
     import transformers  # noqa: PLC0415 - heavy
 
     place, number = device_of(device), as_dtype(dtype)
+    name = str(zoo_folder(name)) if name.startswith("zoo/") else name
     local = Path(name).is_dir()
     where: dict[str, Any] = {"revision": revision, "trust_remote_code": False, "local_files_only": local}
     safe = {"use_safetensors": True} if local else {}
@@ -109,11 +112,12 @@ def _model(  # noqa: PLR0917 - what was loaded
     name: str, inner: Any, tokenizer: Any, outputs: tuple[str, ...], *, head: Any, revision: str | None
 ) -> SequenceModel:
     label = Path(name).name if Path(name).is_dir() else name
+    card = zoo_card(name) if name.startswith("zoo/") else {}
     codec = TextCodec(tokenizer, None, masked=True)
     digest = hash_parameters(inner)
     if isinstance(head, LikenessHead):  # what it is compared with decides as much as its weights
         digest += f"-{Fingerprints()([head.pooling, *outputs])[:8]}"
-    return SequenceModel(label, inner, codec, outputs, head, _architecture(inner), digest, revision)
+    return SequenceModel(label, inner, codec, outputs, head, _architecture(inner), digest, revision, card)
 
 
 def _architecture(inner: Any) -> Architecture:

@@ -78,8 +78,7 @@ class NamedOutputs(ABC):
         *,
         roles: Sequence[Mapping[str, tuple[int, int]]] | None = None,
     ) -> ContrastBatch:
-        """The batch of these texts; answers are outputs by name or number."""
-        del roles  # no spans: words and tokens are the players of texts
+        """The batch of these texts; answers are outputs by name or number, roles as `ContrastBatch.from_prompts`."""
         rows = [[self.text.ids(text) for text in texts] for texts in (clean, corrupted)]
         if not rows[0] or {len(rows[0])} != {len(rows[1]), len(answers), len(wrong)}:
             raise ShapeError("Texts and answers must come in equal numbers", got=(len(clean), len(answers)))
@@ -92,7 +91,10 @@ class NamedOutputs(ABC):
         axis = self.text.axis(tokens[0], lengths)
         strings = tuple(self.text.strings(row) for row in rows[0])
         whole = ContrastBatch(tokens[0], tokens[1], torch.tensor(lengths), right, other, torch.tensor(ends))
-        whole = replace(whole, axis=axis, strings=strings)
+        places = [self.text.places(text, spans) for text, spans in zip(clean, roles or [{}] * len(clean), strict=True)]
+        shared = sorted(set(places[0]).intersection(*places[1:]))
+        named = {role: torch.tensor([place[role] for place in places]) for role in shared}
+        whole = replace(whole, axis=axis, strings=strings, roles=named)
         return whole.to(self.device)
 
 

@@ -152,7 +152,7 @@ class TextCodec:
             [self.answer(text, one) for one in _listed(answer)] for text, answer in zip(clean, answers, strict=True)
         ]
         other = [[self.answer(text, one) for one in _listed(answer)] for text, answer in zip(clean, wrong, strict=True)]
-        places = [self._places(text, spans) for text, spans in zip(clean, roles or [{}] * len(clean), strict=True)]
+        places = [self.places(text, spans) for text, spans in zip(clean, roles or [{}] * len(clean), strict=True)]
         shared = set(places[0]).intersection(*places[1:]) if places else set()
         tokens = padded(clean_ids)
         return ContrastBatch(
@@ -167,7 +167,7 @@ class TextCodec:
             strings=tuple(self.strings(row) for row in clean_ids),
         )
 
-    def _places(self, text: str, spans: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+    def places(self, text: str, spans: Mapping[str, tuple[int, int]]) -> dict[str, int]:
         """Each role's last token; a role of several tokens also has ``<role>_first``."""
         found: dict[str, int] = {}
         for role, span in spans.items():

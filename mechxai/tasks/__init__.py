@@ -15,7 +15,8 @@ from mechxai.tasks.labelled import subject_number as subject_number
 from mechxai.tasks.labelled import syntactic_role as syntactic_role
 from mechxai.tasks.labelled_files import labelled_jsonl as labelled_jsonl
 from mechxai.tasks.prompts import prompts as prompts
+from mechxai.tasks.reviews import reviews as reviews
 
-_CONTRAST = (ioi, greater_than, sva, docstring, facts, eiffel, induction, prompts, from_jsonl)
+_CONTRAST = (ioi, greater_than, sva, docstring, facts, eiffel, induction, reviews, prompts, from_jsonl)
 _LABELLED = (pos_tags, syntactic_role, subject_number, fact_relation, sentence_source, labelled_jsonl)
 TASKS = {task.__name__: task for task in (*_CONTRAST, *_LABELLED)}

@@ -16,6 +16,7 @@ def test_attention_against_gradients_on_a_classifier(checkpoint, tmp_path, monke
         "task=prompts",
         f"task.texts={texts}",
         "task.n=null",
+        "method.truth=[]",
         "tracker=none",
         "figure=html",
         "method.soft_draws=1",

@@ -25,7 +25,8 @@ def trained(request):
 
 
 def test_the_zoo_is_complete_and_small():
-    assert zoo_names() == ["zoo/handmade-induction", "zoo/handmade-ioi", "zoo/induction", "zoo/ioi", "zoo/planted-ioi"]
+    kinds = ["handmade-induction", "handmade-ioi", "induction", "ioi", "planted-ioi", "sentiment"]
+    assert zoo_names() == [f"zoo/{kind}" for kind in kinds]
     total = sum(path.stat().st_size for name in zoo_names() for path in Path(zoo_folder(name)).iterdir())
     assert total <= 12 * 2**20
     for name in zoo_names():
@@ -44,6 +45,28 @@ def test_cards_hold_when_measured_again(trained):
         if task in measured:
             assert measured[task] >= least, f"{name}: {task}"
     assert trained.card["weight_hash"] == trained.weight_hash
+
+
+def test_the_classifiers_card_holds():
+    from experiments.train_sentiment import measure
+
+    model = mx.load_classifier("zoo/sentiment", device="cpu")
+    assert measure(model) == model.card["metrics"]
+    assert min(model.card["metrics"].values()) >= 0.95
+    assert model.card["weight_hash"] == model.weight_hash
+    assert model.name == "zoo/sentiment"
+
+
+def test_what_others_say_changes_no_label():
+    """The classifier was trained to heed the writer alone; another's adjective moves the score, but turns nothing."""
+    model = mx.load_classifier("zoo/sentiment", device="cpu")
+    said = "Friends called the music {} , but I found the plot truly {} ."
+    for own, label in (("superb", 1), ("awful", 0)):
+        for other in ("superb", "awful"):
+            tokens, lengths = model.tokens(said.format(other, own))
+            assert int(model.logits(tokens, lengths=lengths)[0, 0].argmax()) == label
+            tokens, lengths = model.tokens(said.format(other, own).replace("truly", "hardly"))
+            assert int(model.logits(tokens, lengths=lengths)[0, 0].argmax()) == 1 - label
 
 
 def test_folders_are_ordinary_hugging_face_checkpoints(trained):
