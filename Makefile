@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 VENV4 := .venv-tl4
 STAMP4 := $(VENV4)/.installed
+VENV_INSEQ := .venv-inseq
+STAMP_INSEQ := $(VENV_INSEQ)/.installed
 
 # Spinning OpenMP threads starve each other where cores are few.
 export OMP_WAIT_POLICY := PASSIVE
@@ -22,7 +24,7 @@ help:
 	@echo "make bench-grid / bench-caching   other lengths, differences, batches, shapes / cached activations"
 	@echo "make bench-lens   the logit lens against TransformerLens 4's, training against the tuned-lens package"
 	@echo "make bench-probes  probes at every layer and position against a loop of scikit-learn's"
-	@echo "make bench-attribution  attribution and attention against Captum, SHAP and Hugging Face"
+	@echo "make bench-attribution  attribution and attention against Captum, INSEQ, SHAP and Hugging Face"
 	@echo "make docs      the API pages, in site/"
 	@echo "make zoo       rebuild the handmade models (experiments/train_zoo.py trains the others)"
 
@@ -39,6 +41,14 @@ $(STAMP4): requirements.lock pyproject.toml
 	grep -v '^transformer-lens==' requirements.lock > $(VENV4)/constraints.txt
 	$(VENV4)/bin/python -m pip install --quiet --disable-pip-version-check -r $(VENV4)/constraints.txt 'transformer-lens>=4,<5'
 	$(VENV4)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+# INSEQ asks for older libraries than it needs, so it comes without its requirements.
+$(STAMP_INSEQ): requirements.lock pyproject.toml
+	test -x $(VENV_INSEQ)/bin/python || $(PYTHON) -m venv $(VENV_INSEQ)
+	$(VENV_INSEQ)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(VENV_INSEQ)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps inseq==0.7.1 typeguard treescope nltk
+	$(VENV_INSEQ)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
 demo: install
@@ -88,8 +98,8 @@ bench-probes: install
 	$(BIN)/python -m benchmarks.probes
 	$(BIN)/python -m benchmarks.tables
 
-bench-attribution: install
-	$(BIN)/python -m benchmarks.attribution
+bench-attribution: install $(STAMP_INSEQ)
+	$(VENV_INSEQ)/bin/python -m benchmarks.attribution
 	$(BIN)/python -m benchmarks.tables
 
 docs: install

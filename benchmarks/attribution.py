@@ -1,8 +1,9 @@
 """Attribution against Captum and SHAP, attention against Hugging Face's, all on one model, on one thread.
 
 GPT-2-small shape, random weights, one prompt of 32 tokens, the logit difference at its end; and, on the models whose
-weights were written by hand, whether each method finds the tokens that matter. ``--quick`` tries it on a cut-down
-shape. ``make bench-attribution``.
+weights were written by hand, and on a classifier of reviews, whether each method finds the tokens that matter.
+``--quick`` tries it on a cut-down shape; ``--only inseq truth`` measures parts again and keeps the rest. INSEQ is
+compared where it is installed: ``make bench-attribution`` runs in an environment that has it.
 """
 
 import argparse
@@ -11,23 +12,29 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 import mechxai as mx
-from benchmarks.machine import Reference, conditions, one_thread, summary, write
+from benchmarks.machine import Reference, conditions, one_thread, results, summary, write
 from benchmarks.shapes import GPT2_SMALL, Prompts, Shape, hugging_face, one_token, prompts
 from benchmarks.timing import Run, interleaved, largest_difference, median
 
 NAME = "attribution.json"
 WIDTH, STEPS, SAMPLES = 32, 50, 2000
+PARTS = ("integrated", "inseq", "kernel", "occlusion", "attention")
 BATCHES = (8, 32)  # rows at once that peers are given; the faster one counts
 CONDITIONS = {
     "prompt": f"1 of {WIDTH} tokens; the logit difference of two tokens at its end; tokens are replaced by one other",
     "Captum, IG": f"LayerIntegratedGradients on Hugging Face's model, {STEPS} steps, internal_batch_size {BATCHES}",
+    "INSEQ": f"load_model(model, 'integrated_gradients').attribute(..., attributed_fn='logit', {STEPS} steps, "
+    f"internal_batch_size {BATCHES})",
     "SHAP": f"KernelExplainer, {SAMPLES} samples, no L1, one call of Hugging Face's model per {BATCHES} rows",
     "SHAP, last logits": "the same with logits_to_keep=1",
     "Captum, KernelShap": f"{SAMPLES} samples, logits_to_keep=1, perturbations_per_eval {BATCHES[-1]}, and 1, its "
@@ -47,16 +54,28 @@ def main() -> None:
     """Measures, and writes what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a cut-down shape; nothing committed is touched")
-    quick = parser.parse_args().quick
-    found = measured(GPT2_SMALL.quick() if quick else GPT2_SMALL, 300 if quick else SAMPLES)
+    parser.add_argument("--only", nargs="+", choices=[*PARTS, "truth"], help="parts to measure, the rest kept")
+    asked = parser.parse_args()
+    quick, only = asked.quick, asked.only or [*PARTS, "truth"]
+    found = measured(GPT2_SMALL.quick() if quick else GPT2_SMALL, 300 if quick else SAMPLES, only)
+    if asked.only and not quick:
+        found = kept(found)
     target = write(NAME, found, quick=quick)
     print(f"written to {target}", file=sys.stderr)
     for row in found["rows"]:
         print(json.dumps(row, indent=1))
 
 
-def measured(shape: Shape, samples: int) -> dict[str, Any]:
-    """Every comparison."""
+def kept(found: dict[str, Any]) -> dict[str, Any]:
+    """What was measured now, and of the earlier results what was not."""
+    before = json.loads(results(NAME, quick=False).read_text(encoding="utf-8"))
+    now = {row["sweep"]: row for row in found["rows"]}
+    rows = [now.pop(row["sweep"], row) for row in before["rows"]]
+    return {**found, "rows": [*rows, *now.values()], "truth": found["truth"] or before["truth"]}
+
+
+def measured(shape: Shape, samples: int, only: Sequence[str]) -> dict[str, Any]:
+    """The comparisons asked for."""
     from transformer_lens.model_bridge import TransformerBridge  # noqa: PLC0415 - heavy
 
     one_thread()
@@ -67,16 +86,20 @@ def measured(shape: Shape, samples: int) -> dict[str, Any]:
     bridge = TransformerBridge.boot_transformers("local", hf_model=hugging_face(shape), tokenizer=one_token()).eval()
     model = mx.wrap(bridge, name=shape.name)
     batch = mx.ContrastBatch.from_tokens(given.clean, given.corrupted, given.answers, given.wrong)
-    rows = [
-        _integrated(shape, hf, model, (given, batch)),
-        _kernel(shape, hf, model, (given, batch), samples),
-        _occlusion(shape, hf, model, (given, batch)),
-        _attention(shape, hf, model),
-    ]
+    both = (given, batch)
+    parts = {
+        "integrated": lambda: _integrated(shape, hf, model, both),
+        "inseq": lambda: _inseq(shape, hf, model, both),
+        "kernel": lambda: _kernel(shape, hf, model, both, samples),
+        "occlusion": lambda: _occlusion(shape, hf, model, both),
+        "attention": lambda: _attention(shape, hf, model),
+    }
+    chosen = [name for name in PARTS if name in only and (name != "inseq" or find_spec("inseq"))]
+    rows = [parts[name]() for name in chosen]
     return {
         "conditions": conditions("make bench-attribution") | {"shape": str(shape)} | CONDITIONS,
         "rows": rows,
-        "truth": [_truth(*one) for one in TRUTHS],
+        "truth": [_truth(*one) for one in TRUTHS] if "truth" in only else [],
     }
 
 
@@ -109,6 +132,38 @@ def _integrated(shape: Shape, hf: Any, model: Any, both: Given) -> dict[str, Any
 
     peers = {f"Captum, {n} at once": lambda n=n: theirs(n) for n in BATCHES}
     return _compared(f"integrated gradients, {STEPS} steps", shape, peers, ours, 3)
+
+
+def _inseq(shape: Shape, hf: Any, model: Any, both: Given) -> dict[str, Any]:
+    """Of one logit, which INSEQ can be asked for without a step function of one's own."""
+    import inseq  # noqa: PLC0415 - only in its own environment
+
+    given, batch = both
+    names = ["[pad]", "[end]", *(f"w{number}" for number in range(2, hf.config.vocab_size))]
+    core = Tokenizer(models.WordLevel({name: number for number, name in enumerate(names)}, unk_token="[pad]"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    special = {"unk_token": "[pad]", "pad_token": "[pad]", "bos_token": "[end]", "eos_token": "[end]"}
+    wrapped = inseq.load_model(
+        hf, "integrated_gradients", tokenizer=PreTrainedTokenizerFast(tokenizer_object=core, **special)
+    )
+    text = " ".join(names[token] for token in given.clean[0].tolist())
+    whole = f"{text} {names[int(given.answers)]}"
+    quiet = {"show_progress": False, "pretty_progress": False}
+
+    def theirs(at_once: int) -> Run:
+        start = time.perf_counter()
+        found = wrapped.attribute(
+            text, whole, n_steps=STEPS, internal_batch_size=at_once, attributed_fn="logit", **quiet
+        )
+        return _run(start, found.sequence_attributions[0].target_attributions.sum(-1)[:WIDTH, 0])
+
+    def ours() -> Run:
+        start = time.perf_counter()
+        result = mx.IntegratedGradients(metric="logit", n_steps=STEPS, max_steps=STEPS)(model, batch)
+        return _run(start, torch.tensor(result.data["value"].values[0]))
+
+    peers = {f"INSEQ, {n} at once": lambda n=n: theirs(n) for n in BATCHES}
+    return _compared(f"integrated gradients of a logit, {STEPS} steps", shape, peers, ours, 3)
 
 
 def _kernel(shape: Shape, hf: Any, model: Any, both: Given, samples: int) -> dict[str, Any]:
