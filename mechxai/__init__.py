@@ -52,6 +52,9 @@ if TYPE_CHECKING:
     from mechxai.methods.attribution.rephrasings import RephrasingStability as RephrasingStability
     from mechxai.methods.attribution.saliency import Saliency as Saliency
     from mechxai.methods.attribution.smooth_grad import SmoothGrad as SmoothGrad
+    from mechxai.methods.circuits.edge_attribution import EdgeAttribution as EdgeAttribution
+    from mechxai.methods.circuits.edge_patching import EdgePatching as EdgePatching
+    from mechxai.methods.circuits.evaluate_circuit import EvaluateCircuit as EvaluateCircuit
     from mechxai.methods.circuits.head_roles import HeadRoles as HeadRoles
     from mechxai.methods.lens.direct_logit_attribution import DirectLogitAttribution as DirectLogitAttribution
     from mechxai.methods.lens.logit_lens import LogitLens as LogitLens
@@ -117,6 +120,9 @@ _WHERE = {
     "methods.attribution.rephrasings": ("RephrasingStability",),
     "methods.attribution.saliency": ("Saliency",),
     "methods.attribution.smooth_grad": ("SmoothGrad",),
+    "methods.circuits.edge_attribution": ("EdgeAttribution",),
+    "methods.circuits.edge_patching": ("EdgePatching",),
+    "methods.circuits.evaluate_circuit": ("EvaluateCircuit",),
     "methods.circuits.head_roles": ("HeadRoles",),
     "methods.lens.direct_logit_attribution": ("DirectLogitAttribution",),
     "methods.lens.logit_lens": ("LogitLens",),

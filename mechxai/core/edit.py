@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mechxai.core.activations import Activations
 from mechxai.core.errors import ConfigError, ShapeError
-from mechxai.core.shapes import Activation, Rows, pick
+from mechxai.core.shapes import Activation, PromptInts, Rows, pick
 from mechxai.core.site import Site
 
 
@@ -220,6 +220,35 @@ class Replace(Edit):
     def rows(self, chosen: Rows) -> "Replace":
         """The edit for some prompts."""
         return Replace(self.values[chosen], self.where[chosen])
+
+
+@dataclass(frozen=True)
+class Put(Edit):
+    """Values of one's own in place of the activation of a whole row, or of one head of it.
+
+    Attributes:
+        values: what is put there, ``[batch, pos, d]``.
+        first: the first position of each prompt at which it may differ from what was there, ``[batch]``; before it
+            nothing is changed.
+    """
+
+    values: Float[Tensor, "batch pos d"]
+    first: PromptInts
+
+    def __call__(self, activation: Activation, site: Site) -> Activation:
+        """The values."""
+        if self.values.shape != activation.shape:
+            raise ShapeError(f"Putting values at {site}", got=tuple(self.values.shape), allowed=activation.shape)
+        before = torch.arange(activation.shape[1], device=activation.device)[None] < self.first[:, None]
+        return torch.where(before[..., None], activation, self.values.to(activation))
+
+    def rows(self, chosen: Rows) -> "Put":
+        """The edit for some prompts."""
+        return Put(self.values[chosen], self.first[chosen])
+
+    def replacement(self, site: Site) -> Tensor:
+        """The values, the same for every head of the site's."""
+        return self.values if site.head is None else self.values[:, :, None]
 
 
 @dataclass(frozen=True)

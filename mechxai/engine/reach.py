@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from mechxai.core.activations import Activations
-from mechxai.core.edit import AddNoise, Edit, Intervention, MeanAblate, Patch, Replace, ResampleAblate, ZeroAblate
+from mechxai.core.edit import AddNoise, Edit, Intervention, MeanAblate, Patch, Put, Replace, ResampleAblate, ZeroAblate
 from mechxai.core.site import QUERY, Site
 from mechxai.engine.sources import RunSource
 from mechxai.engine.sweep import Cell, Sweep, run_tokens
@@ -70,7 +70,7 @@ def _replaces(one: Intervention) -> bool:
         return whole or isinstance(edit.source, RunSource)
     if isinstance(edit, ResampleAblate):  # a position relative to the row is another one in the other prompt
         return not isinstance(pos, str) and (pos or 0) >= 0
-    return isinstance(edit, (ZeroAblate, MeanAblate))
+    return isinstance(edit, (ZeroAblate, MeanAblate, Put))
 
 
 class _Reaching:
@@ -145,6 +145,9 @@ class _Reaching:
             where = _numbers(edit.where).astype(bool)
             places = where.reshape(*where.shape[:2], -1).any(-1)
             return np.where(places.max(1), places.argmax(1), NEVER)
+        if isinstance(edit, Put):
+            first, lengths = _numbers(edit.first), _numbers(batch.lengths)
+            return np.where(first < lengths, first, NEVER)
         return np.zeros(len(batch), dtype=np.int64)
 
 

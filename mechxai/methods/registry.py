@@ -18,7 +18,7 @@ from mechxai.methods.attribution import (
     saliency,
     smooth_grad,
 )
-from mechxai.methods.circuits import head_roles
+from mechxai.methods.circuits import edge_attribution, edge_patching, evaluate_circuit, head_roles
 from mechxai.methods.lens import (
     direct_logit_attribution,
     logit_lens,
@@ -34,6 +34,9 @@ _FAMILIES = (
     ablation,
     causal_tracing,
     head_roles,
+    edge_attribution,
+    edge_patching,
+    evaluate_circuit,
     logit_lens,
     tuned_lens_reading,
     tuned_lens_train,

@@ -334,6 +334,7 @@ class Linear:
     text: ClassVar = TextCodec(None, None)
     device: ClassVar = torch.device("cpu")
     identity: ClassVar = "linear"
+    inside: ClassVar = True
     n_outputs: ClassVar = 10
     architecture: ClassVar = Architecture("linear", 1, 1, 1, 3, 3, 3, 10, 16)
     card: ClassVar[dict] = {}
@@ -341,6 +342,9 @@ class Linear:
 
     def info(self):
         return {"name": "linear"}
+
+    def answer_text(self, answer):
+        return str(answer)
 
     def embeddings(self, tokens):
         return self.table[tokens]

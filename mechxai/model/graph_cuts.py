@@ -1,0 +1,119 @@
+"""What a head or an MLP writes when one of its inputs sees one writer otherwise: every edge into a block at once."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from mechxai.core.graph import Graph
+from mechxai.core.site import Site
+from mechxai.model.graph_writes import Streams, Writes, Written
+from mechxai.model.plain import PlainModel, attend
+
+_ROWS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One edge, and what comes of it where its reader writes.
+
+    Attributes:
+        reader: number in ``graph.readers``.
+        writer: number in ``graph.writers``.
+        changed: site of a head or an MLP -> its new value, ``[prompt, pos, d]``; a group's keys and values change all
+            its heads. For the logits, the last block's output.
+    """
+
+    reader: int
+    writer: int
+    changed: dict[Site, Float[Tensor, "prompt pos d"]]
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Every edge of a model, moved one at a time.
+
+    Attributes:
+        plain: the blocks.
+        graph: of the model.
+        base: the run in which edges are moved.
+        moves: what is added to a reader's input for each writer, ``[writer, prompt, pos, d_model]``.
+    """
+
+    plain: PlainModel
+    graph: Graph
+    base: Writes
+    moves: Written
+
+    def into_attention(self, layer: int) -> Iterator[Cut]:
+        """The edges into a block's queries, keys and values.
+
+        Yields:
+            Cuts, each with the ``z`` of a head, or of a group's heads.
+
+        Cost: three projections and three attentions of the block per writer before it.
+        """
+        n, first = self.graph.n_before_attention(layer), self._first(layer)
+        for low in range(0, n, self._at_once):
+            writers = range(low, min(low + self._at_once, n))
+            for part, z in zip("qkv", self._attended(layer, self.moves[writers.start : writers.stop]), strict=True):
+                yield from self._of_part(layer, part, first, writers=writers, z=z)
+
+    def into_mlp(self, layer: int) -> Iterator[Cut]:
+        """The edges into a block's MLP.
+
+        Yields:
+            Cuts, each with its ``mlp_out``.
+        """
+        n, block = self.graph.n_before_mlp(layer), self.plain.blocks[layer]
+        reader = self._first(layer) + self.graph.n_heads + 2 * self.graph.n_kv_heads
+        site = Site("mlp_out", layer)
+        for writer in range(n):
+            read = self.base.middles[layer] + self.moves[writer]
+            yield Cut(reader, writer, {site: block.mlp(read.flatten(0, 1)).view_as(read)})
+
+    def into_logits(self) -> Streams:
+        """The last block's output with each writer moved, ``[writer, prompt, pos, d_model]``."""
+        return self.base.residuals[-1] + self.moves
+
+    @property
+    def _at_once(self) -> int:
+        return max(1, _ROWS_AT_ONCE // self.moves.shape[1])
+
+    def _first(self, layer: int) -> int:
+        per_layer = len(self.graph.attention_readers(layer)) + self.graph.mlps
+        return layer * per_layer
+
+    def _attended(self, layer: int, moves: Written) -> tuple[Tensor, Tensor, Tensor]:
+        """``z`` with all queries moved, all keys, all values: ``[writer, prompt, pos, head, d_head]`` each."""
+        block, shape = self.plain.blocks[layer], moves.shape[:3]
+        read = self.base.residuals[layer]
+        normalized, usual = block.norm1(read + moves), block.norm1(read)
+        moved = [
+            part(normalized.flatten(0, 2)).view(*shape, -1, self.plain.d_head) for part in (block.q, block.k, block.v)
+        ]
+        before = [
+            part(usual.flatten(0, 1)).view(*shape[1:], -1, self.plain.d_head) for part in (block.q, block.k, block.v)
+        ]
+        found = []
+        for number in range(3):
+            q, k, v = (
+                (moved[part] if part == number else before[part].expand_as(moved[part])).flatten(0, 1)
+                for part in range(3)
+            )
+            if block.rotary is not None:
+                q, k = block.rotary(q, 0), block.rotary(k, 0)
+            q, k, v = (one.transpose(1, 2) for one in (q, k, v))
+            found.append(attend(q * block.scale, k, v, prefix=None, offset=0).unflatten(0, shape[:2]))
+        return found[0], found[1], found[2]
+
+    def _of_part(self, layer: int, part: str, first: int, *, writers: range, z: Tensor) -> Iterator[Cut]:
+        n_heads, n_kv = self.graph.n_heads, self.graph.n_kv_heads
+        many = n_heads if part == "q" else n_kv
+        offset = {"q": 0, "k": n_heads, "v": n_heads + n_kv}[part]
+        for number in range(many):
+            heads = range(number * n_heads // many, (number + 1) * n_heads // many)
+            for at, writer in enumerate(writers):
+                changed = {Site("z", layer, head=head): z[at, :, :, head] for head in heads}
+                yield Cut(first + offset + number, writer, changed)
