@@ -11,20 +11,19 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mechxai.core.graph import Graph
-from mechxai.model.graph_writes import Streams, Written
+from mechxai.model.graph_writes import Blocks, Streams, Written
 from mechxai.model.plain import Affine, PlainBlock, PlainModel, attend
 
 Circuits = Bool[Tensor, "circuit reader writer"]
 
 
 def run_circuits(
-    plain: PlainModel, graph: Graph, first: Streams, references: Written, circuits: Circuits
+    blocks: Blocks, first: Streams, references: Written, *, circuits: Circuits
 ) -> Float[Tensor, "circuit prompt pos d_model"]:
     """The last block's output under every circuit.
 
     Args:
-        plain: the blocks.
-        graph: of the model.
+        blocks: of the model.
         first: what ``embed`` writes.
         references: what stands in for writers that a reader does not see.
         circuits: which writers each reader sees.
@@ -32,7 +31,7 @@ def run_circuits(
     Cost: about twice a forward pass per circuit and prompt.
     """
     with torch.no_grad():
-        return _CircuitRun(plain, graph, references, circuits.to(first.device)).run(first)
+        return _CircuitRun(blocks.plain, blocks.graph, references, circuits.to(first.device)).run(first)
 
 
 @dataclass
@@ -44,31 +43,23 @@ class _CircuitRun:
 
     def run(self, first: Streams) -> Float[Tensor, "circuit prompt pos d_model"]:
         """Block by block; ``self.base`` is what would be there if every writer so far were its reference."""
-        n_circuits, shape = len(self.circuits), first.shape
-        self.changes = first.new_zeros(n_circuits, len(self.graph.writers), *shape)
+        self.changes = first.new_zeros(len(self.circuits), len(self.graph.writers), *first.shape)
         self.changes[:, 0] = first - self.references[0]
         self.base = self.references[0].clone()
         row = 0
         for layer, block in enumerate(self.plain.blocks):
             n_readers, n = len(self.graph.attention_readers(layer)), self.graph.n_before_attention(layer)
-            heads = self._attention(block, self._read(slice(row, row + n_readers), n))
+            before, self.base = self.base, self._with_heads(block, n)
+            self._write(n, self._attention(block, self._read(slice(row, row + n_readers), n, base=before)))
             row += n_readers
-            middle = self.base
-            if not self.graph.parallel:
-                self._write(n, heads)
-                middle = self.base = self._with_heads(block, n)
-            if self.graph.mlps:
-                n_seen = self.graph.n_before_mlp(layer)
-                read = self._read(slice(row, row + 1), n_seen, base=middle)[:, 0]
-                row += 1
-            if self.graph.parallel:
-                self._write(n, heads)
-                self.base = self._with_heads(block, n)
-            if self.graph.mlps:
+            if self.graph.mlps:  # heads that a parallel block's MLP does not see are none of its first writers
+                seen = before if self.graph.parallel else self.base
+                read = self._read(slice(row, row + 1), self.graph.n_before_mlp(layer), base=seen)
                 at = n + self.graph.n_heads
-                self._write(at, block.mlp(read.flatten(0, 2)).view(n_circuits, 1, *shape))
+                self._write(at, block.mlp(read.flatten(0, 3)).view_as(read))
                 self.base = self.base + self.references[at]
-        return self._read(slice(row, row + 1), len(self.graph.writers))[:, 0]
+                row += 1
+        return self._read(slice(row, row + 1), len(self.graph.writers), base=self.base)[:, 0]
 
     def _write(self, at: int, values: Float[Tensor, "circuit n prompt pos d_model"]) -> None:
         to = slice(at, at + values.shape[1])
@@ -78,19 +69,17 @@ class _CircuitRun:
         base = self.base + self.references[n : n + self.graph.n_heads].sum(0)
         return base if block.o.bias is None else base + block.o.bias
 
-    def _read(
-        self, rows: slice, n: int, *, base: Streams | None = None
-    ) -> Float[Tensor, "circuit reader prompt pos d_model"]:
+    def _read(self, rows: slice, n: int, *, base: Streams) -> Float[Tensor, "circuit reader prompt pos d_model"]:
         """What readers see of the first ``n`` writers."""
         chosen = self.circuits[:, rows, :n].to(self.changes.dtype)
         found = chosen @ self.changes[:, :n].flatten(2)
-        return found.view(*chosen.shape[:2], *self.changes.shape[2:]) + (self.base if base is None else base)
+        return found.view(*chosen.shape[:2], *self.changes.shape[2:]) + base
 
     def _attention(
         self, block: PlainBlock, read: Float[Tensor, "circuit reader prompt pos d_model"]
     ) -> Float[Tensor, "circuit head prompt pos d_model"]:
         """What heads write whose queries, keys and values read each for themselves."""
-        n_circuits, _, n_prompts, n_pos, _ = read.shape
+        n_circuits, _, n_prompts = read.shape[:3]
         counts = [self.plain.n_heads, self.plain.n_kv_heads, self.plain.n_kv_heads]
         parts = read.split(counts, 1)
         q, k, v = (

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mechxai.core.graph import Graph
 from mechxai.core.site import Site
-from mechxai.model.graph_writes import Streams, Writes, Written
+from mechxai.model.graph_writes import Blocks, Streams, Writes, Written
 from mechxai.model.plain import PlainModel, attend
 
 _ROWS_AT_ONCE = 64
@@ -35,16 +35,24 @@ class Cuts:
     """Every edge of a model, moved one at a time.
 
     Attributes:
-        plain: the blocks.
-        graph: of the model.
+        blocks: of the model.
         base: the run in which edges are moved.
         moves: what is added to a reader's input for each writer, ``[writer, prompt, pos, d_model]``.
     """
 
-    plain: PlainModel
-    graph: Graph
+    blocks: Blocks
     base: Writes
     moves: Written
+
+    @property
+    def plain(self) -> PlainModel:
+        """The blocks themselves."""
+        return self.blocks.plain
+
+    @property
+    def graph(self) -> Graph:
+        """Their graph."""
+        return self.blocks.graph
 
     def into_attention(self, layer: int) -> Iterator[Cut]:
         """The edges into a block's queries, keys and values.
@@ -58,7 +66,7 @@ class Cuts:
         for low in range(0, n, self._at_once):
             writers = range(low, min(low + self._at_once, n))
             for part, z in zip("qkv", self._attended(layer, self.moves[writers.start : writers.stop]), strict=True):
-                yield from self._of_part(layer, part, first, writers=writers, z=z)
+                yield from self._of_part(part, writers, z, layer=layer, first=first)
 
     def into_mlp(self, layer: int) -> Iterator[Cut]:
         """The edges into a block's MLP.
@@ -108,7 +116,7 @@ class Cuts:
             found.append(attend(q * block.scale, k, v, prefix=None, offset=0).unflatten(0, shape[:2]))
         return found[0], found[1], found[2]
 
-    def _of_part(self, layer: int, part: str, first: int, *, writers: range, z: Tensor) -> Iterator[Cut]:
+    def _of_part(self, part: str, writers: range, z: Tensor, *, layer: int, first: int) -> Iterator[Cut]:
         n_heads, n_kv = self.graph.n_heads, self.graph.n_kv_heads
         many = n_heads if part == "q" else n_kv
         offset = {"q": 0, "k": n_heads, "v": n_heads + n_kv}[part]

@@ -1,4 +1,4 @@
-"""How a metric changes with what each reader of the graph reads: gradients at inputs, heads' queries, keys, values apart.
+"""How a metric changes with what each reader of a model's graph reads; heads' queries, keys and values apart.
 
 No input is split up for it. One backward pass gives the gradients at queries, keys and values; what stands before them,
 a norm and a matrix per head, is gone back through by hand.
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mechxai.core.graph import Graph
 from mechxai.core.site import Site
-from mechxai.model.graph_writes import Streams
-from mechxai.model.plain import Affine, Norm, PlainBlock, PlainModel
+from mechxai.model.graph_writes import Blocks, Streams
+from mechxai.model.plain import Affine, Norm, PlainBlock
 from mechxai.model.plain_run import run_plain
 
 Score = Callable[[Streams], Tensor]  # the last block's output to a metric per prompt, differentiable
@@ -37,15 +37,15 @@ class Gradients:
     scores: Float[Tensor, " prompt"]
 
 
-def reader_gradients(plain: PlainModel, graph: Graph, first: Streams, score: Score) -> Gradients:
+def reader_gradients(blocks: Blocks, first: Streams, score: Score) -> Gradients:
     """Gradients at every reader. Cost: one forward and one backward pass, and the MLPs' once more.
 
     Args:
-        plain: the blocks.
-        graph: of the model.
+        blocks: of the model.
         first: what ``embed`` writes.
         score: the metric, from the last block's output.
     """
+    plain, graph = blocks.plain, blocks.graph
     names = ["q", "k", "v", *(["resid_mid"] if _has_middles(graph) else [])]
     wanted = {Site(name, layer): None for name in names for layer in range(graph.n_layers)}
     kept: dict[Site, Tensor] = {}

@@ -21,8 +21,16 @@ Streams = Float[Tensor, "prompt pos d_model"]
 Written = Float[Tensor, "writer prompt pos d_model"]
 
 
-def graph_blocks(model: HookedModel) -> PlainModel:
-    """The blocks of a model whose residual stream is the sum of what its nodes write.
+@dataclass(frozen=True)
+class Blocks:
+    """A model's blocks as plain tensors, and their graph."""
+
+    plain: PlainModel
+    graph: Graph
+
+
+def graph_blocks(model: HookedModel) -> Blocks:
+    """The blocks of a model whose residual stream is the sum of what its nodes write, with its graph.
 
     Raises:
         ModelSupportError: it is not that sum (post-norm blocks), or the blocks are of a kind that is not known.
@@ -35,7 +43,7 @@ def graph_blocks(model: HookedModel) -> PlainModel:
             allowed="causal pre-norm blocks: LayerNorm or RMSNorm, grouped-query or not, serial or parallel",
             fix="patch nodes instead (mx.ActivationPatching), which any model takes",
         )
-    return plain
+    return Blocks(plain, Graph.of(model.architecture))
 
 
 def embedded(model: HookedModel, tokens: Tokens) -> Streams:
@@ -60,14 +68,14 @@ class Writes:
     middles: list[Streams]
 
 
-def writes(plain: PlainModel, graph: Graph, first: Streams) -> Writes:
+def writes(blocks: Blocks, first: Streams) -> Writes:
     """Runs prompts and keeps what every node writes. Cost: one forward pass without unembedding.
 
     Args:
-        plain: the blocks.
-        graph: of the model.
+        blocks: of the model.
         first: what ``embed`` writes.
     """
+    graph = blocks.graph
     values = first.new_empty(len(graph.writers), *first.shape)
     values[0] = first
     names = [
@@ -88,5 +96,5 @@ def writes(plain: PlainModel, graph: Graph, first: Streams) -> Writes:
             middles.append(value)
 
     with torch.no_grad():
-        run = run_plain(plain, first, keep, wanted=wanted)
+        run = run_plain(blocks.plain, first, keep, wanted=wanted)
     return Writes(values, run.residuals, middles or run.residuals[:-1])

@@ -16,7 +16,8 @@ from tests.conftest import FOLDED, MODELS
 
 
 def parts(model):
-    return graph_blocks(model), Graph.of(model.architecture)
+    blocks = graph_blocks(model)
+    return blocks, blocks.plain, blocks.graph
 
 
 def tokens(seed=0, rows=2, width=7):
@@ -62,9 +63,9 @@ def test_tables_of_edges_and_numbers():
 @pytest.mark.parametrize(("kind", "backend", "processing"), MODELS)
 def test_what_nodes_write_adds_up_to_what_is_read(model_of, kind, backend, processing):
     model = model_of(kind, backend, processing)
-    plain, graph = parts(model)
+    blocks, plain, graph = parts(model)
     ids = tokens()
-    found = writes(plain, graph, embedded(model, ids))
+    found = writes(blocks, embedded(model, ids))
     acts = model.cache(ids, ["resid_pre", "resid_post"])
     bias = torch.zeros(())
     for layer, block in enumerate(plain.blocks):
@@ -98,10 +99,10 @@ def _logits(model, plain, last):
 def test_gradients_are_the_slopes_of_circuit_runs(model_of, kind, backend, processing):
     """A reader alone sees a writer moved a little: the score moves by the gradient there times the move."""
     model = model_of(kind, backend, processing, "float64")
-    plain, graph = parts(model)
+    blocks, plain, graph = parts(model)
     first = embedded(model, tokens())
-    written = writes(plain, graph, first).values
-    gradients = reader_gradients(plain, graph, first, lambda last: _logits(model, plain, last)[:, 30])
+    written = writes(blocks, first).values
+    gradients = reader_gradients(blocks, first, lambda last: _logits(model, plain, last)[:, 30])
     step, generator = 1e-5, torch.Generator().manual_seed(1)
     flat, row = [], 0
     for layer in range(graph.n_layers):
@@ -115,7 +116,7 @@ def test_gradients_are_the_slopes_of_circuit_runs(model_of, kind, backend, proce
         references[writer] += step * move
         circuit = graph.reads.clone()
         circuit[row, writer] = False  # that reader sees the moved writer, the others as it is
-        ends = run_circuits(plain, graph, first, references, torch.stack([graph.reads, circuit]))
+        ends = run_circuits(blocks, first, references, circuits=torch.stack([graph.reads, circuit]))
         whole, moved = (_logits(model, plain, end)[:, 30] for end in ends)
         slope = (flat[row] * move).flatten(1).sum(1)
         torch.testing.assert_close((moved - whole) / step, slope, atol=2e-4, rtol=2e-3)
@@ -124,25 +125,25 @@ def test_gradients_are_the_slopes_of_circuit_runs(model_of, kind, backend, proce
 @pytest.mark.parametrize(("kind", "backend", "processing"), MODELS)
 def test_the_whole_circuit_is_the_model_and_no_circuit_the_reference(model_of, kind, backend, processing):
     model = model_of(kind, backend, processing)
-    plain, graph = parts(model)
+    blocks, _, graph = parts(model)
     clean, other = (embedded(model, tokens(seed)) for seed in (0, 1))
-    away = writes(plain, graph, other)
+    away = writes(blocks, other)
     circuits = torch.stack([graph.reads, torch.zeros_like(graph.reads)])
-    whole, none = run_circuits(plain, graph, clean, away.values, circuits)
-    torch.testing.assert_close(whole, writes(plain, graph, clean).residuals[-1], atol=2e-4, rtol=1e-4)
+    whole, none = run_circuits(blocks, clean, away.values, circuits=circuits)
+    torch.testing.assert_close(whole, writes(blocks, clean).residuals[-1], atol=2e-4, rtol=1e-4)
     torch.testing.assert_close(none, away.residuals[-1], atol=2e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
 def test_cutting_all_a_head_writes_is_patching_the_head(model_of, kind, backend, processing):
     model = model_of(kind, backend, processing)
-    plain, graph = parts(model)
+    blocks, plain, graph = parts(model)
     ids, others = tokens(0), tokens(1)
-    clean, away = embedded(model, ids), writes(plain, graph, embedded(model, others)).values
+    clean, away = embedded(model, ids), writes(blocks, embedded(model, others)).values
     writer = graph.writers.index("a0.h1")
     circuit = graph.reads.clone()
     circuit[:, writer] = False
-    (last,) = run_circuits(plain, graph, clean, away, circuit[None])
+    (last,) = run_circuits(blocks, clean, away, circuits=circuit[None])
     patch = mx.Intervention(Site("z", 0, head=1), mx.Patch(model.cache(others, ["z"])))
     expected = model.logits(ids, interventions=[patch])[:, -1]
     torch.testing.assert_close(_logits(model, plain, last), expected, atol=3e-4, rtol=1e-3)

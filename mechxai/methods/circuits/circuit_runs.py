@@ -7,7 +7,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.graph import Graph
 from mechxai.core.metric import Metric
 from mechxai.engine.chunk import scored
 from mechxai.engine.execution import Execution
@@ -15,11 +14,10 @@ from mechxai.engine.progress import Bar
 from mechxai.engine.sweep import run_tokens
 from mechxai.methods.circuits.references import Reference
 from mechxai.model.graph_circuit import run_circuits
-from mechxai.model.graph_writes import embedded
+from mechxai.model.graph_writes import Blocks, embedded
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.hooking import gathered
 from mechxai.model.memory import available_bytes
-from mechxai.model.plain import PlainModel
 
 _MOST_BYTES = 256 * 2**20
 _MEMORY_SHARE = 0.25
@@ -31,21 +29,21 @@ class CircuitRuns:
 
     Attributes:
         model: the model.
-        blocks: its blocks and graph.
+        blocks: its blocks.
         batch: the prompts; the clean ones are run.
         metric: what is measured.
         reference: what readers see of writers outside a circuit.
     """
 
     model: HookedModel
-    blocks: tuple[PlainModel, Graph]
+    blocks: Blocks
     batch: ContrastBatch
     metric: Metric
     reference: Reference
 
     def scores(self, edges: Bool[Tensor, "circuit edge"], execution: Execution) -> Float[Tensor, "circuit prompt"]:
         """The metric of every prompt under every circuit, float64 on the CPU. Cost: about two passes for each."""
-        graph, found = self.blocks[1], torch.zeros(len(edges), len(self.batch), dtype=torch.float64)
+        graph, found = self.blocks.graph, torch.zeros(len(edges), len(self.batch), dtype=torch.float64)
         circuits = graph.chosen(edges.to(self.model.device))
         prompts, many = self._at_once(len(edges), execution)
         with Bar("circuits", found.numel(), shown=execution.progress, unit="runs") as bar, torch.no_grad():
@@ -57,7 +55,7 @@ class CircuitRuns:
                 away = self.reference.written(self.model, self.blocks, self.batch, rows=rows, like=like)
                 for low in range(0, len(edges), many):
                     here = slice(low, low + many)
-                    last = run_circuits(*self.blocks, start, away, circuits[here])
+                    last = run_circuits(self.blocks, start, away, circuits=circuits[here])
                     found[here, rows] = torch.stack([self._score(part, one) for one in last]).double().cpu()
                     bar.advance(len(last) * len(part))
         return found
@@ -66,14 +64,14 @@ class CircuitRuns:
         at = self.metric.positions(part)
         read = last if at is None else gathered(last, at)
         everyone = torch.arange(len(part), device=self.model.device)
-        return scored(self.model, self.metric, part, final=self.blocks[0].final(read), prompts=everyone)
+        return scored(self.model, self.metric, part, final=self.blocks.plain.final(read), prompts=everyone)
 
     def _at_once(self, n_circuits: int, execution: Execution) -> tuple[int, int]:
         """Prompts and circuits that go together."""
         a = self.model.architecture
         budget = execution.budget_bytes or min(_MOST_BYTES, int(_MEMORY_SHARE * available_bytes(self.model.device)))
-        readers = len(self.blocks[1].attention_readers(0))
-        one = 4 * (len(self.blocks[1].writers) + 4 * readers) * self.batch.n_pos * a.d_model
+        readers = len(self.blocks.graph.attention_readers(0))
+        one = 4 * (len(self.blocks.graph.writers) + 4 * readers) * self.batch.n_pos * a.d_model
         rows = max(1, budget // one)
         prompts = max(1, min(len(self.batch), rows, 16))
         return prompts, max(1, min(n_circuits, rows // prompts))

@@ -25,11 +25,10 @@ from mechxai.methods.circuits.edge_result import EdgeScores, edge_result
 from mechxai.methods.circuits.references import REFERENCES, Reference, reference
 from mechxai.model.backends import frozen
 from mechxai.model.graph_gradients import Gradients, Score, reader_gradients
-from mechxai.model.graph_writes import Streams, Written, embedded, graph_blocks, writes
+from mechxai.model.graph_writes import Blocks, Streams, Written, embedded, graph_blocks, writes
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.hooking import gathered
 from mechxai.model.memory import available_bytes
-from mechxai.model.plain import PlainModel
 
 KINDS = ("eap", "clean_corrupted", "eap_ig_inputs")
 RULES = ("midpoint", "left", "right", "gauss")
@@ -103,20 +102,20 @@ class EdgeAttribution(Method):
         started = time.perf_counter()
         metric, batch = as_metric(self.metric), batch.to(model.device)
         metric.check(batch)
-        plain, graph = graph_blocks(model), Graph.of(model.architecture)
+        blocks = graph_blocks(model)
         batch = with_reference(model, batch, metric)
-        known = reference(model, (plain, graph), batch, kind=self.reference, seed=self.seed)
+        known = reference(model, blocks, batch, kind=self.reference, seed=self.seed)
         found: list[Tensor] = []
         ends: list[tuple[Tensor, Tensor]] = []
         with Bar("edge attribution", len(batch), shown=execution.progress, unit="prompts") as bar:
-            for rows in _parts(batch, graph, model, execution):
-                part = _Part(self, model, (plain, graph), batch, metric, rows)
+            for rows in _parts(batch, blocks.graph, model, execution=execution):
+                part = _Part(self, model, blocks, batch, metric, rows)
                 found.append(part.scores(known))
                 ends.append(part.ends)
                 bar.advance(len(found[-1]))
         clean, corrupted = (torch.cat([one[end] for one in ends]).double().cpu().numpy() for end in (0, 1))
         scores = EdgeScores(
-            graph,
+            blocks.graph,
             torch.cat(found).double().cpu().numpy(),
             metric.unit,
             f"first-order change of {metric.name} that the edge brings",
@@ -150,7 +149,7 @@ class _Part:
 
     method: EdgeAttribution
     model: HookedModel
-    blocks: tuple[PlainModel, Graph]
+    blocks: Blocks
     batch: ContrastBatch
     metric: Metric
     rows: slice
@@ -163,8 +162,8 @@ class _Part:
 
     def scores(self, known: Reference) -> Float[Tensor, "prompt edge"]:
         """What every edge brings. Cost: the class's, for these prompts."""
-        graph = self.blocks[1]
-        written = writes(*self.blocks, self.clean).values
+        graph = self.blocks.graph
+        written = writes(self.blocks, self.clean).values
         away = known.written(self.model, self.blocks, self.batch, rows=self.rows, like=written)
         written = written - away
         del away
@@ -172,7 +171,7 @@ class _Part:
         for at, weight in self.method.along():
             first = self.corrupted + at * (self.clean - self.corrupted)
             with frozen(self.model.backend):
-                gradients = reader_gradients(*self.blocks, first, self._score())
+                gradients = reader_gradients(self.blocks, first, self._score())
             total += weight * edge_products(graph, written, gradients)
         return graph.of_matrix(total)
 
@@ -182,14 +181,14 @@ class _Part:
 
         def score(last: Streams) -> Tensor:
             read = last if at is None else gathered(last, at)
-            final = self.blocks[0].final(read)
+            final = self.blocks.plain.final(read)
             return scored(self.model, self.metric, self.part, final=final, prompts=everyone)
 
         return score
 
     def _metric_of(self, first: Streams) -> Tensor:
         with torch.no_grad():
-            return self._score()(writes(*self.blocks, first).residuals[-1])
+            return self._score()(writes(self.blocks, first).residuals[-1])
 
 
 def edge_products(graph: Graph, written: Written, gradients: Gradients) -> Float[Tensor, "prompt reader writer"]:
@@ -211,7 +210,7 @@ def edge_products(graph: Graph, written: Written, gradients: Gradients) -> Float
     return total
 
 
-def _parts(batch: ContrastBatch, graph: Graph, model: HookedModel, execution: Execution) -> Iterator[slice]:
+def _parts(batch: ContrastBatch, graph: Graph, model: HookedModel, *, execution: Execution) -> Iterator[slice]:
     """Prompts that go together, so that all writers of their runs fit.
 
     Yields:

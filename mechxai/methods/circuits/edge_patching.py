@@ -23,10 +23,9 @@ from mechxai.engine.several import noted, summed
 from mechxai.engine.sweep import Cell, Sweep, run_tokens
 from mechxai.methods.circuits.edge_result import EdgeScores, edge_result
 from mechxai.model.graph_cuts import Cut, Cuts
-from mechxai.model.graph_writes import embedded, graph_blocks, writes
+from mechxai.model.graph_writes import Blocks, embedded, graph_blocks, writes
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.hooking import gathered
-from mechxai.model.plain import PlainModel
 
 _MOST_BYTES = 256 * 2**20  # of values that a sweep's cells put in
 
@@ -74,7 +73,8 @@ class EdgePatching(Method):
         started = time.perf_counter()
         metric, batch = as_metric(self.metric), batch.to(model.device)
         metric.check(batch)
-        plain, graph = graph_blocks(model), Graph.of(model.architecture)
+        blocks = graph_blocks(model)
+        graph = blocks.graph
         batch = with_reference(model, batch, metric)
         known = baselines(model, batch, metric, direction=self.direction)
         total = torch.full((len(batch), *graph.reads.shape), torch.nan, dtype=torch.float64)
@@ -82,7 +82,7 @@ class EdgePatching(Method):
         at_once = _prompts_at_once(model, batch, graph)
         for first in range(0, len(batch), at_once):
             rows = slice(first, min(first + at_once, len(batch)))
-            part = _Part(self, model, (plain, graph), batch.rows(rows), metric)
+            part = _Part(self, model, blocks, batch.rows(rows), metric)
             part.measure(total[rows], outcomes, execution)
         values = graph.of_matrix(total).numpy()
         scores = EdgeScores(
@@ -111,16 +111,16 @@ class _Part:
 
     method: EdgePatching
     model: HookedModel
-    blocks: tuple[PlainModel, Graph]
+    blocks: Blocks
     batch: ContrastBatch
     metric: Metric
 
     def measure(self, total: Tensor, outcomes: list[Outcome], execution: Execution) -> None:
         """Writes the metric with each edge moved into ``total``, ``[prompt, reader, writer]``."""
-        graph = self.blocks[1]
+        graph = self.blocks.graph
         runs = ("clean", "corrupted") if self.method.direction == "noise" else ("corrupted", "clean")
-        base, other = (writes(*self.blocks, embedded(self.model, self._tokens(run))) for run in runs)
-        cuts = Cuts(*self.blocks, base, other.values - base.values)
+        base, other = (writes(self.blocks, embedded(self.model, self._tokens(run))) for run in runs)
+        cuts = Cuts(self.blocks, base, other.values - base.values)
         with torch.no_grad():
             for layer in range(graph.n_layers):
                 self._sweep(list(cuts.into_attention(layer)), total, outcomes, execution=execution, run=runs[0])
@@ -147,7 +147,7 @@ class _Part:
         at = self.metric.positions(self.batch)
         read = last if at is None else gathered(last, at)
         everyone = torch.arange(len(self.batch), device=self.model.device)
-        return scored(self.model, self.metric, self.batch, final=self.blocks[0].final(read), prompts=everyone)
+        return scored(self.model, self.metric, self.batch, final=self.blocks.plain.final(read), prompts=everyone)
 
 
 def _cell(cut: Cut, first: Tensor) -> Cell:

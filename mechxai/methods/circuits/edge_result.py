@@ -58,12 +58,13 @@ def edge_result(
         "baseline_clean": variable(("prompt",), found.clean, found.unit, "metric of the clean prompts"),
         "baseline_corrupted": variable(("prompt",), found.corrupted, found.unit, "metric with every edge cut"),
     }
-    src, dest = ([edge[end] for edge in found.graph.edges] for end in (0, 1))
-    coords = {
-        "edge": [f"{one}{ARROW}{other}" for one, other in found.graph.edges],
-        "src": ("edge", src),
-        "dest": ("edge", dest),
-        "prompt": list(range(len(found.scores))),
-    }
+    coords = {**edge_coords(found.graph), "prompt": list(range(len(found.scores)))}
     info = run_info(method, model, batch, cost=cost, notes=tuple(notes))
     return Result(xr.Dataset(data, coords=coords), info)
+
+
+def edge_coords(graph: Graph) -> dict[str, object]:
+    """The coordinates of a dim ``edge``: its name, and its ends ``src`` and ``dest``."""
+    src, dest = ([edge[end] for edge in graph.edges] for end in (0, 1))
+    names = [f"{one}{ARROW}{other}" for one, other in graph.edges]
+    return {"edge": names, "src": ("edge", src), "dest": ("edge", dest)}

@@ -8,22 +8,22 @@ from typing import Any, final
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Bool, Float
-from sklearn.metrics import roc_auc_score
+from jaxtyping import Bool
 from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError, check_choice, nearest
 from mechxai.core.graph import Graph
-from mechxai.core.method import METHODS, Method, MethodCard, register
+from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
-from mechxai.core.statistics import ratio_interval
 from mechxai.engine.contrast import with_reference
 from mechxai.engine.execution import Execution
 from mechxai.methods.circuits.circuit_runs import CircuitRuns
 from mechxai.methods.circuits.edge_attribution import EdgeAttribution
-from mechxai.methods.circuits.edge_result import ARROW
+from mechxai.methods.circuits.edge_patching import EdgePatching
+from mechxai.methods.circuits.edge_result import edge_coords
+from mechxai.methods.circuits.faithfulness_curve import Curve, against_truth
 from mechxai.methods.circuits.references import REFERENCES, reference
 from mechxai.methods.circuits.selection import FRACTIONS, RANKS, highest, pruned
 from mechxai.methods.fields import as_tuples
@@ -32,7 +32,6 @@ from mechxai.model.graph_writes import graph_blocks
 from mechxai.model.hooked_model import HookedModel
 
 EDGE_METHODS = ("edge_attribution", "edge_patching")
-_SMALL = 1e-6
 
 
 @final
@@ -110,39 +109,37 @@ class EvaluateCircuit(Method):
         started = time.perf_counter()
         metric, batch = as_metric(self.metric), batch.to(model.device)
         metric.check(batch)
-        plain, graph = graph_blocks(model), Graph.of(model.architecture)
+        blocks = graph_blocks(model)
+        graph = blocks.graph
         found_on, confirmed_on = self._split(batch)
         truth = self._truth(model, graph)
-        method = self._method()
-        scores = method(model, found_on, execution=execution)
+        scores = self._method()(model, found_on, execution=execution)
         values = scores.data["value"].values
-        confirmed_on = with_reference(model, confirmed_on, metric)
-        known = reference(model, (plain, graph), confirmed_on, kind=self.reference, seed=self.seed)
-        runs = CircuitRuns(model, (plain, graph), confirmed_on, metric, known)
         own = pruned(graph, highest(values, self.fractions, rank=self.rank))
-        drawn = self._random(graph)
+        confirmed_on = with_reference(model, confirmed_on, metric)
+        known = reference(model, blocks, confirmed_on, kind=self.reference, seed=self.seed)
+        runs = CircuitRuns(model, blocks, confirmed_on, metric, known)
         ends = torch.stack([torch.zeros(len(graph.edges)), torch.ones(len(graph.edges))]).bool()
-        measured = runs.scores(torch.cat([ends, own, drawn]), execution).numpy()
-        none, whole, rest = measured[0], measured[1], measured[2:]
-        data = self._variables(none, whole, rest, own) | self._against(truth, values, own)
+        measured = runs.scores(torch.cat([ends, own, self._random(graph)]), execution).numpy()
+        curve = Curve(self.fractions, measured[0], measured[1], measured[2:])
+        data = curve.variables(metric.unit)
+        data["n_edges"] = variable(("fraction",), own.sum(1).numpy(), "edges", "edges of the circuit after pruning")
         data["score"] = variable(("edge",), values, metric.unit, "what edges were ranked by")
-        src, dest = ([edge[end] for edge in graph.edges] for end in (0, 1))
-        coords = {
-            "fraction": list(self.fractions),
-            "draw": list(range(self.random_draws)),
-            "edge": [f"{one}{ARROW}{other}" for one, other in graph.edges],
-            "src": ("edge", src),
-            "dest": ("edge", dest),
-        }
+        if truth is not None:
+            sizes = np.abs(values) if self.rank == "absolute" else values
+            data |= against_truth(truth, np.nan_to_num(sizes), own.numpy())
+        coords = {"fraction": list(self.fractions), "draw": list(range(self.random_draws)), **edge_coords(graph)}
         cost = {
             "forward_passes": scores.info.cost.get("forward_passes", 0.0) + 2.0 * measured.size,
             "seconds": time.perf_counter() - started,
         }
-        notes = self._notes(none, whole, found_on, confirmed_on)
+        notes = (f"edges outside a circuit bring what they bring under reference={self.reference}", *curve.notes)
+        if found_on is confirmed_on:
+            notes = (*notes, "the circuit was confirmed on the prompts it was found on")
         return Result(xr.Dataset(data, coords=coords), run_info(self, model, batch, cost=cost, notes=notes))
 
     def _method(self) -> Method:
-        return METHODS[str(self.of)](metric=self.metric) if not isinstance(self.of, Method) else self.of
+        return self.of if isinstance(self.of, Method) else _of_name(str(self.of), self.metric)
 
     def _split(self, batch: ContrastBatch) -> tuple[ContrastBatch, ContrastBatch]:
         if self.discover == 1:
@@ -175,73 +172,7 @@ class EvaluateCircuit(Method):
         ]
         return torch.cat(drawn) if drawn else torch.zeros(0, len(graph.edges), dtype=torch.bool)
 
-    def _variables(
-        self,
-        none: Float[np.ndarray, " prompt"],
-        whole: Float[np.ndarray, " prompt"],
-        rest: Float[np.ndarray, "circuit prompt"],
-        own: Bool[Tensor, "fraction edge"],
-    ) -> dict[str, xr.DataArray]:
-        gap = whole - none
-        n, differ = len(self.fractions), abs(gap.mean()) > _SMALL
-        share = (rest - none).mean(1) / gap.mean() if differ else np.full(len(rest), np.nan)
-        bounds = ratio_interval((rest[:n] - none).T, gap)
-        drawn = share[n:].reshape(self.random_draws, n).T
-        over = ("fraction",)
-        what = "share of the metric's gap between no edge and all edges that the circuit brings"
-        data = {
-            "faithfulness": variable(over, share[:n], "fraction", what),
-            "faithfulness_low": variable(over, bounds.low, "fraction", f"{what}, 95 % bootstrap over prompts, low"),
-            "faithfulness_high": variable(over, bounds.high, "fraction", f"{what}, 95 % bootstrap over prompts, high"),
-            "n_edges": variable(over, own.sum(1).numpy(), "edges", "edges of the circuit after pruning"),
-            "random_faithfulness": variable(("fraction", "draw"), drawn, "fraction", f"{what}, random circuits"),
-            "baseline_clean": variable((), float(whole.mean()), "metric", "metric of the whole model"),
-            "baseline_none": variable((), float(none.mean()), "metric", "metric with every edge cut"),
-        }
-        for suffix, values, dims in (("", share[:n, None], ()), ("_random", drawn, ("draw",))):
-            cpr, cmd = areas(values, self.fractions)
-            data[f"cpr{suffix}"] = variable(dims, cpr if dims else float(cpr[0]), "fraction", "area under faithfulness")
-            data[f"cmd{suffix}"] = variable(
-                dims, cmd if dims else float(cmd[0]), "fraction", "area under its distance from 1"
-            )
-        return data
 
-    def _against(
-        self, truth: Bool[np.ndarray, " edge"] | None, values: np.ndarray, own: Bool[Tensor, "fraction edge"]
-    ) -> dict[str, xr.DataArray]:
-        if truth is None:
-            return {}
-        sizes = np.nan_to_num(np.abs(values) if self.rank == "absolute" else values)
-        chosen = own.numpy()
-        hits = (chosen & truth).sum(1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            precision = hits / chosen.sum(1)
-        return {
-            "auroc": variable(
-                (), float(roc_auc_score(truth, sizes)), "probability", "of the scores, on the known edges"
-            ),
-            "precision": variable(("fraction",), precision, "fraction", "known edges among the circuit's"),
-            "recall": variable(("fraction",), hits / truth.sum(), "fraction", "of the known edges, in the circuit"),
-            "known": variable(("edge",), truth, "truth", "whether the edge is of the known circuit"),
-        }
-
-    def _notes(
-        self, none: np.ndarray, whole: np.ndarray, found_on: ContrastBatch, confirmed_on: ContrastBatch
-    ) -> tuple[str, ...]:
-        notes = [f"edges outside a circuit bring what they bring under reference={self.reference}"]
-        if found_on is confirmed_on:
-            notes.append("the circuit was confirmed on the prompts it was found on")
-        if abs((whole - none).mean()) <= _SMALL:
-            notes.append("cutting every edge changes nothing on average, so no share can be named")
-        return tuple(notes)
-
-
-def areas(
-    values: Float[np.ndarray, "fraction n"], fractions: Sequence[float]
-) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """The areas under faithfulness (CPR) and under its distance from 1 (CMD), by the trapezoid rule.
-
-    Fractions begin above 0, so even a perfect circuit has a CPR a little below 1.
-    """
-    cpr = np.trapezoid(values, fractions, axis=0)
-    return cpr, np.trapezoid(np.abs(1 - values), fractions, axis=0)
+def _of_name(name: str, metric: AnyMetric) -> Method:
+    """A method that scores edges, with its defaults."""
+    return EdgeAttribution(metric=metric) if name == "edge_attribution" else EdgePatching(metric=metric)

@@ -8,11 +8,9 @@ from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError
-from mechxai.core.graph import Graph
 from mechxai.core.shapes import PromptInts
-from mechxai.model.graph_writes import Writes, Written, embedded, writes
+from mechxai.model.graph_writes import Blocks, Writes, Written, embedded, writes
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.plain import PlainModel
 
 REFERENCES = ("corrupted", "zero", "mean", "resample")
 _ROWS_AT_ONCE = 16
@@ -33,7 +31,7 @@ class Reference:
     other: Int[Tensor, " batch"] | None = None
 
     def written(
-        self, model: HookedModel, blocks: tuple[PlainModel, Graph], batch: ContrastBatch, *, rows: slice, like: Written
+        self, model: HookedModel, blocks: Blocks, batch: ContrastBatch, *, rows: slice, like: Written
     ) -> Written:
         """What stands in for the writers of some prompts, in the shape of ``like``. Cost: a pass for what is run."""
         if self.kind == "zero":
@@ -41,17 +39,15 @@ class Reference:
         if self.mean is not None:
             return self.mean[:, None, None].expand_as(like)
         tokens = batch.corrupted[rows] if self.other is None else batch.corrupted[self.other[rows]]
-        return writes(*blocks, embedded(model, tokens[:, : like.shape[2]])).values
+        return writes(blocks, embedded(model, tokens[:, : like.shape[2]])).values
 
 
-def reference(
-    model: HookedModel, blocks: tuple[PlainModel, Graph], batch: ContrastBatch, *, kind: str, seed: int
-) -> Reference:
+def reference(model: HookedModel, blocks: Blocks, batch: ContrastBatch, *, kind: str, seed: int) -> Reference:
     """The reference of a kind. Cost: for ``mean`` a pass per prompt, else none.
 
     Args:
         model: the model.
-        blocks: its blocks and graph.
+        blocks: its blocks.
         batch: the prompts.
         kind: ``corrupted``; ``zero``; ``mean``, over the corrupted prompts' real tokens; ``resample``, the corrupted
             run of another prompt of the same length, drawn at random.
@@ -67,12 +63,10 @@ def reference(
     return Reference(kind)
 
 
-def _mean(
-    model: HookedModel, blocks: tuple[PlainModel, Graph], batch: ContrastBatch
-) -> Float[Tensor, "writer d_model"]:
+def _mean(model: HookedModel, blocks: Blocks, batch: ContrastBatch) -> Float[Tensor, "writer d_model"]:
     total, count = torch.zeros(()), 0
     for _, part in batch.parts(_ROWS_AT_ONCE):
-        found: Writes = writes(*blocks, embedded(model, part.corrupted))
+        found: Writes = writes(blocks, embedded(model, part.corrupted))
         total = total.to(found.values) + found.values[:, part.mask].sum(1)
         count += int(part.mask.sum())
     return total / count
