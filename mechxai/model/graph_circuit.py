@@ -14,7 +14,8 @@ from mechxai.core.graph import Graph
 from mechxai.model.graph_writes import Blocks, Streams, Written
 from mechxai.model.plain import Affine, PlainBlock, PlainModel, attend
 
-Circuits = Bool[Tensor, "circuit reader writer"]
+# which writers each reader sees, or how much of each
+Circuits = Bool[Tensor, "circuit reader writer"] | Float[Tensor, "circuit reader writer"]
 
 
 def run_circuits(

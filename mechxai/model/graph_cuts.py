@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mechxai.core.graph import Graph
 from mechxai.core.site import Site
-from mechxai.model.graph_writes import Blocks, Streams, Writes, Written
+from mechxai.model.graph_writes import Blocks, Writes, Written
 from mechxai.model.plain import PlainModel, attend
 
 _ROWS_AT_ONCE = 64
@@ -81,7 +81,7 @@ class Cuts:
             read = self.base.middles[layer] + self.moves[writer]
             yield Cut(reader, writer, {site: block.mlp(read.flatten(0, 1)).view_as(read)})
 
-    def into_logits(self) -> Streams:
+    def into_logits(self) -> Written:
         """The last block's output with each writer moved, ``[writer, prompt, pos, d_model]``."""
         return self.base.residuals[-1] + self.moves
 

@@ -67,7 +67,7 @@ class EvaluateCircuit(Method):
         seed: of the random circuits.
     """
 
-    of: Any = EdgeAttribution()  # noqa: RUF009 - frozen
+    of: Any = "edge_attribution"
     fractions: Sequence[float] = FRACTIONS
     rank: str = "absolute"
     reference: str = "corrupted"

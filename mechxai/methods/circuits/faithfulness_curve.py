@@ -1,0 +1,96 @@
+"""How faithful circuits of growing size are: the curve, the areas under it, chance, and a known circuit beside it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Bool, Float
+from sklearn.metrics import roc_auc_score
+
+from mechxai.core.result import variable
+from mechxai.core.statistics import ratio_interval
+
+_SMALL = 1e-6
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The metric of circuits of growing size, and of random ones.
+
+    Attributes:
+        fractions: of the edges.
+        none: the metric with every edge cut.
+        whole: with none cut.
+        circuits: the circuits' own, fraction by fraction, then those of each random draw.
+    """
+
+    fractions: Sequence[float]
+    none: Float[np.ndarray, " prompt"]
+    whole: Float[np.ndarray, " prompt"]
+    circuits: Float[np.ndarray, "circuit prompt"]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know."""
+        if abs((self.whole - self.none).mean()) > _SMALL:
+            return ()
+        return ("cutting every edge changes nothing on average, so no share can be named",)
+
+    def variables(self, unit: str) -> dict[str, xr.DataArray]:
+        """The variables of a result: ratios of means over prompts, with bootstrap intervals over prompts."""
+        gap, n = self.whole - self.none, len(self.fractions)
+        moved = self.circuits - self.none
+        known = gap.mean() if not self.notes else np.nan
+        share = moved.mean(1) / known
+        bounds = ratio_interval(moved[:n].T, gap)
+        drawn = share[n:].reshape(-1, n).T
+        over = ("fraction",)
+        what = "share of the metric's gap between no edge and all edges that the circuit brings"
+        data = {
+            "faithfulness": variable(over, share[:n], "fraction", what),
+            "faithfulness_low": variable(over, bounds.low, "fraction", f"{what}, 95 % bootstrap over prompts, low"),
+            "faithfulness_high": variable(over, bounds.high, "fraction", f"{what}, 95 % bootstrap over prompts, high"),
+            "random_faithfulness": variable(("fraction", "draw"), drawn, "fraction", f"{what}, random circuits"),
+            "baseline_clean": variable((), float(self.whole.mean()), unit, "metric of the whole model"),
+            "baseline_none": variable((), float(self.none.mean()), unit, "metric with every edge cut"),
+        }
+        cpr, cmd = areas(share[:n, None], self.fractions)
+        own = {"cpr": variable((), float(cpr[0]), "fraction", "area under the faithfulness of growing circuits")}
+        own["cmd"] = variable((), float(cmd[0]), "fraction", "area under its distance from 1; 0 is best")
+        for name, values in zip(("cpr", "cmd"), areas(drawn, self.fractions), strict=True):
+            own[f"{name}_random"] = variable(("draw",), values, "fraction", f"{name} of random circuits")
+        return data | own
+
+
+def areas(
+    values: Float[np.ndarray, "fraction n"], fractions: Sequence[float]
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """The areas under faithfulness (CPR) and under its distance from 1 (CMD), by the trapezoid rule.
+
+    Fractions begin above 0, so even a perfect circuit has a CPR a little below 1.
+
+    Source: Mueller et al. 2025 (arXiv 2504.13151), section 3.2.
+    """
+    return np.trapezoid(values, fractions, axis=0), np.trapezoid(np.abs(1 - values), fractions, axis=0)
+
+
+def against_truth(
+    truth: Bool[np.ndarray, " edge"], sizes: Float[np.ndarray, " edge"], chosen: Bool[np.ndarray, "fraction edge"]
+) -> dict[str, xr.DataArray]:
+    """How well scores and circuits fit the edges that are known to be true.
+
+    Args:
+        truth: the known edges.
+        sizes: what edges were ranked by.
+        chosen: the circuits.
+    """
+    hits = (chosen & truth).sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = hits / chosen.sum(1)
+    return {
+        "auroc": variable((), float(roc_auc_score(truth, sizes)), "probability", "of the scores, on the known edges"),
+        "precision": variable(("fraction",), precision, "fraction", "known edges among the circuit's"),
+        "recall": variable(("fraction",), hits / truth.sum(), "fraction", "of the known edges, in the circuit"),
+        "known": variable(("edge",), truth, "truth", "whether the edge is of the known circuit"),
+    }

@@ -1,0 +1,221 @@
+"""Edges: exact against runs under circuits, first order against slopes, both against circuits that are known."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+import mechxai as mx
+from mechxai.core.errors import ConfigError, ModelSupportError, ShapeError
+from mechxai.core.metric import as_metric
+from mechxai.engine.chunk import scored
+from mechxai.model.graph_circuit import run_circuits
+from mechxai.model.graph_writes import embedded, graph_blocks, writes
+from mechxai.model.hooking import gathered
+from tests.conftest import FOLDED
+
+LENGTHS = [9, 7]
+
+
+def measured(model, batch, circuits, run="clean", metric="logit_diff"):
+    """The metric under circuits (a share of each edge), ``[circuit, prompt]``; the other run stands for the rest."""
+    blocks, metric = graph_blocks(model), as_metric(metric)
+    other = "corrupted" if run == "clean" else "clean"
+    first = embedded(model, batch.tokens(run))
+    away = writes(blocks, embedded(model, batch.tokens(other))).values
+    ends = run_circuits(blocks, first, away, circuits=circuits)
+    at = metric.positions(batch)
+    everyone = torch.arange(len(batch))
+    with torch.no_grad():
+        return torch.stack(
+            [
+                scored(model, metric, batch, final=blocks.plain.final(gathered(end, at)), prompts=everyone)
+                for end in ends
+            ]
+        )
+
+
+def some_edges(graph, n=12, seed=0):
+    return torch.randperm(len(graph.edges), generator=torch.Generator().manual_seed(seed))[:n].tolist()
+
+
+def without(graph, edges, share=0.0):
+    """For each edge a circuit that has all others, and ``share`` of it."""
+    table = torch.ones(len(edges) + 1, len(graph.edges), dtype=torch.float64)
+    table[range(len(edges)), edges] = share
+    circuits = torch.zeros(len(table), *graph.reads.shape, dtype=torch.float64)
+    circuits[:, graph.reads] = table
+    return circuits
+
+
+@pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
+@pytest.mark.parametrize("direction", ["noise", "denoise"])
+def test_exact_edges_are_circuits_without_them(model_of, pairs, kind, backend, processing, direction):
+    model = model_of(kind, backend, processing)
+    batch = pairs(model, lengths=LENGTHS, first=3)
+    graph = graph_blocks(model).graph
+    data = mx.EdgePatching(direction=direction)(model, batch).data
+    edges = some_edges(graph)
+    found = measured(model, batch, without(graph, edges), "clean" if direction == "noise" else "corrupted").numpy()
+    expected = (found[-1] - found[:-1]) if direction == "noise" else (found[:-1] - found[-1])
+    np.testing.assert_allclose(data["per_example"].values[:, edges], expected.T, atol=2e-4)
+    assert np.abs(expected).max() > 1e-3
+
+
+@pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
+def test_first_order_scores_are_slopes_of_cutting(model_of, pairs, kind, backend, processing):
+    """The derivative by each edge's share: what EAP is, with no hook, norm or head of its own."""
+    model = model_of(kind, backend, processing, "float64")
+    batch = pairs(model, lengths=LENGTHS, first=3)
+    graph = graph_blocks(model).graph
+    edges, step = some_edges(graph), 1e-5
+    for direction, run, sign in (("noise", "clean", 1), ("denoise", "corrupted", -1)):
+        data = mx.EdgeAttribution("eap", direction=direction)(model, batch).data
+        found = measured(model, batch, without(graph, edges, 1 - step), run).numpy()
+        slopes = sign * (found[-1] - found[:-1]) / step
+        np.testing.assert_allclose(data["per_example"].values[:, edges], slopes.T, atol=2e-4, rtol=2e-3)
+    both = mx.EdgeAttribution("clean_corrupted")(model, batch).data["value"]
+    ends = [mx.EdgeAttribution("eap", direction=one)(model, batch).data["value"] for one in ("noise", "denoise")]
+    np.testing.assert_allclose(both, (ends[0] + ends[1]) / 2, atol=1e-6)
+
+
+def test_one_step_of_integrated_gradients_is_eap(model_of, pairs):
+    model = model_of("llama")
+    batch = pairs(model)
+    for rule, direction in (("right", "noise"), ("left", "denoise")):
+        one = mx.EdgeAttribution("eap_ig_inputs", steps=1, rule=rule)(model, batch).data["value"]
+        np.testing.assert_allclose(
+            one, mx.EdgeAttribution("eap", direction=direction)(model, batch).data["value"], atol=1e-5
+        )
+
+
+def test_where_steps_lie():
+    def at(**settings):
+        return mx.EdgeAttribution(**settings).along()
+
+    assert at(steps=2) == [(0.25, 0.5), (0.75, 0.5)]
+    assert at(steps=2, rule="left") == [(0.0, 0.5), (0.5, 0.5)]
+    assert at(steps=2, rule="right") == [(0.5, 0.5), (1.0, 0.5)]
+    gauss = at(steps=2, rule="gauss")
+    assert gauss[0][0] == pytest.approx(0.5 - 3**-0.5 / 2)
+    assert sum(weight for _, weight in gauss) == pytest.approx(1)
+    assert at(kind="clean_corrupted") == [(0.0, 0.5), (1.0, 0.5)]
+
+
+def test_edges_into_the_logits_are_exact_without_a_norm():
+    """Behind nothing but the unembedding the score is linear: first order is all there is, and it adds up."""
+    model = mx.load("zoo/handmade-ioi", device="cpu")
+    batch = mx.tasks.ioi(model, n=6)
+    exact, first = mx.EdgePatching()(model, batch).data, mx.EdgeAttribution("eap")(model, batch).data
+    ends = exact["dest"].values == "logits"
+    np.testing.assert_allclose(first["value"].values[ends], exact["value"].values[ends], atol=1e-4)
+    gap = exact["baseline_clean"].values - exact["baseline_corrupted"].values
+    np.testing.assert_allclose(exact["per_example"].values[:, ends].sum(1), gap, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["zoo/handmade-ioi", "zoo/handmade-induction"])
+@pytest.mark.parametrize(
+    "method",
+    [mx.EdgePatching(), mx.EdgeAttribution(), mx.EdgeAttribution("eap"), mx.EdgeAttribution("clean_corrupted")],
+    ids=lambda method: getattr(method, "kind", "exact"),
+)
+def test_true_edges_are_found(name, method):
+    model = mx.load(name, device="cpu")
+    batch, truth = _task(model)
+    data = method(model, batch).data
+    true = [(src, dest) in truth for src, dest in zip(data["src"].values, data["dest"].values, strict=True)]
+    assert sum(true) == len(truth)
+    assert roc_auc_score(true, np.abs(data["value"])) >= 0.99
+    nodes = {node["node"] for node in model.card["truth"]["nodes"]}
+    idle = [
+        not {src, dest.rsplit(".", 1)[0] if dest.startswith("a") else dest} & nodes
+        for src, dest in zip(data["src"].values, data["dest"].values, strict=True)
+    ]
+    assert sum(idle) > 20
+    assert np.abs(data["value"].values[idle]).max() < 1e-3, "heads that do nothing score nothing"
+
+
+def _task(model):
+    if model.name == "zoo/handmade-ioi":
+        known = model.card["truth"]["visible_swap"]
+        return mx.tasks.ioi(model, n=12), {(edge["src"], edge["dest"]) for edge in known}
+    one, other = (mx.tasks.induction(model, n=12, seed=seed) for seed in (0, 1000))
+    batch = mx.ContrastBatch.from_tokens(one.clean, other.clean, one.answers, other.answers)
+    return batch, {(edge["src"], edge["dest"]) for edge in model.card["truth"]["edges"]}
+
+
+@pytest.mark.parametrize("method", [mx.EdgePatching(), mx.EdgeAttribution()], ids=["exact", "eap_ig"])
+def test_padded_batches_equal_singles_and_parts_the_whole(model_of, pairs, method):
+    model = model_of("llama")
+    batch = pairs(model, lengths=LENGTHS, first=3)
+    whole = method(model, batch).data["per_example"].values
+    for row in range(2):
+        alone = batch.rows(slice(row, row + 1))
+        np.testing.assert_allclose(method(model, alone).data["per_example"].values[0], whole[row], atol=1e-4)
+    small = method(model, batch, execution=mx.Execution(budget_bytes=2**20)).data["per_example"].values
+    np.testing.assert_allclose(small, whole, atol=1e-4)
+
+
+@pytest.mark.parametrize("metric", ["logprob", "kl_divergence", "prob_diff"])
+def test_other_metrics(model_of, pairs, metric):
+    model = model_of("gpt2")
+    batch = pairs(model)
+    exact = mx.EdgePatching(metric=metric)(model, batch).data
+    whole = mx.EdgeAttribution("eap_ig_inputs", metric=metric, steps=10)(model, batch).data
+    assert np.isfinite(whole["value"]).all()
+    order = np.argsort(-np.abs(exact["value"].values))[:30]
+    assert np.corrcoef(exact["value"].values[order], whole["value"].values[order])[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("reference", ["zero", "mean", "resample"])
+def test_other_references_take_their_place(model_of, pairs, reference):
+    """Scores are linear in what is taken away: the clean output less the reference."""
+    model = model_of("gpt2")
+    batch = pairs(model, n=3)
+    data = mx.EdgeAttribution("eap", reference=reference)(model, batch).data
+    assert np.isfinite(data["value"]).all()
+    assert not np.allclose(data["value"], mx.EdgeAttribution("eap")(model, batch).data["value"])
+
+
+def test_results(model_of, pairs):
+    model = model_of("gpt2")
+    batch = pairs(model)
+    for method in (mx.EdgeAttribution(), mx.EdgePatching()):
+        result = method(model, batch)
+        data = result.data
+        assert data["value"].dims == ("edge",)
+        assert data["per_example"].dims == ("prompt", "edge")
+        assert str(data["edge"].values[0]) == "embed -> a0.h0.q"
+        assert (data["value_low"] <= data["value"] + 1e-6).all()
+        clean = mx.EdgePatching()(model, batch).data["baseline_clean"]
+        np.testing.assert_allclose(data["baseline_clean"], clean, atol=1e-5)
+        assert result.info.cost["forward_passes"] > 0
+
+
+def test_refused(model_of, pairs):
+    bert, gpt2 = model_of("bert"), model_of("gpt2")
+    for method in (mx.EdgeAttribution(), mx.EdgePatching(), mx.EvaluateCircuit()):
+        with pytest.raises(ModelSupportError, match="causal pre-norm blocks"):
+            method(bert, pairs(bert))
+    for settings, said in (
+        ({"kind": "eap_ig"}, "eap_ig_inputs"),
+        ({"rule": "simpson"}, "midpoint"),
+        ({"steps": 0}, "1 or more"),
+        ({"reference": "zero"}, "kind=eap, direction=noise"),
+        ({"kind": "eap", "reference": "mean", "direction": "denoise"}, "direction=noise"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            mx.EdgeAttribution(**settings)
+    with pytest.raises(ConfigError, match="denoise"):
+        mx.EdgePatching(direction="denoising")
+    long = mx.ContrastBatch.from_tokens(
+        torch.zeros(1, 100, dtype=torch.long) + 12,
+        torch.zeros(1, 100, dtype=torch.long) + 13,
+        torch.tensor([5]),
+        torch.tensor([6]),
+    )
+    with pytest.raises(ShapeError):
+        mx.EdgePatching()(gpt2, long)
+    apart = pairs(gpt2, n=2, lengths=LENGTHS, first=3)
+    with pytest.raises(ConfigError, match=r"one prompt alone.*reference=corrupted"):
+        mx.EdgeAttribution("eap", reference="resample")(gpt2, apart)
