@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mechxai.core.edit import MeanAblate as MeanAblate
     from mechxai.core.edit import Patch as Patch
     from mechxai.core.edit import ProjectOut as ProjectOut
+    from mechxai.core.edit import Put as Put
     from mechxai.core.edit import Replace as Replace
     from mechxai.core.edit import ResampleAblate as ResampleAblate
     from mechxai.core.edit import Steer as Steer
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from mechxai.engine.explain import explain_plan as explain_plan
     from mechxai.figures.attention_view import attention_html as attention_html
     from mechxai.figures.attention_view import save_attention as save_attention
+    from mechxai.figures.circuit import circuit_figure as circuit_figure
     from mechxai.figures.plot import plot as plot
     from mechxai.figures.tokens import method_rows as method_rows
     from mechxai.figures.tokens import token_bars as token_bars
@@ -90,6 +92,7 @@ _WHERE = {
         "MeanAblate",
         "Patch",
         "ProjectOut",
+        "Put",
         "Replace",
         "ResampleAblate",
         "Steer",
@@ -103,6 +106,7 @@ _WHERE = {
     "engine.execution": ("Execution",),
     "engine.explain": ("explain_plan",),
     "figures.attention_view": ("attention_html", "save_attention"),
+    "figures.circuit": ("circuit_figure",),
     "figures.plot": ("plot",),
     "figures.tokens": ("method_rows", "token_bars", "token_html", "token_text"),
     "methods.attention.attention_patterns": ("AttentionPatterns",),

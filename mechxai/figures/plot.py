@@ -8,6 +8,7 @@ from mechxai.core.errors import ConfigError, nearest
 from mechxai.core.result import Result
 from mechxai.figures.attention_view import is_patterns, pattern_figure
 from mechxai.figures.choose import MAX_DIMS, Shown, default_variable, frame_dim, shown, too_many
+from mechxai.figures.circuit import circuit_curve, circuit_figure, is_circuit_curve, is_edges
 from mechxai.figures.faithfulness import is_judged, judged_figure
 from mechxai.figures.heatmap import default_scale, facets, heatmap, slider
 from mechxai.figures.lens import is_lens, lens_grid
@@ -25,6 +26,8 @@ _OWN: tuple[tuple[Callable[[Result], bool], Callable[[Result], go.Figure]], ...]
     (is_attribution, token_figure),
     (is_judged, judged_figure),
     (is_patterns, pattern_figure),
+    (is_edges, circuit_figure),
+    (is_circuit_curve, circuit_curve),
 )
 # Dims whose coordinates stand in no order, so that a line between them would mean nothing.
 _UNORDERED = ("head", "method", "component", "edge", "site")
@@ -46,7 +49,8 @@ def plot(
     coordinates without an order, bars with whiskers; three a heatmap behind a slider, or several side by side when the
     third dim is short. Results with a role per head show all their variables side by side; of a lens, one prompt is
     shown with the top token written in every cell; of probes, bars with their controls; of attributions, coloured
-    tokens (bars, of one prompt), and of their comparison curves beside random rankings. Colours are centred on 0
+    tokens (bars, of one prompt), and of their comparison curves beside random rankings; of edges a graph, and of
+    circuits their faithfulness beside random ones. Colours are centred on 0
     (`Shown.center` tells the exceptions) with equal room on both sides: blue is towards the answer, red against it.
 
     Args:

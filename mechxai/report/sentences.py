@@ -54,6 +54,14 @@ _DONE = {
     "rephrasing_stability": "One method was put to every rephrasing of a question, and its scores of the words "
     "that they share were compared.",
     "attention_patterns": "Every head's attention was read from one pass; the pages beside the figure show all of it.",
+    "edge_attribution": "What every node writes, less what stands in for it ({reference}), was multiplied with the "
+    "gradient of the metric at every input that reads it: to first order, what the edge brings.",
+    "edge_patching": "The clean prompts were run with one input of one head or MLP at a time seeing one node as it is "
+    "in the corrupted run; everything after it followed.",
+    "edge_patching denoise": "The corrupted prompts were run with one input of one head or MLP at a time seeing one "
+    "node as it is in the clean run; everything after it followed.",
+    "evaluate_circuit": "Edges were ranked on some prompts; on others the model was run with all but the highest cut "
+    "({reference} in their place), beside random circuits of the same size.",
     "direct_logit_attribution": "The logit difference was split into what every component wrote into the residual "
     "stream, the final norm's scale held fixed; how later components react is not in it.",
 }
@@ -68,7 +76,7 @@ def what_was_done(method: Mapping[str, object]) -> str:
     site = method.get("site", "an activation")
     names = site if isinstance(site, str) else ", ".join(map(str, site)) if isinstance(site, (list, tuple)) else site
     own = {"probe": words(str(method.get("probe"))), "baseline": method.get("baseline")}
-    return text.format(site=names, how=how, **own)
+    return text.format(site=names, how=how, reference=reference, **own)
 
 
 def what_is_shown(shown: Shown) -> str:
