@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from mechxai.methods.attribution.rephrasings import RephrasingStability as RephrasingStability
     from mechxai.methods.attribution.saliency import Saliency as Saliency
     from mechxai.methods.attribution.smooth_grad import SmoothGrad as SmoothGrad
+    from mechxai.methods.circuits.attribution_patching import AttributionPatching as AttributionPatching
     from mechxai.methods.circuits.edge_attribution import EdgeAttribution as EdgeAttribution
     from mechxai.methods.circuits.edge_patching import EdgePatching as EdgePatching
     from mechxai.methods.circuits.evaluate_circuit import EvaluateCircuit as EvaluateCircuit
@@ -124,6 +125,7 @@ _WHERE = {
     "methods.attribution.rephrasings": ("RephrasingStability",),
     "methods.attribution.saliency": ("Saliency",),
     "methods.attribution.smooth_grad": ("SmoothGrad",),
+    "methods.circuits.attribution_patching": ("AttributionPatching",),
     "methods.circuits.edge_attribution": ("EdgeAttribution",),
     "methods.circuits.edge_patching": ("EdgePatching",),
     "methods.circuits.evaluate_circuit": ("EvaluateCircuit",),

@@ -54,6 +54,8 @@ _DONE = {
     "rephrasing_stability": "One method was put to every rephrasing of a question, and its scores of the words "
     "that they share were compared.",
     "attention_patterns": "Every head's attention was read from one pass; the pages beside the figure show all of it.",
+    "attribution_patching": "The difference between the clean and the corrupted run at {site} was multiplied with the "
+    "gradient of the metric there: to first order, what patching it would do.",
     "edge_attribution": "What every node writes, less what stands in for it ({reference}), was multiplied with the "
     "gradient of the metric at every input that reads it: to first order, what the edge brings.",
     "edge_patching": "The clean prompts were run with one input of one head or MLP at a time seeing one node as it is "

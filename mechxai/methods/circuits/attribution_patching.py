@@ -1,0 +1,155 @@
+"""Attribution patching: to first order, what patching any activation would do, from one gradient."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from mechxai.core.activations import Activations
+from mechxai.core.batch import ContrastBatch
+from mechxai.core.errors import check_choice
+from mechxai.core.grid import Axes, Grid, Position
+from mechxai.core.method import Method, MethodCard, register
+from mechxai.core.metric import AnyMetric, Metric, as_metric
+from mechxai.core.result import Result, variable
+from mechxai.core.site import Site
+from mechxai.core.statistics import ratio_interval
+from mechxai.engine.chunk import scored
+from mechxai.engine.contrast import DIRECTIONS, Baselines, baselines, with_reference
+from mechxai.engine.execution import Execution
+from mechxai.engine.progress import Bar
+from mechxai.engine.sweep import run_tokens
+from mechxai.methods.fields import as_tuples
+from mechxai.methods.record import bounded, coordinates, run_info
+from mechxai.model.hooked_model import HookedModel
+from mechxai.model.site_gradients import site_gradients
+
+_ROWS_AT_ONCE = 16
+
+
+@final
+@register(
+    MethodCard(
+        name="attribution_patching",
+        family="circuits",
+        question="What would patching every activation do, to first order?",
+        cost="two forward passes and one backward per prompt, whatever the grid",
+        source="Nanda 2023 (neelnanda.io/attribution-patching); Kramar et al. 2024 (arXiv 2403.00745)",
+        pros="every site, position, head and neuron at once; any model",
+        cons="first order: wrong where a softmax saturates; ActivationPatching is the exact thing",
+    )
+)
+@dataclass(frozen=True)
+class AttributionPatching(Method):
+    """``(clean - corrupted) . d metric / d activation``, the gradient taken in the run that would be patched.
+
+    Attributes:
+        site: a site name (``resid_pre``, ``z`` ...).
+        over: axes of the map, from layer, pos, head, neuron; also the order of the result's dims.
+        direction: ``denoise`` takes the gradient in the corrupted run (what would restore?), ``noise`` in the clean.
+        metric: what is measured.
+        layers: the layers; all by default. Likewise ``heads``, ``neurons``.
+        pos: positions or roles; all by default. Off the axes, it fixes one position per cell.
+
+    Source: as in the card; signs are those of activation patching's effect, positive where it supports the behaviour.
+    """
+
+    site: str = "z"
+    over: Sequence[str] = ("layer", "head")
+    direction: str = "denoise"
+    metric: AnyMetric = "logit_diff"
+    layers: Sequence[int] | None = None
+    heads: Sequence[int] | None = None
+    pos: Sequence[Position] | None = None
+    neurons: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("direction", self.direction, DIRECTIONS)
+        as_metric(self.metric)
+        as_tuples(self, "over", "layers", "heads", "pos", "neurons")
+        self._grid()
+
+    def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
+        """The estimated effect of every patch.
+
+        Returns:
+            ``value`` [*over*], the estimated change of the metric with 95 % intervals over prompts, ``per_example``
+            [prompt, *over*], ``recovered`` [*over*], its share of the clean-corrupted gap, and the baselines.
+
+        Raises:
+            SiteError: a site, layer, head, neuron or position that does not exist.
+            ModelSupportError: a site this backend cannot edit.
+            ShapeError: answers the metric cannot score.
+        """
+        started = time.perf_counter()
+        metric, batch = as_metric(self.metric), batch.to(model.device)
+        metric.check(batch)
+        axes, cells = self._grid().sites(model.architecture, batch)
+        whole = list(dict.fromkeys(site.whole for site in cells))
+        for site in whole:
+            model.backend.check(site, editing=True)
+        batch = with_reference(model, batch, metric)
+        known = baselines(model, batch, metric, direction=self.direction)
+        found: list[Tensor] = []
+        with Bar("attribution patching", len(batch), shown=execution.progress, unit="prompts") as bar:
+            for _, part in batch.parts(_ROWS_AT_ONCE):
+                found.append(self._part(model, part, metric, whole=whole, cells=cells))
+                bar.advance(len(part))
+        per_example = torch.cat(found).numpy().reshape(len(batch), *(len(values) for values in axes.values()))
+        cost = {
+            "forward_passes": 4.0 * len(batch),
+            "backward_passes": float(len(batch)),
+            "seconds": time.perf_counter() - started,
+        }
+        data = _variables(per_example, axes, known)
+        info = run_info(self, model, batch, cost=cost, notes=known.notes)
+        return Result(xr.Dataset(data, coords=coordinates(self, batch, axes)), info)
+
+    def _grid(self) -> Grid:
+        return Grid(self.site, self.over, layers=self.layers, heads=self.heads, pos=self.pos, neurons=self.neurons)
+
+    def _part(
+        self, model: HookedModel, part: ContrastBatch, metric: Metric, *, whole: Sequence[Site], cells: Sequence[Site]
+    ) -> Float[Tensor, "prompt cell"]:
+        """The product of difference and gradient, summed over what each cell's site holds."""
+        base, other = ("corrupted", "clean") if self.direction == "denoise" else ("clean", "corrupted")
+        tokens, lengths = run_tokens(part, base, metric)
+        everyone = torch.arange(len(part), device=model.device)
+        own, gradients = site_gradients(
+            model,
+            tokens,
+            lengths=lengths,
+            sites=whole,
+            at=metric.positions(part),
+            score=lambda last: scored(model, metric, part, final=last, prompts=everyone),
+        )
+        tokens, lengths = run_tokens(part, other, metric)
+        layers = sorted({site.layer for site in whole if site.layer is not None})
+        theirs = model.cache(tokens, [self.site], layers or None, lengths=lengths)
+        sign = 1.0 if self.direction == "denoise" else -1.0
+        products = {site: sign * (theirs[site] - own[site]) * gradients[site] for site in whole}
+        held = Activations(products, part.layout)
+        return torch.stack([held[site].flatten(1).double().sum(1).cpu() for site in cells], 1)
+
+
+def _variables(per_example: np.ndarray, axes: Axes, known: Baselines) -> dict[str, xr.DataArray]:
+    dims, metric = tuple(axes), known.metric
+    bounds = ratio_interval(per_example, known.gap)
+    share = per_example.mean(0) / known.gap.mean() if known.differ else np.full(per_example.shape[1:], np.nan)
+    meaning = f"first-order change of {metric.name} by the patch"
+    part = f"share of the clean-corrupted gap in {metric.name} that the patch is estimated to carry"
+    return {
+        **bounded("value", dims, per_example, units=metric.unit, meaning=meaning),
+        "per_example": variable(("prompt", *dims), per_example, metric.unit, f"{meaning}, per prompt"),
+        "recovered": variable(dims, share, "fraction", part),
+        "recovered_low": variable(dims, bounds.low, "fraction", f"{part}, 95 % bootstrap, low"),
+        "recovered_high": variable(dims, bounds.high, "fraction", f"{part}, 95 % bootstrap, high"),
+        "baseline_clean": variable(("prompt",), known.clean, metric.unit, "metric of the clean prompts"),
+        "baseline_corrupted": variable(("prompt",), known.corrupted, metric.unit, "metric of the corrupted prompts"),
+    }

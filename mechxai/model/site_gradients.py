@@ -1,0 +1,70 @@
+"""Activations of a run and the gradients of a metric at them, at any sites of any model, from one backward pass."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from mechxai.core.shapes import PromptInts, Tokens
+from mechxai.core.site import Site
+from mechxai.model.attaching import Hooks, row_mask
+from mechxai.model.backends import UNEMBED_HOOK, frozen
+from mechxai.model.caching import AllCached
+from mechxai.model.hooked_model import HookedModel
+from mechxai.model.hooking import gathered
+from mechxai.model.limits import check_tokens
+
+_EMBED = Site("embed")
+
+
+def site_gradients(
+    model: HookedModel,
+    tokens: Tokens,
+    *,
+    lengths: PromptInts,
+    sites: Sequence[Site],
+    at: Int[Tensor, "batch k"] | None,
+    score: Callable[[Tensor], Tensor],
+) -> tuple[dict[Site, Tensor], dict[Site, Tensor]]:
+    """Activations at whole sites, and there the gradient of a metric's sum over prompts.
+
+    Args:
+        model: the model.
+        tokens: ``[batch, pos]``.
+        lengths: real tokens per row.
+        sites: whole sites.
+        at: positions that the metric reads.
+        score: from the input of the unembedding, ``[batch, k, d_model]``, to the metric, ``[batch]``.
+
+    Raises:
+        SiteError, ModelSupportError: a site the model does not have.
+
+    Cost: one forward pass without the unembedding, and one backward.
+    """
+    check_tokens(tokens, model.architecture, model.name)
+    kept: dict[Site, Tensor] = {}
+    final: list[Tensor] = []
+
+    def start(embedded: Tensor) -> Tensor:
+        return embedded.detach().requires_grad_()
+
+    def ending(residual: Tensor) -> None:
+        final.append(residual if at is None else gathered(residual, at))
+        raise AllCached
+
+    def keeping(site: Site) -> Hooks:
+        def through(activation: Tensor) -> Tensor:
+            kept[site] = activation.clone()  # put back, as some hook points are given a copy that leads nowhere
+            return kept[site]
+
+        return {site.hook: [through]}
+
+    tables: list[Hooks] = [{_EMBED.hook: [start]}, *map(keeping, sites), {UNEMBED_HOOK: [ending]}]
+    tokens = tokens.to(model.device)
+    with frozen(model.backend), torch.enable_grad():
+        with model.attached(tables, sites), suppress(AllCached):
+            model.backend.run(tokens, row_mask(tokens, lengths))
+        found = torch.autograd.grad(score(final[0]).sum(), [kept[site] for site in sites])
+    return {site: kept[site].detach() for site in sites}, dict(zip(sites, found, strict=True))
