@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from mechxai.methods.attribution.rephrasings import RephrasingStability as RephrasingStability
     from mechxai.methods.attribution.saliency import Saliency as Saliency
     from mechxai.methods.attribution.smooth_grad import SmoothGrad as SmoothGrad
+    from mechxai.methods.circuits.acdc import Acdc as Acdc
     from mechxai.methods.circuits.attribution_patching import AttributionPatching as AttributionPatching
     from mechxai.methods.circuits.edge_attribution import EdgeAttribution as EdgeAttribution
     from mechxai.methods.circuits.edge_patching import EdgePatching as EdgePatching
@@ -125,6 +126,7 @@ _WHERE = {
     "methods.attribution.rephrasings": ("RephrasingStability",),
     "methods.attribution.saliency": ("Saliency",),
     "methods.attribution.smooth_grad": ("SmoothGrad",),
+    "methods.circuits.acdc": ("Acdc",),
     "methods.circuits.attribution_patching": ("AttributionPatching",),
     "methods.circuits.edge_attribution": ("EdgeAttribution",),
     "methods.circuits.edge_patching": ("EdgePatching",),

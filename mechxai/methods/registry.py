@@ -18,7 +18,14 @@ from mechxai.methods.attribution import (
     saliency,
     smooth_grad,
 )
-from mechxai.methods.circuits import attribution_patching, edge_attribution, edge_patching, evaluate_circuit, head_roles
+from mechxai.methods.circuits import (
+    acdc,
+    attribution_patching,
+    edge_attribution,
+    edge_patching,
+    evaluate_circuit,
+    head_roles,
+)
 from mechxai.methods.lens import (
     direct_logit_attribution,
     logit_lens,
@@ -34,6 +41,7 @@ _FAMILIES = (
     ablation,
     causal_tracing,
     head_roles,
+    acdc,
     attribution_patching,
     edge_attribution,
     edge_patching,

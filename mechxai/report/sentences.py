@@ -54,6 +54,8 @@ _DONE = {
     "rephrasing_stability": "One method was put to every rephrasing of a question, and its scores of the words "
     "that they share were compared.",
     "attention_patterns": "Every head's attention was read from one pass; the pages beside the figure show all of it.",
+    "acdc": "From the logits back, one edge after the other was cut ({reference} in its place) and stayed cut where "
+    "the loss rose by less than a threshold.",
     "attribution_patching": "The difference between the clean and the corrupted run at {site} was multiplied with the "
     "gradient of the metric there: to first order, what patching it would do.",
     "edge_attribution": "What every node writes, less what stands in for it ({reference}), was multiplied with the "

@@ -19,6 +19,7 @@ from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
 from mechxai.engine.contrast import with_reference
 from mechxai.engine.execution import Execution
+from mechxai.methods.circuits.acdc import Acdc
 from mechxai.methods.circuits.circuit_runs import CircuitRuns
 from mechxai.methods.circuits.edge_attribution import EdgeAttribution
 from mechxai.methods.circuits.edge_patching import EdgePatching
@@ -31,7 +32,7 @@ from mechxai.methods.record import run_info
 from mechxai.model.graph_writes import graph_blocks
 from mechxai.model.hooked_model import HookedModel
 
-EDGE_METHODS = ("edge_attribution", "edge_patching")
+EDGE_METHODS = ("edge_attribution", "edge_patching", "acdc")
 
 
 @final
@@ -175,4 +176,6 @@ class EvaluateCircuit(Method):
 
 def _of_name(name: str, metric: AnyMetric) -> Method:
     """A method that scores edges, with its defaults."""
+    if name == "acdc":
+        return Acdc()
     return EdgeAttribution(metric=metric) if name == "edge_attribution" else EdgePatching(metric=metric)
