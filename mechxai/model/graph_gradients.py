@@ -11,9 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechxai.core.graph import Graph
 from mechxai.core.site import Site
-from mechxai.model.graph_writes import Blocks, Streams
+from mechxai.model.graph_writes import Blocks, Streams, Written, writes_of
 from mechxai.model.plain import Affine, Norm, PlainBlock
 from mechxai.model.plain_run import run_plain
 
@@ -22,51 +21,68 @@ Score = Callable[[Streams], Tensor]  # the last block's output to a metric per p
 
 @dataclass(frozen=True)
 class Gradients:
-    """Gradients of a metric's sum over prompts at what the readers read.
+    """Gradients of a metric's sum over prompts at what the readers read, and the run they were taken in.
 
     Attributes:
         attention: by layer, ``[reader, prompt, pos, d_model]``: queries of heads, keys, values.
         mlps: by layer, ``[prompt, pos, d_model]``.
         logits: ``[prompt, pos, d_model]``, before the final norm.
         scores: the metric, ``[prompt]``.
+        written: what each writer added in the run; empty unless asked for.
     """
 
     attention: list[Float[Tensor, "reader prompt pos d_model"]]
     mlps: list[Streams]
     logits: Streams
     scores: Float[Tensor, " prompt"]
+    written: Written
+
+    def add(self, other: "Gradients", weight: float) -> None:
+        """Adds a share of other gradients to these, in place."""
+        for own, more in zip([*self.attention, *self.mlps, self.logits], other.all, strict=True):
+            own.add_(more, alpha=weight)
+
+    @property
+    def all(self) -> list[Tensor]:
+        """Every gradient."""
+        return [*self.attention, *self.mlps, self.logits]
 
 
-def reader_gradients(blocks: Blocks, first: Streams, score: Score) -> Gradients:
-    """Gradients at every reader. Cost: one forward and one backward pass, and the MLPs' once more.
+def reader_gradients(blocks: Blocks, first: Streams, score: Score, *, written: bool = False) -> Gradients:
+    """Gradients at every reader. Cost: one forward and one backward pass.
+
+    What an MLP reads is read by nobody else but the residual stream that goes on past it, so its gradient is the whole
+    gradient before it less that behind it (and, in parallel blocks, less that of the heads).
 
     Args:
         blocks: of the model.
         first: what ``embed`` writes.
         score: the metric, from the last block's output.
+        written: whether to keep what the nodes write.
     """
     plain, graph = blocks.plain, blocks.graph
-    names = ["q", "k", "v", *(["resid_mid"] if _has_middles(graph) else [])]
-    wanted = {Site(name, layer): None for name in names for layer in range(graph.n_layers)}
+    serial = graph.mlps and not graph.parallel
+    names = ["q", "k", "v", *(["resid_mid"] if serial else [])]
+    more = ["z", *(["mlp_out"] if graph.mlps else [])] if written else []
+    layers = range(graph.n_layers)
     kept: dict[Site, Tensor] = {}
     with torch.enable_grad():
+        wanted = {Site(name, layer): None for name in (*names, *more) for layer in layers}
         run = run_plain(plain, first.detach().requires_grad_(), kept.__setitem__, wanted=wanted)
         scores = score(run.residuals[-1])
-        at = [site for site in wanted if site.name != "resid_mid"]
-        found = torch.autograd.grad(scores.sum(), [*(kept[site] for site in at), *run.residuals[1:]])
-    by_site, after = dict(zip(at, found, strict=False)), found[len(at) :]  # behind a block: what its MLP adds to
+        at = [Site(name, layer) for name in names for layer in layers]
+        found = torch.autograd.grad(scores.sum(), [*(kept[site] for site in at), *run.residuals])
+    by_site, streams = dict(zip(at, found, strict=False)), found[len(at) :]
     attention, mlps = [], []
     for layer, block in enumerate(plain.blocks):
-        read = run.residuals[layer].detach()
-        attention.append(_through_attention(block, read, [by_site[Site(name, layer)] for name in "qkv"]))
-        if graph.mlps:
-            middle = kept[Site("resid_mid", layer)].detach() if _has_middles(graph) else read
-            mlps.append(_through_mlp(block, middle, after[layer]))
-    return Gradients(attention, mlps, after[-1], scores.detach())
-
-
-def _has_middles(graph: Graph) -> bool:
-    return graph.mlps and not graph.parallel
+        parts = [by_site[Site(name, layer)] for name in "qkv"]
+        attention.append(_through_attention(block, run.residuals[layer].detach(), parts))
+        if serial:
+            mlps.append(by_site[Site("resid_mid", layer)] - streams[layer + 1])
+        elif graph.mlps:
+            mlps.append(streams[layer] - streams[layer + 1] - attention[layer].sum(0))
+    values = writes_of(blocks, first, kept) if written else first.new_empty(0, *first.shape)
+    return Gradients(attention, mlps, streams[-1].clone(), scores.detach(), values)
 
 
 def _through_attention(
@@ -82,19 +98,6 @@ def _through_attention(
 
 def _by_head(affine: Affine, n_parts: int) -> Float[Tensor, "d_model part d_head"]:
     return affine.weight.reshape(affine.weight.shape[0], n_parts, -1)
-
-
-def _through_mlp(block: PlainBlock, read: Streams, gradient: Streams) -> Streams:
-    """From an MLP's output back to what it read."""
-    mlp_in, mlp_out = block.mlp_in, block.mlp_out
-    if mlp_in is None or mlp_out is None:
-        return torch.zeros_like(read)
-    with torch.enable_grad():
-        leaf = read.flatten(0, 1).detach().requires_grad_()
-        normalized = block.norm2(leaf)
-        written = mlp_out(block.post(mlp_in(normalized), normalized))
-        (found,) = torch.autograd.grad(written, leaf, gradient.flatten(0, 1))
-    return found.view_as(read)
 
 
 def through_norm(

@@ -1,5 +1,6 @@
 """What every node of a model's graph writes into the residual stream, and the model's plain blocks it is read from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -76,25 +77,27 @@ def writes(blocks: Blocks, first: Streams) -> Writes:
         first: what ``embed`` writes.
     """
     graph = blocks.graph
-    values = first.new_empty(len(graph.writers), *first.shape)
-    values[0] = first
-    names = [
-        "result",
-        *(["mlp_out"] if graph.mlps else []),
-        *(["resid_mid"] if graph.mlps and not graph.parallel else []),
-    ]
-    wanted = {Site(name, layer): None for name in names for layer in range(graph.n_layers)}
-    middles: list[Streams] = []
-
-    def keep(site: Site, value: Tensor) -> None:
-        at = graph.n_before_attention(site.layer or 0)
-        if site.name == "result":
-            values[at : at + graph.n_heads] = value.permute(2, 0, 1, 3)
-        elif site.name == "mlp_out":
-            values[at + graph.n_heads] = value
-        else:
-            middles.append(value)
-
+    names = ["z", *(["mlp_out"] if graph.mlps else [])]
+    names += ["resid_mid"] if graph.mlps and not graph.parallel else []
+    kept: dict[Site, Tensor] = {}
     with torch.no_grad():
-        run = run_plain(blocks.plain, first, keep, wanted=wanted)
-    return Writes(values, run.residuals, middles or run.residuals[:-1])
+        wanted = {Site(name, layer): None for name in names for layer in range(graph.n_layers)}
+        run = run_plain(blocks.plain, first, kept.__setitem__, wanted=wanted)
+    middles = [kept[site] for site in wanted if site.name == "resid_mid"]
+    return Writes(writes_of(blocks, first, kept), run.residuals, middles or run.residuals[:-1])
+
+
+def writes_of(blocks: Blocks, first: Streams, kept: Mapping[Site, Tensor]) -> Written:
+    """What every node of a run writes, from its embedding and its kept ``z`` and ``mlp_out``."""
+    plain, graph = blocks.plain, blocks.graph
+    values = first.new_empty(len(graph.writers), *first.shape)
+    values[0] = first.detach()
+    with torch.no_grad():
+        for layer, block in enumerate(plain.blocks):
+            at = graph.n_before_attention(layer)
+            out = block.o.weight.view(plain.n_heads, plain.d_head, -1)
+            z = kept[Site("z", layer)].detach().flatten(0, 1).transpose(0, 1)  # [head, prompt * pos, d_head]
+            torch.bmm(z, out, out=values[at : at + graph.n_heads].flatten(1, 2))
+            if graph.mlps:
+                values[at + graph.n_heads] = kept[Site("mlp_out", layer)].detach()
+    return values

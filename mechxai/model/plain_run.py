@@ -110,8 +110,8 @@ class _BlockRun:
         if block.mlp_in is None or block.mlp_out is None:
             self.keep("resid_post", after.view(shape))
             return after.view(shape), keys, values
-        if not block.parallel:
-            self.keep("resid_mid", after.view(shape))
+        if not block.parallel:  # what is kept is what goes on, so that a gradient can be taken there
+            after = self.keep("resid_mid", after.view(shape)).view(-1, d_model)
         normalized = block.norm2(flat if block.parallel else after)
         pre = self._affine("mlp_pre", block.mlp_in, normalized)
         self.keep("mlp_pre", pre.view(n_prompts, n_pos, -1))

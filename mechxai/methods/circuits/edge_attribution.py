@@ -42,7 +42,7 @@ _MEMORY_SHARE = 0.25
         name="edge_attribution",
         family="circuits",
         question="Which edges between heads and MLPs carry the behaviour, to first order?",
-        cost="three forward passes and one backward per prompt (eap_ig_inputs: one more of each per step)",
+        cost="two forward passes and one backward per prompt (eap_ig_inputs: two, and one of each per step)",
         source="Syed et al. 2023 (arXiv 2310.10348); Hanna et al. 2024 (arXiv 2403.17806)",
         pros="every edge at once, at the price of a few passes",
         cons="first order: saturated edges (a sharp softmax) are missed, which EdgePatching shows",
@@ -109,12 +109,12 @@ class EdgeAttribution(Method):
         ends: list[tuple[Tensor, Tensor]] = []
         with Bar("edge attribution", len(batch), shown=execution.progress, unit="prompts") as bar:
             for rows in _parts(batch, blocks.graph, model, execution=execution):
-                part = _Part(self, model, blocks, batch, metric, rows)
-                found.append(part.scores(known))
-                ends.append(part.ends)
-                bar.advance(len(found[-1]))
+                scores, *both = _Part(self, model, blocks, batch, metric, rows).scores(known)
+                found.append(scores)
+                ends.append((both[0], both[1]))
+                bar.advance(len(scores))
         clean, corrupted = (torch.cat([one[end] for one in ends]).double().cpu().numpy() for end in (0, 1))
-        scores = EdgeScores(
+        whole = EdgeScores(
             blocks.graph,
             torch.cat(found).double().cpu().numpy(),
             metric.unit,
@@ -122,13 +122,14 @@ class EdgeAttribution(Method):
             clean,
             corrupted,
         )
-        passes = {"eap": 1, "clean_corrupted": 2}.get(self.kind, self.steps)
+        steps = self.along()
+        inner = sum(at not in (0.0, 1.0) for at, _ in steps)
         cost = {
-            "forward_passes": float((3 + passes) * len(batch)),
-            "backward_passes": float(passes * len(batch)),
+            "forward_passes": float((2 + inner) * len(batch)),
+            "backward_passes": float(len(steps) * len(batch)),
             "seconds": time.perf_counter() - started,
         }
-        return edge_result(self, model, batch, found=scores, cost=cost)
+        return edge_result(self, model, batch, found=whole, cost=cost)
 
     def along(self) -> list[tuple[float, float]]:
         """Where gradients are taken, as shares of the way from corrupted to clean, with their weights."""
@@ -158,22 +159,41 @@ class _Part:
         self.part = self.batch.rows(self.rows)
         tokens = (run_tokens(self.part, run, self.metric)[0] for run in ("clean", "corrupted"))
         self.clean, self.corrupted = (embedded(self.model, one) for one in tokens)
-        self.ends = (self._metric_of(self.clean), self._metric_of(self.corrupted))
 
-    def scores(self, known: Reference) -> Float[Tensor, "prompt edge"]:
-        """What every edge brings. Cost: the class's, for these prompts."""
+    def scores(self, known: Reference) -> tuple[Float[Tensor, "prompt edge"], Tensor, Tensor]:
+        """What every edge brings; the metric of the clean and the corrupted run. Cost: the class's."""
+        total, ends = self._gradients()
+        written, clean = ends.get(1.0) or self._run(self.clean)
+        away, corrupted = ends.get(0.0) or self._run(self.corrupted)
+        if known.kind != "corrupted":
+            away = known.written(self.model, self.blocks, self.batch, rows=self.rows, like=written)
         graph = self.blocks.graph
-        written = writes(self.blocks, self.clean).values
-        away = known.written(self.model, self.blocks, self.batch, rows=self.rows, like=written)
-        written = written - away
-        del away
-        total = torch.zeros(len(self.part), *graph.reads.shape, device=written.device)
+        return graph.of_matrix(edge_products(graph, written - away, total)), clean, corrupted
+
+    def _gradients(self) -> tuple[Gradients, dict[float, tuple[Written, Tensor]]]:
+        """The mean gradient on the way, and the runs at its ends, as far as it comes there."""
+        total: Gradients | None = None
+        ends: dict[float, tuple[Written, Tensor]] = {}
         for at, weight in self.method.along():
             first = self.corrupted + at * (self.clean - self.corrupted)
             with frozen(self.model.backend):
-                gradients = reader_gradients(self.blocks, first, self._score())
-            total += weight * edge_products(graph, written, gradients)
-        return graph.of_matrix(total)
+                found = reader_gradients(self.blocks, first, self._score(), written=at in (0.0, 1.0))
+            if at in (0.0, 1.0):
+                ends[at] = found.written, found.scores
+            if total is None:
+                total = found
+                for one in total.all:
+                    one.mul_(weight)
+            else:
+                total.add(found, weight)
+        if total is None:
+            raise ConfigError("edge_attribution without steps", allowed="1 or more")
+        return total, ends
+
+    def _run(self, first: Streams) -> tuple[Written, Tensor]:
+        found = writes(self.blocks, first)
+        with torch.no_grad():
+            return found.values, self._score()(found.residuals[-1])
 
     def _score(self) -> Score:
         everyone = torch.arange(len(self.part), device=self.model.device)
@@ -185,10 +205,6 @@ class _Part:
             return scored(self.model, self.metric, self.part, final=final, prompts=everyone)
 
         return score
-
-    def _metric_of(self, first: Streams) -> Tensor:
-        with torch.no_grad():
-            return self._score()(writes(self.blocks, first).residuals[-1])
 
 
 def edge_products(graph: Graph, written: Written, gradients: Gradients) -> Float[Tensor, "prompt reader writer"]:
@@ -218,7 +234,7 @@ def _parts(batch: ContrastBatch, graph: Graph, model: HookedModel, *, execution:
     """
     budget = execution.budget_bytes or min(_MOST_BYTES, int(_MEMORY_SHARE * available_bytes(model.device)))
     size = torch.finfo(model.dtype).bits // 8
-    per_prompt = 3 * len(graph.writers) * batch.n_pos * model.architecture.d_model * size
+    per_prompt = (3 * len(graph.writers) + 2 * len(graph.readers)) * batch.n_pos * model.architecture.d_model * size
     at_once = max(1, min(len(batch), budget // per_prompt))
     for first in range(0, len(batch), at_once):
         yield slice(first, min(first + at_once, len(batch)))
