@@ -12,7 +12,7 @@ STAMP_INSEQ := $(VENV_INSEQ)/.installed
 export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 0
 
-.PHONY: help install demo test test-tl4 test-slow test-gpu lint format bench bench-grid bench-caching bench-lens bench-probes bench-attribution docs zoo clean
+.PHONY: help install demo test test-tl4 test-slow test-gpu lint format bench bench-grid bench-caching bench-lens bench-probes bench-attribution bench-circuits docs zoo clean
 
 help:
 	@echo "make demo      set up, then find the indirect-object heads of the bundled models"
@@ -25,6 +25,7 @@ help:
 	@echo "make bench-lens   the logit lens against TransformerLens 4's, training against the tuned-lens package"
 	@echo "make bench-probes  probes at every layer and position against a loop of scikit-learn's"
 	@echo "make bench-attribution  attribution and attention against Captum, INSEQ, SHAP and Hugging Face"
+	@echo "make bench-circuits  scores and exact effects of edges against TransformerLens 4, estimates against exact"
 	@echo "make docs      the API pages, in site/"
 	@echo "make zoo       rebuild the handmade models (experiments/train_zoo.py trains the others)"
 
@@ -100,6 +101,10 @@ bench-probes: install
 
 bench-attribution: install $(STAMP_INSEQ)
 	$(VENV_INSEQ)/bin/python -m benchmarks.attribution
+	$(BIN)/python -m benchmarks.tables
+
+bench-circuits: install $(STAMP4)
+	$(VENV4)/bin/python -m benchmarks.circuits
 	$(BIN)/python -m benchmarks.tables
 
 docs: install

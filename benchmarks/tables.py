@@ -11,7 +11,15 @@ from benchmarks.machine import results
 from benchmarks.sweeps import ENGINES
 
 _TIMES = "\u00d7"
-_FILES = ("patching.json", "patching_grid.json", "lens.json", "lens_training.json", "probes.json", "attribution.json")
+_FILES = (
+    "patching.json",
+    "patching_grid.json",
+    "lens.json",
+    "lens_training.json",
+    "probes.json",
+    "attribution.json",
+    "circuits.json",
+)
 _INTRO = """# Measured
 
 Written by `python -m benchmarks.tables` from the JSON files in this folder; not to be edited. Every ratio here depends
@@ -65,6 +73,8 @@ def main() -> None:
         parts += _probes(known[4])
     if known[5]:
         parts += _attribution(known[5])
+    if known[6]:
+        parts += _circuits(known[6])
     target = results("README.md", quick=quick)
     target.write_text("\n".join(parts).rstrip() + "\n")
     print(f"written to {target}", file=sys.stderr)
@@ -229,6 +239,31 @@ def _attribution(found: Mapping[str, Any]) -> Iterator[str]:
         chance = truth["random"]
         yield f"Random rankings: comprehensiveness {chance['comprehensiveness']:.3g}, "
         yield f"sufficiency {chance['sufficiency']:.3g} (logits).\n"
+
+
+def _circuits(found: Mapping[str, Any]) -> Iterator[str]:
+    yield "## Edges\n"
+    yield from _conditions(found["conditions"])
+    first, exact = found["rows"]
+    yield f"### {first['sweep']}\n"
+    ours = first["contenders"]["ours, EAP"]["seconds"]
+    body = [
+        [name, f"{one['seconds']:.3g} s", f"{one['seconds'] / ours:.3g}{_TIMES}"]
+        for name, one in first["contenders"].items()
+        if name != "reference"
+    ]
+    yield _table(["way", "seconds", "of ours"], body)
+    yield f"Largest difference of ours from TransformerLens: {first['largest_difference']:.0e}.\n"
+    yield f"### {exact['sweep']}\n"
+    yield f"{exact['seconds']:.3g} s; one forward pass for each would take {exact['one_forward_each']:,.0f} s.\n"
+    yield "### Estimates against the exact effect\n"
+    names = list(found["agreement"][0]["estimates"])
+    body = [
+        [f"{row['model']}, {row['task']}", f"{row['edges']:,}"]
+        + [f"{row['estimates'][name]['spearman']:.2f}, {row['estimates'][name]['top']:.2f}" for name in names]
+        for row in found["agreement"]
+    ]
+    yield _table(["model, task", "edges", *(f"{name}: Spearman, overlap at the top" for name in names)], body)
 
 
 def _lens_training(found: Mapping[str, Any]) -> Iterator[str]:

@@ -1,0 +1,169 @@
+"""Edges against TransformerLens 4, in one process on one thread; and estimates against the exact effect on the zoo.
+
+GPT-2-small shape, random weights, one prompt pair of 16 tokens that differ from position 10 on. TransformerLens scores
+an edge by position; ours sums over positions, as its scores are summed here to be compared. Exactly patched edges have
+no peer that does them all: one forward pass of TransformerLens for each is extrapolated from one pass. Runs in the
+environment of TransformerLens 4: ``make bench-circuits``; ``--quick`` tries it on a cut-down shape.
+"""
+
+import argparse
+import json
+import logging
+import sys
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+import mechxai as mx
+from benchmarks.machine import Reference, conditions, one_thread, results, summary, write
+from benchmarks.shapes import GPT2_SMALL, Shape, hugging_face, one_token, prompts
+from benchmarks.timing import Run, digits, interleaved, median
+
+NAME = "circuits.json"
+WIDTH, FIRST = 16, 10
+TOP = 0.02  # of the edges
+CONDITIONS = {
+    "prompt": f"1 pair of {WIDTH} tokens, different from position {FIRST} on; the logit difference of two tokens",
+    "TransformerLens": "tools.analysis.attribution_patching.attribution_patch, granularity edge, on the same bridge",
+    "repeats": "median of 5, interleaved; exact edges once",
+    "agreement": "absolute scores of all edges, means over prompts, against EdgePatching (noise); top: the highest "
+    f"{TOP:.0%} of the edges, at least 5",
+}
+TASKS = (
+    ("zoo/handmade-induction", "induction"),
+    ("zoo/handmade-ioi", "ioi"),
+    ("zoo/planted-ioi", "ioi"),
+    ("zoo/induction", "induction"),
+    ("zoo/ioi", "ioi"),
+    ("zoo/ioi", "greater_than"),
+    ("zoo/ioi", "sva"),
+)
+ESTIMATES = {
+    "EAP": mx.EdgeAttribution("eap"),
+    "both ends": mx.EdgeAttribution("clean_corrupted"),
+    "EAP-IG, 5 steps": mx.EdgeAttribution("eap_ig_inputs"),
+}
+
+
+def main() -> None:
+    """Measures, and writes what was found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a cut-down shape; nothing committed is touched")
+    quick = parser.parse_args().quick
+    one_thread()
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    found = {
+        "conditions": conditions("make bench-circuits"),
+        "rows": speed(GPT2_SMALL.quick() if quick else GPT2_SMALL),
+        "agreement": [agreement(*one) for one in TASKS],
+    }
+    found["conditions"] |= {"shape": str(GPT2_SMALL.quick() if quick else GPT2_SMALL)} | CONDITIONS
+    target = write(NAME, found, quick=quick)
+    print(f"written to {target}; {results(NAME, quick=quick)}", file=sys.stderr)
+    print(json.dumps(found["rows"], indent=1))
+
+
+def speed(shape: Shape) -> list[dict[str, Any]]:
+    """First-order scores and exact effects of every edge."""
+    from transformer_lens.model_bridge import TransformerBridge  # noqa: PLC0415 - heavy
+    from transformer_lens.tools.analysis.attribution_patching import (  # noqa: PLC0415 - version 4 has edges
+        EdgeAttributionConfig,
+        attribution_patch,
+    )
+
+    bridge = TransformerBridge.boot_transformers("local", hf_model=hugging_face(shape), tokenizer=one_token()).eval()
+    model = mx.wrap(bridge, name=shape.name)
+    given = prompts(shape, WIDTH, FIRST, 1)
+    batch = mx.ContrastBatch.from_tokens(given.clean, given.corrupted, given.answers, given.wrong)
+    right, wrong = int(given.answers), int(given.wrong)
+    kept: dict[str, Any] = {}
+
+    def theirs() -> Run:
+        start = time.perf_counter()
+        with torch.enable_grad():
+            kept["theirs"] = attribution_patch(
+                bridge,
+                given.clean,
+                given.corrupted,
+                lambda logits: logits[0, -1, right] - logits[0, -1, wrong],
+                EdgeAttributionConfig("edge"),
+            )
+        seconds = time.perf_counter() - start
+        return Run(seconds, seconds)
+
+    def ours(method: Any) -> Run:
+        start = time.perf_counter()
+        kept[method.kind] = method(model, batch)
+        seconds = time.perf_counter() - start
+        return Run(seconds, seconds)
+
+    eap, inputs = mx.EdgeAttribution("eap", direction="denoise"), mx.EdgeAttribution("eap_ig_inputs")
+    ours(eap)
+    contenders = {
+        "reference": Reference(shape).run,
+        "TransformerLens, EAP": theirs,
+        "ours, EAP": lambda: ours(eap),
+        "ours, EAP-IG, 5 steps": lambda: ours(inputs),
+    }
+    runs = interleaved(contenders, 5, long=60)
+    start = time.perf_counter()
+    exact = mx.EdgePatching()(model, batch)
+    exact_seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    bridge(given.clean)
+    one_pass = time.perf_counter() - start
+    return [
+        {
+            "sweep": f"first-order scores of {exact.data.sizes['edge']:,} edges",
+            "contenders": {label: summary(found) for label, found in runs.items()},
+            "ratio": round(median(runs["TransformerLens, EAP"]) / median(runs["ours, EAP"]), 1),
+            "largest_difference": _apart(kept["theirs"], kept["eap"]),
+        },
+        {
+            "sweep": f"exact effects of {exact.data.sizes['edge']:,} edges",
+            "seconds": digits(exact_seconds),
+            "one_forward_each": digits(one_pass * exact.data.sizes["edge"]),
+            "cost": exact.info.cost,
+        },
+    ]
+
+
+def _apart(theirs: Any, ours: mx.Result) -> float:
+    """The largest difference of scores, theirs summed over positions."""
+    total: dict[tuple[str, str], float] = {}
+    for (src, dest), score in theirs.edge_scores.items():
+        total[_name(src), _name(dest)] = total.get((_name(src), _name(dest)), 0.0) + score
+    ends = zip(ours.data["src"].values, ours.data["dest"].values, strict=True)
+    return max(abs(total[edge] - value) for edge, value in zip(ends, ours.data["value"].values, strict=True))
+
+
+def _name(node: Any) -> str:
+    if node.kind in ("embed", "logits"):
+        return node.kind
+    if node.kind.startswith("mlp"):
+        return f"m{node.layer}"
+    return f"a{node.layer}.h{node.head}" + ("" if node.kind == "attn_head_out" else f".{node.kind[0]}")
+
+
+def agreement(name: str, task: str) -> dict[str, Any]:
+    """How near estimates come to the exact effect of every edge."""
+    model = mx.load(name, device="cpu")
+    batch = getattr(mx.tasks, task)(model, n=16)
+    exact = np.abs(mx.EdgePatching()(model, batch).data["value"].values)
+    top = max(5, round(TOP * len(exact)))
+    highest = set(np.argsort(-exact)[:top].tolist())
+    found = {}
+    for label, method in ESTIMATES.items():
+        scores = np.abs(method(model, batch).data["value"].values)
+        shared = len(highest & set(np.argsort(-scores)[:top].tolist())) / top
+        found[label] = {"spearman": round(float(spearmanr(scores, exact).statistic), 3), "top": round(shared, 3)}
+    return {"model": name, "task": task, "edges": len(exact), "prompts": len(batch), "estimates": found}
+
+
+if __name__ == "__main__":
+    main()
