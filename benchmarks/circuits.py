@@ -26,12 +26,13 @@ from benchmarks.timing import Run, digits, interleaved, median
 NAME = "circuits.json"
 WIDTH, FIRST = 16, 10
 TOP = 0.02  # of the edges
+NOTHING = 1e-5  # of the largest score
 CONDITIONS = {
     "prompt": f"1 pair of {WIDTH} tokens, different from position {FIRST} on; the logit difference of two tokens",
     "TransformerLens": "tools.analysis.attribution_patching.attribution_patch, granularity edge, on the same bridge",
     "repeats": "median of 5, interleaved; exact edges once",
     "agreement": "absolute scores of all edges, means over prompts, against EdgePatching (noise); top: the highest "
-    f"{TOP:.0%} of the edges, at least 5",
+    f"{TOP:.0%} of the edges, at least 5; below {NOTHING:g} of the largest counts as 0",
 }
 TASKS = (
     ("zoo/handmade-induction", "induction"),
@@ -154,15 +155,21 @@ def agreement(name: str, task: str) -> dict[str, Any]:
     """How near estimates come to the exact effect of every edge."""
     model = mx.load(name, device="cpu")
     batch = getattr(mx.tasks, task)(model, n=16)
-    exact = np.abs(mx.EdgePatching()(model, batch).data["value"].values)
+    exact = _sizes(mx.EdgePatching(), model, batch)
     top = max(5, round(TOP * len(exact)))
     highest = set(np.argsort(-exact)[:top].tolist())
     found = {}
     for label, method in ESTIMATES.items():
-        scores = np.abs(method(model, batch).data["value"].values)
+        scores = _sizes(method, model, batch)
         shared = len(highest & set(np.argsort(-scores)[:top].tolist())) / top
         found[label] = {"spearman": round(float(spearmanr(scores, exact).statistic), 3), "top": round(shared, 3)}
     return {"model": name, "task": task, "edges": len(exact), "prompts": len(batch), "estimates": found}
+
+
+def _sizes(method: Any, model: Any, batch: Any) -> np.ndarray:
+    """Absolute scores, mere rounding taken for zero, so that edges without effect are tied."""
+    found = np.abs(method(model, batch).data["value"].values)
+    return np.where(found < NOTHING * found.max(), 0.0, found)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from mechxai.methods.circuits.edge_patching import EdgePatching as EdgePatching
     from mechxai.methods.circuits.evaluate_circuit import EvaluateCircuit as EvaluateCircuit
     from mechxai.methods.circuits.head_roles import HeadRoles as HeadRoles
+    from mechxai.methods.circuits.path_patching import PathPatching as PathPatching
     from mechxai.methods.lens.direct_logit_attribution import DirectLogitAttribution as DirectLogitAttribution
     from mechxai.methods.lens.logit_lens import LogitLens as LogitLens
     from mechxai.methods.lens.trajectory import first_top1 as first_top1
@@ -132,6 +133,7 @@ _WHERE = {
     "methods.circuits.edge_patching": ("EdgePatching",),
     "methods.circuits.evaluate_circuit": ("EvaluateCircuit",),
     "methods.circuits.head_roles": ("HeadRoles",),
+    "methods.circuits.path_patching": ("PathPatching",),
     "methods.lens.direct_logit_attribution": ("DirectLogitAttribution",),
     "methods.lens.logit_lens": ("LogitLens",),
     "methods.lens.trajectory": ("first_top1",),

@@ -25,6 +25,7 @@ from mechxai.methods.circuits import (
     edge_patching,
     evaluate_circuit,
     head_roles,
+    path_patching,
 )
 from mechxai.methods.lens import (
     direct_logit_attribution,
@@ -46,6 +47,7 @@ _FAMILIES = (
     edge_attribution,
     edge_patching,
     evaluate_circuit,
+    path_patching,
     logit_lens,
     tuned_lens_reading,
     tuned_lens_train,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -37,12 +38,15 @@ class Cuts:
     Attributes:
         blocks: of the model.
         base: the run in which edges are moved.
-        moves: what is added to a reader's input for each writer, ``[writer, prompt, pos, d_model]``.
+        moves: what is added to a reader's input for each writer, ``[writer, prompt, pos, d_model]``; changed on the way
+            where MLPs follow.
+        mlps_follow: whether the MLPs between writer and reader answer to the move; else nothing between them does.
     """
 
     blocks: Blocks
     base: Writes
     moves: Written
+    mlps_follow: bool = False
 
     @property
     def plain(self) -> PlainModel:
@@ -54,13 +58,32 @@ class Cuts:
         """Their graph."""
         return self.blocks.graph
 
-    def into_attention(self, layer: int) -> Iterator[Cut]:
-        """The edges into a block's queries, keys and values.
+    def blocks_in_turn(self) -> Iterator[tuple[int, Iterator[Cut]]]:
+        """The edges into each block's attention, then into its MLP.
 
         Yields:
-            Cuts, each with the ``z`` of a head, or of a group's heads.
+            The layer, and the cuts; to be gone through before the next are asked for.
 
-        Cost: three projections and three attentions of the block per writer before it.
+        Cost: three projections and three attentions, and an MLP, of each block per writer before it.
+        """
+        for layer in range(self.graph.n_layers):
+            yield layer, self._into_attention(layer)
+            if self.graph.mlps:
+                written = self._mlp_written(layer)
+                yield layer, self._into_mlp(layer, written)
+                if self.mlps_follow:
+                    at = self.graph.n_before_attention(layer) + self.graph.n_heads
+                    self.moves[: len(written)] += written - self.base.values[at]
+
+    def into_logits(self) -> Written:
+        """The last block's output with each writer moved, ``[writer, prompt, pos, d_model]``; after all blocks."""
+        return self.base.residuals[-1] + self.moves
+
+    def _into_attention(self, layer: int) -> Iterator[Cut]:
+        """Cuts with the ``z`` of a head, or of a group's heads.
+
+        Yields:
+            One per reader and writer.
         """
         n, first = self.graph.n_before_attention(layer), self._first(layer)
         for low in range(0, n, self._at_once):
@@ -68,22 +91,24 @@ class Cuts:
             for part, z in zip("qkv", self._attended(layer, self.moves[writers.start : writers.stop]), strict=True):
                 yield from self._of_part(part, writers, z, layer=layer, first=first)
 
-    def into_mlp(self, layer: int) -> Iterator[Cut]:
-        """The edges into a block's MLP.
+    def _into_mlp(self, layer: int, written: Written) -> Iterator[Cut]:
+        """Cuts with what the MLP writes.
 
         Yields:
-            Cuts, each with its ``mlp_out``.
+            One per writer.
         """
-        n, block = self.graph.n_before_mlp(layer), self.plain.blocks[layer]
         reader = self._first(layer) + self.graph.n_heads + 2 * self.graph.n_kv_heads
-        site = Site("mlp_out", layer)
-        for writer in range(n):
-            read = self.base.middles[layer] + self.moves[writer]
-            yield Cut(reader, writer, {site: block.mlp(read.flatten(0, 1)).view_as(read)})
+        for writer, value in enumerate(written):
+            yield Cut(reader, writer, {Site("mlp_out", layer): value})
 
-    def into_logits(self) -> Written:
-        """The last block's output with each writer moved, ``[writer, prompt, pos, d_model]``."""
-        return self.base.residuals[-1] + self.moves
+    def _mlp_written(self, layer: int) -> Written:
+        """What a block's MLP writes for each writer before it."""
+        block, read = self.plain.blocks[layer], self.base.middles[layer]
+        found = [
+            block.mlp((read + move).flatten(0, 1)).view_as(read)
+            for move in self.moves[: self.graph.n_before_mlp(layer)]
+        ]
+        return torch.stack(found)
 
     @property
     def _at_once(self) -> int:

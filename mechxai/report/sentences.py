@@ -64,6 +64,10 @@ _DONE = {
     "in the corrupted run; everything after it followed.",
     "edge_patching denoise": "The corrupted prompts were run with one input of one head or MLP at a time seeing one "
     "node as it is in the clean run; everything after it followed.",
+    "path_patching": "The clean prompts were run with what one receiver reads answering to one sender as it is in the "
+    "corrupted run; everything after the receiver followed.",
+    "path_patching denoise": "The corrupted prompts were run with what one receiver reads answering to one sender as "
+    "it is in the clean run; everything after the receiver followed.",
     "evaluate_circuit": "Edges were ranked on some prompts; on others the model was run with all but the highest cut "
     "({reference} in their place), beside random circuits of the same size.",
     "direct_logit_attribution": "The logit difference was split into what every component wrote into the residual "

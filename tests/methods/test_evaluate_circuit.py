@@ -74,6 +74,25 @@ def test_found_and_confirmed_on_different_prompts(handmade, monkeypatch):
         method(model, batch.rows(slice(0, 1)))
 
 
+def test_confirmed_on_other_templates(handmade, monkeypatch):
+    model, batch = handmade
+    seen = []
+    original = mx.EdgeAttribution.__call__
+    monkeypatch.setattr(
+        mx.EdgeAttribution,
+        "__call__",
+        lambda self, model, batch, **more: seen.append(batch) or original(self, model, batch),
+    )
+    data = mx.EvaluateCircuit(split="templates", fractions=(0.05, 1.0), random_draws=0)(model, batch).data
+    other = set(batch.groups) - set(seen[0].groups)
+    assert len(seen[0]) < len(batch)
+    assert other
+    assert data["faithfulness"].values[0] == pytest.approx(1, abs=1e-3)
+    one = mx.tasks.ioi(model, n=4, template=0)
+    with pytest.raises(ConfigError, match="by templates"):
+        mx.EvaluateCircuit(split="templates")(model, one)
+
+
 def test_edges_by_other_methods(handmade):
     model, batch = handmade
     names = [
@@ -144,6 +163,7 @@ def test_refused(handmade):
         ({"discover": 0.0}, "discover above 0"),
         ({"random_draws": -1}, "0 or more draws"),
         ({"rank": "size"}, "absolute"),
+        ({"split": "rows"}, "templates"),
         ({"reference": "corrupt"}, "corrupted"),
     ):
         with pytest.raises(ConfigError, match=said):

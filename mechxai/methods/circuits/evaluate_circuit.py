@@ -61,6 +61,8 @@ class EvaluateCircuit(Method):
         reference: what readers see of writers outside the circuit: their output in the ``corrupted`` run, ``zero``,
             their ``mean``, or another prompt's (``resample``).
         discover: share of the prompts on which edges are found; the others confirm. 1 takes all for both.
+        split: into these by ``prompts``, or by ``templates``, so that the circuit is confirmed on wordings it was not
+            found on.
         random_draws: random circuits per fraction.
         truth: list of the model's known circuit to compare with: ``edges``, or those that a task's corrupted prompts
             can show (``visible_swap``, ``visible_abc`` ...); ignored where no circuit is known.
@@ -73,6 +75,7 @@ class EvaluateCircuit(Method):
     rank: str = "absolute"
     reference: str = "corrupted"
     discover: float = 0.5
+    split: str = "prompts"
     random_draws: int = 10
     truth: str = "edges"
     metric: AnyMetric = "logit_diff"
@@ -82,6 +85,7 @@ class EvaluateCircuit(Method):
         as_metric(self.metric)
         check_choice("rank", self.rank, RANKS)
         check_choice("reference", self.reference, REFERENCES)
+        check_choice("split", self.split, ("prompts", "templates"))
         as_tuples(self, "fractions")
         if not isinstance(self.of, Method):
             check_choice("of", str(self.of), EDGE_METHODS)
@@ -145,14 +149,17 @@ class EvaluateCircuit(Method):
     def _split(self, batch: ContrastBatch) -> tuple[ContrastBatch, ContrastBatch]:
         if self.discover == 1:
             return batch, batch
-        n = round(self.discover * len(batch))
-        if not 0 < n < len(batch):
+        names = batch.groups if self.split == "templates" else tuple(map(str, range(len(batch))))
+        kinds = list(dict.fromkeys(names))
+        n = round(self.discover * len(kinds))
+        if not 0 < n < len(kinds):
             raise ConfigError(
-                f"{len(batch)} prompts were to be split for finding and confirming",
-                got=f"{n} and {len(batch) - n}",
-                fix="give more prompts, or discover=1 to confirm on those that were used",
+                f"{len(batch)} prompts were to be split by {self.split} for finding and confirming",
+                got=f"{n} and {len(kinds) - n} {self.split}",
+                fix="give more of them, or discover=1 to confirm on those that were used",
             )
-        return batch.rows(slice(0, n)), batch.rows(slice(n, len(batch)))
+        first = torch.tensor([name in kinds[:n] for name in names], device=batch.clean.device)
+        return batch.rows(first.nonzero()[:, 0]), batch.rows((~first).nonzero()[:, 0])
 
     def _truth(self, model: HookedModel, graph: Graph) -> Bool[np.ndarray, " edge"] | None:
         known = model.card.get("truth")
