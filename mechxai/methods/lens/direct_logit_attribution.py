@@ -126,7 +126,8 @@ class _Splitting:
             wanted += [Site("mlp_out", layer) for layer in layers]
         if a.positions == "standard" and Site("pos_embed").hook in self.model.backend.hooks:
             wanted.append(Site("pos_embed"))
-        inner = {"head": ("result",), "neuron": ("result", "mlp_post"), "source": ("result", "v", "pattern")}
+        heads = self._heads_at
+        inner = {"head": (heads,), "neuron": (heads, "mlp_post"), "source": (heads, "v", "pattern")}
         names = [name for name in inner.get(by, ()) if not (a.attn_only and name == "mlp_post")]
         wanted += [Site(name, layer) for name in names for layer in layers]
         for site in wanted:
@@ -188,7 +189,11 @@ class _Splitting:
         if self.method.by == "layer":
             self._add(f"a{layer}", whole)
             return
-        heads = torch.einsum("rhd,rd->rh", acts[Site("result", layer)].to(along), along)
+        if self._heads_at == "z":
+            toward = torch.einsum("hed,rd->rhe", self._out(layer).to(along), along)
+            heads = (acts[Site("z", layer)].to(along) * toward).sum(-1)
+        else:
+            heads = torch.einsum("rhd,rd->rh", acts[Site("result", layer)].to(along), along)
         self._add([f"a{layer}.h{head}" for head in range(heads.shape[1])], heads)
         self._add(f"a{layer}.bias", whole - heads.sum(1, keepdim=True))
 
@@ -202,6 +207,17 @@ class _Splitting:
         self._add([f"m{layer}.n{neuron}" for neuron in range(neurons.shape[1])], neurons)
         self._add(f"m{layer}.bias", whole - neurons.sum(1, keepdim=True))
 
+    @property
+    def _heads_at(self) -> str:
+        """Where heads are read: at ``z``, through weights that are known; else what TransformerLens makes of it."""
+        edited = any(one.site.name == "result" for one in self.method.interventions)
+        return "result" if edited or plain_of(self.model) is None else "z"
+
+    def _out(self, layer: int) -> Tensor:
+        """``W_O`` by head, ``[head, d_head, d_model]``."""
+        a = self.model.architecture
+        return self._block(layer).o.weight.view(a.n_heads, a.d_head, -1)
+
     def _block(self, layer: int) -> PlainBlock:
         plain = plain_of(self.model)
         if plain is None:
@@ -213,8 +229,7 @@ class _Splitting:
         a = self.model.architecture
         found = []
         for layer in range(a.n_layers):
-            W_O = self._block(layer).o.weight.view(a.n_heads, a.d_head, -1).to(along)
-            toward = torch.einsum("hed,rd->rhe", W_O, along)
+            toward = torch.einsum("hed,rd->rhe", self._out(layer).to(along), along)
             v = acts[Site("v", layer)].repeat_interleave(a.n_heads // a.n_kv_heads, 2).to(along)
             written = torch.einsum("rphe,rhe->rhp", v, toward)
             found.append(acts[Site("pattern", layer)].to(along) * written)
