@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from mechxai.methods.attribution.smooth_grad import SmoothGrad as SmoothGrad
     from mechxai.methods.circuits.acdc import Acdc as Acdc
     from mechxai.methods.circuits.attribution_patching import AttributionPatching as AttributionPatching
+    from mechxai.methods.circuits.circuit_tests import CircuitTests as CircuitTests
     from mechxai.methods.circuits.edge_attribution import EdgeAttribution as EdgeAttribution
     from mechxai.methods.circuits.edge_patching import EdgePatching as EdgePatching
     from mechxai.methods.circuits.evaluate_circuit import EvaluateCircuit as EvaluateCircuit
@@ -129,6 +130,7 @@ _WHERE = {
     "methods.attribution.smooth_grad": ("SmoothGrad",),
     "methods.circuits.acdc": ("Acdc",),
     "methods.circuits.attribution_patching": ("AttributionPatching",),
+    "methods.circuits.circuit_tests": ("CircuitTests",),
     "methods.circuits.edge_attribution": ("EdgeAttribution",),
     "methods.circuits.edge_patching": ("EdgePatching",),
     "methods.circuits.evaluate_circuit": ("EvaluateCircuit",),

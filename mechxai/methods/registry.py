@@ -21,6 +21,7 @@ from mechxai.methods.attribution import (
 from mechxai.methods.circuits import (
     acdc,
     attribution_patching,
+    circuit_tests,
     edge_attribution,
     edge_patching,
     evaluate_circuit,
@@ -47,6 +48,7 @@ _FAMILIES = (
     edge_attribution,
     edge_patching,
     evaluate_circuit,
+    circuit_tests,
     path_patching,
     logit_lens,
     tuned_lens_reading,

@@ -58,6 +58,8 @@ _DONE = {
     "the loss rose by less than a threshold.",
     "attribution_patching": "The difference between the clean and the corrupted run at {site} was multiplied with the "
     "gradient of the metric there: to first order, what patching it would do.",
+    "circuit_tests": "Edges were ranked on some prompts; on others the circuit of the highest was run alone, cut out, "
+    "and without each of its edges ({reference} in place of what is cut), beside random circuits and detours.",
     "edge_attribution": "What every node writes, less what stands in for it ({reference}), was multiplied with the "
     "gradient of the metric at every input that reads it: to first order, what the edge brings.",
     "edge_patching": "The clean prompts were run with one input of one head or MLP at a time seeing one node as it is "

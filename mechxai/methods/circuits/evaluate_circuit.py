@@ -19,20 +19,16 @@ from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
 from mechxai.engine.contrast import with_reference
 from mechxai.engine.execution import Execution
-from mechxai.methods.circuits.acdc import Acdc
 from mechxai.methods.circuits.circuit_runs import CircuitRuns
-from mechxai.methods.circuits.edge_attribution import EdgeAttribution
-from mechxai.methods.circuits.edge_patching import EdgePatching
 from mechxai.methods.circuits.edge_result import edge_coords
 from mechxai.methods.circuits.faithfulness_curve import Curve, against_truth
+from mechxai.methods.circuits.finding import edge_method, found_and_confirmed
 from mechxai.methods.circuits.references import REFERENCES, reference
 from mechxai.methods.circuits.selection import FRACTIONS, RANKS, highest, pruned
 from mechxai.methods.fields import as_tuples
 from mechxai.methods.record import run_info
 from mechxai.model.graph_writes import graph_blocks
 from mechxai.model.hooked_model import HookedModel
-
-EDGE_METHODS = ("edge_attribution", "edge_patching", "acdc")
 
 
 @final
@@ -87,8 +83,7 @@ class EvaluateCircuit(Method):
         check_choice("reference", self.reference, REFERENCES)
         check_choice("split", self.split, ("prompts", "templates"))
         as_tuples(self, "fractions")
-        if not isinstance(self.of, Method):
-            check_choice("of", str(self.of), EDGE_METHODS)
+        edge_method(self.of, self.metric)
         increasing = all(low < high for low, high in zip(self.fractions, self.fractions[1:], strict=False))
         if not self.fractions or not increasing or not 0 < self.fractions[0] <= self.fractions[-1] <= 1:
             raise ConfigError(f"fractions={self.fractions}", allowed="growing shares above 0, up to 1")
@@ -116,9 +111,9 @@ class EvaluateCircuit(Method):
         metric.check(batch)
         blocks = graph_blocks(model)
         graph = blocks.graph
-        found_on, confirmed_on = self._split(batch)
+        found_on, confirmed_on = found_and_confirmed(batch, self.discover, self.split)
         truth = self._truth(model, graph)
-        scores = self._method()(model, found_on, execution=execution)
+        scores = edge_method(self.of, self.metric)(model, found_on, execution=execution)
         values = scores.data["value"].values
         own = pruned(graph, highest(values, self.fractions, rank=self.rank))
         confirmed_on = with_reference(model, confirmed_on, metric)
@@ -143,24 +138,6 @@ class EvaluateCircuit(Method):
             notes = (*notes, "the circuit was confirmed on the prompts it was found on")
         return Result(xr.Dataset(data, coords=coords), run_info(self, model, batch, cost=cost, notes=notes))
 
-    def _method(self) -> Method:
-        return self.of if isinstance(self.of, Method) else _of_name(str(self.of), self.metric)
-
-    def _split(self, batch: ContrastBatch) -> tuple[ContrastBatch, ContrastBatch]:
-        if self.discover == 1:
-            return batch, batch
-        names = batch.groups if self.split == "templates" else tuple(map(str, range(len(batch))))
-        kinds = list(dict.fromkeys(names))
-        n = round(self.discover * len(kinds))
-        if not 0 < n < len(kinds):
-            raise ConfigError(
-                f"{len(batch)} prompts were to be split by {self.split} for finding and confirming",
-                got=f"{n} and {len(kinds) - n} {self.split}",
-                fix="give more of them, or discover=1 to confirm on those that were used",
-            )
-        first = torch.tensor([name in kinds[:n] for name in names], device=batch.clean.device)
-        return batch.rows(first.nonzero()[:, 0]), batch.rows((~first).nonzero()[:, 0])
-
     def _truth(self, model: HookedModel, graph: Graph) -> Bool[np.ndarray, " edge"] | None:
         known = model.card.get("truth")
         if not known:
@@ -179,10 +156,3 @@ class EvaluateCircuit(Method):
             for _ in range(self.random_draws)
         ]
         return torch.cat(drawn) if drawn else torch.zeros(0, len(graph.edges), dtype=torch.bool)
-
-
-def _of_name(name: str, metric: AnyMetric) -> Method:
-    """A method that scores edges, with its defaults."""
-    if name == "acdc":
-        return Acdc()
-    return EdgeAttribution(metric=metric) if name == "edge_attribution" else EdgePatching(metric=metric)
