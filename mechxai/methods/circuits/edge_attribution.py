@@ -66,7 +66,7 @@ class EdgeAttribution(Method):
         metric: what is explained.
         seed: of ``resample``.
 
-    Source: METHODS as in the card; the sign is that of ``clean - corrupted``, so that what restores is positive.
+    Source: as in the card; the sign is that of ``clean - corrupted``, so that what restores is positive.
     """
 
     kind: str = "eap_ig_inputs"
