@@ -13,7 +13,8 @@ from mechxai.core.provenance import commit, versions
 from mechxai.core.result import RunInfo, variable
 from mechxai.core.shapes import PromptInts, Tokens
 from mechxai.core.site import site_name
-from mechxai.core.statistics import known_mean, mean_interval
+from mechxai.core.statistics import known_mean, mean_interval, ratio_interval
+from mechxai.engine.contrast import Baselines
 from mechxai.model.text import TextCodec
 
 ALONE = "attention weights alone do not say what mattered: set them beside an intervention or a gradient"
@@ -76,6 +77,29 @@ def bounded(
     return {name: variable(dims, known_mean(per_example), units, title or meaning)} | {
         f"{name}_{end}": variable(dims, values, units, f"{meaning}, 95 % bootstrap over prompts, {end}")
         for end, values in ends.items()
+    }
+
+
+def shares_of_gap(
+    dims: tuple[str, ...], per_example: np.ndarray, known: Baselines, *, meaning: str
+) -> dict[str, xr.DataArray]:
+    """``recovered``, what was moved as a share of the clean-corrupted gap, with its interval, and both baselines.
+
+    Args:
+        dims: of the share.
+        per_example: by how much the metric moves, ``[prompt, *dims]``.
+        known: the metric of both runs.
+        meaning: of the share, in words.
+    """
+    bounds = ratio_interval(per_example, known.gap)
+    share = per_example.mean(0) / known.gap.mean() if known.differ else np.full(per_example.shape[1:], np.nan)
+    unit = known.metric.unit
+    return {
+        "recovered": variable(dims, share, "fraction", meaning),
+        "recovered_low": variable(dims, bounds.low, "fraction", f"{meaning}, 95 % bootstrap, low"),
+        "recovered_high": variable(dims, bounds.high, "fraction", f"{meaning}, 95 % bootstrap, high"),
+        "baseline_clean": variable(("prompt",), known.clean, unit, "metric of the clean prompts"),
+        "baseline_corrupted": variable(("prompt",), known.corrupted, unit, "metric of the corrupted prompts"),
     }
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import final
 
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError, check_choice
-from mechxai.core.graph import Graph
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, Metric, as_metric
 from mechxai.core.result import Result, variable
@@ -94,7 +93,9 @@ class Acdc(Method):
         graph = blocks.graph
         batch = with_reference(model, batch, metric)
         known = reference(model, blocks, batch, kind=self.reference, seed=self.seed)
-        search = _Search(CircuitRuns(model, blocks, batch, metric, known), graph, _sign(metric))
+        search = _Search(
+            CircuitRuns(model, blocks, batch, metric, known), _sign(metric), replace(execution, progress=False)
+        )
         kept, losses = [], []
         with Bar("acdc", len(graph.edges) * len(self.thresholds), shown=execution.progress, unit="edges") as bar:
             for threshold in self.thresholds:
@@ -110,7 +111,7 @@ class Acdc(Method):
             "n_edges": variable(over, chosen.sum(1).numpy(), "edges", "edges that remain"),
             "loss": variable(over, np.array(losses), metric.unit, f"{metric.name} of what remains"),
         }
-        coords = {"threshold": list(self.thresholds), **edge_coords(graph)}
+        coords = {"threshold": list(self.thresholds), **edge_coords(graph.edges)}
         cost = {"forward_passes": 2.0 * search.n_runs * len(batch), "seconds": time.perf_counter() - started}
         notes = (f"edges that are cut bring what they bring under reference={self.reference}",)
         return Result(xr.Dataset(data, coords=coords), run_info(self, model, batch, cost=cost, notes=notes))
@@ -124,10 +125,10 @@ def _sign(metric: Metric) -> float:
 class _Search:
     """Circuits cut down, each threshold from the whole model on."""
 
-    def __init__(self, runs: CircuitRuns, graph: Graph, sign: float) -> None:
-        self._runs, self._graph, self._sign = runs, graph, sign
+    def __init__(self, runs: CircuitRuns, sign: float, execution: Execution) -> None:
+        self._runs, self._graph, self._sign, self._execution = runs, runs.blocks.graph, sign, execution
         self.n_runs = 0
-        ends = np.cumsum([0, *graph.seen])
+        ends = np.cumsum([0, *self._graph.seen])
         self._order = [edge for low, high in reversed(list(pairwise(ends))) for edge in reversed(range(low, high))]
 
     def cut(self, threshold: float, bar: Bar) -> tuple[Bool[Tensor, " edge"], float]:
@@ -159,4 +160,4 @@ class _Search:
 
     def _losses(self, circuits: Bool[Tensor, "circuit edge"]) -> Float[np.ndarray, " circuit"]:
         self.n_runs += len(circuits)
-        return self._sign * self._runs.scores(circuits, Execution()).numpy().mean(1)
+        return self._sign * self._runs.scores(circuits, self._execution).numpy().mean(1)

@@ -19,14 +19,13 @@ from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, Metric, as_metric
 from mechxai.core.result import Result, variable
 from mechxai.core.site import Site
-from mechxai.core.statistics import ratio_interval
 from mechxai.engine.chunk import scored
 from mechxai.engine.contrast import DIRECTIONS, Baselines, baselines, with_reference
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import Bar
 from mechxai.engine.sweep import run_tokens
 from mechxai.methods.fields import as_tuples
-from mechxai.methods.record import bounded, coordinates, run_info
+from mechxai.methods.record import bounded, coordinates, run_info, shares_of_gap
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.site_gradients import site_gradients
 
@@ -140,16 +139,10 @@ class AttributionPatching(Method):
 
 def _variables(per_example: np.ndarray, axes: Axes, known: Baselines) -> dict[str, xr.DataArray]:
     dims, metric = tuple(axes), known.metric
-    bounds = ratio_interval(per_example, known.gap)
-    share = per_example.mean(0) / known.gap.mean() if known.differ else np.full(per_example.shape[1:], np.nan)
     meaning = f"first-order change of {metric.name} by the patch"
     part = f"share of the clean-corrupted gap in {metric.name} that the patch is estimated to carry"
     return {
         **bounded("value", dims, per_example, units=metric.unit, meaning=meaning),
         "per_example": variable(("prompt", *dims), per_example, metric.unit, f"{meaning}, per prompt"),
-        "recovered": variable(dims, share, "fraction", part),
-        "recovered_low": variable(dims, bounds.low, "fraction", f"{part}, 95 % bootstrap, low"),
-        "recovered_high": variable(dims, bounds.high, "fraction", f"{part}, 95 % bootstrap, high"),
-        "baseline_clean": variable(("prompt",), known.clean, metric.unit, "metric of the clean prompts"),
-        "baseline_corrupted": variable(("prompt",), known.corrupted, metric.unit, "metric of the corrupted prompts"),
+        **shares_of_gap(dims, per_example, known, meaning=part),
     }

@@ -8,19 +8,16 @@ from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.metric import Metric
-from mechxai.engine.chunk import scored
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import Bar
 from mechxai.engine.sweep import run_tokens
+from mechxai.methods.circuits.measuring import budget_bytes, score_of
 from mechxai.methods.circuits.references import Reference
 from mechxai.model.graph_circuit import run_circuits
 from mechxai.model.graph_writes import Blocks, embedded
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.hooking import gathered
-from mechxai.model.memory import available_bytes
 
 _MOST_BYTES = 256 * 2**20
-_MEMORY_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -47,31 +44,23 @@ class CircuitRuns:
         circuits = graph.chosen(edges.to(self.model.device))
         prompts, many = self._at_once(len(edges), execution)
         with Bar("circuits", found.numel(), shown=execution.progress, unit="runs") as bar, torch.no_grad():
-            for first in range(0, len(self.batch), prompts):
-                rows = slice(first, min(first + prompts, len(self.batch)))
-                part = self.batch.rows(rows)
+            for rows, part in self.batch.parts(prompts):
+                score = score_of(self.model, self.blocks, part, metric=self.metric)
                 start = embedded(self.model, run_tokens(part, "clean", self.metric)[0])
                 like = start.new_empty(len(graph.writers), *start.shape)
                 away = self.reference.written(self.model, self.blocks, self.batch, rows=rows, like=like)
                 for low in range(0, len(edges), many):
                     here = slice(low, low + many)
                     last = run_circuits(self.blocks, start, away, circuits=circuits[here])
-                    found[here, rows] = torch.stack([self._score(part, one) for one in last]).double().cpu()
+                    found[here, rows] = torch.stack([score(one) for one in last]).double().cpu()
                     bar.advance(len(last) * len(part))
         return found
-
-    def _score(self, part: ContrastBatch, last: Tensor) -> Tensor:
-        at = self.metric.positions(part)
-        read = last if at is None else gathered(last, at)
-        everyone = torch.arange(len(part), device=self.model.device)
-        return scored(self.model, self.metric, part, final=self.blocks.plain.final(read), prompts=everyone)
 
     def _at_once(self, n_circuits: int, execution: Execution) -> tuple[int, int]:
         """Prompts and circuits that go together."""
         a = self.model.architecture
-        budget = execution.budget_bytes or min(_MOST_BYTES, int(_MEMORY_SHARE * available_bytes(self.model.device)))
         readers = len(self.blocks.graph.attention_readers(0))
         one = 4 * (len(self.blocks.graph.writers) + 4 * readers) * self.batch.n_pos * a.d_model
-        rows = max(1, budget // one)
+        rows = max(1, budget_bytes(self.model, execution, most=_MOST_BYTES) // one)
         prompts = max(1, min(len(self.batch), rows, 16))
         return prompts, max(1, min(n_circuits, rows // prompts))

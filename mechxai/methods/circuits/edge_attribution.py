@@ -1,7 +1,6 @@
 """Edge attribution: to first order, what every edge of the model carries of a behaviour, from a few gradients."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import final
 
@@ -16,24 +15,21 @@ from mechxai.core.graph import Graph
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, Metric, as_metric
 from mechxai.core.result import Result
-from mechxai.engine.chunk import scored
 from mechxai.engine.contrast import DIRECTIONS, with_reference
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import Bar
 from mechxai.engine.sweep import run_tokens
 from mechxai.methods.circuits.edge_result import EdgeScores, edge_result
+from mechxai.methods.circuits.measuring import budget_bytes, score_of
 from mechxai.methods.circuits.references import REFERENCES, Reference, reference
 from mechxai.model.backends import frozen
-from mechxai.model.graph_gradients import Gradients, Score, reader_gradients
+from mechxai.model.graph_gradients import Gradients, reader_gradients
 from mechxai.model.graph_writes import Blocks, Streams, Written, embedded, graph_blocks, writes
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.hooking import gathered
-from mechxai.model.memory import available_bytes
 
 KINDS = ("eap", "clean_corrupted", "eap_ig_inputs")
 RULES = ("midpoint", "left", "right", "gauss")
 _MOST_BYTES = 512 * 2**20
-_MEMORY_SHARE = 0.25
 
 
 @final
@@ -108,8 +104,8 @@ class EdgeAttribution(Method):
         found: list[Tensor] = []
         ends: list[tuple[Tensor, Tensor]] = []
         with Bar("edge attribution", len(batch), shown=execution.progress, unit="prompts") as bar:
-            for rows in _parts(batch, blocks.graph, model, execution=execution):
-                scores, *both = _Part(self, model, blocks, batch, metric, rows).scores(known)
+            for rows, part in batch.parts(_prompts_at_once(model, batch, blocks.graph, execution=execution)):
+                scores, *both = _Part(self, model, blocks, batch, metric, rows, part).scores(known)
                 found.append(scores)
                 ends.append((both[0], both[1]))
                 bar.advance(len(scores))
@@ -154,11 +150,12 @@ class _Part:
     batch: ContrastBatch
     metric: Metric
     rows: slice
+    part: ContrastBatch
 
     def __post_init__(self) -> None:
-        self.part = self.batch.rows(self.rows)
         tokens = (run_tokens(self.part, run, self.metric)[0] for run in ("clean", "corrupted"))
         self.clean, self.corrupted = (embedded(self.model, one) for one in tokens)
+        self.score = score_of(self.model, self.blocks, self.part, metric=self.metric)
 
     def scores(self, known: Reference) -> tuple[Float[Tensor, "prompt edge"], Tensor, Tensor]:
         """What every edge brings; the metric of the clean and the corrupted run. Cost: the class's."""
@@ -177,7 +174,7 @@ class _Part:
         for at, weight in self.method.along():
             first = self.corrupted + at * (self.clean - self.corrupted)
             with frozen(self.model.backend):
-                found = reader_gradients(self.blocks, first, self._score(), written=at in (0.0, 1.0))
+                found = reader_gradients(self.blocks, first, self.score, written=at in (0.0, 1.0))
             if at in (0.0, 1.0):
                 ends[at] = found.written, found.scores
             if total is None:
@@ -193,18 +190,7 @@ class _Part:
     def _run(self, first: Streams) -> tuple[Written, Tensor]:
         found = writes(self.blocks, first)
         with torch.no_grad():
-            return found.values, self._score()(found.residuals[-1])
-
-    def _score(self) -> Score:
-        everyone = torch.arange(len(self.part), device=self.model.device)
-        at = self.metric.positions(self.part)
-
-        def score(last: Streams) -> Tensor:
-            read = last if at is None else gathered(last, at)
-            final = self.blocks.plain.final(read)
-            return scored(self.model, self.metric, self.part, final=final, prompts=everyone)
-
-        return score
+            return found.values, self.score(found.residuals[-1])
 
 
 def edge_products(graph: Graph, written: Written, gradients: Gradients) -> Float[Tensor, "prompt reader writer"]:
@@ -226,15 +212,8 @@ def edge_products(graph: Graph, written: Written, gradients: Gradients) -> Float
     return total
 
 
-def _parts(batch: ContrastBatch, graph: Graph, model: HookedModel, *, execution: Execution) -> Iterator[slice]:
-    """Prompts that go together, so that all writers of their runs fit.
-
-    Yields:
-        Rows of the batch.
-    """
-    budget = execution.budget_bytes or min(_MOST_BYTES, int(_MEMORY_SHARE * available_bytes(model.device)))
+def _prompts_at_once(model: HookedModel, batch: ContrastBatch, graph: Graph, *, execution: Execution) -> int:
+    """Prompts that go together, so that all writers of their runs and all readers' gradients fit."""
     size = torch.finfo(model.dtype).bits // 8
     per_prompt = (3 * len(graph.writers) + 2 * len(graph.readers)) * batch.n_pos * model.architecture.d_model * size
-    at_once = max(1, min(len(batch), budget // per_prompt))
-    for first in range(0, len(batch), at_once):
-        yield slice(first, min(first + at_once, len(batch)))
+    return max(1, min(len(batch), budget_bytes(model, execution, most=_MOST_BYTES) // per_prompt))

@@ -11,14 +11,13 @@ from mechxai.core.batch import ContrastBatch
 from mechxai.core.edit import Intervention, Put
 from mechxai.core.graph import Graph
 from mechxai.core.metric import Metric
-from mechxai.engine.chunk import scored
 from mechxai.engine.execution import Execution
 from mechxai.engine.run import Outcome, run_sweep
 from mechxai.engine.sweep import Cell, Sweep, run_tokens
+from mechxai.methods.circuits.measuring import score_of
 from mechxai.model.graph_cuts import Cut, Cuts
 from mechxai.model.graph_writes import Blocks, embedded, writes
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.hooking import gathered
 
 _MOST_BYTES = 256 * 2**20  # of values that a sweep's cells put in
 Effects = Float[Tensor, "prompt reader writer"]
@@ -51,9 +50,8 @@ class EdgeEffects:
         graph = self.blocks.graph
         total = torch.full((len(self.batch), *graph.reads.shape), torch.nan, dtype=torch.float64)
         at_once = _prompts_at_once(self.model, self.batch, graph)
-        for first in range(0, len(self.batch), at_once):
-            rows = slice(first, min(first + at_once, len(self.batch)))
-            self._measure(self.batch.rows(rows), chosen & graph.reads, total[rows], execution=execution)
+        for rows, part in self.batch.parts(at_once):
+            self._measure(part, chosen & graph.reads, total[rows], execution=execution)
         return total
 
     def _measure(
@@ -71,15 +69,10 @@ class EdgeEffects:
                     outcome = run_sweep(self.model, sweep, execution, what=f"edges into block {layer}")
                     _fill(total, asked, outcome)
                     self.outcomes.append(outcome)
+            score = score_of(self.model, self.blocks, part, metric=self.metric)
             for writer, last in enumerate(cuts.into_logits()):
                 if chosen[-1, writer]:
-                    total[:, -1, writer] = self._score(part, last).double().cpu()
-
-    def _score(self, part: ContrastBatch, last: Tensor) -> Tensor:
-        at = self.metric.positions(part)
-        read = last if at is None else gathered(last, at)
-        everyone = torch.arange(len(part), device=self.model.device)
-        return scored(self.model, self.metric, part, final=self.blocks.plain.final(read), prompts=everyone)
+                    total[:, -1, writer] = score(last).double().cpu()
 
 
 def _fill(total: Effects, asked: Sequence[Cut], outcome: Outcome) -> None:

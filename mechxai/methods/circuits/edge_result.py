@@ -58,13 +58,12 @@ def edge_result(
         "baseline_clean": variable(("prompt",), found.clean, found.unit, "metric of the clean prompts"),
         "baseline_corrupted": variable(("prompt",), found.corrupted, found.unit, "metric with every edge cut"),
     }
-    coords = {**edge_coords(found.graph), "prompt": list(range(len(found.scores)))}
+    coords = {**edge_coords(found.graph.edges), "prompt": list(range(len(found.scores)))}
     info = run_info(method, model, batch, cost=cost, notes=tuple(notes))
     return Result(xr.Dataset(data, coords=coords), info)
 
 
-def edge_coords(graph: Graph) -> dict[str, object]:
+def edge_coords(edges: Sequence[tuple[str, str]]) -> dict[str, object]:
     """The coordinates of a dim ``edge``: its name, and its ends ``src`` and ``dest``."""
-    src, dest = ([edge[end] for edge in graph.edges] for end in (0, 1))
-    names = [f"{one}{ARROW}{other}" for one, other in graph.edges]
-    return {"edge": names, "src": ("edge", src), "dest": ("edge", dest)}
+    src, dest = ([edge[end] for edge in edges] for end in (0, 1))
+    return {"edge": [ARROW.join(edge) for edge in edges], "src": ("edge", src), "dest": ("edge", dest)}

@@ -128,7 +128,7 @@ class EvaluateCircuit(Method):
         if truth is not None:
             sizes = np.abs(values) if self.rank == "absolute" else values
             data |= against_truth(truth, np.nan_to_num(sizes), own.numpy())
-        coords = {"fraction": list(self.fractions), "draw": list(range(self.random_draws)), **edge_coords(graph)}
+        coords = {"fraction": list(self.fractions), "draw": list(range(self.random_draws)), **edge_coords(graph.edges)}
         cost = {
             "forward_passes": scores.info.cost.get("forward_passes", 0.0) + 2.0 * measured.size,
             "seconds": time.perf_counter() - started,

@@ -17,14 +17,13 @@ from mechxai.core.graph import Graph, node_of
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
-from mechxai.core.statistics import ratio_interval
 from mechxai.engine.contrast import DIRECTIONS, baselines, with_reference
 from mechxai.engine.execution import Execution
 from mechxai.engine.several import noted, summed
 from mechxai.methods.circuits.edge_effects import EdgeEffects
-from mechxai.methods.circuits.edge_result import ARROW
+from mechxai.methods.circuits.edge_result import edge_coords
 from mechxai.methods.fields import as_tuples
-from mechxai.methods.record import bounded, run_info
+from mechxai.methods.record import bounded, run_info, shares_of_gap
 from mechxai.model.graph_writes import graph_blocks
 from mechxai.model.hooked_model import HookedModel
 
@@ -97,31 +96,18 @@ class PathPatching(Method):
         effects = EdgeEffects(model, blocks, batch, metric, self.direction, self.freeze == "heads")
         moved = effects.measured(chosen, execution)[:, chosen].numpy()
         per_example = known.moved(moved)
-        bounds = ratio_interval(per_example, known.gap)
-        share = per_example.mean(0) / known.gap.mean() if known.differ else per_example.mean(0) * float("nan")
         meaning = f"change of {metric.name} that the path brings"
         part = f"share of the clean-corrupted gap in {metric.name} that the path carries"
         over = ("edge",)
         data = {
             **bounded("value", over, per_example, units=metric.unit, meaning=meaning),
             "per_example": variable(("prompt", "edge"), per_example, metric.unit, meaning),
-            "recovered": variable(over, share, "fraction", part),
-            "recovered_low": variable(over, bounds.low, "fraction", f"{part}, 95 % bootstrap, low"),
-            "recovered_high": variable(over, bounds.high, "fraction", f"{part}, 95 % bootstrap, high"),
-            "baseline_clean": variable(("prompt",), known.clean, metric.unit, "metric of the clean prompts"),
-            "baseline_corrupted": variable(
-                ("prompt",), known.corrupted, metric.unit, "metric of the corrupted prompts"
-            ),
+            **shares_of_gap(over, per_example, known, meaning=part),
         }
         ends = [
             (blocks.graph.writers[writer], blocks.graph.readers[reader]) for reader, writer in chosen.nonzero().tolist()
         ]
-        coords = {
-            "edge": [f"{src}{ARROW}{dest}" for src, dest in ends],
-            "src": ("edge", [src for src, _ in ends]),
-            "dest": ("edge", [dest for _, dest in ends]),
-            "prompt": list(range(len(batch))),
-        }
+        coords = {**edge_coords(ends), "prompt": list(range(len(batch)))}
         cost = {**(summed(effects.outcomes) if effects.outcomes else {}), "seconds": time.perf_counter() - started}
         notes = (f"between sender and receiver {_FROZEN[self.freeze]}", *noted(effects.outcomes), *known.notes)
         return Result(xr.Dataset(data, coords=coords), run_info(self, model, batch, cost=cost, notes=notes))
