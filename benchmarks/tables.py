@@ -220,13 +220,7 @@ def _attribution(found: Mapping[str, Any]) -> Iterator[str]:
     yield from _conditions(found["conditions"])
     for row in found["rows"]:
         yield f"### {row['sweep']}\n"
-        ours = row["contenders"]["ours"]["seconds"]
-        body = [
-            [name, f"{one['seconds']:.3g} s", f"{one['seconds'] / ours:.3g}{_TIMES}"]
-            for name, one in row["contenders"].items()
-            if name != "reference"
-        ]
-        yield _table(["way", "seconds", "of ours"], body)
+        yield _times(row["contenders"], "ours")
         yield f"Largest difference of ours from its peers: {row['largest_difference']:.0e}.\n"
     for truth in found["truth"]:
         yield f"### {truth['model']}: the tokens {', '.join(truth['truth'])} are known to matter\n"
@@ -246,13 +240,7 @@ def _circuits(found: Mapping[str, Any]) -> Iterator[str]:
     yield from _conditions(found["conditions"])
     first, exact = found["rows"]
     yield f"### {first['sweep']}\n"
-    ours = first["contenders"]["ours, EAP"]["seconds"]
-    body = [
-        [name, f"{one['seconds']:.3g} s", f"{one['seconds'] / ours:.3g}{_TIMES}"]
-        for name, one in first["contenders"].items()
-        if name != "reference"
-    ]
-    yield _table(["way", "seconds", "of ours"], body)
+    yield _times(first["contenders"], "ours, EAP")
     yield f"Largest difference of ours from TransformerLens: {first['largest_difference']:.0e}.\n"
     yield f"### {exact['sweep']}\n"
     yield f"{exact['seconds']:.3g} s; one forward pass for each would take {exact['one_forward_each']:,.0f} s.\n"
@@ -264,6 +252,19 @@ def _circuits(found: Mapping[str, Any]) -> Iterator[str]:
         for row in found["agreement"]
     ]
     yield _table(["model, task", "edges", *(f"{name}: Spearman, overlap at the top" for name in names)], body)
+
+
+def _times(contenders: Mapping[str, Any], ours: str) -> str:
+    """Seconds of every contender, and how many times ours."""
+    own = contenders[ours]["seconds"]
+    return _table(
+        ["way", "seconds", "of ours"],
+        [
+            [name, f"{one['seconds']:.3g} s", f"{one['seconds'] / own:.3g}{_TIMES}"]
+            for name, one in contenders.items()
+            if name != "reference"
+        ],
+    )
 
 
 def _lens_training(found: Mapping[str, Any]) -> Iterator[str]:

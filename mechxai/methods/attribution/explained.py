@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -110,18 +110,14 @@ class Explained(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class OfHooked:
-    """A `HookedModel` explained; what is taken away is taken away through the engine."""
+class PassesOn:
+    """What stands for a model and gives the model's own text, device and sizes.
 
-    model: HookedModel
-    inside: bool = True
+    Attributes:
+        model: the model.
+    """
 
-    @property
-    def identity(self) -> str:
-        """Weights, backend, processing and dtype."""
-        info = self.model.info()
-        return repr([info[name] for name in ("weight_hash", "backend", "processing", "dtype")])
+    model: Any
 
     @property
     def text(self) -> TextCodec:
@@ -137,6 +133,33 @@ class OfHooked:
     def architecture(self) -> Architecture:
         """The model's."""
         return self.model.architecture
+
+
+class OfNamed(PassesOn):
+    """What stands for a model with named outputs."""
+
+    @property
+    def n_outputs(self) -> int:
+        """How many outputs there are."""
+        return len(self.model.outputs)
+
+    def answer_text(self, answer: Sequence[int]) -> str:
+        """The output's name."""
+        return self.model.outputs[answer[0]]
+
+
+@dataclass(frozen=True)
+class OfHooked(PassesOn):
+    """A `HookedModel` explained; what is taken away is taken away through the engine."""
+
+    model: HookedModel
+    inside: bool = True
+
+    @property
+    def identity(self) -> str:
+        """Weights, backend, processing and dtype."""
+        info = self.model.info()
+        return repr([info[name] for name in ("weight_hash", "backend", "processing", "dtype")])
 
     @property
     def n_outputs(self) -> int:

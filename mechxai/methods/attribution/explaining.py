@@ -8,20 +8,18 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mechxai.core.architecture import Architecture
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import NoSpaceError
 from mechxai.core.metric import Metric
 from mechxai.core.shapes import PerPrompt, Tokens
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import Bar
-from mechxai.methods.attribution.explained import Embeddings, Explained, OfHooked, Removals
+from mechxai.methods.attribution.explained import Embeddings, Explained, OfHooked, OfNamed, Removals
 from mechxai.methods.attribution.of_black_box import OfBlackBox
 from mechxai.model.black_box import BlackBox
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.readout import as_float
 from mechxai.model.sequence_model import SequenceModel
-from mechxai.model.text import TextCodec
 
 _POSITIONS_AT_ONCE = {"cpu": 2048, "cuda": 65536}
 
@@ -36,7 +34,7 @@ def explained(model: Any) -> Explained:
 
 
 @dataclass(frozen=True)
-class OfSequences:
+class OfSequences(OfNamed):
     """A `SequenceModel` explained."""
 
     model: SequenceModel
@@ -46,30 +44,6 @@ class OfSequences:
     def identity(self) -> str:
         """Weights (an encoder's references are in their hash) and dtype."""
         return repr((self.model.weight_hash, str(self.model.dtype)))
-
-    @property
-    def text(self) -> TextCodec:
-        """The model's."""
-        return self.model.text
-
-    @property
-    def device(self) -> torch.device:
-        """The model's."""
-        return self.model.device
-
-    @property
-    def architecture(self) -> Architecture:
-        """The model's."""
-        return self.model.architecture
-
-    @property
-    def n_outputs(self) -> int:
-        """Classes, or references."""
-        return len(self.model.outputs)
-
-    def answer_text(self, answer: Sequence[int]) -> str:
-        """The output's name."""
-        return self.model.outputs[answer[0]]
 
     def embeddings(self, tokens: Tokens) -> Embeddings:
         """The word embeddings."""

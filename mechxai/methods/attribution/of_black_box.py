@@ -7,22 +7,20 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mechxai.core.architecture import Architecture
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError, ModelSupportError
 from mechxai.core.metric import Metric
 from mechxai.core.shapes import PerPrompt, Tokens
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import Bar
-from mechxai.methods.attribution.explained import Embeddings, Removals
+from mechxai.methods.attribution.explained import Embeddings, OfNamed, Removals
 from mechxai.model.black_box import BlackBox
-from mechxai.model.text import TextCodec
 
 _TEXTS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
-class OfBlackBox:
+class OfBlackBox(OfNamed):
     """A `BlackBox` explained. Each text is asked once per call, however many cells come down to it."""
 
     model: BlackBox
@@ -32,30 +30,6 @@ class OfBlackBox:
     def identity(self) -> str:
         """Name, version and outputs."""
         return str(self.model.info()["weight_hash"])
-
-    @property
-    def text(self) -> TextCodec:
-        """The model's."""
-        return self.model.text
-
-    @property
-    def device(self) -> torch.device:
-        """The CPU."""
-        return self.model.device
-
-    @property
-    def architecture(self) -> Architecture:
-        """The model's."""
-        return self.model.architecture
-
-    @property
-    def n_outputs(self) -> int:
-        """Named outputs."""
-        return len(self.model.outputs)
-
-    def answer_text(self, answer: Sequence[int]) -> str:
-        """The output's name."""
-        return self.model.outputs[answer[0]]
 
     def embeddings(self, tokens: Tokens) -> Embeddings:
         """The numbers of the words, ``[batch, pos, 1]``."""

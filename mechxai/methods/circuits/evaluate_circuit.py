@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, final
 
 import numpy as np
@@ -84,7 +85,7 @@ class EvaluateCircuit(Method):
         check_choice("split", self.split, ("prompts", "templates"))
         as_tuples(self, "fractions")
         edge_method(self.of, self.metric)
-        increasing = all(low < high for low, high in zip(self.fractions, self.fractions[1:], strict=False))
+        increasing = all(low < high for low, high in pairwise(self.fractions))
         if not self.fractions or not increasing or not 0 < self.fractions[0] <= self.fractions[-1] <= 1:
             raise ConfigError(f"fractions={self.fractions}", allowed="growing shares above 0, up to 1")
         if not 0 < self.discover <= 1 or self.random_draws < 0:
