@@ -7,7 +7,7 @@ a group are one input each, ``a5.g0.k``, which all heads of the group share.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -40,6 +40,7 @@ class Graph:
     parallel: bool
 
     @staticmethod
+    @lru_cache(maxsize=16)  # what is cached below stays with it
     def of(architecture: Architecture) -> "Graph":
         """The graph of a model's architecture."""
         a = architecture
@@ -74,6 +75,10 @@ class Graph:
         keys = [f"a{layer}.{kv}{number}" for number in range(self.n_kv_heads)]
         queries = [f"a{layer}.h{head}.q" for head in range(self.n_heads)]
         return [*queries, *(f"{key}.k" for key in keys), *(f"{key}.v" for key in keys)]
+
+    def first_reader(self, layer: int) -> int:
+        """Number of a block's first input in `readers`."""
+        return layer * (self.n_heads + 2 * self.n_kv_heads + self.mlps)
 
     def n_before_attention(self, layer: int) -> int:
         """How many writers a block's attention sees: the first so many."""

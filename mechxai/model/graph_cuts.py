@@ -85,7 +85,7 @@ class Cuts:
         Yields:
             One per reader and writer.
         """
-        n, first = self.graph.n_before_attention(layer), self._first(layer)
+        n, first = self.graph.n_before_attention(layer), self.graph.first_reader(layer)
         for low in range(0, n, self._at_once):
             writers = range(low, min(low + self._at_once, n))
             for part, z in zip("qkv", self._attended(layer, self.moves[writers.start : writers.stop]), strict=True):
@@ -97,7 +97,7 @@ class Cuts:
         Yields:
             One per writer.
         """
-        reader = self._first(layer) + self.graph.n_heads + 2 * self.graph.n_kv_heads
+        reader = self.graph.first_reader(layer) + self.graph.n_heads + 2 * self.graph.n_kv_heads
         for writer, value in enumerate(written):
             yield Cut(reader, writer, {Site("mlp_out", layer): value})
 
@@ -113,10 +113,6 @@ class Cuts:
     @property
     def _at_once(self) -> int:
         return max(1, _ROWS_AT_ONCE // self.moves.shape[1])
-
-    def _first(self, layer: int) -> int:
-        per_layer = len(self.graph.attention_readers(layer)) + self.graph.mlps
-        return layer * per_layer
 
     def _attended(self, layer: int, moves: Written) -> tuple[Tensor, Tensor, Tensor]:
         """``z`` with all queries moved, all keys, all values: ``[writer, prompt, pos, head, d_head]`` each."""

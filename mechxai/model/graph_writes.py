@@ -16,7 +16,8 @@ from mechxai.model.limits import check_tokens
 from mechxai.model.passes import residuals_before
 from mechxai.model.plain import PlainModel
 from mechxai.model.plain_door import plain_of
-from mechxai.model.plain_run import run_plain
+from mechxai.model.plain_run import Start, run_plain
+from mechxai.model.prefix import KeysValues
 
 Streams = Float[Tensor, "prompt pos d_model"]
 Written = Float[Tensor, "writer prompt pos d_model"]
@@ -62,19 +63,27 @@ class Writes:
         values: what each writer adds, ``[writer, prompt, pos, d_model]``.
         residuals: input of every block and, last, the output of the last.
         middles: what each MLP reads.
+        kept: the keys, rotated, and values, of all positions.
     """
 
     values: Written
     residuals: list[Streams]
     middles: list[Streams]
+    kept: KeysValues
+
+    def later(self, first: int) -> "Writes":
+        """From a position on."""
+        residuals, middles = ([one[:, first:] for one in streams] for streams in (self.residuals, self.middles))
+        return Writes(self.values[:, :, first:], residuals, middles, self.kept)
 
 
-def writes(blocks: Blocks, first: Streams) -> Writes:
+def writes(blocks: Blocks, first: Streams, *, before: KeysValues | None = None) -> Writes:
     """Runs prompts and keeps what every node writes. Cost: one forward pass without unembedding.
 
     Args:
         blocks: of the model.
         first: what ``embed`` writes.
+        before: keys and values of earlier positions, where ``first`` does not begin with the first.
     """
     graph = blocks.graph
     names = ["z", *(["mlp_out"] if graph.mlps else [])]
@@ -82,9 +91,9 @@ def writes(blocks: Blocks, first: Streams) -> Writes:
     kept: dict[Site, Tensor] = {}
     with torch.no_grad():
         wanted = {Site(name, layer): None for name in names for layer in range(graph.n_layers)}
-        run = run_plain(blocks.plain, first, kept.__setitem__, wanted=wanted)
+        run = run_plain(blocks.plain, first, kept.__setitem__, wanted=wanted, start=Start(before=before))
     middles = [kept[site] for site in wanted if site.name == "resid_mid"]
-    return Writes(writes_of(blocks, first, kept), run.residuals, middles or run.residuals[:-1])
+    return Writes(writes_of(blocks, first, kept), run.residuals, middles or run.residuals[:-1], run.kept)
 
 
 def writes_of(blocks: Blocks, first: Streams, kept: Mapping[Site, Tensor]) -> Written:

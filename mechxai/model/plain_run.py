@@ -35,11 +35,28 @@ PLAIN_SITES = (
 
 
 @dataclass(frozen=True)
+class Start:
+    """Where a run begins, if not with whole prompts before block 0.
+
+    Attributes:
+        layer: the first block.
+        mid: whether with what its MLP reads, its attention being over.
+        before: keys and values of earlier positions, by prompt; rows take turns: the first of every prompt, then the
+            second of every prompt, and so on.
+    """
+
+    layer: int = 0
+    mid: bool = False
+    before: KeysValues | None = None
+
+
+@dataclass(frozen=True)
 class PlainRun:
     """What a run leaves behind.
 
     Attributes:
-        residuals: input of every block and, last, the output of the last block, ``[prompt, pos, d_model]``.
+        residuals: input of every block from the start on (of the first, what was given) and, last, the output of the
+            last block, ``[prompt, pos, d_model]``.
         kept: keys (rotated) and values, ``[prompt, kv_head, pos, d_head]``.
     """
 
@@ -48,7 +65,12 @@ class PlainRun:
 
 
 def run_plain(
-    plain: PlainModel, residual: Float[Tensor, "prompt pos d_model"], keep: Keep, *, wanted: Collection[Site]
+    plain: PlainModel,
+    residual: Float[Tensor, "prompt pos d_model"],
+    keep: Keep,
+    *,
+    wanted: Collection[Site],
+    start: Start = Start(),
 ) -> PlainRun:
     """Runs prompts from their embedding to the last block's output. Cost: one forward pass without unembedding.
 
@@ -57,11 +79,16 @@ def run_plain(
         residual: the residual stream before block 0.
         keep: told of the activations of the wanted sites, each a tensor of its own.
         wanted: whole sites.
+        start: where to begin, and after which positions.
     """
     run = PlainRun([residual], KeysValues())
-    for layer in range(len(plain.blocks)):
-        residual, keys, values = _BlockRun(plain, layer, keep, wanted)(residual)
-        run.kept.add(keys, values)
+    for layer in range(start.layer, len(plain.blocks)):
+        block = _BlockRun(plain, layer, keep, wanted, before=start.before)
+        if start.mid and layer == start.layer:
+            residual = block.from_middle(residual)
+        else:
+            residual, keys, values = block(residual)
+            run.kept.add(keys, values)
         run.residuals.append(residual)
     return run
 
@@ -96,6 +123,7 @@ class _BlockRun:
     told: Keep
     wanted: Collection[Site]
     buffers: Buffers | None = None
+    before: KeysValues | None = None
 
     def __call__(self, residual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The residual stream after the block; the keys, rotated, and values."""
@@ -110,18 +138,30 @@ class _BlockRun:
         if block.mlp_in is None or block.mlp_out is None:
             self.keep("resid_post", after.view(shape))
             return after.view(shape), keys, values
-        if not block.parallel:  # what is kept is what goes on, so that a gradient can be taken there
-            after = self.keep("resid_mid", after.view(shape)).view(-1, d_model)
-        normalized = block.norm2(flat if block.parallel else after)
+        if block.parallel:
+            return self._with_mlp(after.view(shape), read=flat), keys, values
+        return self.from_middle(after.view(shape)), keys, values
+
+    def from_middle(self, middle: Tensor) -> Tensor:
+        """The residual stream after a serial block, from what its MLP reads."""
+        middle = self.keep("resid_mid", middle)  # what is kept is what goes on, so that a gradient can be taken there
+        return self._with_mlp(middle, read=middle.reshape(-1, middle.shape[-1]))
+
+    def _with_mlp(self, after: Tensor, *, read: Tensor) -> Tensor:
+        block, shape = self.plain.blocks[self.layer], after.shape
+        if block.mlp_in is None or block.mlp_out is None:
+            return after
+        normalized = block.norm2(read)
         pre = self._affine("mlp_pre", block.mlp_in, normalized)
-        self.keep("mlp_pre", pre.view(n_prompts, n_pos, -1))
+        self.keep("mlp_pre", pre.view(*shape[:2], -1))
         post = block.post(pre, normalized, out=None if self.buffers is None else pre)
-        self.keep("mlp_post", post.view(n_prompts, n_pos, -1))
+        self.keep("mlp_post", post.view(*shape[:2], -1))
         mlp_out = self._affine("mlp_out", block.mlp_out, post)
         self.keep("mlp_out", mlp_out.view(shape))
-        after = torch.add(after, mlp_out, out=self._room("resid_post", flat, d_model)).view(shape)
+        flat = after.reshape(-1, shape[-1])
+        after = torch.add(flat, mlp_out, out=self._room("resid_post", flat, shape[-1])).view(shape)
         self.keep("resid_post", after)
-        return after, keys, values
+        return after
 
     def _attention(self, normalized: Tensor, n_prompts: int, n_pos: int) -> tuple[Tensor, Tensor, Tensor]:
         """``z``, ``[prompt * pos, head * d_head]``; keys, rotated, and values, ``[prompt, kv_head, pos, d_head]``."""
@@ -131,15 +171,19 @@ class _BlockRun:
         q, k, v = (self._affine(name, part, normalized).view(by_head) for name, part in parts)
         for name, part in (("q", q), ("k", k), ("v", v)):
             self.keep(name, part)
+        prefix = None if self.before is None else (self.before.keys[self.layer], self.before.values[self.layer])
         if block.rotary is not None:
-            q, k = block.rotary(q, 0), block.rotary(k, 0)
+            first = 0 if prefix is None else prefix[0].shape[2]
+            q, k = block.rotary(q, first), block.rotary(k, first)
         q, keys, values = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        if any(site.name in ("attn_scores", "pattern") for site in self.wanted):  # in all layers alike, or in none
+        if prefix is not None or any(
+            site.name in ("attn_scores", "pattern") for site in self.wanted
+        ):  # in all layers alike, or in none
             z = attend(
                 q * block.scale,
                 keys,
                 values,
-                prefix=None,
+                prefix=prefix,
                 offset=0,
                 scores_edit=lambda scores: self.keep("attn_scores", scores),
                 pattern_edit=lambda pattern: self.keep("pattern", pattern),

@@ -29,6 +29,10 @@ class KeysValues:
         self.keys.append(keys.detach())
         self.values.append(values.detach())
 
+    def up_to(self, n_pos: int) -> "KeysValues":
+        """Those of the first positions, where heads come before positions."""
+        return KeysValues([one[:, :, :n_pos] for one in self.keys], [one[:, :, :n_pos] for one in self.values])
+
     def rows(self, chosen: slice) -> "KeysValues":
         """Those of some prompts."""
         return KeysValues([one[chosen] for one in self.keys], [one[chosen] for one in self.values])

@@ -88,6 +88,38 @@ def test_one_step_of_integrated_gradients_is_eap(model_of, pairs):
             one, mx.EdgeAttribution("eap", direction=direction)(model, batch).data["value"], atol=1e-5
         )
 
+    writers = mx.EdgeAttribution("eap_ig_activations", steps=1, rule="right")(model, batch).data["value"]
+    np.testing.assert_allclose(writers, mx.EdgeAttribution("eap")(model, batch).data["value"], atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
+def test_the_way_of_each_writer_is_complete(model_of, pairs, kind, backend, processing):
+    """Heads of a layer, or an MLP, moved from corrupted to clean: their edges' scores sum to what that brings."""
+    model = model_of(kind, backend, processing, "float64")
+    batch = pairs(model, lengths=LENGTHS, first=3)
+    data = mx.EdgeAttribution("eap_ig_activations", steps=16, rule="gauss")(model, batch).data
+    for site, node in (("attn_out", "a{}."), ("mlp_out", "m{}")):
+        patched = mx.ActivationPatching(site, ("layer",), "noise")(model, batch).data
+        moved = (data["baseline_clean"] - patched["per_example"]).transpose("prompt", "layer").values
+        for layer in range(moved.shape[1]):
+            own = np.char.startswith(data["src"].values.astype(str), node.format(layer))
+            np.testing.assert_allclose(data["per_example"].values[:, own].sum(1), moved[:, layer], atol=1e-4)
+    zero = mx.EdgeAttribution("eap_ig_activations", steps=16, rule="gauss", reference="zero")(model, batch).data
+    gone = zero["baseline_clean"] - mx.Ablation("mlp_out", ("layer",), edit="zero")(model, batch).data["per_example"]
+    own = np.char.startswith(zero["src"].values.astype(str), "m1")
+    np.testing.assert_allclose(zero["per_example"].values[:, own].sum(1), gone.isel(layer=1), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["eap", "eap_ig_inputs", "eap_ig_activations"])
+def test_shared_positions_are_run_once_and_change_nothing(model_of, pairs, kind, monkeypatch):
+    model = model_of("llama", "hooked_transformer", "folded", "float64")
+    batch = pairs(model, lengths=LENGTHS, first=4)
+    short = mx.EdgeAttribution(kind)(model, batch)
+    monkeypatch.setattr(type(batch), "first_difference", property(lambda self: torch.zeros_like(self.lengths)))
+    whole = mx.EdgeAttribution(kind)(model, batch)
+    np.testing.assert_allclose(short.data["per_example"], whole.data["per_example"], atol=1e-6)
+    assert short.info.cost["forward_passes"] < whole.info.cost["forward_passes"]
+
 
 def test_where_steps_lie():
     def at(**settings):
@@ -201,7 +233,7 @@ def test_refused(model_of, pairs):
         ({"kind": "eap_ig"}, "eap_ig_inputs"),
         ({"rule": "simpson"}, "midpoint"),
         ({"steps": 0}, "1 or more"),
-        ({"reference": "zero"}, "kind=eap, direction=noise"),
+        ({"reference": "zero"}, "kind=eap with direction=noise"),
         ({"kind": "eap", "reference": "mean", "direction": "denoise"}, "direction=noise"),
     ):
         with pytest.raises(ConfigError, match=said):

@@ -104,10 +104,8 @@ def test_gradients_are_the_slopes_of_circuit_runs(model_of, kind, backend, proce
     written = writes(blocks, first).values
     gradients = reader_gradients(blocks, first, lambda last: _logits(model, plain, last)[:, 30])
     step, generator = 1e-5, torch.Generator().manual_seed(1)
-    flat, row = [], 0
-    for layer in range(graph.n_layers):
-        flat += [*gradients.attention[layer], *([gradients.mlps[layer]] if graph.mlps else [])]
-    flat.append(gradients.logits)
+    flat = [one for readers in gradients.readers for one in readers.values]
+    assert [readers.seen for readers in gradients.readers for _ in readers.values] == list(graph.seen)
     for row in torch.randperm(len(graph.readers), generator=generator)[:6].tolist():
         n = graph.seen[row]
         writer = int(torch.randint(n, (), generator=generator))

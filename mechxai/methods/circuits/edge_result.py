@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import xarray as xr
@@ -56,7 +57,7 @@ def edge_result(
         **bounded("value", ("edge",), found.scores, units=found.unit, meaning=found.meaning),
         "per_example": variable(("prompt", "edge"), found.scores.astype(np.float32), found.unit, found.meaning),
         "baseline_clean": variable(("prompt",), found.clean, found.unit, "metric of the clean prompts"),
-        "baseline_corrupted": variable(("prompt",), found.corrupted, found.unit, "metric with every edge cut"),
+        "baseline_corrupted": variable(("prompt",), found.corrupted, found.unit, "metric of the corrupted prompts"),
     }
     coords = {**edge_coords(found.graph.edges), "prompt": list(range(len(found.scores)))}
     info = run_info(method, model, batch, cost=cost, notes=tuple(notes))
@@ -65,5 +66,11 @@ def edge_result(
 
 def edge_coords(edges: Sequence[tuple[str, str]]) -> dict[str, object]:
     """The coordinates of a dim ``edge``: its name, and its ends ``src`` and ``dest``."""
-    src, dest = ([edge[end] for edge in edges] for end in (0, 1))
-    return {"edge": [ARROW.join(edge) for edge in edges], "src": ("edge", src), "dest": ("edge", dest)}
+    names, src, dest = _named(tuple(edges))
+    return {"edge": names, "src": ("edge", src), "dest": ("edge", dest)}
+
+
+@lru_cache(maxsize=4)
+def _named(edges: tuple[tuple[str, str], ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    src, dest = (np.array([edge[end] for edge in edges]) for end in (0, 1))
+    return np.array([ARROW.join(edge) for edge in edges]), src, dest
