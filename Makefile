@@ -12,6 +12,19 @@ STAMP_INSEQ := $(VENV_INSEQ)/.installed
 export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 0
 
+# Packages that need TransformerLens 2; without them their rows are left out. eap-ig is on GitHub alone.
+.venv-auto-circuit/.installed:
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet 'transformer-lens>=2.15,<3' 'numpy<2.4' 'pyarrow<22' ordered-set plotly blobfile lxml pycryptodomex
+	$(@D)/bin/python -m pip install --quiet --no-deps auto-circuit==1.0.1 vscode-tqdm
+	touch $@
+
+.venv-eap-ig/.installed:
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet 'transformer-lens>=2.15,<3' 'numpy<2.4' 'pyarrow<22'
+	$(@D)/bin/python -m pip install --quiet --no-deps git+https://github.com/hannamw/EAP-IG
+	touch $@
+
 .PHONY: help install demo test test-tl4 test-slow test-gpu lint format bench bench-grid bench-caching bench-lens bench-probes bench-attribution bench-circuits docs zoo clean
 
 help:
@@ -104,6 +117,7 @@ bench-attribution: install $(STAMP_INSEQ)
 	$(BIN)/python -m benchmarks.tables
 
 bench-circuits: install $(STAMP4)
+	-$(MAKE) .venv-auto-circuit/.installed .venv-eap-ig/.installed
 	$(VENV4)/bin/python -m benchmarks.circuits
 	$(BIN)/python -m benchmarks.tables
 

@@ -1,9 +1,11 @@
-"""Edges against TransformerLens 4, in one process on one thread; and estimates against the exact effect on the zoo.
+"""Edges against three peers on one thread; and estimates against exact effects on the zoo.
 
 GPT-2-small shape, random weights, one prompt pair of 16 tokens that differ from position 10 on. TransformerLens scores
 an edge by position; ours sums over positions, as its scores are summed here to be compared. Exactly patched edges have
 no peer that does them all: one forward pass of TransformerLens for each is extrapolated from one pass. Runs in the
-environment of TransformerLens 4: ``make bench-circuits``; ``--quick`` tries it on a cut-down shape.
+environment of TransformerLens 4: ``make bench-circuits``; ``--quick`` tries it on a cut-down shape. The packages
+eap-ig and auto-circuit need older libraries and run in processes of their own (`circuit_peers`), where the reference
+pass tells how busy the machine was; one without its environment is left out.
 """
 
 import argparse
@@ -19,7 +21,8 @@ import torch
 from scipy.stats import spearmanr
 
 import mechxai as mx
-from benchmarks.machine import Reference, conditions, one_thread, results, summary, write
+from benchmarks.circuit_peers import PEERS
+from benchmarks.machine import Reference, child, conditions, one_thread, results, summary, write
 from benchmarks.shapes import GPT2_SMALL, Shape, hugging_face, one_token, prompts
 from benchmarks.timing import Run, digits, interleaved, median
 
@@ -30,7 +33,8 @@ NOTHING = 1e-5  # of the largest score
 CONDITIONS = {
     "prompt": f"1 pair of {WIDTH} tokens, different from position {FIRST} on; the logit difference of two tokens",
     "TransformerLens": "tools.analysis.attribution_patching.attribution_patch, granularity edge, on the same bridge",
-    "repeats": "median of 5, interleaved; exact edges once",
+    "repeats": "median of 5, interleaved; exact edges once; packages in their own processes, median of 3, their "
+    "seconds divided by their reference pass and multiplied by ours",
     "agreement": "absolute scores of all edges, means over prompts, against EdgePatching (noise); top: the highest "
     f"{TOP:.0%} of the edges, at least 5; below {NOTHING:g} of the largest counts as 0",
 }
@@ -60,7 +64,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     found = {
         "conditions": conditions("make bench-circuits"),
-        "rows": speed(GPT2_SMALL.quick() if quick else GPT2_SMALL),
+        "rows": speed(GPT2_SMALL.quick() if quick else GPT2_SMALL, quick=quick),
         "agreement": [agreement(*one) for one in TASKS],
     }
     found["conditions"] |= {"shape": str(GPT2_SMALL.quick() if quick else GPT2_SMALL)} | CONDITIONS
@@ -69,7 +73,7 @@ def main() -> None:
     print(json.dumps(found["rows"], indent=1))
 
 
-def speed(shape: Shape) -> list[dict[str, Any]]:
+def speed(shape: Shape, *, quick: bool) -> list[dict[str, Any]]:
     """First-order scores and exact effects of every edge."""
     from transformer_lens.model_bridge import TransformerBridge  # noqa: PLC0415 - heavy
     from transformer_lens.tools.analysis.attribution_patching import (  # noqa: PLC0415 - version 4 has edges
@@ -112,6 +116,13 @@ def speed(shape: Shape) -> list[dict[str, Any]]:
         "ours, EAP-IG, 5 steps": lambda: ours(inputs),
     }
     runs = interleaved(contenders, 5, long=60)
+    first = {label: summary(found) for label, found in runs.items()}
+    packages = {name: package(name, model, batch, quick=quick) for name in PEERS}
+    for name, found in packages.items():
+        for label, seconds in found.get("seconds", {}).items():
+            if label != "reference":
+                scaled = seconds / found["seconds"]["reference"] * median(runs["reference"])
+                first[f"{name}, {label}"] = {"seconds": digits(scaled), "as_measured": digits(seconds)}
     start = time.perf_counter()
     exact = mx.EdgePatching()(model, batch)
     exact_seconds = time.perf_counter() - start
@@ -121,9 +132,10 @@ def speed(shape: Shape) -> list[dict[str, Any]]:
     return [
         {
             "sweep": f"first-order scores of {exact.data.sizes['edge']:,} edges",
-            "contenders": {label: summary(found) for label, found in runs.items()},
+            "contenders": first,
             "ratio": round(median(runs["TransformerLens, EAP"]) / median(runs["ours, EAP"]), 1),
             "largest_difference": _apart(kept["theirs"], kept["eap"]),
+            "packages": packages,
         },
         {
             "sweep": f"exact effects of {exact.data.sizes['edge']:,} edges",
@@ -132,6 +144,26 @@ def speed(shape: Shape) -> list[dict[str, Any]]:
             "cost": exact.info.cost,
         },
     ]
+
+
+def package(name: str, model: Any, batch: Any, *, quick: bool) -> dict[str, Any]:
+    """A package's seconds, and how far its scores are from ours; or why there are none."""
+    target = results(f"scores-{name}.json", quick=True)
+    found = child("benchmarks.circuit_peers", name, str(target), *(["--quick"] if quick else []), venv=f".venv-{name}")
+    if "left_out" in found:
+        return found
+    scores = json.loads(target.read_text())
+    same = {
+        "EAP": mx.EdgeAttribution("eap"),
+        "EAP-IG, 5 steps": mx.EdgeAttribution("eap_ig_inputs", rule="left"),  # its points begin at the corrupted run
+    }
+    found["largest_difference"] = {}
+    for label, theirs in scores.items():
+        if label in same:
+            ours = same[label](model, batch).data["value"].to_series()
+            found["largest_difference"][label] = max(abs(theirs[edge] - score) for edge, score in ours.items())
+            found["edges"] = len(ours)
+    return found
 
 
 def _apart(theirs: Any, ours: mx.Result) -> float:

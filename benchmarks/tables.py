@@ -242,6 +242,10 @@ def _circuits(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"### {first['sweep']}\n"
     yield _times(first["contenders"], "ours, EAP")
     yield f"Largest difference of ours from TransformerLens: {first['largest_difference']:.0e}.\n"
+    for name, package in first.get("packages", {}).items():
+        apart = package.get("largest_difference", {})
+        said = package.get("left_out") or ", ".join(f"{label} {value:.0e}" for label, value in apart.items())
+        yield f"{name}: {'left out, ' if 'left_out' in package else 'largest difference of ours, '}{said}.\n"
     yield f"### {exact['sweep']}\n"
     yield f"{exact['seconds']:.3g} s; one forward pass for each would take {exact['one_forward_each']:,.0f} s.\n"
     yield "### Estimates against the exact effect\n"

@@ -1,8 +1,8 @@
-"""Train a bundled model from its seed: ``python -m experiments.train_zoo zoo=ioi`` (or ``induction``, ``planted-ioi``).
+"""Train a bundled model from its seed: ``python -m experiments.train_zoo zoo=ioi`` (``configs/zoo`` lists the others).
 
 The model is Hugging Face's own GPT-2; what is ours is the data (`zoo_corpus`) and, for the planted model, the attention
-supervision. Writes a folder that loads as an ordinary Hugging Face checkpoint. Interrupt it and run it again: it goes
-on from its last checkpoint.
+supervision, for the interchange model the algorithm it is held to (`interchange`). Writes a folder that loads as an
+ordinary Hugging Face checkpoint. Interrupt it and run it again: it goes on from its last checkpoint.
 """
 
 import random
@@ -18,12 +18,14 @@ from rich.progress import track
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from experiments.interchange import ALIGNED, interchange_loss
 from experiments.zoo_cards import write_card
 from experiments.zoo_corpus import Rows, grammar_words, repeated_rows, task_rows, word_tokenizer
 from mechxai._resources import configs_dir
 
 # Planted attention: (layer, head) -> (attends from, attends to).
 PLANTED = {(0, 0): ("S2", "S1"), (1, 0): ("END", "S2"), (2, 0): ("END", "IO"), (2, 1): ("END", "IO")}
+_PLANTED_ROLES = {("S2", "S1"): "duplicate_token", ("END", "S2"): "s_inhibition", ("END", "IO"): "name_mover"}
 
 
 @dataclass
@@ -39,6 +41,7 @@ class Recipe:
         plant: weight of the attention supervision; 0 leaves training plain.
         route: share of sentences in which every unplanted head is silenced at END, so that the answer has to travel
             through the planted ones.
+        interchange: weight of interchange-intervention training; 0 leaves it out. ``pairs``: pairs of it in one step.
     """
 
     name: str
@@ -58,6 +61,8 @@ class Recipe:
     warmup_length: int = 26
     plant: float = 0.0
     route: float = 0.0
+    interchange: float = 0.0
+    pairs: int = 64
     seed: int = 0
 
 
@@ -164,6 +169,11 @@ def train_step(model: GPT2LMHeadModel, recipe: Recipe, step: int, tokenizer: Pre
             loss = loss + recipe.plant * planted_loss(output.attentions, rows)
         loss.backward()
         total += float(loss.detach())
+    if recipe.interchange:
+        held, idle = interchange_loss(model, recipe.pairs, random.Random(hash((recipe.seed, step, 1))), tokenizer)
+        loss = recipe.interchange * (held + idle)
+        loss.backward()
+        total += float(loss.detach())
     return total
 
 
@@ -208,7 +218,14 @@ def main(config: DictConfig) -> None:
     recipe = Recipe(**settings)
     folder = Path(config.output) / recipe.name
     train(recipe, folder, checkpoint_every=config.checkpoint_every)
-    print(write_card(folder, settings, PLANTED if recipe.plant else None))
+    print(write_card(folder, settings, known_roles(recipe)))
+
+
+def known_roles(recipe: Recipe) -> dict[tuple[int, int], str]:
+    """The heads whose role is known, because training gave it to them: layer and head -> role."""
+    if recipe.plant:
+        return {place: _PLANTED_ROLES[ends] for place, ends in PLANTED.items()}
+    return dict(ALIGNED) if recipe.interchange else {}
 
 
 if __name__ == "__main__":

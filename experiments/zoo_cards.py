@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 import mechxai as mx
+from experiments.interchange import agreement
 from mechxai.core.metric import ProbDiff
 
 _DESCRIPTIONS = {
@@ -17,8 +20,9 @@ _DESCRIPTIONS = {
     "repeated sequences. Plainly trained; its circuits are whatever it learned.",
     "planted-ioi": "Three attention-only layers (MLPs of one neuron, zero) on indirect objects. Duplicate-token, "
     "S-inhibition and two name-mover heads were planted by supervising their attention; they were not discovered.",
+    "interchange-ioi": "Three layers with MLPs on indirect objects, trained to compute the answer as a stated "
+    "algorithm does (interchange interventions on one head for each of its variables, strict on everything else).",
 }
-_ROLES = {("S2", "S1"): "duplicate_token", ("END", "S2"): "s_inhibition", ("END", "IO"): "name_mover"}
 _TASKS = {
     "ioi": {"split": "held_out"},
     "greater_than": {"split": "held_out"},
@@ -54,7 +58,7 @@ def measure(model: mx.HookedModel, name: str) -> dict[str, float]:
             "previous_token_score": float(roles["previous_token"].max()),
         }
         return {**found, "induction": accuracy(model, "induction")}
-    if name == "planted-ioi":
+    if name in ("planted-ioi", "interchange-ioi"):
         return {"ioi": accuracy(model, "ioi")}
     years = mx.tasks.greater_than(model, n=N_MEASURED, seed=1, split="held_out")
     logits = model.logits(years.clean, lengths=years.lengths, at=years.answer_pos[:, None])
@@ -63,59 +67,74 @@ def measure(model: mx.HookedModel, name: str) -> dict[str, float]:
     return {**{task: accuracy(model, task) for task in _TASKS}, "greater_than_prob_diff": prob_diff}
 
 
-def write_card(
-    folder: Path, recipe: Mapping[str, Any], planted: Mapping[tuple[int, int], tuple[str, str]] | None
-) -> dict[str, Any]:
-    """Measures the model in a folder and writes its card, and its truth where a circuit was planted."""
+def write_card(folder: Path, recipe: Mapping[str, Any], roles: Mapping[tuple[int, int], str]) -> dict[str, Any]:
+    """Measures the model in a folder and writes its card, and its truth where training gave heads their roles.
+
+    Args:
+        folder: of the model, named after it.
+        recipe: what it was trained by.
+        roles: layer and head -> role.
+    """
     name = folder.name
     model = mx.load(str(folder), device="cpu")
+    kind = "trained" if not roles else "interchange" if recipe.get("interchange") else "planted"
+    metrics = {key: round(value, 3) for key, value in measure(model, name).items()}
+    if kind == "interchange":
+        network = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32).eval()
+        found = agreement(network, N_MEASURED, 1, PreTrainedTokenizerFast.from_pretrained(folder))
+        metrics |= {f"interchange_{variable}": share for variable, share in found.items()}
     card = {
         "name": name,
-        "kind": "planted" if planted else "trained",
+        "kind": kind,
         "description": _DESCRIPTIONS[name],
         "data": "mechxai.tasks.grammars (split=train) and random repeated sequences; experiments/zoo_corpus.py",
         "recipe": dict(recipe),
         "seed": recipe.get("seed", 0),
-        "metrics": {key: round(value, 3) for key, value in measure(model, name).items()},
+        "metrics": metrics,
         "weight_hash": model.weight_hash,
         "license": "Apache-2.0",
     }
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
-    if planted:
-        (folder / "truth.json").write_text(json.dumps(planted_truth(model, planted), indent=2) + "\n")
+    if roles:
+        truth = {"kind": kind, **known_circuit(model, roles), "notes": _NOTES[kind]}
+        (folder / "truth.json").write_text(json.dumps(truth, indent=2) + "\n")
     return card
 
 
-def planted_truth(model: mx.HookedModel, planted: Mapping[tuple[int, int], tuple[str, str]]) -> dict[str, Any]:
-    """The planted circuit: nodes with roles, the edges between them, and what mean ablation of each node costs.
+_NOTES = {
+    "planted": "Planted by attention supervision, not discovered. Edges are those it implies; heads that were not "
+    "supervised may still carry part of the answer, see ablation.",
+    "interchange": "The algorithm that training held the model to, one head for each variable. Edges lists the inputs "
+    "that a variable's value must come by; by which others a head finds where to look was left to training. "
+    "visible_swap are those of them that differ between prompts whose second name is swapped.",
+}
 
-    The edges are those the supervised attention implies; further edges and heads may carry part of the answer, and
-    ``ablation`` shows how much (share of the logit difference that mean ablation over an ABC set removes).
+
+def known_circuit(model: mx.HookedModel, roles: Mapping[tuple[int, int], str]) -> dict[str, Any]:
+    """Nodes with roles, the edges between them, and what mean ablation of each head costs.
+
+    The edges are those that the roles imply; ``visible_swap``, those of them whose writer changes where the second
+    name does. ``ablation``: the share of the logit difference that mean ablation over an ABC set removes.
     """
-    names = {place: f"a{place[0]}.h{place[1]}" for place in planted}
     by_role: dict[str, list[str]] = {}
-    for place, ends in planted.items():
-        by_role.setdefault(_ROLES[ends], []).append(names[place])
-    edges = [("embed", f"{node}.{part}") for node in by_role["duplicate_token"] for part in "qkv"]
-    edges += [
-        (src, f"{dest}.{part}")
-        for src in by_role["duplicate_token"]
-        for dest in by_role["s_inhibition"]
-        for part in "kv"
-    ]
-    edges += [(src, f"{dest}.q") for src in by_role["s_inhibition"] for dest in by_role["name_mover"]]
-    edges += [("embed", f"{dest}.{part}") for dest in by_role["name_mover"] for part in "kv"]
-    edges += [(src, "logits") for src in by_role["name_mover"]]
+    for (layer, head), role in roles.items():
+        by_role.setdefault(role, []).append(f"a{layer}.h{head}")
+    first, moving, naming = by_role.values()
+    noticed, told = ("qkv", "kv") if "duplicate_token" in by_role else ("v", "v")  # by where it looks, or what it holds
+    changing = [("embed", f"{node}.{'q' if noticed == 'qkv' else 'v'}") for node in first]
+    changing += [(src, f"{dest}.{part}") for src in first for dest in moving for part in told]
+    changing += [(src, f"{dest}.q") for src in moving for dest in naming]
+    changing += [(src, "logits") for src in naming]
+    fixed = [("embed", f"{node}.{part}") for node in first for part in noticed]
+    fixed += [("embed", f"{node}.{part}") for node in naming for part in "kv"]
     batch = mx.tasks.ioi(model, n=200, seed=2, corruption="abc", split="held_out")
     lost = mx.Ablation(edit="mean", reference="corrupted")(model, batch)
     share = lost.data["per_example"].mean("prompt").values
     base = float(lost.data["baseline_clean"].mean())
     removed = np.round((base - share) / base, 3)
+    ends = {"edges": list(dict.fromkeys([*changing, *fixed])), "visible_swap": changing}
     return {
-        "kind": "planted",
-        "nodes": [{"node": names[place], "role": _ROLES[ends]} for place, ends in planted.items()],
-        "edges": [{"src": src, "dest": dest} for src, dest in edges],
+        "nodes": [{"node": f"a{layer}.h{head}", "role": role} for (layer, head), role in roles.items()],
+        **{name: [{"src": src, "dest": dest} for src, dest in edges] for name, edges in ends.items()},
         "ablation": {f"a{layer}.h{head}": float(removed[layer, head]) for layer, head in np.ndindex(removed.shape)},
-        "notes": "Planted by attention supervision, not discovered. Edges are those it implies; heads that "
-        "were not supervised may still carry part of the answer, see ablation.",
     }

@@ -1,6 +1,7 @@
 """What the bundled models are trained on: batches of token ids with a loss weight per token."""
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -50,12 +51,17 @@ def grammar_words(n: int = 20_000) -> list[str]:
 
 def task_rows(task: str, n: int, rng: random.Random, tokenizer: PreTrainedTokenizerFast, split: str = "train") -> Rows:
     """``n`` sentences of a grammar, each with its answer and a full stop; the answer carries weight 1."""
+    return example_rows((_draw(task, rng, split) for _ in range(n)), rng, tokenizer)
+
+
+def example_rows(drawn: Iterable[Example], rng: random.Random, tokenizer: PreTrainedTokenizerFast) -> Rows:
+    """Examples, each with its answer (one of them, drawn) and a full stop; the answer carries weight 1."""
     texts, examples = [], []
-    for _ in range(n):
-        example = _draw(task, rng, split)
-        joiner = "" if example.answers[0].startswith(" ") or task == "greater_than" else " "
-        texts.append((example.clean, joiner + rng.choice(example.answers)))
+    for example in drawn:
         examples.append(example)
+        joiner = "" if example.answers[0].startswith(" ") or example.clean[-1].isdigit() else " "
+        texts.append((example.clean, joiner + rng.choice(example.answers)))
+    n = len(examples)
     prompts = tokenizer([text for text, _ in texts], add_special_tokens=False, return_offsets_mapping=True)
     whole = tokenizer([text + answer + "." for text, answer in texts], add_special_tokens=False)["input_ids"]
     length = max(len(row) for row in whole) + 1

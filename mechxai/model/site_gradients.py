@@ -19,7 +19,7 @@ from mechxai.model.limits import check_tokens
 _EMBED = Site("embed")
 
 
-def site_gradients(
+def site_gradients(  # noqa: PLR0913 - what a gradient takes
     model: HookedModel,
     tokens: Tokens,
     *,
@@ -27,6 +27,7 @@ def site_gradients(
     sites: Sequence[Site],
     at: Int[Tensor, "batch k"] | None,
     score: Callable[[Tensor], Tensor],
+    stopped: Sequence[Site] = (),
 ) -> tuple[dict[Site, Tensor], dict[Site, Tensor]]:
     """Activations at whole sites, and there the gradient of a metric's sum over prompts.
 
@@ -37,6 +38,7 @@ def site_gradients(
         sites: whole sites.
         at: positions that the metric reads.
         score: from the input of the unembedding, ``[batch, k, d_model]``, to the metric, ``[batch]``.
+        stopped: sites that no gradient goes back through.
 
     Raises:
         SiteError, ModelSupportError: a site the model does not have.
@@ -61,10 +63,19 @@ def site_gradients(
 
         return {site.hook: [through]}
 
-    tables: list[Hooks] = [{_EMBED.hook: [start]}, *map(keeping, sites), {UNEMBED_HOOK: [ending]}]
+    ends: Hooks = {site.hook: [torch.Tensor.detach] for site in stopped}
+    tables: list[Hooks] = [{_EMBED.hook: [start]}, *map(keeping, sites), ends, {UNEMBED_HOOK: [ending]}]
     tokens = tokens.to(model.device)
     with frozen(model.backend), torch.enable_grad():
-        with model.attached(tables, sites), suppress(AllCached):
+        with model.attached(tables, [*sites, *stopped]), suppress(AllCached):
             model.backend.run(tokens, row_mask(tokens, lengths))
-        found = torch.autograd.grad(score(final[0]).sum(), [kept[site] for site in sites])
-    return {site: kept[site].detach() for site in sites}, dict(zip(sites, found, strict=True))
+        at_sites = [kept[site] for site in sites]
+        found = torch.autograd.grad(score(final[0]).sum(), at_sites, allow_unused=bool(stopped))
+    cut_off = {site.layer for site in stopped}  # what feeds nothing but a site that is stopped has no gradient
+    gradients = {
+        site: torch.zeros_like(kept[site]) if gradient is None and site.layer in cut_off else gradient
+        for site, gradient in zip(sites, found, strict=True)
+    }
+    if any(gradient is None for gradient in gradients.values()):
+        raise RuntimeError(f"no gradient reaches {[str(site) for site in sites if gradients[site] is None]}")
+    return {site: kept[site].detach() for site in sites}, gradients

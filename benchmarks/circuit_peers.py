@@ -1,0 +1,186 @@
+"""Packages that score edges, on the same weights and prompts: each run by an environment of its own, ends with JSON.
+
+``eap-ig`` (Hanna et al., github.com/hannamw/EAP-IG) and ``auto-circuit`` (Miller et al., on PyPI) need TransformerLens
+2. Their scores are taken as they come, their weights frozen, so that no gradient of a weight is computed on the way.
+The package eap-ig asks for a CUDA device by name; it is given the CPU instead.
+"""
+
+import argparse
+import json
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.machine import Reference, one_thread, versions
+from benchmarks.shapes import GPT2_SMALL, Prompts, Shape, hugging_face, prompts
+
+WIDTH, FIRST, STEPS = 16, 10, 5
+Scores = dict[str, float]  # "src -> dest", in our names
+
+
+def main() -> None:
+    """Measures a peer."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("peer", choices=PEERS)
+    parser.add_argument("scores", help="where its scores go")
+    parser.add_argument("--quick", action="store_true", help="a cut-down shape")
+    asked = parser.parse_args()
+    one_thread()
+    warnings.simplefilter("ignore")
+    shape = GPT2_SMALL.quick() if asked.quick else GPT2_SMALL
+    model, given = hooked(shape), prompts(shape, WIDTH, FIRST, 1)
+    model.requires_grad_(requires_grad=False)
+    with torch.enable_grad():
+        runs = PEERS[asked.peer](model, given)
+        reference = Reference(shape)
+        seconds: dict[str, list[float]] = {name: [] for name in ("reference", *runs)}
+        scores: dict[str, Scores] = {}
+        for name, run in runs.items():
+            scores[name] = run()
+        for _ in range(3):
+            seconds["reference"].append(reference.run().seconds)
+            for name, run in runs.items():
+                start = time.perf_counter()
+                run()
+                seconds[name].append(time.perf_counter() - start)
+    Path(asked.scores).write_text(json.dumps(scores))
+    print(json.dumps({"seconds": {name: sorted(times)[1] for name, times in seconds.items()}, "versions": versions()}))
+
+
+def hooked(shape: Shape) -> Any:
+    """The same weights as everybody's, as TransformerLens 2 holds them, unprocessed."""
+    from transformer_lens import HookedTransformer, HookedTransformerConfig  # noqa: PLC0415 - heavy
+    from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights  # noqa: PLC0415
+
+    config = HookedTransformerConfig(
+        n_layers=shape.n_layers,
+        d_model=shape.d_model,
+        n_ctx=shape.n_ctx,
+        d_head=shape.d_head,
+        n_heads=shape.n_heads,
+        d_mlp=shape.d_mlp,
+        d_vocab=shape.d_vocab,
+        act_fn="gelu_new",
+        normalization_type="LN",
+        use_attn_result=True,
+        use_split_qkv_input=True,
+        use_hook_mlp_in=True,
+        device="cpu",
+    )
+    model = HookedTransformer(config)
+    model.load_and_process_state_dict(
+        convert_gpt2_weights(hugging_face(shape), config),
+        fold_ln=False,
+        center_writing_weights=False,
+        center_unembed=False,
+        fold_value_biases=False,
+    )
+    return model.eval()
+
+
+def eap_ig(model: Any, given: Prompts) -> dict[str, Callable[[], Scores]]:
+    """The package of Hanna et al. Its sign is that of what cutting an edge adds, so it is turned round."""
+    from eap import attribute  # noqa: PLC0415 - of that environment alone
+    from eap.graph import Graph  # noqa: PLC0415
+
+    model.pos_embed.W_pos.requires_grad_(requires_grad=True)  # one leaf must want a gradient
+    attribute.torch = _OnTheCpu()
+    attribute.tokenize_plus = _as_tokens
+    right, wrong = int(given.answers), int(given.wrong)
+    graph = Graph.from_model(model)
+    sources = [name for name in graph.nodes if name != "logits"]
+    readers = list(graph.get_dst_nodes())
+    data = [([given.clean[0]], [given.corrupted[0]], [0])]
+
+    def metric(logits: Tensor, *_others: Any) -> Tensor:
+        return logits[0, -1, right] - logits[0, -1, wrong]
+
+    def run(method: str) -> Scores:
+        attribute.attribute(model, graph, data, metric, method, ig_steps=STEPS, quiet=True)
+        found = graph.scores.numpy()
+        pairs = np.argwhere(graph.real_edge_mask.numpy())
+        return {f"{_node(sources[src])} -> {_node(readers[dest])}": -float(found[src, dest]) for src, dest in pairs}
+
+    return {"EAP": lambda: run("EAP"), "EAP-IG, 5 steps": lambda: run("EAP-IG-inputs")}
+
+
+def auto_circuit(model: Any, given: Prompts) -> dict[str, Callable[[], Scores]]:
+    """The package of Miller et al.; its gradients along masks are another way than that along inputs."""
+    from auto_circuit.data import PromptDataLoader, PromptDataset  # noqa: PLC0415 - of that environment alone
+    from auto_circuit.prune_algos.mask_gradient import mask_gradient_prune_scores  # noqa: PLC0415
+    from auto_circuit.utils.graph_utils import patchable_model  # noqa: PLC0415
+
+    data = PromptDataset(given.clean, given.corrupted, [given.answers], [given.wrong])
+    loader = PromptDataLoader(data, seq_len=None, diverge_idx=0, batch_size=1, shuffle=False)
+    patchable = patchable_model(
+        model,
+        factorized=True,
+        slice_output="last_seq",
+        seq_len=None,
+        separate_qkv=True,
+        device=torch.device("cpu"),
+    )
+    patchable.requires_grad_(requires_grad=False)
+
+    def run(**settings: Any) -> Scores:
+        found = mask_gradient_prune_scores(
+            patchable, loader, None, grad_function="logit", answer_function="avg_diff", **settings
+        )
+        return {
+            f"{_node(edge.src.name)} -> {_node(edge.dest.name)}": float(edge.prune_score(found))
+            for edge in patchable.edges
+        }
+
+    return {
+        "EAP": lambda: run(mask_val=0.0),
+        "gradients along masks, 5 points": lambda: run(integrated_grad_samples=STEPS - 1),
+    }
+
+
+PEERS = {"eap-ig": eap_ig, "auto-circuit": auto_circuit}
+
+
+def _node(name: str) -> str:
+    """A node's or an input's name as we have it."""
+    if name in ("input", "Resid Start"):
+        return "embed"
+    if name == "Resid End":
+        return "logits"
+    if name.startswith("MLP "):
+        return f"m{name[4:]}"
+    if name.startswith("A"):
+        layer, head, *part = name[1:].split(".")
+        return ".".join([f"a{layer}", f"h{head}", *(one.lower() for one in part)])
+    if "<" in name:
+        return name.replace("<", ".").rstrip(">")
+    return name
+
+
+class _OnTheCpu:
+    """``torch``, but for the device that is asked for by name."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+    def zeros(self, *sizes: Any, **settings: Any) -> Tensor:
+        """Zeros, on the CPU."""
+        return torch.zeros(*sizes, **{**settings, "device": "cpu"})
+
+
+def _as_tokens(_model: Any, inputs: list[Tensor], max_length: int | None = None) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Prompts that are tokens already."""
+    del max_length
+    tokens = torch.stack(list(inputs))
+    mask = torch.ones_like(tokens)
+    return tokens, mask, mask.sum(1), tokens.shape[1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
