@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from mechxai.methods.circuits.circuit_tests import CircuitTests as CircuitTests
     from mechxai.methods.circuits.edge_attribution import EdgeAttribution as EdgeAttribution
     from mechxai.methods.circuits.edge_patching import EdgePatching as EdgePatching
+    from mechxai.methods.circuits.edge_pruning import EdgePruning as EdgePruning
     from mechxai.methods.circuits.evaluate_circuit import EvaluateCircuit as EvaluateCircuit
     from mechxai.methods.circuits.head_roles import HeadRoles as HeadRoles
     from mechxai.methods.circuits.path_patching import PathPatching as PathPatching
@@ -129,6 +130,7 @@ _WHERE = {
     "methods.attribution.saliency": ("Saliency",),
     "methods.attribution.smooth_grad": ("SmoothGrad",),
     "methods.circuits.acdc": ("Acdc",),
+    "methods.circuits.edge_pruning": ("EdgePruning",),
     "methods.circuits.attribution_patching": ("AttributionPatching",),
     "methods.circuits.circuit_tests": ("CircuitTests",),
     "methods.circuits.edge_attribution": ("EdgeAttribution",),

@@ -27,11 +27,11 @@ def run_circuits(
         blocks: of the model.
         first: what ``embed`` writes.
         references: what stands in for writers that a reader does not see.
-        circuits: which writers each reader sees.
+        circuits: which writers each reader sees; gradients go back to shares that want them.
 
     Cost: about twice a forward pass per circuit and prompt.
     """
-    with torch.no_grad():
+    with torch.set_grad_enabled(circuits.requires_grad):
         return _CircuitRun(blocks.plain, blocks.graph, references, circuits.to(first.device)).run(first)
 
 
@@ -44,8 +44,12 @@ class _CircuitRun:
 
     def run(self, first: Streams) -> Float[Tensor, "circuit prompt pos d_model"]:
         """Block by block; ``self.base`` is what would be there if every writer so far were its reference."""
-        self.changes = first.new_zeros(len(self.circuits), len(self.graph.writers), *first.shape)
-        self.changes[:, 0] = first - self.references[0]
+        own = (first - self.references[0]).expand(len(self.circuits), 1, *first.shape)
+        if self.circuits.requires_grad:  # grows, as what was read must stay as it was
+            self.changes = own
+        else:
+            self.changes = first.new_zeros(len(self.circuits), len(self.graph.writers), *first.shape)
+            self.changes[:, :1] = own
         self.base = self.references[0].clone()
         row = 0
         for layer, block in enumerate(self.plain.blocks):
@@ -64,7 +68,10 @@ class _CircuitRun:
 
     def _write(self, at: int, values: Float[Tensor, "circuit n prompt pos d_model"]) -> None:
         to = slice(at, at + values.shape[1])
-        self.changes[:, to] = values - self.references[to]
+        if self.circuits.requires_grad:
+            self.changes = torch.cat([self.changes, values - self.references[to]], 1)
+        else:
+            self.changes[:, to] = values - self.references[to]
 
     def _with_heads(self, block: PlainBlock, n: int) -> Streams:
         base = self.base + self.references[n : n + self.graph.n_heads].sum(0)

@@ -62,6 +62,8 @@ _DONE = {
     "and without each of its edges ({reference} in place of what is cut), beside random circuits and detours.",
     "edge_attribution": "What every node writes, less what stands in for it ({reference}), was multiplied with the "
     "gradient of the metric at every input that reads it: to first order, what the edge brings.",
+    "edge_pruning": "A gate on every edge ({reference} behind it) was trained, all at once, so that a given share of "
+    "open gates does what the whole model does.",
     "edge_patching": "The clean prompts were run with one input of one head or MLP at a time seeing one node as it is "
     "in the corrupted run; everything after it followed.",
     "edge_patching denoise": "The corrupted prompts were run with one input of one head or MLP at a time seeing one "

@@ -15,13 +15,14 @@ from torch import Tensor
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError, check_choice
 from mechxai.core.method import Method, MethodCard, register
-from mechxai.core.metric import AnyMetric, Metric, as_metric
+from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
 from mechxai.engine.contrast import with_reference
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import Bar
 from mechxai.methods.circuits.circuit_runs import CircuitRuns
 from mechxai.methods.circuits.edge_result import edge_coords
+from mechxai.methods.circuits.measuring import as_loss
 from mechxai.methods.circuits.references import REFERENCES, reference
 from mechxai.methods.circuits.selection import pruned
 from mechxai.methods.fields import as_tuples
@@ -94,7 +95,7 @@ class Acdc(Method):
         batch = with_reference(model, batch, metric)
         known = reference(model, blocks, batch, kind=self.reference, seed=self.seed)
         search = _Search(
-            CircuitRuns(model, blocks, batch, metric, known), _sign(metric), replace(execution, progress=False)
+            CircuitRuns(model, blocks, batch, metric, known), as_loss(metric), replace(execution, progress=False)
         )
         kept, losses = [], []
         with Bar("acdc", len(graph.edges) * len(self.thresholds), shown=execution.progress, unit="edges") as bar:
@@ -115,11 +116,6 @@ class Acdc(Method):
         cost = {"forward_passes": 2.0 * search.n_runs * len(batch), "seconds": time.perf_counter() - started}
         notes = (f"edges that are cut bring what they bring under reference={self.reference}",)
         return Result(xr.Dataset(data, coords=coords), run_info(self, model, batch, cost=cost, notes=notes))
-
-
-def _sign(metric: Metric) -> float:
-    """What makes a metric a loss."""
-    return 1.0 if metric.name == "kl_divergence" else -1.0
 
 
 class _Search:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
@@ -13,6 +13,7 @@ from mechxai.engine.progress import Bar
 from mechxai.engine.sweep import run_tokens
 from mechxai.methods.circuits.measuring import budget_bytes, score_of
 from mechxai.methods.circuits.references import Reference
+from mechxai.model.backends import frozen
 from mechxai.model.graph_circuit import run_circuits
 from mechxai.model.graph_writes import Blocks, embedded
 from mechxai.model.hooked_model import HookedModel
@@ -55,6 +56,20 @@ class CircuitRuns:
                     found[here, rows] = torch.stack([score(one) for one in last]).double().cpu()
                     bar.advance(len(last) * len(part))
         return found
+
+    def differentiable(
+        self, circuits: Float[Tensor, "circuit reader writer"], prompts: Int[Tensor, " chosen"]
+    ) -> Float[Tensor, "circuit chosen"]:
+        """The metric of some prompts under shares of edges, with a gradient. Cost: about two passes for each."""
+        part = self.batch.rows(prompts)
+        score = score_of(self.model, self.blocks, part, metric=self.metric)
+        with torch.no_grad():
+            start = embedded(self.model, run_tokens(part, "clean", self.metric)[0])
+            like = start.new_empty(len(self.blocks.graph.writers), *start.shape)
+            away = self.reference.written(self.model, self.blocks, self.batch, rows=prompts, like=like)
+        with frozen(self.model.backend):
+            last = run_circuits(self.blocks, start, away, circuits=circuits)
+            return torch.stack([score(one) for one in last])
 
     def _at_once(self, n_circuits: int, execution: Execution) -> tuple[int, int]:
         """Prompts and circuits that go together."""

@@ -1,5 +1,7 @@
 """Which method finds the edges, and on which prompts; the others confirm."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,24 +11,45 @@ from mechxai.core.errors import ConfigError, check_choice
 from mechxai.core.method import Method
 from mechxai.core.metric import AnyMetric
 from mechxai.methods.circuits.acdc import Acdc
-from mechxai.methods.circuits.edge_attribution import EdgeAttribution
+from mechxai.methods.circuits.edge_attribution import KINDS, EdgeAttribution
 from mechxai.methods.circuits.edge_patching import EdgePatching
+from mechxai.methods.circuits.edge_pruning import EdgePruning
 
-EDGE_METHODS = ("edge_attribution", "edge_patching", "acdc")
+
+def _attribution(kind: str, metric: AnyMetric, away: str) -> Method:
+    return EdgeAttribution(kind, metric=metric, reference=away)
 
 
-def edge_method(of: Any, metric: AnyMetric) -> Method:
+def _exact(metric: AnyMetric, away: str) -> Method:
+    check_choice("reference", away, ("corrupted",))
+    return EdgePatching(metric=metric)
+
+
+# By name: a method, or a kind of edge attribution, from the metric and what stands in for what is cut.
+FINDERS: dict[str, Callable[[AnyMetric, str], Method]] = {
+    "edge_attribution": lambda metric, away: EdgeAttribution(metric=metric, reference=away),
+    **{kind: partial(_attribution, kind) for kind in KINDS},
+    "edge_patching": _exact,
+    "acdc": lambda _metric, away: Acdc(reference=away),
+    "edge_pruning": lambda _metric, away: EdgePruning(reference=away),
+}
+
+
+def edge_method(of: Any, metric: AnyMetric, reference: str = "corrupted") -> Method:
     """A method that scores edges, or that of a name with its defaults.
 
+    Args:
+        of: the method, or a name of `FINDERS`.
+        metric: of those that take any; ``acdc`` and ``edge_pruning`` have their own.
+        reference: what stands in for what is cut, of a name.
+
     Raises:
-        ConfigError: another name.
+        ConfigError: another name; a reference that it does not take.
     """
     if isinstance(of, Method):
         return of
-    check_choice("of", str(of), EDGE_METHODS)
-    if of == "acdc":
-        return Acdc()
-    return EdgeAttribution(metric=metric) if of == "edge_attribution" else EdgePatching(metric=metric)
+    check_choice("of", str(of), tuple(FINDERS))
+    return FINDERS[str(of)](metric, reference)
 
 
 def found_and_confirmed(batch: ContrastBatch, discover: float, split: str) -> tuple[ContrastBatch, ContrastBatch]:

@@ -34,3 +34,8 @@ def score_of(
 def budget_bytes(model: HookedModel, execution: Execution, *, most: int) -> int:
     """Memory for what a part of the prompts holds: what was asked, else a share of what is free, ``most`` at most."""
     return execution.budget_bytes or min(most, int(_MEMORY_SHARE * available_bytes(model.device)))
+
+
+def as_loss(metric: Metric) -> float:
+    """The sign that makes a metric a loss: a divergence is one, all others should be high."""
+    return 1.0 if metric.name == "kl_divergence" else -1.0

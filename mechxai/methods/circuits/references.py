@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError
-from mechxai.core.shapes import PromptInts
+from mechxai.core.shapes import PromptInts, Rows
 from mechxai.model.graph_writes import Blocks, Writes, Written, embedded, writes
 from mechxai.model.hooked_model import HookedModel
 
@@ -31,7 +31,7 @@ class Reference:
     other: Int[Tensor, " batch"] | None = None
 
     def written(
-        self, model: HookedModel, blocks: Blocks, batch: ContrastBatch, *, rows: slice, like: Written
+        self, model: HookedModel, blocks: Blocks, batch: ContrastBatch, *, rows: Rows, like: Written
     ) -> Written:
         """What stands in for the writers of some prompts, in the shape of ``like``. Cost: a pass for what is run."""
         if self.kind == "zero":
