@@ -29,6 +29,7 @@ def hooked_transformer(shape: Shape, seed: int = 0) -> HookedTransformer:
         d_mlp=shape.d_mlp,
         d_vocab=shape.d_vocab,
         seed=seed,
+        device="cpu",  # where the same numbers are drawn on every machine
         **kind,
     )
     return randomised(HookedTransformer(config), seed)

@@ -14,8 +14,8 @@ METHODS = [
     mx.EdgePatching(),
     mx.PathPatching(("a*",), ("a2.*", "logits")),
     mx.EdgePruning(steps=3),
-    mx.EvaluateCircuit(discover=1, random_draws=2),
-    mx.CircuitTests(discover=1, fraction=0.3, draws=10),
+    mx.EvaluateCircuit(discover=1.0, random_draws=2),
+    mx.CircuitTests(discover=1.0, fraction=0.3, draws=10),
 ]
 
 
