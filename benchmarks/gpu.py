@@ -1,4 +1,4 @@
-"""The sweeps on a GPU: patching against TransformerLens 3.9 and hand-written batches, edges, bfloat16: ``make bench-gpu``.
+"""On a GPU: patching against TransformerLens 3.9 and hand-written batches, edges, bfloat16: ``make bench-gpu``.
 
 GPT-2-small shape, random weights. TransformerLens' own function is timed on a random sample of its cells and scaled to
 all; ours run whole. Every contender gives its values to the CPU, so no kernel is left running when a clock is read.
@@ -29,8 +29,8 @@ CONDITIONS = {
     "arithmetic": "float32 without TF32, as torch has it; bfloat16 rows say so",
     "TransformerLens": "timed on random cells and scaled, with its clean cache made once; on an object of its own",
     "start_at_layer": "hand-written batches: a layer's cells stacked along the batch, from its cached input on",
-    "ours": "the whole method: plan, both baselines, every cell, intervals; a first call, which checks the level, is not "
-    "timed",
+    "ours": "the whole method: plan, both baselines, every cell, intervals; a first call, which checks the level, is "
+    "not timed",
 }
 
 

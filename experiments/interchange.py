@@ -107,14 +107,15 @@ def interchange_loss(
 def _choices(
     n: int, known: list[tuple[int, int]], idle: Bool[Tensor, " node"], generator: torch.Generator
 ) -> Iterator[tuple[str, Nodes]]:
-    """One variable for all pairs; then for each pair a random half of what belongs to none.
+    """One variable for all prompts; then for each prompt a random share of what belongs to none, often all of it.
 
     Yields:
         The role of the variable, and the nodes that are set.
     """
     place = list(ALIGNED)[int(torch.randint(len(ALIGNED), (), generator=generator))]
     yield ALIGNED[place], torch.tensor([node == place for node in known]).expand(n, -1)
-    yield "", idle & (torch.rand(n, len(known), generator=generator) < 0.5)
+    share = 0.3 + torch.rand(n, 1, generator=generator)
+    yield "", idle & (torch.rand(n, len(known), generator=generator) < share)
 
 
 def computed(model: GPT2LMHeadModel, ids: Int[Tensor, "pair pos"]) -> list[Float[Tensor, "pair pos width"]]:

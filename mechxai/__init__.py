@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from mechxai.methods.attribution.smooth_grad import SmoothGrad as SmoothGrad
     from mechxai.methods.circuits.acdc import Acdc as Acdc
     from mechxai.methods.circuits.attribution_patching import AttributionPatching as AttributionPatching
+    from mechxai.methods.circuits.circuit_criteria import CircuitCriteria as CircuitCriteria
+    from mechxai.methods.circuits.circuit_stability import CircuitStability as CircuitStability
     from mechxai.methods.circuits.circuit_tests import CircuitTests as CircuitTests
     from mechxai.methods.circuits.edge_attribution import EdgeAttribution as EdgeAttribution
     from mechxai.methods.circuits.edge_patching import EdgePatching as EdgePatching
@@ -132,6 +134,8 @@ _WHERE = {
     "methods.circuits.acdc": ("Acdc",),
     "methods.circuits.edge_pruning": ("EdgePruning",),
     "methods.circuits.attribution_patching": ("AttributionPatching",),
+    "methods.circuits.circuit_stability": ("CircuitStability",),
+    "methods.circuits.circuit_criteria": ("CircuitCriteria",),
     "methods.circuits.circuit_tests": ("CircuitTests",),
     "methods.circuits.edge_attribution": ("EdgeAttribution",),
     "methods.circuits.edge_patching": ("EdgePatching",),

@@ -21,6 +21,8 @@ from mechxai.methods.attribution import (
 from mechxai.methods.circuits import (
     acdc,
     attribution_patching,
+    circuit_criteria,
+    circuit_stability,
     circuit_tests,
     edge_attribution,
     edge_patching,
@@ -50,6 +52,8 @@ _FAMILIES = (
     edge_patching,
     edge_pruning,
     evaluate_circuit,
+    circuit_stability,
+    circuit_criteria,
     circuit_tests,
     path_patching,
     logit_lens,

@@ -58,6 +58,10 @@ _DONE = {
     "the loss rose by less than a threshold.",
     "attribution_patching": "The difference between the clean and the corrupted run at {site} was multiplied with the "
     "gradient of the metric there: to first order, what patching it would do.",
+    "circuit_criteria": "Edges were ranked on some prompts; on others sets of nodes were knocked out of the circuit of "
+    "the highest and of the whole model ({reference} in place of what is cut): what is missing from the circuit, and "
+    "which node is not needed.",
+    "circuit_stability": "Prompts were drawn anew, with replacement and in halves, and the highest edges chosen again.",
     "circuit_tests": "Edges were ranked on some prompts; on others the circuit of the highest was run alone, cut out, "
     "and without each of its edges ({reference} in place of what is cut), beside random circuits and detours.",
     "edge_attribution": "What every node writes, less what stands in for it ({reference}), was multiplied with the "

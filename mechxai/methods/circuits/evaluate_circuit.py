@@ -18,6 +18,7 @@ from mechxai.core.graph import Graph
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
+from mechxai.core.statistics import bootstrap_weights
 from mechxai.engine.contrast import with_reference
 from mechxai.engine.execution import Execution
 from mechxai.methods.circuits.circuit_runs import CircuitRuns
@@ -30,6 +31,8 @@ from mechxai.methods.fields import as_tuples
 from mechxai.methods.record import run_info
 from mechxai.model.graph_writes import graph_blocks
 from mechxai.model.hooked_model import HookedModel
+
+_DRAWS = 200  # of prompts, for the interval of the AUROC
 
 
 @final
@@ -99,9 +102,9 @@ class EvaluateCircuit(Method):
 
         Returns:
             ``faithfulness`` [fraction] with 95 % intervals over prompts, ``cpr`` and ``cmd`` (areas under it and under
-            its distance from 1), ``n_edges`` [fraction] after pruning; ``random_faithfulness`` [fraction, draw],
-            ``cpr_random``, ``cmd_random`` [draw]; ``score`` [edge], what they were ranked by; with a known circuit
-            ``auroc``, ``precision``, ``recall`` [fraction].
+            its distance from 1, with intervals), ``n_edges`` [fraction] after pruning; ``random_faithfulness``
+            [fraction, draw], ``cpr_random``, ``cmd_random`` [draw]; ``score`` [edge], what they were ranked by; with a
+            known circuit ``auroc`` (with an interval where scores are known by prompt), ``precision``, ``recall`` [fraction].
 
         Raises:
             ModelSupportError: a model whose residual stream is not the sum of what its nodes write.
@@ -127,8 +130,9 @@ class EvaluateCircuit(Method):
         data["n_edges"] = variable(("fraction",), own.sum(1).numpy(), "edges", "edges of the circuit after pruning")
         data["score"] = variable(("edge",), values, metric.unit, "what edges were ranked by")
         if truth is not None:
-            sizes = np.abs(values) if self.rank == "absolute" else values
-            data |= against_truth(truth, np.nan_to_num(sizes), own.numpy())
+            sizes, drawn = np.abs if self.rank == "absolute" else np.asarray, _drawn(scores)
+            drawn = None if drawn is None else sizes(drawn)
+            data |= against_truth(truth, np.nan_to_num(sizes(values)), own.numpy(), drawn=drawn)
         coords = {"fraction": list(self.fractions), "draw": list(range(self.random_draws)), **edge_coords(graph.edges)}
         cost = {
             "forward_passes": scores.info.cost.get("forward_passes", 0.0) + 2.0 * measured.size,
@@ -157,3 +161,11 @@ class EvaluateCircuit(Method):
             for _ in range(self.random_draws)
         ]
         return torch.cat(drawn) if drawn else torch.zeros(0, len(graph.edges), dtype=torch.bool)
+
+
+def _drawn(scores: Result) -> np.ndarray | None:
+    """Mean scores with prompts drawn anew, ``[draw, edge]``."""
+    known = scores.data.get("per_example")
+    if known is None or known.dims != ("prompt", "edge"):
+        return None
+    return bootstrap_weights(known.sizes["prompt"], n_draws=_DRAWS) @ known.values

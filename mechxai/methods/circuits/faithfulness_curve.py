@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from sklearn.metrics import roc_auc_score
 
 from mechxai.core.result import variable
-from mechxai.core.statistics import ratio_interval
+from mechxai.core.statistics import bootstrap_weights, ratio_interval
 
 _SMALL = 1e-6
 
@@ -55,12 +55,27 @@ class Curve:
             "baseline_clean": variable((), float(self.whole.mean()), unit, "metric of the whole model"),
             "baseline_none": variable((), float(self.none.mean()), unit, "metric with every edge cut"),
         }
-        cpr, cmd = areas(share[:n, None], self.fractions)
-        own = {"cpr": variable((), float(cpr[0]), "fraction", "area under the faithfulness of growing circuits")}
-        own["cmd"] = variable((), float(cmd[0]), "fraction", "area under its distance from 1; 0 is best")
+        own: dict[str, xr.DataArray] = {}
+        said = ("area under the faithfulness of growing circuits", "area under its distance from 1; 0 is best")
+        again = areas(self._drawn(moved[:n], gap), self.fractions)
+        for name, what, value, draws in zip(
+            ("cpr", "cmd"), said, areas(share[:n, None], self.fractions), again, strict=True
+        ):
+            ends = np.percentile(draws, [2.5, 97.5])
+            own[name] = variable((), float(value[0]), "fraction", what)
+            for end, bound in zip(("low", "high"), ends, strict=True):
+                own[f"{name}_{end}"] = variable((), float(bound), "fraction", f"{what}, 95 % over prompts, {end}")
         for name, values in zip(("cpr", "cmd"), areas(drawn, self.fractions), strict=True):
             own[f"{name}_random"] = variable(("draw",), values, "fraction", f"{name} of random circuits")
         return data | own
+
+    def _drawn(
+        self, moved: Float[np.ndarray, "fraction prompt"], gap: Float[np.ndarray, " prompt"]
+    ) -> Float[np.ndarray, "fraction draw"]:
+        """Faithfulness with prompts drawn anew."""
+        weights = bootstrap_weights(len(gap))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return (weights @ moved.T / (weights @ gap)[:, None]).T
 
 
 def areas(
@@ -76,7 +91,11 @@ def areas(
 
 
 def against_truth(
-    truth: Bool[np.ndarray, " edge"], sizes: Float[np.ndarray, " edge"], chosen: Bool[np.ndarray, "fraction edge"]
+    truth: Bool[np.ndarray, " edge"],
+    sizes: Float[np.ndarray, " edge"],
+    chosen: Bool[np.ndarray, "fraction edge"],
+    *,
+    drawn: Float[np.ndarray, "draw edge"] | None = None,
 ) -> dict[str, xr.DataArray]:
     """How well scores and circuits fit the edges that are known to be true.
 
@@ -84,12 +103,19 @@ def against_truth(
         truth: the known edges.
         sizes: what edges were ranked by.
         chosen: the circuits.
+        drawn: what edges are ranked by with prompts drawn anew, where that is known.
     """
     hits = (chosen & truth).sum(1)
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = hits / chosen.sum(1)
+    said, ends = "of the scores, on the known edges", dict[str, xr.DataArray]()
+    if drawn is not None:
+        low, high = np.percentile([roc_auc_score(truth, one) for one in drawn], [2.5, 97.5])
+        ends["auroc_low"] = variable((), float(low), "probability", f"{said}, 95 % over prompts, low")
+        ends["auroc_high"] = variable((), float(high), "probability", f"{said}, 95 % over prompts, high")
     return {
-        "auroc": variable((), float(roc_auc_score(truth, sizes)), "probability", "of the scores, on the known edges"),
+        "auroc": variable((), float(roc_auc_score(truth, sizes)), "probability", said),
+        **ends,
         "precision": variable(("fraction",), precision, "fraction", "known edges among the circuit's"),
         "recall": variable(("fraction",), hits / truth.sum(), "fraction", "of the known edges, in the circuit"),
         "known": variable(("edge",), truth, "truth", "whether the edge is of the known circuit"),

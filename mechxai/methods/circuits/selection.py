@@ -34,7 +34,7 @@ def highest(
 def pruned(graph: Graph, edges: Bool[Tensor, "circuit edge"]) -> Bool[Tensor, "circuit edge"]:
     """The edges that lie on a way from the embedding to the logits within their circuit."""
     table = graph.chosen(edges).cpu()  # [circuit, reader, writer]
-    into = _reader_nodes(graph)  # [reader, node]: whose input a reader is; the last column is the logits
+    into = nodes_read(graph)  # [reader, node]: whose input a reader is; the last column is the logits
     reached = torch.zeros(len(table), len(graph.writers), dtype=torch.bool)
     reached[:, graph.writers.index(EMBED)] = True
     while True:  # what the embedding reaches
@@ -56,7 +56,8 @@ def pruned(graph: Graph, edges: Bool[Tensor, "circuit edge"]) -> Bool[Tensor, "c
     return graph.of_matrix(kept.float()).bool()
 
 
-def _reader_nodes(graph: Graph) -> Bool[Tensor, "reader node"]:
+def nodes_read(graph: Graph) -> Bool[Tensor, "reader node"]:
+    """Whose input each reader is: writers, and last the logits. Keys and values of a group are of all its heads."""
     names = [*graph.writers, LOGITS]
     heads = graph.n_heads // graph.n_kv_heads
     table = torch.zeros(len(graph.readers), len(names), dtype=torch.bool)
