@@ -42,6 +42,7 @@ TASKS = (
     ("zoo/handmade-induction", "induction"),
     ("zoo/handmade-ioi", "ioi"),
     ("zoo/planted-ioi", "ioi"),
+    ("zoo/interchange-ioi", "ioi"),
     ("zoo/induction", "induction"),
     ("zoo/ioi", "ioi"),
     ("zoo/ioi", "greater_than"),
@@ -51,7 +52,9 @@ ESTIMATES = {
     "EAP": mx.EdgeAttribution("eap"),
     "both ends": mx.EdgeAttribution("clean_corrupted"),
     "EAP-IG, 5 steps": mx.EdgeAttribution("eap_ig_inputs"),
+    "EAP-IG of activations, 5 steps": mx.EdgeAttribution("eap_ig_activations"),
 }
+HEADS = ("q", "k", "z")  # sites of heads whose patching is estimated
 
 
 def main() -> None:
@@ -66,6 +69,7 @@ def main() -> None:
         "conditions": conditions("make bench-circuits"),
         "rows": speed(GPT2_SMALL.quick() if quick else GPT2_SMALL, quick=quick),
         "agreement": [agreement(*one) for one in TASKS],
+        "heads": [head_agreement(*one, site) for one in TASKS for site in HEADS],
     }
     found["conditions"] |= {"shape": str(GPT2_SMALL.quick() if quick else GPT2_SMALL)} | CONDITIONS
     target = write(NAME, found, quick=quick)
@@ -198,10 +202,30 @@ def agreement(name: str, task: str) -> dict[str, Any]:
     return {"model": name, "task": task, "edges": len(exact), "prompts": len(batch), "estimates": found}
 
 
+def head_agreement(name: str, task: str, site: str) -> dict[str, Any]:
+    """How near attribution patching, and AtP*, come to the exact effect of patching each head."""
+    model = mx.load(name, device="cpu")
+    batch = getattr(mx.tasks, task)(model, n=16)
+    over = ("layer", "head")
+    patched = mx.ActivationPatching(site, over)(model, batch).data
+    exact = (patched["per_example"] - patched["baseline_corrupted"]).mean("prompt").transpose(*over).values.ravel()
+    ways = {"AtP": {}, "AtP*": {"grad_drop": True, "qk_fix": site != "z"}}
+    found = {}
+    for label, settings in ways.items():
+        scores = mx.AttributionPatching(site, over, **settings)(model, batch).data["value"].values.ravel()
+        found[label] = round(float(spearmanr(_nothing(scores), _nothing(exact)).statistic), 3)
+    return {"model": name, "task": task, "site": site, "heads": len(exact), "estimates": found}
+
+
+def _nothing(values: np.ndarray) -> np.ndarray:
+    """Sizes, mere rounding taken for zero."""
+    sizes = np.abs(values)
+    return np.where(sizes < NOTHING * sizes.max(), 0.0, sizes)
+
+
 def _sizes(method: Any, model: Any, batch: Any) -> np.ndarray:
     """Absolute scores, mere rounding taken for zero, so that edges without effect are tied."""
-    found = np.abs(method(model, batch).data["value"].values)
-    return np.where(found < NOTHING * found.max(), 0.0, found)
+    return _nothing(method(model, batch).data["value"].values)
 
 
 if __name__ == "__main__":

@@ -256,6 +256,14 @@ def _circuits(found: Mapping[str, Any]) -> Iterator[str]:
         for row in found["agreement"]
     ]
     yield _table(["model, task", "edges", *(f"{name}: Spearman, overlap at the top" for name in names)], body)
+    yield "### Attribution patching of heads against the exact effect (Spearman)\n"
+    ways = list(found["heads"][0]["estimates"])
+    body = [
+        [f"{row['model']}, {row['task']}", row["site"], str(row["heads"])]
+        + [f"{row['estimates'][way]:.2f}" for way in ways]
+        for row in found["heads"]
+    ]
+    yield _table(["model, task", "site", "heads", *ways], body)
 
 
 def _times(contenders: Mapping[str, Any], ours: str) -> str:

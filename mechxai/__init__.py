@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from mechxai.methods.circuits.circuit_criteria import CircuitCriteria as CircuitCriteria
     from mechxai.methods.circuits.circuit_stability import CircuitStability as CircuitStability
     from mechxai.methods.circuits.circuit_tests import CircuitTests as CircuitTests
+    from mechxai.methods.circuits.compare_circuits import CompareCircuits as CompareCircuits
     from mechxai.methods.circuits.edge_attribution import EdgeAttribution as EdgeAttribution
     from mechxai.methods.circuits.edge_patching import EdgePatching as EdgePatching
     from mechxai.methods.circuits.edge_pruning import EdgePruning as EdgePruning
@@ -136,6 +137,7 @@ _WHERE = {
     "methods.circuits.attribution_patching": ("AttributionPatching",),
     "methods.circuits.circuit_stability": ("CircuitStability",),
     "methods.circuits.circuit_criteria": ("CircuitCriteria",),
+    "methods.circuits.compare_circuits": ("CompareCircuits",),
     "methods.circuits.circuit_tests": ("CircuitTests",),
     "methods.circuits.edge_attribution": ("EdgeAttribution",),
     "methods.circuits.edge_patching": ("EdgePatching",),

@@ -62,6 +62,8 @@ _DONE = {
     "the highest and of the whole model ({reference} in place of what is cut): what is missing from the circuit, and "
     "which node is not needed.",
     "circuit_stability": "Prompts were drawn anew, with replacement and in halves, and the highest edges chosen again.",
+    "compare_circuits": "Every method ranked edges on half of the prompts; the circuits of the highest were run on the "
+    "other half, beside random ones, and held against the circuit that is known.",
     "circuit_tests": "Edges were ranked on some prompts; on others the circuit of the highest was run alone, cut out, "
     "and without each of its edges ({reference} in place of what is cut), beside random circuits and detours.",
     "edge_attribution": "What every node writes, less what stands in for it ({reference}), was multiplied with the "

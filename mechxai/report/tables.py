@@ -20,6 +20,14 @@ _COLUMNS = {
     "agrees": "agrees",
     "forward_passes": "passes",
 }
+_CIRCUIT_COLUMNS = {
+    "auroc": "AUROC",
+    "precision": "prec.",
+    "recall": "recall",
+    "faithfulness": "faithful",
+    "cmd": "CMD ↓",
+    "cmd_random": "random",
+}
 
 
 def comparison_table(result: Result) -> tuple[str, list[dict[str, object]]]:
@@ -35,6 +43,22 @@ def comparison_table(result: Result) -> tuple[str, list[dict[str, object]]]:
     }
     title = f"Attributions of {result.info.model.get('name')}, {data.sizes['prompt']} prompts"
     return title, [*rows, {"method": "random", **chance}]
+
+
+def circuits_tables(result: Result) -> dict[str, list[dict[str, object]]]:
+    """By title, of every model of a `CompareCircuits`, one row per method and ablation, the best AUROC first."""
+    found: dict[str, list[dict[str, object]]] = {}
+    for model in result.data["model"].values:
+        rows = found[f"Ways of finding the circuit of {model}"] = []
+        of_model = result.data.sel(model=model).stack(way=("method", "reference"))
+        for at in np.argsort(-of_model["auroc"].values, kind="stable"):
+            own = of_model.isel(way=at)
+            if not np.isfinite(float(own["auroc"])):
+                continue
+            method, reference = own["way"].item()
+            values = {title: float(own[name]) for name, title in _CIRCUIT_COLUMNS.items()}
+            rows.append({"method": words(str(method)), "cut": str(reference), **values})
+    return found
 
 
 def _agrees(result: Result) -> xr.DataArray:
@@ -54,4 +78,6 @@ def own_tables(result: Result, card: Mapping[str, Any]) -> dict[str, list[dict[s
     name = result.info.method.get("name")
     if name == "head_roles":
         return dict([head_table(result, card.get("truth")), census(result)])
+    if name == "compare_circuits":
+        return circuits_tables(result)
     return dict([comparison_table(result)]) if name == "compare_attributions" else {}

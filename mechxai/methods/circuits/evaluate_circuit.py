@@ -104,7 +104,8 @@ class EvaluateCircuit(Method):
             ``faithfulness`` [fraction] with 95 % intervals over prompts, ``cpr`` and ``cmd`` (areas under it and under
             its distance from 1, with intervals), ``n_edges`` [fraction] after pruning; ``random_faithfulness``
             [fraction, draw], ``cpr_random``, ``cmd_random`` [draw]; ``score`` [edge], what they were ranked by; with a
-            known circuit ``auroc`` (with an interval where scores are known by prompt), ``precision``, ``recall`` [fraction].
+            known circuit ``auroc`` (with an interval where scores are known by prompt), ``precision``, ``recall``
+            [fraction].
 
         Raises:
             ModelSupportError: a model whose residual stream is not the sum of what its nodes write.
