@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from mechxai.model.load import wrap as wrap
     from mechxai.model.load_sequence import load_classifier as load_classifier
     from mechxai.model.load_sequence import load_encoder as load_encoder
+    from mechxai.report.account import circuit_account as circuit_account
     from mechxai.report.page import report as report
 
 __version__ = "0.1.0"
@@ -157,6 +158,7 @@ _WHERE = {
     "methods.probes.linear_probes": ("LinearProbes",),
     "methods.probes.probe_causal_check": ("ProbeCausalCheck",),
     "methods.probes.probe_direction": ("probe_direction",),
+    "report.account": ("circuit_account",),
     "model.hooked_model": ("HookedModel",),
     "model.load": ("load", "wrap"),
     "model.black_box": ("black_box",),

@@ -31,6 +31,7 @@ from mechxai.figures.plot import plot
 from mechxai.figures.tokens import is_attribution, token_text
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.named_outputs import NamedOutputs
+from mechxai.report.account import circuit_account
 from mechxai.report.page import report
 from mechxai.report.tables import own_tables
 from mechxai.run_folder import check_model, check_prompts, is_finished, run_folder, run_id
@@ -247,6 +248,8 @@ def _write_report(study: Study, done: Mapping[str, Finished], *, folder: Path, s
             tables[title] = rows
             say({"title": title, "rows": rows})
     if len(done) > 1:
+        for sentence in circuit_account(finished.result for finished in done.values()):
+            say(sentence)
         path = report(
             {label: finished.result for label, finished in done.items()},
             folder / "report.html",

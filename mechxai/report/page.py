@@ -10,6 +10,7 @@ from plotly.offline import get_plotlyjs
 from mechxai.core.errors import ConfigError
 from mechxai.core.files import write_whole
 from mechxai.core.result import Result
+from mechxai.report.account import circuit_account
 from mechxai.report.markup import escaped, folded, paragraph, table
 from mechxai.report.section import section
 from mechxai.report.style import CSS
@@ -36,9 +37,10 @@ def report(
 ) -> Path:
     """Writes one HTML page about results; whole or not at all.
 
-    Each result gets a section: what was done and what the figure shows in plain sentences, the figure, baselines and
-    cost, its largest cells with their intervals, and its notes where nobody misses them. What produced the numbers
-    stands at the end. All text is escaped, and the page may load nothing from anywhere.
+    Where heads have roles, the page begins with the circuit in words. Each result gets a section: what was done and
+    what the figure shows in plain sentences, the figure, baselines and cost, its largest cells with their intervals,
+    and its notes where nobody misses them. What produced the numbers stands at the end. All text is escaped, and the
+    page may load nothing from anywhere.
 
     Args:
         results: one, several, or name -> result.
@@ -56,7 +58,7 @@ def report(
     if not named and not tables:
         raise ConfigError("A report was asked", got="no results and no tables", fix="give at least one result")
     heading = title if title is not None else _title(named)
-    parts = [_header(heading, named)]
+    parts = [_header(heading, named), _account(named)]
     parts += [section(name, result, index) for index, (name, result) in enumerate(named.items())]
     parts += [f"<section><h2>{escaped(name)}</h2>{table(rows)}</section>" for name, rows in (tables or {}).items()]
     parts.append(_provenance(named))
@@ -105,6 +107,13 @@ def _header(heading: str, named: Mapping[str, Result]) -> str:
     links = "".join(f'<li><a href="#result-{index}">{escaped(name)}</a></li>' for index, name in enumerate(named))
     contents = f"<ol>{links}</ol>" if len(named) > 1 else ""
     return f"<header><h1>{escaped(heading)}</h1>{table(rows) if rows else ''}{contents}</header>"
+
+
+def _account(named: Mapping[str, Result]) -> str:
+    """The circuit in words, where the results are of one."""
+    said = circuit_account(named.values())
+    items = "".join(f"<li>{escaped(one)}</li>" for one in said)
+    return f"<section><h2>The circuit in words</h2><ul>{items}</ul></section>" if said else ""
 
 
 def _provenance(named: Mapping[str, Result]) -> str:

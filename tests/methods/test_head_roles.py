@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 import mechxai as mx
 from mechxai.core.errors import ConfigError, ModelSupportError
@@ -126,12 +127,38 @@ def test_effects_are_those_of_patching(known, found):
 def test_only_the_name_mover_copies():
     model = mx.load("zoo/handmade-ioi", device="cpu")
     batch = mx.tasks.ioi(model, n=24)
-    scores = copying_scores(model, batch.answers[:, 0, 0].unique())
+    scores, against = copying_scores(model, batch.answers[:, 0, 0].unique())
     assert scores.shape == (3, 4)
     assert scores[2, 2] == 1.0
     scores[2, 2] = 0.0
     inactive = [place(node) for node in model.card["truth"]["inactive"]]
     assert max(float(scores[at]) for at in inactive) < 1.0
+    assert against[2, 2] == 0.0
+
+
+def test_a_name_mover_turned_round_is_a_negative_one():
+    model = mx.load("zoo/handmade-ioi", device="cpu")
+    with torch.no_grad():
+        model.inner.blocks[2].attn.W_O[2] *= -0.5
+    turned = mx.wrap(model.inner, name="turned", tokenizer=model.text.tokenizer)
+    batch = mx.tasks.ioi(turned, n=16)
+    data = mx.HeadRoles()(turned, batch).data
+    assert float(data["suppressing"][2, 2]) == 1.0
+    assert float(data["copying"][2, 2]) == 0.0
+    assert str(data["role"].values[2, 2]) == "negative_name_mover"
+
+
+def test_s_inhibition_is_what_reaches_the_name_movers_queries():
+    model = mx.load("zoo/handmade-ioi", device="cpu")
+    batch = mx.tasks.ioi(model, n=16)
+    data = mx.HeadRoles()(model, batch).data
+    path = mx.PathPatching(("a*",), ("a2.h2.q",))(model, batch).data["recovered"].to_series()
+    for edge, value in path.items():
+        layer, head = map(int, str(edge).split(" -> ")[0][1:].split(".h"))
+        assert float(data["s_inhibition_path"][layer, head]) == pytest.approx(value, abs=1e-6)
+    role = data["role"].values
+    known = {node["node"]: node["role"] for node in model.card["truth"]["nodes"] if ".h" in node["node"]}
+    assert {f"a{one}.h{two}": role[one, two] for one, two in np.ndindex(role.shape) if role[one, two]} == known
 
 
 def test_variables_and_units(known, found):

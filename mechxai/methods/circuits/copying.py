@@ -1,4 +1,4 @@
-"""Does a head copy what it attends to? Measured through the model's own hooks, so it holds for any block."""
+"""Does a head copy what it attends to, or write against it? Measured through the model's hooks, so for any block."""
 
 import torch
 from jaxtyping import Float, Int
@@ -11,8 +11,10 @@ _TOP = 5
 _SILENT = 1e-4
 
 
-def copying_scores(model: HookedModel, tokens: Int[Tensor, " token"]) -> Float[Tensor, "layer head"]:
-    """Share of tokens that are among the top 5 of what each head writes when it attends only to them.
+def copying_scores(
+    model: HookedModel, tokens: Int[Tensor, " token"]
+) -> tuple[Float[Tensor, "layer head"], Float[Tensor, "layer head"]]:
+    """Share of tokens among the top 5 of what each head writes when it attends only to them; and of the opposite of it.
 
     For head h of layer l and token t: ``W_U LN_final(OV_h(LN(x_t)))`` with ``x_t`` the residual stream of t after block
     0 (after the embedding, for layer 0), t standing alone behind the beginning-of-sequence token.
@@ -21,20 +23,21 @@ def copying_scores(model: HookedModel, tokens: Int[Tensor, " token"]) -> Float[T
         model: the model.
         tokens: ids of the words to copy, say all names of a task.
 
-    Cost: one pass per layer and head over ``2 * n_tokens`` tokens, and one readout.
+    Cost: one pass per layer and head over ``2 * n_tokens`` tokens, and two readouts.
 
-    Source: Wang et al. 2022, section 3.3 ("copy score"), who read after MLP 0.
+    Source: Wang et al. 2022, section 3.3 ("copy score") and appendix F (negative), who read after MLP 0.
     """
     start = model.text.bos if model.text.bos is not None else int(tokens[0])
     prompts = torch.stack([torch.full_like(tokens, start), tokens], 1)  # [token, 2]
     streams = model.cache(prompts, ["resid_pre", "resid_post"], layers=[0])
-    scores = []
+    scores, against = [], []
     for layer in range(model.architecture.n_layers):
         stream = streams["resid_pre", 0] if layer == 0 else streams["resid_post", 0]
         written = _written(model, prompts, layer, stream=stream)  # [token, head, d_model]
-        shares = [_share_in_top(model, prompts, tokens, written=one) for one in written.unbind(1)]
-        scores.append(torch.stack(shares))
-    return torch.stack(scores)
+        for found, sign in ((scores, 1), (against, -1)):
+            shares = [_share_in_top(model, prompts, tokens, written=sign * one) for one in written.unbind(1)]
+            found.append(torch.stack(shares))
+    return torch.stack(scores), torch.stack(against)
 
 
 def _written(model: HookedModel, prompts: Tensor, layer: int, *, stream: Tensor) -> Float[Tensor, "token head d_model"]:

@@ -20,6 +20,7 @@ from mechxai.engine.several import noted, plan_sweeps, run_sweeps, summed
 from mechxai.engine.sweep import Sweep
 from mechxai.methods.circuits.copying import copying_scores
 from mechxai.methods.circuits.naming import Naming
+from mechxai.methods.circuits.path_patching import PathPatching
 from mechxai.methods.circuits.pattern_scores import (
     Syntactic,
     position_scores,
@@ -30,9 +31,11 @@ from mechxai.methods.circuits.pattern_scores import (
 )
 from mechxai.methods.record import run_info
 from mechxai.model.hooked_model import HookedModel
+from mechxai.model.plain_door import plain_of
 from mechxai.tasks.dependencies import dependencies
 
 _HEADS = ("layer", "head")
+_SHARES = ("copying", "suppressing", "s_inhibition_path")  # the others are probabilities
 _MEANING = {
     "previous_token": "mean attention to the token before, on repeated random tokens",
     "duplicate_token": "mean attention from S2 to S1 (random tokens: to the token's first occurrence)",
@@ -43,6 +46,8 @@ _MEANING = {
     "positional": "mean attention to the fixed distance the head looks at most, on random tokens",
     "syntactic": "attention along a dependency, less that as far back where it does not hold; the best relation's",
     "copying": "share of answers in the top 5 of what the head writes when it attends to them",
+    "suppressing": "share of answers in the top 5 of the opposite of what the head writes when it attends to them",
+    "s_inhibition_path": "share of the gap that the head brings by the name movers' queries alone, MLPs following",
 }
 
 
@@ -63,7 +68,8 @@ class _Patterns:
         name="head_roles",
         family="circuits",
         question="Which head follows what (tokens before, repeats, names, positions, syntax), and does it matter here?",
-        cost="a few passes for the patterns, one per layer for copying, two sweeps over layer x head",
+        cost="a few passes for the patterns, one per layer for copying, two sweeps over layer x head, one of paths "
+        "into name movers",
         source="Wang et al. 2022 (arXiv 2211.00593); Olsson et al. 2022 (arXiv 2209.11895); "
         "Voita et al. 2019 (arXiv 1905.09418); Clark et al. 2019 (arXiv 1906.04341)",
         pros="shows the pattern and the causal effect together",
@@ -81,7 +87,8 @@ class HeadRoles(Method):
         metric: of the patching effect.
         attention: smallest attention score that earns a name.
         effect: smallest share of the clean-corrupted gap, restored or removed by patching the head's ``z``, that does.
-        copying: smallest copying score of a name mover (high attention without it is no name mover).
+        copying: smallest copying score of a name mover (high attention without it is no name mover); of a negative name
+            mover the smallest score of writing against what it attends to.
         period: length of the repeated random sequence.
         n_random: random sequences for the pattern scores.
         syntax: sentences of known syntax for the syntactic score; 0 leaves it out.
@@ -111,7 +118,9 @@ class HeadRoles(Method):
 
         Returns:
             ``previous_token``, ``duplicate_token``, ``induction``, ``first_token``, ``positional``; for batches with
-            the roles IO, S1, S2 ``s_inhibition``, ``name_mover``; for answers of one token ``copying``; for tokenizers
+            the roles IO, S1, S2 ``s_inhibition``, ``name_mover``; for answers of one token ``copying`` and
+            ``suppressing``, its opposite; where there are name movers ``s_inhibition_path``, what a head brings by
+            their queries, without which it is no S-inhibition head; for tokenizers
             with the grammars' words ``syntactic`` [layer, head], ``syntax`` and ``syntax_control`` [relation, layer,
             head]; ``effect`` (denoising ``z`` at every position) and ``effect_noise`` (noising), as shares of the
             clean-corrupted gap; ``attends_to`` [layer, head], the strongest pattern, effect or not; ``role`` [layer,
@@ -130,15 +139,18 @@ class HeadRoles(Method):
         patterns, notes = self._patterns(model, batch)
         known = baselines(model, batch, metric, direction="denoise")
         restored, removed, outcomes = self._effects(model, batch, known, execution=execution)
+        naming = Naming(attention=self.attention, effect=self.effect, copying=self.copying)
+        effect = np.maximum(np.abs(restored), np.abs(removed))
+        paths = self._paths(model, batch, naming.roles(patterns.scores, effect), execution=execution)
+        patterns.scores.update(paths)
         gap = f"share of the gap in {metric.name} that patching"
         data = {
-            name: variable(_HEADS, value, "fraction" if name == "copying" else "probability", _MEANING[name])
+            name: variable(_HEADS, value, "fraction" if name in _SHARES else "probability", _MEANING[name])
             for name, value in patterns.scores.items()
         }
         data["effect"] = variable(_HEADS, restored, "fraction", f"{gap} clean z into corrupted restores")
         data["effect_noise"] = variable(_HEADS, removed, "fraction", f"{gap} corrupted z into clean removes")
-        naming = Naming(attention=self.attention, effect=self.effect, copying=self.copying)
-        roles = naming.roles(patterns.scores, np.maximum(np.abs(restored), np.abs(removed)))
+        roles = naming.roles(patterns.scores, effect)
         meaning = "roles whose attention score and patching effect both pass; empty for none"
         data["role"] = variable(_HEADS, roles, "role", meaning)
         looks = naming.attends_to(patterns.scores, patterns.distance, patterns.relation)
@@ -166,7 +178,7 @@ class HeadRoles(Method):
             "positional": positional.score,
         }
         if batch.answers.shape[2] == 1:
-            scores["copying"] = copying_scores(model, batch.answers[:, 0, 0].unique())
+            scores["copying"], scores["suppressing"] = copying_scores(model, batch.answers[:, 0, 0].unique())
         syntax, notes = self._syntax(model)
         shape = first.shape
         relation, data = np.full(shape, ""), dict[str, xr.DataArray]()
@@ -197,6 +209,21 @@ class HeadRoles(Method):
         if not known.relations:
             return None, [*left, f"no syntactic scores: no relation has enough pairs in {self.syntax} sentences"]
         return syntax_scores(model, known), left
+
+    def _paths(
+        self, model: HookedModel, batch: ContrastBatch, roles: np.ndarray, *, execution: Execution
+    ) -> dict[str, np.ndarray]:
+        """What each head brings by the queries of the name movers, negative ones too; nothing where there are none."""
+        movers = [f"a{layer}.h{head}" for layer, head in np.ndindex(roles.shape) if "name_mover" in roles[layer, head]]
+        if not movers or plain_of(model) is None or all(name.startswith("a0.") for name in movers):
+            return {}
+        method = PathPatching(("a*",), [f"{name}.q" for name in movers], metric=self.metric)
+        found = method(model, batch, execution=execution).data
+        paths = np.zeros(roles.shape)
+        for src, value in zip(found["src"].values, found["recovered"].values, strict=True):
+            layer, head = map(int, str(src)[1:].split(".h"))
+            paths[layer, head] += value
+        return {"s_inhibition_path": paths}
 
     def _effects(
         self, model: HookedModel, batch: ContrastBatch, known: Baselines, *, execution: Execution

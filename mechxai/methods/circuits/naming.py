@@ -9,6 +9,7 @@ import numpy as np
 # one of the first may well rest on the first token elsewhere; it is named after what it does, not where it rests.
 FOLLOWING = ("previous_token", "duplicate_token", "induction", "s_inhibition", "name_mover")
 RESTING = ("first_token", "positional", "syntactic")
+_NAMES = (*FOLLOWING, *RESTING, "copying", "suppressing", "s_inhibition_path")  # of scores that decide
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Naming:
     Attributes:
         attention: smallest pattern score.
         effect: smallest effect of patching.
-        copying: smallest copying score of a name mover.
+        copying: smallest copying score of a name mover; smallest score against it of a negative one.
     """
 
     attention: float
@@ -36,7 +37,7 @@ class Naming:
         for place in np.ndindex(effect.shape):
             if effect[place] >= self.effect:
                 passed = self._passed(_at(scores, place))
-                following = [name for name in FOLLOWING if name in passed]
+                following = [name for name in (*FOLLOWING, "negative_name_mover") if name in passed]
                 found[place] = ", ".join(following or [name for name in RESTING if name in passed])
         return found.astype(str)
 
@@ -57,12 +58,17 @@ class Naming:
         return found.astype(str)
 
     def _passed(self, own: Mapping[str, float]) -> list[str]:
-        passed = [name for name in own if own[name] >= self.attention]
-        return [name for name in passed if name != "name_mover" or own.get("copying", 0.0) >= self.copying]
+        passed = {name: name for name in own if own[name] >= self.attention}
+        if "name_mover" in passed and own.get("copying", 0.0) < self.copying:
+            negative = own.get("suppressing", 0.0) >= self.copying
+            passed["name_mover"] = "negative_name_mover" if negative else ""
+        if own.get("s_inhibition_path", np.inf) < self.effect:  # it does not reach the name movers' queries
+            passed.pop("s_inhibition", None)
+        return [name for name in passed.values() if name]
 
 
 def _at(scores: Mapping[str, np.ndarray], place: tuple[int, ...]) -> dict[str, float]:
-    return {name: float(scores[name][place]) for name in (*FOLLOWING, *RESTING, "copying") if name in scores}
+    return {name: float(scores[name][place]) for name in _NAMES if name in scores}
 
 
 def _in_words(name: str, distance: int, relation: str) -> str:
