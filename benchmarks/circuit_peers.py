@@ -1,7 +1,7 @@
 """Packages that score edges, on the same weights and prompts: each run by an environment of its own, ends with JSON.
 
 ``eap-ig`` (Hanna et al., github.com/hannamw/EAP-IG) and ``auto-circuit`` (Miller et al., on PyPI) need TransformerLens
-2. Their scores are taken as they come, their weights frozen, so that no gradient of a weight is computed on the way.
+2. They are run as they come, when the backward pass gives every weight a gradient too, and with weights frozen.
 The package eap-ig asks for a CUDA device by name; it is given the CPU instead.
 """
 
@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,13 @@ def main() -> None:
     warnings.simplefilter("ignore")
     shape = GPT2_SMALL.quick() if asked.quick else GPT2_SMALL
     model, given = hooked(shape), prompts(shape, WIDTH, FIRST, 1)
-    model.requires_grad_(requires_grad=False)
     with torch.enable_grad():
-        runs = PEERS[asked.peer](model, given)
+        found = PEERS[asked.peer](model, given)
+        runs = {
+            f"{name}{', weights frozen' if fixed else ''}": partial(_run, run, model, fixed)
+            for fixed in (False, True)
+            for name, run in found.items()
+        }
         reference = Reference(shape)
         seconds: dict[str, list[float]] = {name: [] for name in ("reference", *runs)}
         scores: dict[str, Scores] = {}
@@ -52,6 +57,15 @@ def main() -> None:
                 seconds[name].append(time.perf_counter() - start)
     Path(asked.scores).write_text(json.dumps(scores))
     print(json.dumps({"seconds": {name: sorted(times)[1] for name, times in seconds.items()}, "versions": versions()}))
+
+
+def _run(run: Callable[[], Scores], model: Any, fixed: bool) -> Scores:  # noqa: FBT001
+    """A run with all weights wanting a gradient, or one only: some must, as the packages have it."""
+    leaf = model.pos_embed.W_pos
+    for weight in model.parameters():
+        weight.requires_grad_(not fixed).grad = None
+    leaf.requires_grad_(requires_grad=True)
+    return run()
 
 
 def hooked(shape: Shape) -> Any:
@@ -90,7 +104,6 @@ def eap_ig(model: Any, given: Prompts) -> dict[str, Callable[[], Scores]]:
     from eap import attribute  # noqa: PLC0415 - of that environment alone
     from eap.graph import Graph  # noqa: PLC0415
 
-    model.pos_embed.W_pos.requires_grad_(requires_grad=True)  # one leaf must want a gradient
     attribute.torch = _OnTheCpu()
     attribute.tokenize_plus = _as_tokens
     right, wrong = int(given.answers), int(given.wrong)
@@ -127,7 +140,6 @@ def auto_circuit(model: Any, given: Prompts) -> dict[str, Callable[[], Scores]]:
         separate_qkv=True,
         device=torch.device("cpu"),
     )
-    patchable.requires_grad_(requires_grad=False)
 
     def run(**settings: Any) -> Scores:
         found = mask_gradient_prune_scores(

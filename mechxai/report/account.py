@@ -79,7 +79,9 @@ def _head(data: xr.Dataset, head: _Head, edges: Result | None) -> Iterator[str]:
     role = str(data["role"].values[place]).split(", ")[0]
     pattern = "name_mover" if role == "negative_name_mover" else role
     source, target = _LOOKS.get(role, ("", ""))
-    looks = f"attends from {source} to {target}" if source else f"follows the pattern {words(pattern)}"
+    own = words(str(data["attends_to"].values[place]))
+    free = f"follows the relation {own}" if role == "syntactic" else f"looks {own}"
+    looks = f"attends from {source} to {target}" if source else free
     said = f"Head {head.layer}.{head.head} {looks} ({float(data[pattern].values[place]):.2f} of its attention)"
     score, does = _DOES.get(role, ("", ""))
     if score in data:
@@ -142,7 +144,7 @@ def _evaluated(data: xr.Dataset) -> list[str]:
     enough = np.nonzero(faithful >= 0.9)[0]
     at = int(enough[0]) if len(enough) else int(np.nanargmax(faithful))
     low, high = (float(data[f"faithfulness_{end}"].values[at]) for end in ("low", "high"))
-    chance = float(data["random_faithfulness"].values[at].mean()) if data.sizes["draw"] else np.nan
+    chance = float(data["random_faithfulness"].values[at].mean().round(2)) + 0.0 if data.sizes["draw"] else np.nan
     said = (
         f"Alone, {int(data['n_edges'].values[at])} of {data.sizes['edge']:,} edges bring {faithful[at]:.0%} (95 % "
         f"{low:.0%} to {high:.0%}) of the gap on prompts they were not found on; random circuits of that size bring "
@@ -175,8 +177,9 @@ def _judged(data: xr.Dataset) -> list[str]:
     worst = int(np.nanargmax(data["incomplete"].values))
     least = int(np.nanargmin(data["missed"].values))
     apart, chance = float(data["incomplete"].values[worst]), float(data["incomplete_random"].mean())
+    gone = ", ".join(map(_node, str(data["set"].values[worst]).replace("greedy: ", "").split(", ")))
     return [
-        f"Without {data['set'].values[worst]!s}, circuit and model are {apart:.0%} of the gap apart (random circuits "
+        f"Without {gone}, circuit and model are {apart:.0%} of the gap apart (random circuits "
         f"{chance:.0%}); the node that is needed least, {_node(str(data['node'].values[least]))}, still changes "
         f"{float(data['missed'].values[least]):.0%} of it."
     ]
