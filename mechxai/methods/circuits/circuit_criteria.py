@@ -46,7 +46,7 @@ class CircuitCriteria(Method):
     ``F(C - K)`` and ``F(C - K - v)`` are far apart. All differences are given as shares of ``F(M) - F(no edge)``.
 
     Attributes:
-        of: the method that scores edges, or its name (with its defaults).
+        of: the method that scores edges, its name (with its defaults), or a file of edges (``.nc``, ``.json``).
         fraction: of the edges, the circuit before pruning.
         rank: edges by ``absolute`` score, or ``signed``.
         reference: what readers see of writers outside: ``corrupted``, ``zero``, ``mean`` or ``resample``.

@@ -54,7 +54,7 @@ class CircuitTests(Method):
     none are). Minimality: each edge is missed more than edges of random detours are (small p: it is).
 
     Attributes:
-        of: the method that scores edges, or its name (with its defaults).
+        of: the method that scores edges, its name (with its defaults), or a file of edges (``.nc``, ``.json``).
         fraction: of the edges, the circuit before pruning.
         rank: edges by ``absolute`` score, or ``signed``.
         reference: what readers see of writers outside: ``corrupted``, ``zero``, ``mean`` or ``resample``.

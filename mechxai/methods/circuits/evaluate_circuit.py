@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, final
 
@@ -23,7 +23,7 @@ from mechxai.engine.contrast import with_reference
 from mechxai.engine.execution import Execution
 from mechxai.methods.circuits.circuit_runs import CircuitRuns
 from mechxai.methods.circuits.edge_result import edge_coords
-from mechxai.methods.circuits.faithfulness_curve import Curve, against_truth
+from mechxai.methods.circuits.faithfulness_curve import Curve, against_truth, check_gap
 from mechxai.methods.circuits.finding import edge_method, found_and_confirmed
 from mechxai.methods.circuits.references import REFERENCES, reference
 from mechxai.methods.circuits.selection import FRACTIONS, RANKS, highest, pruned
@@ -55,7 +55,7 @@ class EvaluateCircuit(Method):
     embedding to the logits. Of models whose circuit is known, the scores are held against it.
 
     Attributes:
-        of: the method that scores edges, or its name (with its defaults).
+        of: the method that scores edges, its name (with its defaults), or a file of edges (``.nc``, ``.json``).
         fractions: of the edges.
         rank: edges by ``absolute`` score, or ``signed``.
         reference: what readers see of writers outside the circuit: their output in the ``corrupted`` run, ``zero``,
@@ -109,7 +109,8 @@ class EvaluateCircuit(Method):
 
         Raises:
             ModelSupportError: a model whose residual stream is not the sum of what its nodes write.
-            ConfigError: too few prompts to find and confirm on different ones.
+            ConfigError: too few prompts to find and confirm on different ones; prompts on which cutting every edge
+                changes nothing.
         """
         started = time.perf_counter()
         metric, batch = as_metric(self.metric), batch.to(model.device)
@@ -118,15 +119,17 @@ class EvaluateCircuit(Method):
         graph = blocks.graph
         found_on, confirmed_on = found_and_confirmed(batch, self.discover, self.split)
         truth = self._truth(model, graph)
-        scores = edge_method(self.of, self.metric)(model, found_on, execution=execution)
-        values = scores.data["value"].values
-        own = pruned(graph, highest(values, self.fractions, rank=self.rank))
         confirmed_on = with_reference(model, confirmed_on, metric)
         known = reference(model, blocks, confirmed_on, kind=self.reference, seed=self.seed)
         runs = CircuitRuns(model, blocks, confirmed_on, metric, known)
         ends = torch.stack([torch.zeros(len(graph.edges)), torch.ones(len(graph.edges))]).bool()
-        measured = runs.scores(torch.cat([ends, own, self._random(graph)]), execution).numpy()
-        curve = Curve(self.fractions, measured[0], measured[1], measured[2:])
+        none, whole = runs.scores(ends, replace(execution, progress=False)).numpy()
+        check_gap(none, whole, metric=metric.name, reference=self.reference)
+        scores = edge_method(self.of, self.metric)(model, found_on, execution=execution)
+        values = scores.data["value"].values
+        own = pruned(graph, highest(values, self.fractions, rank=self.rank))
+        measured = runs.scores(torch.cat([own, self._random(graph)]), execution).numpy()
+        curve = Curve(self.fractions, none, whole, measured)
         data = curve.variables(metric.unit)
         data["n_edges"] = variable(("fraction",), own.sum(1).numpy(), "edges", "edges of the circuit after pruning")
         data["score"] = variable(("edge",), values, metric.unit, "what edges were ranked by")
@@ -136,10 +139,10 @@ class EvaluateCircuit(Method):
             data |= against_truth(truth, np.nan_to_num(sizes(values)), own.numpy(), drawn=drawn)
         coords = {"fraction": list(self.fractions), "draw": list(range(self.random_draws)), **edge_coords(graph.edges)}
         cost = {
-            "forward_passes": scores.info.cost.get("forward_passes", 0.0) + 2.0 * measured.size,
+            "forward_passes": scores.info.cost.get("forward_passes", 0.0) + 2.0 * (measured.size + 2 * len(none)),
             "seconds": time.perf_counter() - started,
         }
-        notes = (f"edges outside a circuit bring what they bring under reference={self.reference}", *curve.notes)
+        notes = (f"edges outside a circuit bring what they bring under reference={self.reference}",)
         if found_on is confirmed_on:
             notes = (*notes, "the circuit was confirmed on the prompts it was found on")
         return Result(xr.Dataset(data, coords=coords), run_info(self, model, batch, cost=cost, notes=notes))

@@ -8,10 +8,11 @@ import xarray as xr
 from jaxtyping import Bool, Float
 from sklearn.metrics import roc_auc_score
 
+from mechxai.core.errors import ConfigError
 from mechxai.core.result import variable
 from mechxai.core.statistics import bootstrap_weights, ratio_interval
 
-_SMALL = 1e-6
+_SMALL = 1e-5  # of the metric's size: what float32 may round
 
 
 @dataclass(frozen=True)
@@ -30,19 +31,11 @@ class Curve:
     whole: Float[np.ndarray, " prompt"]
     circuits: Float[np.ndarray, "circuit prompt"]
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a reader must know."""
-        if abs((self.whole - self.none).mean()) > _SMALL:
-            return ()
-        return ("cutting every edge changes nothing on average, so no share can be named",)
-
     def variables(self, unit: str) -> dict[str, xr.DataArray]:
         """The variables of a result: ratios of means over prompts, with bootstrap intervals over prompts."""
         gap, n = self.whole - self.none, len(self.fractions)
         moved = self.circuits - self.none
-        known = gap.mean() if not self.notes else np.nan
-        share = moved.mean(1) / known
+        share = moved.mean(1) / gap.mean()
         bounds = ratio_interval(moved[:n].T, gap)
         drawn = share[n:].reshape(-1, n).T
         over = ("fraction",)
@@ -76,6 +69,22 @@ class Curve:
         weights = bootstrap_weights(len(gap))
         with np.errstate(invalid="ignore", divide="ignore"):
             return (weights @ moved.T / (weights @ gap)[:, None]).T
+
+
+def check_gap(
+    none: Float[np.ndarray, " prompt"], whole: Float[np.ndarray, " prompt"], *, metric: str, reference: str
+) -> None:
+    """Refuses prompts on which cutting every edge changes nothing, so that no share can be named.
+
+    Raises:
+        ConfigError: the mean metric is the same.
+    """
+    if not abs((whole - none).mean()) > _SMALL * max(1.0, float(np.abs(whole).mean())):
+        raise ConfigError(
+            f"Shares of the gap in {metric} were asked",
+            got=f"{whole.mean():.3g} with all edges and {none.mean():.3g} with none (reference={reference})",
+            fix="corrupted prompts whose answer differs (task.corruption), another metric, or another reference",
+        )
 
 
 def areas(

@@ -14,6 +14,7 @@ from mechxai.methods.circuits.acdc import Acdc
 from mechxai.methods.circuits.edge_attribution import KINDS, EdgeAttribution
 from mechxai.methods.circuits.edge_patching import EdgePatching
 from mechxai.methods.circuits.edge_pruning import EdgePruning
+from mechxai.methods.circuits.saved_edges import SavedEdges, is_saved
 
 
 def _attribution(kind: str, metric: AnyMetric, away: str) -> Method:
@@ -36,18 +37,21 @@ FINDERS: dict[str, Callable[[AnyMetric, str], Method]] = {
 
 
 def edge_method(of: Any, metric: AnyMetric, reference: str = "corrupted") -> Method:
-    """A method that scores edges, or that of a name with its defaults.
+    """A method that scores edges, that of a name with its defaults, or the edges of a file.
 
     Args:
-        of: the method, or a name of `FINDERS`.
+        of: the method, a name of `FINDERS`, or the path of a circuit file (see `SavedEdges`).
         metric: of those that take any; ``acdc`` and ``edge_pruning`` have their own.
         reference: what stands in for what is cut, of a name.
 
     Raises:
         ConfigError: another name; a reference that it does not take.
+        ArtifactError: no such file.
     """
     if isinstance(of, Method):
         return of
+    if is_saved(of):
+        return SavedEdges(of)
     check_choice("of", str(of), tuple(FINDERS))
     return FINDERS[str(of)](metric, reference)
 
