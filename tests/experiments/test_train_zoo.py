@@ -1,10 +1,12 @@
 """Training of the bundled models: the same seed gives the same weights, interrupted or not."""
 
+import random
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from experiments import train_zoo
+from experiments import interchange, train_zoo
 from experiments.train_zoo import Recipe, train
 
 TINY = Recipe(
@@ -43,6 +45,53 @@ def test_interrupted_training_ends_with_the_same_weights(tmp_path, monkeypatch):
     for name in whole:
         torch.testing.assert_close(whole[name], parts[name], atol=0, rtol=0)
     assert not (tmp_path / "parts" / "training.pt").exists()
+
+
+def test_interchange_training_sets_one_variable_at_a_time():
+    recipe = Recipe(
+        name="i",
+        n_layers=3,
+        d_model=16,
+        n_heads=2,
+        d_mlp=8,
+        n_ctx=64,
+        steps=1,
+        lr=1e-3,
+        rows={"ioi": 4},
+        interchange=1.0,
+    )
+    tokenizer = train_zoo.vocabulary(recipe)
+    torch.manual_seed(0)
+    model = train_zoo.new_model(recipe, len(tokenizer)).eval()
+    prompts = interchange.draw_prompts(40, random.Random(0), tokenizer)
+    base, source = prompts.base, prompts.source
+    every = torch.arange(40)
+    names = [
+        {int(rows.ids[one, rows.roles[role][one]]) for role in ("IO", "S1")} for one in every for rows in (base, source)
+    ]
+    assert names[::2] == names[1::2], "of the same two names"
+    for rows in (base, source, prompts.stranger):
+        assert (rows.ids[every, rows.roles["S1"]] == rows.ids[every, rows.roles["S2"]]).all()
+        assert (rows.roles["END"] == base.roles["END"]).all(), "they line up"
+    moved = prompts.answers("repeated_name")
+    for one in every:
+        same = int(source.ids[one, source.roles["S2"][one]]) == int(base.ids[one, base.roles["S2"][one]])
+        assert int(moved[one]) == int(base.ids[one, base.roles["IO" if same else "S1"][one]])
+    assert 5 < int((moved == prompts.answers("")).sum()) < 35
+    known, values = interchange.nodes(model), interchange.computed(model, source.ids)
+    with torch.no_grad():
+        usual = model(input_ids=base.ids).logits[every, base.roles["END"]]
+        whole = model(input_ids=source.ids).logits[every, source.roles["END"]]
+        none = interchange.run_with(model, base, values, torch.zeros(40, len(known), dtype=torch.bool))
+        last = torch.tensor([layer == 2 for layer, _ in known]).expand(40, -1)
+        everything = interchange.run_with(model, source, values, torch.ones(40, len(known), dtype=torch.bool))
+        some = interchange.run_with(model, base, values, last)
+    torch.testing.assert_close(none, usual)
+    torch.testing.assert_close(everything, whole)
+    assert float((some - usual).abs().max()) > 1e-4
+    held, idle = interchange.interchange_loss(model, 8, random.Random(1), tokenizer)
+    (held + idle).backward()
+    assert all(block.attn.c_attn.weight.grad is not None for block in model.transformer.h)
 
 
 def test_planted_training_supervises_the_named_heads():

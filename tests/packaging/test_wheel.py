@@ -35,7 +35,7 @@ def test_wheel_contents(wheel):
         "py.typed",
     ):
         assert f"mechxai/{needed}" in names
-    for model in ("ioi", "induction", "planted-ioi", "handmade-ioi", "handmade-induction"):
+    for model in ("ioi", "induction", "planted-ioi", "interchange-ioi", "handmade-ioi", "handmade-induction"):
         assert f"mechxai/model/zoo/{model}/model.safetensors" in names
     assert not [name for name in names if name.startswith(("configs/", "experiments/", "tests/"))], (
         "generic top-level names collide"

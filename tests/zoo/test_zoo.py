@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 import mechxai as mx
 from mechxai.core.edit import Intervention, MeanAblate
@@ -19,13 +20,13 @@ from mechxai.model.hashing import hash_parameters
 AT_LEAST = {"ioi": 0.95, "greater_than": 0.90, "sva": 0.90, "docstring": 0.90, "facts": 0.90, "induction": 0.90}
 
 
-@pytest.fixture(scope="module", params=["ioi", "planted-ioi", "induction"])
+@pytest.fixture(scope="module", params=["ioi", "planted-ioi", "interchange-ioi", "induction"])
 def trained(request):
     return mx.load(f"zoo/{request.param}", device="cpu")
 
 
 def test_the_zoo_is_complete_and_small():
-    kinds = ["handmade-induction", "handmade-ioi", "induction", "ioi", "planted-ioi", "sentiment"]
+    kinds = ["handmade-induction", "handmade-ioi", "induction", "interchange-ioi", "ioi", "planted-ioi", "sentiment"]
     assert zoo_names() == [f"zoo/{kind}" for kind in kinds]
     total = sum(path.stat().st_size for name in zoo_names() for path in Path(zoo_folder(name)).iterdir())
     assert total <= 12 * 2**20
@@ -40,11 +41,27 @@ def test_cards_hold_when_measured_again(trained):
     name = trained.name.removeprefix("zoo/")
     measured = measure(trained, name)
     for key, value in trained.card["metrics"].items():
+        if key.startswith("interchange"):
+            continue  # measured below
         assert measured[key] == pytest.approx(value, abs=0.005), f"{name}: the card says {key} {value}"
     for task, least in AT_LEAST.items():
         if task in measured:
             assert measured[task] >= least, f"{name}: {task}"
     assert trained.card["weight_hash"] == trained.weight_hash
+
+
+def test_the_interchange_model_computes_what_its_algorithm_does():
+    """Each variable set to another prompt's value moves the answer as it should; all the rest moves nothing."""
+    from experiments.interchange import agreement
+
+    folder = zoo_folder("zoo/interchange-ioi")
+    network = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32).eval()
+    found = agreement(network, 200, 7, PreTrainedTokenizerFast.from_pretrained(folder))
+    assert set(found) == {"unchanged", "repeated_name", "repeated_name_at_end", "answer", "idle"}
+    assert min(found.values()) >= 0.97
+    card = zoo_card("zoo/interchange-ioi")["metrics"]
+    for name, value in found.items():
+        assert value == pytest.approx(card[f"interchange_{name}"], abs=0.03)
 
 
 def test_the_classifiers_card_holds():
