@@ -19,6 +19,7 @@ _FILES = (
     "probes.json",
     "attribution.json",
     "circuits.json",
+    "gpu.json",
 )
 _INTRO = """# Measured
 
@@ -61,20 +62,9 @@ def main() -> None:
     quick = parser.parse_args().quick
     known = [_read(name, quick=quick) for name in _FILES]
     parts = [_INTRO]
-    if known[0]:
-        parts += _headline(known[0])
-    if known[1]:
-        parts += _grid(known[1])
-    if known[2]:
-        parts += _lens(known[2])
-    if known[3]:
-        parts += _lens_training(known[3])
-    if known[4]:
-        parts += _probes(known[4])
-    if known[5]:
-        parts += _attribution(known[5])
-    if known[6]:
-        parts += _circuits(known[6])
+    tables = (_headline, _grid, _lens, _lens_training, _probes, _attribution, _circuits, _gpu)
+    for found, table in zip(known, tables, strict=True):
+        parts += table(found) if found else ()
     target = results("README.md", quick=quick)
     target.write_text("\n".join(parts).rstrip() + "\n")
     print(f"written to {target}", file=sys.stderr)
@@ -264,6 +254,30 @@ def _circuits(found: Mapping[str, Any]) -> Iterator[str]:
         for row in found["heads"]
     ]
     yield _table(["model, task", "site", "heads", *ways], body)
+
+
+def _gpu(found: Mapping[str, Any]) -> Iterator[str]:
+    yield "## On a GPU\n"
+    yield from _conditions(found["conditions"])
+    names = list(found["rows"][0]["contenders"])
+    body = [
+        [
+            row["sweep"],
+            *(f"{row['contenders'][name]['seconds']:.3g} s" for name in names),
+            f"{row['ratio']:.3g}{_TIMES}",
+            f"{row['largest_difference']:.0e}",
+        ]
+        for row in found["rows"]
+    ]
+    yield _table(["sweep", *names, "of TransformerLens", "largest difference"], body)
+    edges = found["edges"]
+    yield f"All {edges['exact']['edges']:,} edges, one pair of 16 tokens:\n"
+    kinds = [name for name, one in edges.items() if isinstance(one, Mapping)]
+    yield _table(["scores", "seconds"], [[name, f"{edges[name]['seconds']:.3g} s"] for name in kinds])
+    if "largest_difference_from_cpu" in edges:
+        yield f"EAP differs from the CPU's by {edges['largest_difference_from_cpu']:.0e} at most.\n"
+    half = found["bfloat16"]
+    yield f"In bfloat16, {half['sweep']}: {half['seconds']:.3g} s, noise floor {half['noise_floor']:.3g} logits.\n"
 
 
 def _times(contenders: Mapping[str, Any], ours: str) -> str:

@@ -16,7 +16,15 @@ METHODS = [
     mx.EdgePruning(steps=3),
     mx.EvaluateCircuit(discover=1.0, random_draws=2),
     mx.CircuitTests(discover=1.0, fraction=0.3, draws=10),
+    mx.CircuitCriteria(discover=1.0, fraction=0.3, sets=1, greedy=1, draws=2),
+    mx.CircuitStability(draws=3, top=0.1),
 ]
+_COMPARED = {
+    "evaluate_circuit": "random_faithfulness",
+    "circuit_tests": "loss",
+    "circuit_criteria": "unfaithful_random",
+    "circuit_stability": "score",
+}
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "neox"])
@@ -25,8 +33,8 @@ def test_gpu_equals_cpu(checkpoint, pairs, kind, method):
     found = []
     for device in ("cpu", "cuda"):
         model = mx.load(str(checkpoint(kind)), device=device)
-        found.append(method(model, pairs(model, n=3, lengths=[9, 7, 9], first=3)).data)
-    name = {"evaluate_circuit": "random_faithfulness", "circuit_tests": "loss"}.get(method.card.name, "value")
+        found.append(method(model, pairs(model, n=4, lengths=[9, 7, 9, 8], first=3)).data)
+    name = _COMPARED.get(method.card.name, "value")
     np.testing.assert_allclose(found[0][name], found[1][name], atol=2e-3)
 
 

@@ -196,7 +196,7 @@ def _table(graph: Graph, frequency: Scores) -> xr.DataArray:
     table = np.full(graph.reads.shape, np.nan)
     table[graph.reads.numpy()] = frequency
     used = np.nan_to_num(table) > 0
-    rows, columns = np.nonzero(used.any(1))[0], np.nonzero(used.any(0))[0]
+    rows, columns = np.nonzero(used.any(1))[0][::-1], np.nonzero(used.any(0))[0]  # layers upward
     shown = variable(
         ("reader", "writer"), table[np.ix_(rows, columns)], "fraction", "draws of prompts that choose the edge"
     )
