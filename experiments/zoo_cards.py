@@ -104,9 +104,9 @@ def write_card(folder: Path, recipe: Mapping[str, Any], roles: Mapping[tuple[int
 _NOTES = {
     "planted": "Planted by attention supervision, not discovered. Edges are those it implies; heads that were not "
     "supervised may still carry part of the answer, see ablation.",
-    "interchange": "The algorithm that training held the model to, one head for each variable. Edges lists the inputs "
-    "that a variable's value must come by; by which others a head finds where to look was left to training. "
-    "visible_swap are those of them that differ between prompts whose second name is swapped.",
+    "interchange": "The algorithm that training held the model to, one head for each variable. Edges join nodes: by "
+    "which input a head reads the variable before it was left to training. visible_swap are those of them that differ "
+    "between prompts whose second name is swapped.",
 }
 
 
@@ -120,13 +120,16 @@ def known_circuit(model: mx.HookedModel, roles: Mapping[tuple[int, int], str]) -
     for (layer, head), role in roles.items():
         by_role.setdefault(role, []).append(f"a{layer}.h{head}")
     first, moving, naming = by_role.values()
-    noticed, told = ("qkv", "kv") if "duplicate_token" in by_role else ("v", "v")  # by where it looks, or what it holds
-    changing = [("embed", f"{node}.{'q' if noticed == 'qkv' else 'v'}") for node in first]
-    changing += [(src, f"{dest}.{part}") for src in first for dest in moving for part in told]
-    changing += [(src, f"{dest}.q") for src in moving for dest in naming]
+    looks = (
+        "duplicate_token" in by_role
+    )  # what a head looks at is known, so by which inputs it reads; else only what it holds
+    inputs = lambda node, parts: [f"{node}.{part}" for part in parts] if looks else [node]  # noqa: E731
+    changing = [("embed", dest) for node in first for dest in inputs(node, "q")]
+    changing += [(src, dest) for src in first for node in moving for dest in inputs(node, "kv")]
+    changing += [(src, dest) for src in moving for node in naming for dest in inputs(node, "q")]
     changing += [(src, "logits") for src in naming]
-    fixed = [("embed", f"{node}.{part}") for node in first for part in noticed]
-    fixed += [("embed", f"{node}.{part}") for node in naming for part in "kv"]
+    fixed = [("embed", dest) for node in first for dest in inputs(node, "qkv")]
+    fixed += [("embed", dest) for node in naming for dest in inputs(node, "kv")]
     batch = mx.tasks.ioi(model, n=200, seed=2, corruption="abc", split="held_out")
     lost = mx.Ablation(edit="mean", reference="corrupted")(model, batch)
     share = lost.data["per_example"].mean("prompt").values

@@ -23,8 +23,9 @@ from mechxai.engine.contrast import with_reference
 from mechxai.engine.execution import Execution
 from mechxai.methods.circuits.circuit_runs import CircuitRuns
 from mechxai.methods.circuits.edge_result import edge_coords
-from mechxai.methods.circuits.faithfulness_curve import Curve, against_truth, check_gap
+from mechxai.methods.circuits.faithfulness_curve import Curve, check_gap
 from mechxai.methods.circuits.finding import edge_method, found_and_confirmed
+from mechxai.methods.circuits.known_truth import Truth, against_truth
 from mechxai.methods.circuits.references import REFERENCES, reference
 from mechxai.methods.circuits.selection import FRACTIONS, RANKS, highest, pruned
 from mechxai.methods.fields import as_tuples
@@ -65,7 +66,8 @@ class EvaluateCircuit(Method):
             found on.
         random_draws: random circuits per fraction.
         truth: list of the model's known circuit to compare with: ``edges``, or those that a task's corrupted prompts
-            can show (``visible_swap``, ``visible_abc`` ...); ignored where no circuit is known.
+            can show (``visible_swap``, ``visible_abc`` ...); ignored where no circuit is known. Where it names nodes
+            and not by which input one reads another, the strongest input counts.
         metric: what is measured.
         seed: of the random circuits.
     """
@@ -147,16 +149,14 @@ class EvaluateCircuit(Method):
             notes = (*notes, "the circuit was confirmed on the prompts it was found on")
         return Result(xr.Dataset(data, coords=coords), run_info(self, model, batch, cost=cost, notes=notes))
 
-    def _truth(self, model: HookedModel, graph: Graph) -> Bool[np.ndarray, " edge"] | None:
+    def _truth(self, model: HookedModel, graph: Graph) -> Truth | None:
         known = model.card.get("truth")
         if not known:
             return None
         lists = [name for name, value in known.items() if isinstance(value, list) and name != "nodes"]
         if self.truth not in lists:
             raise ConfigError(f"truth={self.truth!r} of {model.name}", allowed=nearest(self.truth, lists))
-        found = np.zeros(len(graph.edges), bool)
-        found[graph.numbers([(edge["src"], edge["dest"]) for edge in known[self.truth]]).numpy()] = True
-        return found
+        return Truth.of(graph, [(edge["src"], edge["dest"]) for edge in known[self.truth]])
 
     def _random(self, graph: Graph) -> Bool[Tensor, "circuit edge"]:
         generator = np.random.default_rng(self.seed)

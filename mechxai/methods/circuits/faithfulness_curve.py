@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Bool, Float
-from sklearn.metrics import roc_auc_score
+from jaxtyping import Float
 
 from mechxai.core.errors import ConfigError
 from mechxai.core.result import variable
@@ -97,35 +96,3 @@ def areas(
     Source: Mueller et al. 2025 (arXiv 2504.13151), section 3.2.
     """
     return np.trapezoid(values, fractions, axis=0), np.trapezoid(np.abs(1 - values), fractions, axis=0)
-
-
-def against_truth(
-    truth: Bool[np.ndarray, " edge"],
-    sizes: Float[np.ndarray, " edge"],
-    chosen: Bool[np.ndarray, "fraction edge"],
-    *,
-    drawn: Float[np.ndarray, "draw edge"] | None = None,
-) -> dict[str, xr.DataArray]:
-    """How well scores and circuits fit the edges that are known to be true.
-
-    Args:
-        truth: the known edges.
-        sizes: what edges were ranked by.
-        chosen: the circuits.
-        drawn: what edges are ranked by with prompts drawn anew, where that is known.
-    """
-    hits = (chosen & truth).sum(1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision = hits / chosen.sum(1)
-    said, ends = "of the scores, on the known edges", dict[str, xr.DataArray]()
-    if drawn is not None:
-        low, high = np.percentile([roc_auc_score(truth, one) for one in drawn], [2.5, 97.5])
-        ends["auroc_low"] = variable((), float(low), "probability", f"{said}, 95 % over prompts, low")
-        ends["auroc_high"] = variable((), float(high), "probability", f"{said}, 95 % over prompts, high")
-    return {
-        "auroc": variable((), float(roc_auc_score(truth, sizes)), "probability", said),
-        **ends,
-        "precision": variable(("fraction",), precision, "fraction", "known edges among the circuit's"),
-        "recall": variable(("fraction",), hits / truth.sum(), "fraction", "of the known edges, in the circuit"),
-        "known": variable(("edge",), truth, "truth", "whether the edge is of the known circuit"),
-    }
