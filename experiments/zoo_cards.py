@@ -120,9 +120,7 @@ def known_circuit(model: mx.HookedModel, roles: Mapping[tuple[int, int], str]) -
     for (layer, head), role in roles.items():
         by_role.setdefault(role, []).append(f"a{layer}.h{head}")
     first, moving, naming = by_role.values()
-    looks = (
-        "duplicate_token" in by_role
-    )  # what a head looks at is known, so by which inputs it reads; else only what it holds
+    looks = "duplicate_token" in by_role  # by which inputs heads read is known where it is known what they look at
     inputs = lambda node, parts: [f"{node}.{part}" for part in parts] if looks else [node]  # noqa: E731
     changing = [("embed", dest) for node in first for dest in inputs(node, "q")]
     changing += [(src, dest) for src in first for node in moving for dest in inputs(node, "kv")]

@@ -17,13 +17,12 @@ from mechxai.core.errors import ConfigError, check_choice
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
-from mechxai.engine.contrast import with_reference
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import Bar
 from mechxai.methods.circuits.circuit_runs import CircuitRuns
 from mechxai.methods.circuits.edge_result import edge_coords
 from mechxai.methods.circuits.measuring import as_loss
-from mechxai.methods.circuits.references import REFERENCES, reference
+from mechxai.methods.circuits.references import REFERENCES
 from mechxai.methods.circuits.selection import pruned
 from mechxai.methods.fields import as_tuples
 from mechxai.methods.record import run_info
@@ -92,11 +91,8 @@ class Acdc(Method):
         metric.check(batch)
         blocks = graph_blocks(model)
         graph = blocks.graph
-        batch = with_reference(model, batch, metric)
-        known = reference(model, blocks, batch, kind=self.reference, seed=self.seed)
-        search = _Search(
-            CircuitRuns(model, blocks, batch, metric, known), as_loss(metric), replace(execution, progress=False)
-        )
+        runs = CircuitRuns.of(model, blocks, batch, metric=metric, kind=self.reference, seed=self.seed)
+        search = _Search(runs, as_loss(metric), replace(execution, progress=False))
         kept, losses = [], []
         with Bar("acdc", len(graph.edges) * len(self.thresholds), shown=execution.progress, unit="edges") as bar:
             for threshold in self.thresholds:

@@ -9,17 +9,15 @@ import xarray as xr
 from jaxtyping import Float
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.errors import ConfigError, check_choice
+from mechxai.core.errors import ConfigError
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
-from mechxai.engine.contrast import with_reference
 from mechxai.engine.execution import Execution
 from mechxai.methods.circuits.circuit_runs import CircuitRuns
-from mechxai.methods.circuits.finding import edge_method, found_and_confirmed
+from mechxai.methods.circuits.finding import check_discovery, edge_method, found_and_confirmed
 from mechxai.methods.circuits.knockouts import Knockouts
-from mechxai.methods.circuits.references import REFERENCES, reference
-from mechxai.methods.circuits.selection import RANKS, highest, pruned
+from mechxai.methods.circuits.selection import highest, pruned
 from mechxai.methods.record import run_info
 from mechxai.model.graph_writes import graph_blocks
 from mechxai.model.hooked_model import HookedModel
@@ -72,11 +70,7 @@ class CircuitCriteria(Method):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        as_metric(self.metric)
-        edge_method(self.of, self.metric)
-        check_choice("rank", self.rank, RANKS)
-        check_choice("reference", self.reference, REFERENCES)
-        check_choice("split", self.split, ("prompts", "templates"))
+        check_discovery(self.of, self.metric, rank=self.rank, away=self.reference, split=self.split)
         shares, counts = (self.fraction, self.discover), (self.sets, self.greedy, self.draws)
         if not all(0 < one <= 1 for one in shares) or min(counts) < 1:
             raise ConfigError(
@@ -107,9 +101,7 @@ class CircuitCriteria(Method):
         found_on, judged_on = found_and_confirmed(batch, self.discover, self.split)
         scores = edge_method(self.of, self.metric)(model, found_on, execution=execution)
         circuit = pruned(graph, highest(scores.data["value"].values, [self.fraction], rank=self.rank))[0]
-        judged_on = with_reference(model, judged_on, metric)
-        known = reference(model, blocks, judged_on, kind=self.reference, seed=self.seed)
-        runs = CircuitRuns(model, blocks, judged_on, metric, known)
+        runs = CircuitRuns.of(model, blocks, judged_on, metric=metric, kind=self.reference, seed=self.seed)
         knockouts = Knockouts(graph, circuit, runs, execution=execution)
         if not knockouts.nodes:
             raise ConfigError(

@@ -8,14 +8,16 @@ from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.metric import Metric
+from mechxai.core.shapes import Rows
+from mechxai.engine.contrast import with_reference
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import Bar
 from mechxai.engine.sweep import run_tokens
 from mechxai.methods.circuits.measuring import budget_bytes, score_of
-from mechxai.methods.circuits.references import Reference
+from mechxai.methods.circuits.references import Reference, reference
 from mechxai.model.backends import frozen
 from mechxai.model.graph_circuit import run_circuits
-from mechxai.model.graph_writes import Blocks, embedded
+from mechxai.model.graph_writes import Blocks, Streams, Written, embedded
 from mechxai.model.hooked_model import HookedModel
 
 _MOST_BYTES = 256 * 2**20
@@ -39,6 +41,18 @@ class CircuitRuns:
     metric: Metric
     reference: Reference
 
+    @staticmethod
+    def of(
+        model: HookedModel, blocks: Blocks, batch: ContrastBatch, *, metric: Metric, kind: str, seed: int
+    ) -> "CircuitRuns":
+        """With what a metric and a kind of `Reference` ask for. Cost: up to a pass per prompt for each.
+
+        Raises:
+            ConfigError: a reference that the prompts do not allow.
+        """
+        batch = with_reference(model, batch, metric)
+        return CircuitRuns(model, blocks, batch, metric, reference(model, blocks, batch, kind=kind, seed=seed))
+
     def scores(self, edges: Bool[Tensor, "circuit edge"], execution: Execution) -> Float[Tensor, "circuit prompt"]:
         """The metric of every prompt under every circuit, float64 on the CPU. Cost: about two passes for each."""
         graph, found = self.blocks.graph, torch.zeros(len(edges), len(self.batch), dtype=torch.float64)
@@ -47,9 +61,7 @@ class CircuitRuns:
         with Bar("circuits", found.numel(), shown=execution.progress, unit="runs") as bar, torch.no_grad():
             for rows, part in self.batch.parts(prompts):
                 score = score_of(self.model, self.blocks, part, metric=self.metric)
-                start = embedded(self.model, run_tokens(part, "clean", self.metric)[0])
-                like = start.new_empty(len(graph.writers), *start.shape)
-                away = self.reference.written(self.model, self.blocks, self.batch, rows=rows, like=like)
+                start, away = self._streams(part, rows)
                 for low in range(0, len(edges), many):
                     here = slice(low, low + many)
                     last = run_circuits(self.blocks, start, away, circuits=circuits[here])
@@ -64,12 +76,16 @@ class CircuitRuns:
         part = self.batch.rows(prompts)
         score = score_of(self.model, self.blocks, part, metric=self.metric)
         with torch.no_grad():
-            start = embedded(self.model, run_tokens(part, "clean", self.metric)[0])
-            like = start.new_empty(len(self.blocks.graph.writers), *start.shape)
-            away = self.reference.written(self.model, self.blocks, self.batch, rows=prompts, like=like)
+            start, away = self._streams(part, prompts)
         with frozen(self.model.backend):
             last = run_circuits(self.blocks, start, away, circuits=circuits)
             return torch.stack([score(one) for one in last])
+
+    def _streams(self, part: ContrastBatch, rows: Rows) -> tuple[Streams, Written]:
+        """What ``embed`` writes for some prompts, and what stands in for every writer."""
+        start = embedded(self.model, run_tokens(part, "clean", self.metric)[0])
+        like = start.new_empty(len(self.blocks.graph.writers), *start.shape)
+        return start, self.reference.written(self.model, self.blocks, self.batch, rows=rows, like=like)
 
     def _at_once(self, n_circuits: int, execution: Execution) -> tuple[int, int]:
         """Prompts and circuits that go together."""

@@ -12,19 +12,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.errors import ConfigError, check_choice
+from mechxai.core.errors import ConfigError
 from mechxai.core.graph import EMBED, LOGITS, Graph, node_of
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
-from mechxai.engine.contrast import with_reference
 from mechxai.engine.execution import Execution
 from mechxai.methods.circuits.circuit_runs import CircuitRuns
 from mechxai.methods.circuits.edge_result import ARROW
-from mechxai.methods.circuits.finding import edge_method, found_and_confirmed
+from mechxai.methods.circuits.finding import check_discovery, edge_method, found_and_confirmed
 from mechxai.methods.circuits.hypotheses import exceeding, holm, independence_test, sign_test
-from mechxai.methods.circuits.references import REFERENCES, reference
-from mechxai.methods.circuits.selection import RANKS, highest, pruned
+from mechxai.methods.circuits.selection import highest, pruned
 from mechxai.methods.record import run_info
 from mechxai.model.graph_writes import graph_blocks
 from mechxai.model.hooked_model import HookedModel
@@ -80,11 +78,7 @@ class CircuitTests(Method):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        as_metric(self.metric)
-        edge_method(self.of, self.metric)
-        check_choice("rank", self.rank, RANKS)
-        check_choice("reference", self.reference, REFERENCES)
-        check_choice("split", self.split, ("prompts", "templates"))
+        check_discovery(self.of, self.metric, rank=self.rank, away=self.reference, split=self.split)
         shares = (self.fraction, self.discover)
         if not all(0 < one <= 1 for one in shares) or min(self.draws, self.most) < 1 or self.tolerance < 0:
             raise ConfigError(
@@ -121,10 +115,8 @@ class CircuitTests(Method):
                 got="a circuit without a way from the embedding to the logits",
                 fix="a larger fraction",
             )
-        tested_on = with_reference(model, tested_on, metric)
-        known = reference(model, blocks, tested_on, kind=self.reference, seed=self.seed)
         asked = _Circuits(graph, circuit, values, draws=self.draws, most=self.most, seed=self.seed)
-        runs = CircuitRuns(model, blocks, tested_on, metric, known)
+        runs = CircuitRuns.of(model, blocks, tested_on, metric=metric, kind=self.reference, seed=self.seed)
         measured = dict(zip(asked.tables, _split(runs, list(asked.tables.values()), execution), strict=True))
         data = _variables(asked, measured, metric.unit, tolerance=self.tolerance, seed=self.seed)
         coords = {

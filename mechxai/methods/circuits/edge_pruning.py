@@ -15,14 +15,13 @@ from mechxai.core.errors import ConfigError, check_choice
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
-from mechxai.engine.contrast import with_reference
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import Bar
 from mechxai.methods.circuits.circuit_runs import CircuitRuns
 from mechxai.methods.circuits.edge_result import edge_coords
 from mechxai.methods.circuits.hard_concrete import drawn, open_share, settled
 from mechxai.methods.circuits.measuring import as_loss
-from mechxai.methods.circuits.references import REFERENCES, reference
+from mechxai.methods.circuits.references import REFERENCES
 from mechxai.methods.circuits.selection import pruned
 from mechxai.methods.record import run_info
 from mechxai.model.graph_writes import graph_blocks
@@ -99,9 +98,8 @@ class EdgePruning(Method):
         metric.check(batch)
         blocks = graph_blocks(model)
         graph = blocks.graph
-        batch = with_reference(model, batch, metric)
-        known = reference(model, blocks, batch, kind=self.reference, seed=self.seed)
-        training = _Training(self, CircuitRuns(model, blocks, batch, metric, known))
+        runs = CircuitRuns.of(model, blocks, batch, metric=metric, kind=self.reference, seed=self.seed)
+        training = _Training(self, runs)
         with Bar("edge pruning", self.steps, shown=execution.progress, unit="steps") as bar:
             for step in range(self.steps):
                 training.step(step)

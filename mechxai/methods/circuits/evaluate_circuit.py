@@ -13,21 +13,19 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.errors import ConfigError, check_choice, nearest
+from mechxai.core.errors import ConfigError, nearest
 from mechxai.core.graph import Graph
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
 from mechxai.core.statistics import bootstrap_weights
-from mechxai.engine.contrast import with_reference
 from mechxai.engine.execution import Execution
 from mechxai.methods.circuits.circuit_runs import CircuitRuns
 from mechxai.methods.circuits.edge_result import edge_coords
 from mechxai.methods.circuits.faithfulness_curve import Curve, check_gap
-from mechxai.methods.circuits.finding import edge_method, found_and_confirmed
+from mechxai.methods.circuits.finding import check_discovery, edge_method, found_and_confirmed
 from mechxai.methods.circuits.known_truth import Truth, against_truth
-from mechxai.methods.circuits.references import REFERENCES, reference
-from mechxai.methods.circuits.selection import FRACTIONS, RANKS, highest, pruned
+from mechxai.methods.circuits.selection import FRACTIONS, highest, pruned
 from mechxai.methods.fields import as_tuples
 from mechxai.methods.record import run_info
 from mechxai.model.graph_writes import graph_blocks
@@ -84,12 +82,8 @@ class EvaluateCircuit(Method):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        as_metric(self.metric)
-        check_choice("rank", self.rank, RANKS)
-        check_choice("reference", self.reference, REFERENCES)
-        check_choice("split", self.split, ("prompts", "templates"))
+        check_discovery(self.of, self.metric, rank=self.rank, away=self.reference, split=self.split)
         as_tuples(self, "fractions")
-        edge_method(self.of, self.metric)
         increasing = all(low < high for low, high in pairwise(self.fractions))
         if not self.fractions or not increasing or not 0 < self.fractions[0] <= self.fractions[-1] <= 1:
             raise ConfigError(f"fractions={self.fractions}", allowed="growing shares above 0, up to 1")
@@ -121,9 +115,7 @@ class EvaluateCircuit(Method):
         graph = blocks.graph
         found_on, confirmed_on = found_and_confirmed(batch, self.discover, self.split)
         truth = self._truth(model, graph)
-        confirmed_on = with_reference(model, confirmed_on, metric)
-        known = reference(model, blocks, confirmed_on, kind=self.reference, seed=self.seed)
-        runs = CircuitRuns(model, blocks, confirmed_on, metric, known)
+        runs = CircuitRuns.of(model, blocks, confirmed_on, metric=metric, kind=self.reference, seed=self.seed)
         ends = torch.stack([torch.zeros(len(graph.edges)), torch.ones(len(graph.edges))]).bool()
         none, whole = runs.scores(ends, replace(execution, progress=False)).numpy()
         check_gap(none, whole, metric=metric.name, reference=self.reference)

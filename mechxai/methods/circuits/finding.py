@@ -9,12 +9,14 @@ import torch
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError, check_choice
 from mechxai.core.method import Method
-from mechxai.core.metric import AnyMetric
+from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.methods.circuits.acdc import Acdc
 from mechxai.methods.circuits.edge_attribution import KINDS, EdgeAttribution
 from mechxai.methods.circuits.edge_patching import EdgePatching
 from mechxai.methods.circuits.edge_pruning import EdgePruning
+from mechxai.methods.circuits.references import REFERENCES
 from mechxai.methods.circuits.saved_edges import SavedEdges, is_saved
+from mechxai.methods.circuits.selection import RANKS
 
 
 def _attribution(kind: str, metric: AnyMetric, away: str) -> Method:
@@ -54,6 +56,27 @@ def edge_method(of: Any, metric: AnyMetric, reference: str = "corrupted") -> Met
         return SavedEdges(of)
     check_choice("of", str(of), tuple(FINDERS))
     return FINDERS[str(of)](metric, reference)
+
+
+def check_discovery(of: Any, metric: AnyMetric, *, rank: str, away: str, split: str) -> None:
+    """Refuses what finding edges on some prompts and cutting the others on the rest cannot be asked.
+
+    Args:
+        of: as in `edge_method`.
+        metric: likewise.
+        rank: how edges are ranked.
+        away: what stands in for what is cut.
+        split: what prompts are split by.
+
+    Raises:
+        ConfigError: one that is not known.
+        ArtifactError: no such file of edges.
+    """
+    as_metric(metric)
+    edge_method(of, metric)
+    check_choice("rank", rank, RANKS)
+    check_choice("reference", away, REFERENCES)
+    check_choice("split", split, ("prompts", "templates"))
 
 
 def found_and_confirmed(batch: ContrastBatch, discover: float, split: str) -> tuple[ContrastBatch, ContrastBatch]:
