@@ -136,13 +136,12 @@ def run_with(
 ) -> Float[Tensor, "pair vocab"]:
     """Logits at the end of prompts whose chosen nodes are given other values, at every position."""
     heads, width = model.config.n_head, model.config.n_embd // model.config.n_head
-    waiting = iter(values)
-    at = iter(range(len(values)))
+    waiting = enumerate(values)  # heads and MLP of each layer in turn
 
     def put(layer: int, value: Tensor) -> Tensor:
-        other, is_mlp = next(waiting), next(at) % 2
+        at, other = next(waiting)
         columns = chosen[:, layer * (heads + 1) : (layer + 1) * (heads + 1)]
-        mask = columns[:, heads:] if is_mlp else columns[:, :heads].repeat_interleave(width, 1)
+        mask = columns[:, heads:] if at % 2 else columns[:, :heads].repeat_interleave(width, 1)
         return torch.where(mask[:, None], other[:, : value.shape[1]], value)
 
     with _each(model, put):

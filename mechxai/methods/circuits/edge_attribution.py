@@ -22,8 +22,8 @@ from mechxai.methods.circuits.edge_result import EdgeScores, edge_result
 from mechxai.methods.circuits.edge_scores import FirstOrder, later_passes
 from mechxai.methods.circuits.measuring import budget_bytes
 from mechxai.methods.circuits.pair_runs import PairRuns
-from mechxai.methods.circuits.references import REFERENCES, Reference, reference
-from mechxai.model.graph_writes import Blocks, Written, graph_blocks
+from mechxai.methods.circuits.references import REFERENCES, reference
+from mechxai.model.graph_writes import graph_blocks
 from mechxai.model.hooked_model import HookedModel
 
 KINDS = ("eap", "clean_corrupted", "eap_ig_inputs", "eap_ig_activations")
@@ -116,9 +116,7 @@ class EdgeAttribution(Method):
                 runs = PairRuns(
                     model, blocks, part, metric=metric, whole=self._whole, apart=self.reference == "corrupted"
                 )
-                away = None
-                if self.reference != "corrupted":
-                    away = partial(_away, known, model, blocks, batch, rows)
+                away = partial(known.written, model, blocks, batch, rows=rows) if known.kind != "corrupted" else None
                 scores = FirstOrder(blocks.graph, runs, self.along(), away)
                 edges = scores.along_writers() if self._by_writer else scores.along_inputs()
                 found.append(blocks.graph.of_matrix(edges))
@@ -166,12 +164,6 @@ class EdgeAttribution(Method):
             return [(float(one + 1) / 2, float(weight) / 2) for one, weight in zip(at, weights, strict=True)]
         shift = {"left": 0.0, "midpoint": 0.5, "right": 1.0}[self.rule]
         return [((step + shift) / self.steps, 1 / self.steps) for step in range(self.steps)]
-
-
-def _away(  # noqa: PLR0917 - what a reference asks for
-    known: Reference, model: HookedModel, blocks: Blocks, batch: ContrastBatch, rows: slice, like: Written
-) -> Written:
-    return known.written(model, blocks, batch, rows=rows, like=like)
 
 
 def _prompts_at_once(model: HookedModel, batch: ContrastBatch, graph: Graph, *, execution: Execution) -> int:

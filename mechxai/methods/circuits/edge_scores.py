@@ -24,13 +24,13 @@ class FirstOrder:
         graph: the model's.
         runs: of the prompts.
         steps: where gradients are taken.
-        away: what writers write instead, in the shape of what it is given; None for the corrupted run.
+        away: what writers write instead, in the shape of what it is given as ``like``; None for the corrupted run.
     """
 
     graph: Graph
     runs: PairRuns
     steps: Steps
-    away: Callable[[Written], Written] | None = None
+    away: Callable[..., Written] | None = None
 
     def along_inputs(self) -> Float[Tensor, "prompt reader writer"]:
         """Gradients on the way from the corrupted embeddings to the clean. Cost: two passes a step."""
@@ -53,7 +53,7 @@ class FirstOrder:
 
     def _moves(self) -> Written:
         clean = self.runs.end("clean").written
-        return clean - (self.runs.end("corrupted").written if self.away is None else self.away(clean))
+        return clean - (self.runs.end("corrupted").written if self.away is None else self.away(like=clean))
 
 
 @dataclass(frozen=True)
