@@ -180,7 +180,7 @@ def _judged(data: xr.Dataset) -> list[str]:
     gone = ", ".join(map(_node, str(data["set"].values[worst]).replace("greedy: ", "").split(", ")))
     return [
         f"Without {gone}, circuit and model are {apart:.0%} of the gap apart (random circuits "
-        f"{chance:.0%}); the node that is needed least, {_node(str(data['node'].values[least]))}, still changes "
+        f"{chance:.0%}); the node that is needed least, {_node(str(data['node'].values[least]))}, changes "
         f"{float(data['missed'].values[least]):.0%} of it."
     ]
 

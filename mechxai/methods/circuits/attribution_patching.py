@@ -92,7 +92,7 @@ class AttributionPatching(Method):
         """The estimated effect of every patch.
 
         Returns:
-            ``value`` [*over*], the estimated change of the metric with 95 % intervals over prompts, ``per_example``
+            ``value`` [*over*], the estimated effect on the metric with 95 % intervals over prompts, ``per_example``
             [prompt, *over*], ``recovered`` [*over*], its share of the clean-corrupted gap, and the baselines. With
             ``grad_drop`` sizes, and no share.
 

@@ -161,7 +161,11 @@ class HeadRoles(Method):
         return Result(xr.Dataset(data, coords={**coords, **patterns.coords}), info)
 
     def plan(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Plan:  # noqa: B008 - frozen
-        """How the two sweeps would be run, which cost more than the scores; runs nothing."""
+        """How the two sweeps over heads would be run, which cost more than the scores; runs nothing.
+
+        The paths into name movers are not in it: who these are shows only then. They cost at most one pass from a
+        name mover's layer on for each head before it.
+        """
         sweeps = self._sweeps(model, batch.to(model.device), as_metric(self.metric))
         return plan_sweeps(model, list(sweeps.values()), execution)
 
