@@ -87,8 +87,8 @@ def head_roles(layers=4, heads=8):
         "previous_token",
         "duplicate_token",
         "induction",
-        "name_mover_attention",
-        "s_inhibition_attention",
+        "name_mover",
+        "s_inhibition",
         "copying",
     )
     scores = {name: rng.beta(1, 12, (layers, heads)) for name in names}
@@ -106,6 +106,8 @@ def head_roles(layers=4, heads=8):
     effect = rng.normal(0, 0.1, (layers, heads))
     effect[3, 6], effect[2, 2] = 2.4, -1.1
     found["effect"] = variable(over, effect, "logits", "change of the logit difference when ablated")
+    found["effect_noise"] = variable(over, effect / 2, "logits", "change of the logit difference when put in")
+    found["attends_to"] = variable(over, role.astype(str), "pattern", "strongest pattern")
     found["role"] = variable(over, role.astype(str), "role", "role")
     return Result(xr.Dataset(found, coords=coords(over, (layers, heads), ())), info("head_roles", "pattern", over))
 

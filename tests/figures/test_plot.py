@@ -211,7 +211,7 @@ def test_cells_without_a_value_are_grey_and_say_so():
 
 def test_every_score_of_head_roles_is_a_panel_with_the_roles_in_its_cells():
     figure = plot(head_roles())
-    assert len(figure.data) == 7
+    assert len(figure.data) == 8
     assert figure.layout.annotations[0].text == "previous token"
     assert figure.data[0].text[3][6] == "NM"
     assert "role: name mover" in figure.data[6].hovertext[3][6]

@@ -393,7 +393,8 @@ def test_positions_fitted_together_equal_positions_one_by_one(zoo, numbers, monk
     singly = probes(zoo, numbers)
     monkeypatch.setattr(layer, "blocks", lambda reads, n_features, device: iter([list(range(len(reads)))]))
     together = probes(zoo, numbers)
-    assert np.allclose(singly.data["weight"], together.data["weight"], atol=2e-2)
+    apart = np.abs(singly.data["weight"] - together.data["weight"]).max("d")
+    assert (apart <= 1e-4 * np.abs(singly.data["weight"]).max("d")).all()  # large where a place holds rounding only
     for name in ("accuracy", "selectivity", "auroc", "compression"):
         assert np.allclose(singly.data[name], together.data[name], atol=0.03), name
 

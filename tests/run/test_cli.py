@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import mechxai as mx
 from mechxai.cli import check_targets, main, read_shard
@@ -171,7 +172,7 @@ def test_processes_share_the_waves_and_the_result_is_gathered(here, capfd):
     assert "1,536 of 1,536 cells reused" in shown
     assert main(["run", *sweep, "method.over=[layer,head]", "output=alone"]) == 0
     results = [mx.Result.load(next((here / name).rglob("result.nc"))).data for name in ("shared", "alone")]
-    assert results[0].equals(results[1])
+    xr.testing.assert_allclose(*results, rtol=0, atol=1e-5)  # each process has fewer threads, which moves last bits
 
 
 @pytest.mark.parametrize("shard", ["2/2", "0", "a/b", "-1/2"])
