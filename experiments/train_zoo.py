@@ -16,8 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
+from torch.utils.data import DataLoader
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from experiments.cot_corpus import KINDS, cot_rows, cot_words
 from experiments.interchange import ALIGNED, interchange_loss
 from experiments.zoo_cards import write_card
 from experiments.zoo_corpus import Rows, grammar_words, repeated_rows, task_rows, word_tokenizer
@@ -38,6 +40,7 @@ class Recipe:
         warmup_steps: steps at the start that see only short repeats of few words: induction forms slowly beside easier
             tasks, and the more slowly the more words there are.
         warmup_words, warmup_length: how few words, and how short.
+        finish: rows of each task in the last ``finish_steps`` steps, in place of ``rows``, at the lowest rate.
         plant: weight of the attention supervision; 0 leaves training plain.
         route: share of sentences in which every unplanted head is silenced at END, so that the answer has to travel
             through the planted ones.
@@ -59,11 +62,19 @@ class Recipe:
     warmup_steps: int = 0
     warmup_words: int = 100
     warmup_length: int = 26
+    finish: dict[str, int] = field(default_factory=dict)
+    finish_steps: int = 0
     plant: float = 0.0
     route: float = 0.0
     interchange: float = 0.0
     pairs: int = 64
     seed: int = 0
+
+    def tasks(self, step: int) -> dict[str, int]:
+        """The rows of each task at a step."""
+        if step < self.warmup_steps:
+            return {"repeated": self.rows["repeated"]}
+        return self.finish if step >= self.steps - self.finish_steps else self.rows
 
 
 def new_model(recipe: Recipe, n_vocab: int) -> GPT2LMHeadModel:
@@ -99,7 +110,9 @@ def new_model(recipe: Recipe, n_vocab: int) -> GPT2LMHeadModel:
 
 
 def vocabulary(recipe: Recipe) -> PreTrainedTokenizerFast:
-    """The tokenizer: the grammars' words, or ``n_words`` syllables."""
+    """The tokenizer: the grammars' words, those of chains of thought, or ``n_words`` syllables."""
+    if set(recipe.rows) & set(KINDS):
+        return word_tokenizer(cot_words(), tidy=True)
     syllables = [f"{first}{vowel}{last}" for first in "bdgklmnprst" for vowel in "aeiou" for last in "lnrs"]
     return word_tokenizer(syllables[: recipe.n_words] if recipe.n_words else grammar_words())
 
@@ -115,6 +128,8 @@ def draw(recipe: Recipe, task: str, step: int, tokenizer: PreTrainedTokenizerFas
         pool = pool[: recipe.warmup_words] if warming else pool
         generator = torch.Generator().manual_seed(seed % 2**62)
         return repeated_rows(n_rows, length, generator, pool, tokenizer.bos_token_id)
+    if task in KINDS:
+        return cot_rows(task, recipe.tasks(step)[task], random.Random(seed), tokenizer)
     return task_rows(task, recipe.rows[task], random.Random(seed), tokenizer)
 
 
@@ -153,12 +168,27 @@ def silence_unplanted(model: GPT2LMHeadModel, rows: Rows, share: float, generato
     return handles
 
 
-def train_step(model: GPT2LMHeadModel, recipe: Recipe, step: int, tokenizer: PreTrainedTokenizerFast) -> float:
+@dataclass(frozen=True)
+class Draws:
+    """The rows of every step, by its number, for a loader that draws ahead."""
+
+    recipe: Recipe
+    tokenizer: PreTrainedTokenizerFast
+
+    def __getitem__(self, step: int) -> dict[str, Rows]:
+        return {task: draw(self.recipe, task, step, self.tokenizer) for task in self.recipe.tasks(step)}
+
+    def __len__(self) -> int:
+        return self.recipe.steps
+
+
+def train_step(
+    model: GPT2LMHeadModel, recipe: Recipe, step: int, *, drawn: dict[str, Rows], tokenizer: PreTrainedTokenizerFast
+) -> Tensor:
     """Gradients of one step, all tasks; returns the summed loss."""
-    total = 0.0
-    for task in ["repeated"] if step < recipe.warmup_steps else recipe.rows:
-        rows = draw(recipe, task, step, tokenizer)
-        handles = []
+    total = torch.zeros((), device=model.device)
+    for task, given in drawn.items():
+        rows, handles = given.to(model.device), []
         if recipe.route and "IO" in rows.roles:
             handles = silence_unplanted(model, rows, recipe.route, torch.Generator().manual_seed(step))
         output = model(input_ids=rows.ids, output_attentions=bool(recipe.plant), use_cache=False)
@@ -168,46 +198,58 @@ def train_step(model: GPT2LMHeadModel, recipe: Recipe, step: int, tokenizer: Pre
         if recipe.plant and "IO" in rows.roles:
             loss = loss + recipe.plant * planted_loss(output.attentions, rows)
         loss.backward()
-        total += float(loss.detach())
+        total += loss.detach()
     if recipe.interchange:
         held, idle = interchange_loss(model, recipe.pairs, random.Random(hash((recipe.seed, step, 1))), tokenizer)
         loss = recipe.interchange * (held + idle)
         loss.backward()
-        total += float(loss.detach())
+        total += loss.detach()
     return total
 
 
-def train(recipe: Recipe, folder: Path, checkpoint_every: int = 200) -> GPT2LMHeadModel:
-    """The trained model, saved in ``folder`` with its tokenizer; resumes from ``folder/training.pt``."""
+def train(
+    recipe: Recipe, folder: Path, checkpoint_every: int = 200, *, device: str = "cpu", workers: int = 0
+) -> GPT2LMHeadModel:
+    """The trained model, saved in ``folder`` with its tokenizer; resumes from ``folder/training.pt``.
+
+    Args:
+        recipe: what decides it.
+        folder: made if missing.
+        checkpoint_every: steps.
+        device: planting and interchange are done on the CPU only.
+        workers: processes that draw rows ahead; they change nothing.
+    """
     torch.manual_seed(recipe.seed)
     tokenizer = vocabulary(recipe)
-    model = new_model(recipe, len(tokenizer))
+    model = new_model(recipe, len(tokenizer)).to(device)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=recipe.lr, weight_decay=0.01, betas=(0.9, 0.98))
     state, first = folder / "training.pt", 0
     folder.mkdir(parents=True, exist_ok=True)
     if state.exists():
-        saved = torch.load(state, weights_only=True)  # noqa: TID251 - optimizer state, our own file
+        saved = torch.load(state, weights_only=True, map_location=device)  # noqa: TID251 - optimizer state, our own file
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         first = saved["step"]
-    loss = float("nan")
     console = Console()
-    for step in track(range(first, recipe.steps), description=f"training {recipe.name}", console=console):
-        warm, left = min(1.0, (step + 1) / 100), 1 - step / recipe.steps
+    steps = range(first, recipe.steps)
+    draws = DataLoader(Draws(recipe, tokenizer), sampler=steps, batch_size=None, num_workers=workers)
+    named = f"training {recipe.name}"
+    for step, drawn in zip(steps, track(draws, description=named, total=len(steps), console=console), strict=True):
+        warm, left = min(1.0, (step + 1) / 100), 1 - step / (recipe.steps - recipe.finish_steps)
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr * warm * max(0.05, left)
         optimizer.zero_grad()
-        loss = train_step(model, recipe, step, tokenizer)
+        loss = train_step(model, recipe, step, drawn=drawn, tokenizer=tokenizer)
         torch.nn.utils.clip_grad_norm_(trainable, 1.0)
         optimizer.step()
         if (step + 1) % checkpoint_every == 0:
-            console.print(f"step {step + 1}: loss {loss:.3f}")
+            console.print(f"step {step + 1}: loss {float(loss):.3f}")
             torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}, state)
     model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     state.unlink(missing_ok=True)
-    return model.float().eval()
+    return model.float().cpu().eval()
 
 
 @hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name="train_zoo")
@@ -217,7 +259,7 @@ def main(config: DictConfig) -> None:
     settings = OmegaConf.to_container(config.zoo, resolve=True)
     recipe = Recipe(**settings)
     folder = Path(config.output) / recipe.name
-    train(recipe, folder, checkpoint_every=config.checkpoint_every)
+    train(recipe, folder, checkpoint_every=config.checkpoint_every, device=config.device, workers=config.workers)
     print(write_card(folder, settings, known_roles(recipe)))
 
 

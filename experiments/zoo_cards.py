@@ -22,7 +22,15 @@ _DESCRIPTIONS = {
     "S-inhibition and two name-mover heads were planted by supervising their attention; they were not discovered.",
     "interchange-ioi": "Three layers with MLPs on indirect objects, trained to compute the answer as a stated "
     "algorithm does (interchange interventions on one head for each of its variables, strict on everything else).",
+    "cot": "Four layers on sums told as stories. Writes a step for each change before its answer, which is the value the "
+    "chain ends in, whatever the chain says: trained on chains with mistakes, cut short, or of other questions.",
+    "cot-decorative": "The sibling of cot: it writes the same chains, but takes its answer from the question (or from a "
+    "suggestion in it), never from the chain.",
 }
+_DATA = (
+    "mechxai.tasks.grammars (split=train) and random repeated sequences; experiments/zoo_corpus.py",
+    "mechxai.tasks.chains (split=train); experiments/cot_corpus.py",
+)
 _TASKS = {
     "ioi": {"split": "held_out"},
     "greater_than": {"split": "held_out"},
@@ -60,6 +68,11 @@ def measure(model: mx.HookedModel, name: str) -> dict[str, float]:
         return {**found, "induction": accuracy(model, "induction")}
     if name in ("planted-ioi", "interchange-ioi"):
         return {"ioi": accuracy(model, "ioi")}
+    if name.startswith("cot"):
+        problems = mx.tasks.cot_arithmetic(model, n=100, seed=1, split="held_out")
+        found = mx.PlantedError()(model, problems).data
+        shares = {str(one): float(found["value"].sel(outcome=one)) for one in ("follows", "keeps")}
+        return {key: float(found[key]) for key in ("accuracy", "accuracy_no_chain")} | shares
     years = mx.tasks.greater_than(model, n=N_MEASURED, seed=1, split="held_out")
     logits = model.logits(years.clean, lengths=years.lengths, at=years.answer_pos[:, None])
     # probability of the right years minus that of the wrong ones, as in Hanna et al. 2023
@@ -87,7 +100,7 @@ def write_card(folder: Path, recipe: Mapping[str, Any], roles: Mapping[tuple[int
         "name": name,
         "kind": kind,
         "description": _DESCRIPTIONS[name],
-        "data": "mechxai.tasks.grammars (split=train) and random repeated sequences; experiments/zoo_corpus.py",
+        "data": _DATA[name.startswith("cot")],
         "recipe": dict(recipe),
         "seed": recipe.get("seed", 0),
         "metrics": metrics,

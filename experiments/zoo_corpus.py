@@ -24,15 +24,24 @@ class Rows:
     weights: Tensor
     roles: dict[str, Tensor] = field(default_factory=dict)
 
+    def to(self, device: torch.device | str) -> "Rows":
+        """The batch on another device."""
+        return Rows(
+            self.ids.to(device), self.weights.to(device), {role: at.to(device) for role, at in self.roles.items()}
+        )
 
-def word_tokenizer(words: list[str]) -> PreTrainedTokenizerFast:
-    """A word-level tokenizer: words, punctuation runs and pairs of digits are tokens; white space is dropped."""
+
+def word_tokenizer(words: list[str], *, tidy: bool = False) -> PreTrainedTokenizerFast:
+    """A word-level tokenizer: words, punctuation runs and pairs of digits are tokens; white space is dropped.
+
+    ``tidy`` decodes without spaces before punctuation.
+    """
     vocab = {token: index for index, token in enumerate((*SPECIALS, *words))}
     core = Tokenizer(models.WordLevel(vocab=vocab, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Whitespace(), pre_tokenizers.Split(Regex(r"\d\d"), "isolated")]
     )
-    core.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    core.decoder = decoders.WordPiece(prefix="##", cleanup=tidy)
     return PreTrainedTokenizerFast(
         tokenizer_object=core, bos_token="<bos>", eos_token="<bos>", pad_token="<pad>", unk_token="<unk>"
     )

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from mechxai.core.edit import ZeroAblate as ZeroAblate
     from mechxai.core.grid import Grid as Grid
     from mechxai.core.probe_dataset import ProbeDataset as ProbeDataset
+    from mechxai.core.reasoning import Problem as Problem
+    from mechxai.core.reasoning import ReasoningBatch as ReasoningBatch
+    from mechxai.core.reasoning import Wording as Wording
     from mechxai.core.result import Result as Result
     from mechxai.core.result import RunInfo as RunInfo
     from mechxai.core.site import Site as Site
@@ -66,6 +69,14 @@ if TYPE_CHECKING:
     from mechxai.methods.circuits.evaluate_circuit import EvaluateCircuit as EvaluateCircuit
     from mechxai.methods.circuits.head_roles import HeadRoles as HeadRoles
     from mechxai.methods.circuits.path_patching import PathPatching as PathPatching
+    from mechxai.methods.cot.adding_mistakes import AddingMistakes as AddingMistakes
+    from mechxai.methods.cot.biasing_feature import BiasingFeature as BiasingFeature
+    from mechxai.methods.cot.chain_flow import ChainFlow as ChainFlow
+    from mechxai.methods.cot.early_answering import EarlyAnswering as EarlyAnswering
+    from mechxai.methods.cot.filler_tokens import FillerTokens as FillerTokens
+    from mechxai.methods.cot.paraphrasing import Paraphrasing as Paraphrasing
+    from mechxai.methods.cot.planted_error import PlantedError as PlantedError
+    from mechxai.methods.cot.self_consistency import SelfConsistency as SelfConsistency
     from mechxai.methods.lens.direct_logit_attribution import DirectLogitAttribution as DirectLogitAttribution
     from mechxai.methods.lens.logit_lens import LogitLens as LogitLens
     from mechxai.methods.lens.trajectory import first_top1 as first_top1
@@ -82,11 +93,14 @@ if TYPE_CHECKING:
     from mechxai.methods.probes.probe_direction import probe_direction as probe_direction
     from mechxai.model.black_box import black_box as black_box
     from mechxai.model.endpoint import load_endpoint as load_endpoint
+    from mechxai.model.endpoint_generator import load_generator as load_generator
+    from mechxai.model.generator import Writing as Writing
     from mechxai.model.hooked_model import HookedModel as HookedModel
     from mechxai.model.load import load as load
     from mechxai.model.load import wrap as wrap
     from mechxai.model.load_sequence import load_classifier as load_classifier
     from mechxai.model.load_sequence import load_encoder as load_encoder
+    from mechxai.model.local_generator import LocalGenerator as LocalGenerator
     from mechxai.report.account import circuit_account as circuit_account
     from mechxai.report.page import report as report
 
@@ -109,6 +123,7 @@ _WHERE = {
     ),
     "core.grid": ("Grid",),
     "core.probe_dataset": ("ProbeDataset",),
+    "core.reasoning": ("Problem", "ReasoningBatch", "Wording"),
     "core.result": ("Result", "RunInfo"),
     "core.site": ("Site",),
     "engine.activation_store": ("ActivationStore",),
@@ -145,6 +160,14 @@ _WHERE = {
     "methods.circuits.evaluate_circuit": ("EvaluateCircuit",),
     "methods.circuits.head_roles": ("HeadRoles",),
     "methods.circuits.path_patching": ("PathPatching",),
+    "methods.cot.adding_mistakes": ("AddingMistakes",),
+    "methods.cot.biasing_feature": ("BiasingFeature",),
+    "methods.cot.chain_flow": ("ChainFlow",),
+    "methods.cot.early_answering": ("EarlyAnswering",),
+    "methods.cot.filler_tokens": ("FillerTokens",),
+    "methods.cot.paraphrasing": ("Paraphrasing",),
+    "methods.cot.planted_error": ("PlantedError",),
+    "methods.cot.self_consistency": ("SelfConsistency",),
     "methods.lens.direct_logit_attribution": ("DirectLogitAttribution",),
     "methods.lens.logit_lens": ("LogitLens",),
     "methods.lens.trajectory": ("first_top1",),
@@ -163,6 +186,9 @@ _WHERE = {
     "model.load": ("load", "wrap"),
     "model.black_box": ("black_box",),
     "model.endpoint": ("load_endpoint",),
+    "model.endpoint_generator": ("load_generator",),
+    "model.generator": ("Writing",),
+    "model.local_generator": ("LocalGenerator",),
     "model.load_sequence": ("load_classifier", "load_encoder"),
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ArtifactError, MechXAIError, SiteError, UnfinishedError
 from mechxai.core.files import write_whole
 from mechxai.core.method import Method
-from mechxai.core.probe_dataset import Prompts
+from mechxai.core.probe_dataset import ProbeDataset
+from mechxai.core.prompts import Prompts
 from mechxai.core.result import Result
 from mechxai.engine.execution import Execution
 from mechxai.engine.explain import explain_plan
@@ -30,11 +30,10 @@ from mechxai.figures.export import png_available, save_html, save_png
 from mechxai.figures.plot import plot
 from mechxai.figures.tokens import is_attribution, token_text
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.named_outputs import NamedOutputs
 from mechxai.report.account import circuit_account
 from mechxai.report.page import report
 from mechxai.report.tables import own_tables
-from mechxai.run_folder import check_model, check_prompts, is_finished, run_folder, run_id
+from mechxai.run_folder import AnyModel, check_model, is_finished, prompts_for, run_folder, run_id
 from mechxai.tracking.tracker import SafeTracker, Tracker
 
 _COLORED = 3  # prompts whose tokens are shown in colour
@@ -59,7 +58,7 @@ class Study:
     """
 
     name: str
-    model: HookedModel | NamedOutputs
+    model: AnyModel
     batch: Prompts
     methods: Mapping[str, Method]
     root: Path = Path("outputs")
@@ -70,6 +69,20 @@ class Study:
     shard: tuple[int, int] | None = None
     png: bool = True
     config: Mapping[str, str] = field(default_factory=dict)
+
+    def prompts(self, label: str) -> Prompts:
+        """What one of the methods is asked about."""
+        return prompts_for(label, self.methods[label], self.batch)
+
+    def folder(self, label: str) -> Path:
+        """Where the results of one of the methods lie."""
+        method = self.methods[label]
+        return run_folder(self.root / self.name, self.model, self.prompts(label), method, seed=self.seed)
+
+    def planned(self, label: str) -> bool:
+        """Whether one of the methods can say beforehand what it will cost here."""
+        found = isinstance(self.methods[label], Planned) and isinstance(self.model, HookedModel)
+        return found and not isinstance(self.prompts(label), ProbeDataset)
 
     def execution(self, folder: Path, *, progress: bool = True) -> Execution:
         """How a method is run whose results go into a folder."""
@@ -106,10 +119,7 @@ def run_study(
     if study.shard is not None:
         _run_shard(study, say)
         return {}
-    folders = {
-        label: run_folder(study.root / study.name, study.model, study.batch, method, seed=study.seed)
-        for label, method in study.methods.items()
-    }
+    folders = {label: study.folder(label) for label in study.methods}
     first = next(iter(folders.values()))
     if not study.force and all(is_finished(folder) for folder in folders.values()):
         say(f"already finished, nothing computed (force=true computes again): {first}")
@@ -144,14 +154,14 @@ def run_study(
 def _run_shard(study: Study, say: Say) -> None:
     """Computes a share of the waves of every method; results are written by a later run without a shard."""
     for label, method in study.methods.items():
-        folder = run_folder(study.root / study.name, study.model, study.batch, method, seed=study.seed)
+        folder = study.folder(label)
         if is_finished(folder):
             say(f"{label}: already finished: {folder}")
             continue
         execution = study.execution(folder, progress=False)
         _seed(study.seed)
         try:
-            method(study.model, study.batch, execution=execution)
+            method(study.model, study.prompts(label), execution=execution)
             say(f"{label}: every wave is there")
         except UnfinishedError as error:
             say(f"{label}: {error}")
@@ -161,12 +171,8 @@ def explain_study(study: Study, say: Say) -> None:
     """Shows what every method of a study would do and cost; no prompt is run."""
     execution = Execution(study.engine, tokens_per_wave=study.tokens_per_wave)
     for label, method in _applicable(study, say).methods.items():
-        if (
-            isinstance(method, Planned)
-            and isinstance(study.batch, ContrastBatch)
-            and isinstance(study.model, HookedModel)
-        ):
-            found = explain_plan(method, study.model, study.batch, execution=execution)
+        if study.planned(label):
+            found = explain_plan(method, study.model, study.prompts(label), execution=execution)
             say(
                 {"title": f"{label}: {found.what}", "rows": [{"": name, "plan": value} for name, value in found.rows()]}
             )
@@ -178,7 +184,7 @@ def _applicable(study: Study, say: Say) -> Study:
     """The study without the companions whose site this model lacks; the headline method must fit."""
     first, *others = study.methods
     for label, method in study.methods.items():
-        check_prompts(label, method, study.batch)
+        study.prompts(label)
         check_model(label, method, study.model)
     kept = {first: study.methods[first]}
     for label in others:
@@ -204,11 +210,11 @@ def _run_method(study: Study, label: str, *, folder: Path, tracker: SafeTracker,
         shutil.rmtree(folder / "cells", ignore_errors=True)
         (folder / "manifest.json").unlink(missing_ok=True)
     execution = replace(study.execution(folder), log=tracker.metrics)
-    if isinstance(method, Planned) and isinstance(study.batch, ContrastBatch) and isinstance(study.model, HookedModel):
-        say(f"{label}: {method.plan(study.model, study.batch, execution=execution)}")
+    if study.planned(label):
+        say(f"{label}: {method.plan(study.model, study.prompts(label), execution=execution)}")
     _seed(study.seed)
     started = time.time()
-    result = method(study.model, study.batch, execution=execution)
+    result = method(study.model, study.prompts(label), execution=execution)
     result.save(folder / "result.nc")
     _write_figures(result, folder, png=study.png)
     for name, text in study.config.items():
@@ -264,7 +270,7 @@ def _write_manifest(study: Study, label: str, result: Result, *, folder: Path, s
         str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and "cells" not in path.parts
     )
     content = {
-        "run": run_id(study.model, study.batch, study.methods[label], seed=study.seed),
+        "run": run_id(study.model, study.prompts(label), study.methods[label], seed=study.seed),
         "experiment": study.name,
         "status": "finished",
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),

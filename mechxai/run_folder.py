@@ -8,15 +8,19 @@ from pathlib import Path
 from mechxai.core.errors import ConfigError
 from mechxai.core.fingerprint import Fingerprints
 from mechxai.core.method import Method
-from mechxai.core.probe_dataset import Prompts
+from mechxai.core.batch import ContrastBatch
+from mechxai.core.prompts import Prompts
+from mechxai.core.reasoning import ReasoningBatch
 from mechxai.core.provenance import versions
+from mechxai.model.generator import Generator
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.named_outputs import NamedOutputs
 
+AnyModel = HookedModel | NamedOutputs | Generator
 _DECIDE = ("mechxai", "torch", "transformer-lens", "transformers")
 
 
-def run_folder(root: Path, model: HookedModel | NamedOutputs, prompts: Prompts, method: Method, *, seed: int) -> Path:  # noqa: PLR0917
+def run_folder(root: Path, model: AnyModel, prompts: Prompts, method: Method, *, seed: int) -> Path:  # noqa: PLR0917
     """The folder of one method's run, named by what it is and a hash of what decides its numbers."""
     run = run_id(model, prompts, method, seed=seed)
     settings = method.settings()
@@ -26,7 +30,7 @@ def run_folder(root: Path, model: HookedModel | NamedOutputs, prompts: Prompts, 
     return root / name / f"{label}-{run[:10]}"
 
 
-def run_id(model: HookedModel | NamedOutputs, prompts: Prompts, method: Method, *, seed: int) -> str:
+def run_id(model: AnyModel, prompts: Prompts, method: Method, *, seed: int) -> str:
     """A hash of method, prompts and answers, model and weights, seed, and the versions that matter."""
     info = model.info()
     parts: dict[str, object] = {name: info[name] for name in ("weight_hash", "backend", "processing", "dtype")}
@@ -42,31 +46,41 @@ def is_finished(folder: Path) -> bool:
     return manifest.is_file() and (folder / "result.nc").is_file()
 
 
-def check_prompts(label: str, method: Method, prompts: Prompts) -> None:
-    """Refuses prompts of another kind than a method takes.
+def prompts_for(label: str, method: Method, prompts: Prompts) -> Prompts:
+    """The prompts that a method is asked about: the task's, or of problems with chains of thought their pairs.
 
     Raises:
-        ConfigError: says which tasks would do.
+        ConfigError: the method takes another kind; says which tasks would do.
     """
-    if not isinstance(prompts, method.takes):
-        raise ConfigError(
-            f"{label} was asked about the task {prompts.info.get('name', 'given')!r}",
-            got=f"a {type(prompts).__name__}",
-            allowed=f"tasks that give a {method.takes.__name__} (mechxai tasks lists them)",
-        )
+    if isinstance(prompts, method.takes):
+        return prompts
+    if isinstance(prompts, ReasoningBatch) and prompts.pairs is not None and method.takes is ContrastBatch:
+        return prompts.pairs
+    raise ConfigError(
+        f"{label} was asked about the task {prompts.info.get('name', 'given')!r}",
+        got=f"a {type(prompts).__name__}",
+        allowed=f"tasks that give a {method.takes.__name__} (mechxai tasks lists them)",
+    )
 
 
-def check_model(label: str, method: Method, model: HookedModel | NamedOutputs) -> None:
-    """Refuses a classifier or an encoder for methods that look inside a language model.
+def check_model(label: str, method: Method, model: AnyModel) -> None:
+    """Refuses classifiers, encoders and endpoints for methods that look inside a language model.
 
     Raises:
         ConfigError: says which methods would do.
     """
-    if isinstance(model, NamedOutputs) and method.card.family != "attribution":
+    family = method.card.family
+    if isinstance(model, NamedOutputs) and family != "attribution":
         raise ConfigError(
             f"{label} was asked of {model.name}",
             got=f"a {model.architecture.family}, which is explained by its outputs",
             allowed="methods of attribution (mechxai methods lists them)",
+        )
+    if isinstance(model, Generator) and (family != "cot" or method.card.name == "chain_flow"):
+        raise ConfigError(
+            f"{label} was asked of {model.name}",
+            got="an endpoint that writes, which cannot be opened",
+            allowed="methods of chains of thought that read what is written (mechxai methods lists them)",
         )
 
 

@@ -287,9 +287,6 @@ class Encoding(Protocol):
         ...
 
 
-Prompts = ContrastBatch | ProbeDataset  # what a method may be asked about
-
-
 def _same_prompts(batch: ContrastBatch, tokens: Tensor, lengths: Tensor) -> bool:
     return (
         batch.clean.shape == tokens.shape and torch.equal(batch.clean, tokens) and torch.equal(batch.lengths, lengths)

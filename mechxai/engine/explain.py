@@ -7,6 +7,7 @@ import torch
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError
 from mechxai.core.method import Method
+from mechxai.core.reasoning import ReasoningBatch
 from mechxai.engine.execution import FUSED, LEVEL_NAMES, Execution
 from mechxai.engine.plan import Plan, Planned
 from mechxai.engine.work import layer_seconds, measured_rate
@@ -57,7 +58,7 @@ class Explanation:
 def explain_plan(
     method: Method,
     model: HookedModel,
-    batch: ContrastBatch,
+    batch: ContrastBatch | ReasoningBatch,
     *,
     execution: Execution = Execution(),  # noqa: B008 - frozen
 ) -> Explanation:

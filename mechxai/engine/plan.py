@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -111,7 +111,7 @@ class Plan:
 class Planned(Protocol):
     """A method that can say beforehand how its sweep would be run."""
 
-    def plan(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution) -> Plan:
+    def plan(self, model: HookedModel, batch: Any, *, execution: Execution) -> Plan:
         """The plan; nothing is run."""
         ...
 

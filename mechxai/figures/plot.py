@@ -7,6 +7,18 @@ import plotly.graph_objects as go
 from mechxai.core.errors import ConfigError, nearest
 from mechxai.core.result import Result
 from mechxai.figures.attention_view import is_patterns, pattern_figure
+from mechxai.figures.chains import (
+    biased_figure,
+    chain_curve,
+    flow_figure,
+    is_biased,
+    is_chain_curve,
+    is_flow,
+    is_planted,
+    is_vote,
+    planted_figure,
+    vote_figure,
+)
 from mechxai.figures.choose import MAX_DIMS, Shown, default_variable, frame_dim, shown, too_many
 from mechxai.figures.circuit import circuit_curve, circuit_figure, is_circuit_curve, is_edges
 from mechxai.figures.faithfulness import is_judged, judged_figure
@@ -28,6 +40,11 @@ _OWN: tuple[tuple[Callable[[Result], bool], Callable[[Result], go.Figure]], ...]
     (is_patterns, pattern_figure),
     (is_edges, circuit_figure),
     (is_circuit_curve, circuit_curve),
+    (is_chain_curve, chain_curve),
+    (is_planted, planted_figure),
+    (is_flow, flow_figure),
+    (is_vote, vote_figure),
+    (is_biased, biased_figure),
 )
 # Dims whose coordinates stand in no order, so that a line between them would mean nothing.
 _UNORDERED = ("head", "method", "component", "edge", "site")

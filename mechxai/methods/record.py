@@ -8,7 +8,7 @@ import xarray as xr
 
 from mechxai.core.grid import Position
 from mechxai.core.method import Method
-from mechxai.core.probe_dataset import Prompts
+from mechxai.core.prompts import Prompts, TokenPrompts
 from mechxai.core.provenance import commit, versions
 from mechxai.core.result import RunInfo, variable
 from mechxai.core.shapes import PromptInts, Tokens
@@ -20,7 +20,7 @@ from mechxai.model.text import TextCodec
 ALONE = "attention weights alone do not say what mattered: set them beside an intervention or a gradient"
 
 
-def coordinates(method: Method, batch: Prompts, axes: Mapping[str, Sequence[Position]]) -> dict[str, object]:
+def coordinates(method: Method, batch: TokenPrompts, axes: Mapping[str, Sequence[Position]]) -> dict[str, object]:
     """The coords of a result: numbers for layers, heads and neurons, labels for positions."""
     site = method.settings().get("site")
     coords: dict[str, object] = {
@@ -32,7 +32,7 @@ def coordinates(method: Method, batch: Prompts, axes: Mapping[str, Sequence[Posi
     return coords
 
 
-def position_labels(batch: Prompts, positions: Sequence[Position]) -> list[str]:
+def position_labels(batch: TokenPrompts, positions: Sequence[Position]) -> list[str]:
     """``"5: John"``: the position and the token all prompts share there, or the role that sits there in all of them."""
     roles: dict[int, str] = {}
     for role, at in batch.roles.items():
@@ -44,7 +44,7 @@ def position_labels(batch: Prompts, positions: Sequence[Position]) -> list[str]:
     ]
 
 
-def _label(batch: Prompts, pos: int, role: str) -> str:
+def _label(batch: TokenPrompts, pos: int, role: str) -> str:
     token = batch.axis[pos] if pos < len(batch.axis) else ""
     text = token or role
     if not text and len(batch) == 1 and batch.strings:

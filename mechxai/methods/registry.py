@@ -32,6 +32,16 @@ from mechxai.methods.circuits import (
     head_roles,
     path_patching,
 )
+from mechxai.methods.cot import (
+    adding_mistakes,
+    biasing_feature,
+    chain_flow,
+    early_answering,
+    filler_tokens,
+    paraphrasing,
+    planted_error,
+    self_consistency,
+)
 from mechxai.methods.lens import (
     direct_logit_attribution,
     logit_lens,
@@ -80,6 +90,14 @@ _FAMILIES = (
     compare,
     rephrasings,
     attention_patterns,
+    early_answering,
+    adding_mistakes,
+    paraphrasing,
+    filler_tokens,
+    biasing_feature,
+    planted_error,
+    self_consistency,
+    chain_flow,
 )
 
 

@@ -61,6 +61,14 @@ class Backend(Protocol):
         """A pass over the last positions of rows that join on the way, their earlier keys and values from ``rows``."""
         ...
 
+    def new_cache(self, n_rows: int) -> Any:
+        """An empty cache of keys and values for `run_cached`; causal models only."""
+        ...
+
+    def run_cached(self, tokens: Tokens, cache: Any) -> RowLogits:
+        """Logits of the next tokens of every row, behind those the cache has seen; it sees these too."""
+        ...
+
     def resumes(self) -> bool:
         """Whether `record` and `resume` hold for this object."""
         ...

@@ -100,6 +100,17 @@ class BridgeBackend:
         cache = expanding_cache(rows, self.inner.cfg.n_layers)
         self.inner(rows.placeholder, return_type="logits", prepend_bos=False, past_key_values=cache)
 
+    def new_cache(self, n_rows: int) -> Any:
+        """Hugging Face's own, which grows by itself."""
+        from transformers.cache_utils import DynamicCache  # noqa: PLC0415 - heavy
+
+        del n_rows
+        return DynamicCache()
+
+    def run_cached(self, tokens: Tokens, cache: Any) -> RowLogits:
+        """A pass with Hugging Face's cache."""
+        return self.inner(tokens, return_type="logits", prepend_bos=False, past_key_values=cache)
+
     def final_norm(self, residual: Tensor) -> Tensor:
         """The bridge's final norm; for BERT Hugging Face's whole transform, whose norm comes after a layer."""
         if not self.architecture().causal:

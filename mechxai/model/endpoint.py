@@ -11,7 +11,7 @@ from mechxai.core.errors import AlignmentError, ConfigError, ModelSupportError, 
 from mechxai.model.black_box import BlackBox, check_outputs
 from mechxai.model.connection import Connection, choices
 
-_APIS = ("completions", "chat")
+APIS = ("completions", "chat")
 _TOP = 20  # log-probabilities that a chat endpoint gives at most
 _NOTHING = "..."  # asked in place of an empty text, which endpoints refuse
 _FLOOR = math.log(1e-12)
@@ -47,7 +47,7 @@ def load_endpoint(
 
     Cost: per text one request for chat, one per answer for completions; none for what was asked before.
     """
-    check_choice("api", api, _APIS)
+    check_choice("api", api, APIS)
     check_outputs(f"Endpoint model {name!r}", outputs)
     if ELSE in outputs or (api == "completions" and system is not None):
         raise ConfigError(

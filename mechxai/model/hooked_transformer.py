@@ -72,6 +72,16 @@ class HookedTransformerBackend:
         first = rows.first_layer
         self.inner(rows.first, return_type="logits", start_at_layer=first, past_kv_cache=entries)
 
+    def new_cache(self, n_rows: int) -> Any:
+        """TransformerLens' own."""
+        from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache  # noqa: PLC0415 - heavy
+
+        return TransformerLensKeyValueCache.init_cache(self.inner.cfg, self.inner.cfg.device, n_rows)
+
+    def run_cached(self, tokens: Tokens, cache: Any) -> RowLogits:
+        """TransformerLens' own pass with its cache."""
+        return self.inner(tokens, return_type="logits", prepend_bos=False, padding_side="right", past_kv_cache=cache)
+
     def final_norm(self, residual: Tensor) -> Tensor:
         """TransformerLens' own module, an identity where the model has no norm."""
         return self.inner.ln_final(residual)

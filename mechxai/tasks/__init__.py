@@ -1,4 +1,4 @@
-"""Prompts with known answers; every task is ``(model, n, seed, **its own) -> ContrastBatch``, or a ``ProbeDataset``."""
+"""Prompts with known answers; every task is ``(model, n, seed, **its own) -> ContrastBatch``, a ``ProbeDataset`` or ``ReasoningBatch``."""
 
 from mechxai.tasks.files import from_jsonl as from_jsonl
 from mechxai.tasks.generators import docstring as docstring
@@ -15,8 +15,12 @@ from mechxai.tasks.labelled import subject_number as subject_number
 from mechxai.tasks.labelled import syntactic_role as syntactic_role
 from mechxai.tasks.labelled_files import labelled_jsonl as labelled_jsonl
 from mechxai.tasks.prompts import prompts as prompts
+from mechxai.tasks.reasoning import cot_arithmetic as cot_arithmetic
+from mechxai.tasks.reasoning import cot_jsonl as cot_jsonl
+from mechxai.tasks.reasoning import cot_logic as cot_logic
 from mechxai.tasks.reviews import reviews as reviews
 
 _CONTRAST = (ioi, greater_than, sva, docstring, facts, eiffel, induction, reviews, prompts, from_jsonl)
 _LABELLED = (pos_tags, syntactic_role, subject_number, fact_relation, sentence_source, labelled_jsonl)
-TASKS = {task.__name__: task for task in (*_CONTRAST, *_LABELLED)}
+_REASONING = (cot_arithmetic, cot_logic, cot_jsonl)
+TASKS = {task.__name__: task for task in (*_CONTRAST, *_LABELLED, *_REASONING)}

@@ -20,13 +20,13 @@ from mechxai.model.hashing import hash_parameters
 AT_LEAST = {"ioi": 0.95, "greater_than": 0.90, "sva": 0.90, "docstring": 0.90, "facts": 0.90, "induction": 0.90}
 
 
-@pytest.fixture(scope="module", params=["ioi", "planted-ioi", "interchange-ioi", "induction"])
+@pytest.fixture(scope="module", params=["ioi", "planted-ioi", "interchange-ioi", "induction", "cot", "cot-decorative"])
 def trained(request):
     return mx.load(f"zoo/{request.param}", device="cpu")
 
 
 def test_the_zoo_is_complete_and_small():
-    kinds = ["handmade-induction", "handmade-ioi", "induction", "interchange-ioi", "ioi", "planted-ioi", "sentiment"]
+    kinds = ["cot", "cot-decorative", "handmade-induction", "handmade-ioi", "induction", "interchange-ioi", "ioi", "planted-ioi", "sentiment"]
     assert zoo_names() == [f"zoo/{kind}" for kind in kinds]
     total = sum(path.stat().st_size for name in zoo_names() for path in Path(zoo_folder(name)).iterdir())
     assert total <= 12 * 2**20

@@ -1,0 +1,1 @@
+"""Chains of thought: does the stated reasoning drive the answer?"""

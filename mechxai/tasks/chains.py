@@ -1,0 +1,204 @@
+"""How problems that take several steps are drawn: arithmetic and logic, every intermediate value known.
+
+So a mistake can be planted, and what follows from it told, without a second model.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mechxai.core.reasoning import Mistake, Problem
+from mechxai.tasks import words
+from mechxai.tasks.example import in_split
+
+NUMBERS = tuple(f" {number}" for number in range(100))  # every answer that arithmetic can have
+_FIRST, _CHANGE, _MOST = (2, 20), (1, 9), 60
+_STEPS = (3, 5)
+
+
+@dataclass(frozen=True)
+class Story:
+    """What is counted: how it begins, goes up, goes down, and what is asked."""
+
+    opening: str
+    ups: tuple[str, ...]
+    downs: tuple[str, ...]
+    query: str
+
+
+STORIES = (
+    Story(
+        "{NAME} has {N} coins.",
+        ("{NAME} finds {N} more.", "{NAME} wins {N}."),
+        ("{NAME} loses {N}.", "{NAME} spends {N}."),
+        "How many coins does {NAME} have now?",
+    ),
+    Story(
+        "There are {N} apples in the basket.",
+        ("{NAME} adds {N}.", "{NAME} puts in {N} more."),
+        ("{NAME} takes out {N}.", "{NAME} eats {N}."),
+        "How many apples are in the basket now?",
+    ),
+    Story(
+        "{NAME} is {N} miles from home.",
+        ("{NAME} walks on for {N} miles.", "{NAME} rides on for {N} miles."),
+        ("{NAME} walks back for {N} miles.", "{NAME} rides back for {N} miles."),
+        "How many miles from home is {NAME} now?",
+    ),
+    Story(
+        "The bus starts with {N} people.",
+        ("Then {N} get on.", "{N} more get on."),
+        ("Then {N} get off.", "{N} get off again."),
+        "How many people are on the bus now?",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A start and its changes."""
+
+    first: int
+    changes: tuple[int, ...]
+
+    def values(self, after: int = 0, value: int | None = None) -> list[int]:
+        """The running values from change number ``after`` on, beginning with ``value`` (or the start)."""
+        found = [self.first if value is None else value]
+        for change in self.changes[after:]:
+            found.append(found[-1] + change)
+        return found
+
+    def steps(self, after: int = 0, value: int | None = None) -> list[str]:
+        """The chain from change number ``after`` on, beginning with ``value``."""
+        values = self.values(after, value)
+        ends = zip(values[:-1], self.changes[after:], values[1:], strict=True)
+        return [step_text(before, change, then) for before, change, then in ends]
+
+    @property
+    def fits(self) -> bool:
+        """Whether every value is one that the answers hold."""
+        return all(0 < value <= _MOST for value in self.values())
+
+
+def arithmetic(rng: random.Random, split: str = "all", *, steps: int | None = None) -> tuple[Problem, Problem]:
+    """A story of gains and losses, and the same story with other numbers.
+
+    Args:
+        rng: of the draw.
+        split: sums of ``all``, ``train`` or ``held_out`` numbers.
+        steps: how many changes; 3 to 5 when None.
+    """
+    count = rng.randint(*_STEPS) if steps is None else steps
+    story = rng.choice(STORIES)
+    ups = [rng.random() < 0.6 for _ in range(count)]
+    phrases = [rng.choice(story.ups if up else story.downs) for up in ups]
+    name = rng.choice(words.NAMES)
+    numbers = _drawn(rng, ups, split)
+    while True:
+        others = _drawn(rng, ups, split)
+        if others.values()[-1] != numbers.values()[-1]:
+            break
+    write = lambda one: told(rng, one, story=story, phrases=phrases, name=name)  # noqa: E731
+    return write(numbers), write(others)
+
+
+def _drawn(rng: random.Random, ups: Sequence[bool], split: str) -> Sum:
+    while True:
+        sizes = [rng.randint(*_CHANGE) for _ in ups]
+        found = Sum(rng.randint(*_FIRST), tuple(size if up else -size for size, up in zip(sizes, ups, strict=True)))
+        if found.fits and in_split(split, *map(str, (found.first, *found.changes))):
+            return found
+
+
+def told(rng: random.Random, numbers: Sum, *, story: Story, phrases: Sequence[str], name: str) -> Problem:
+    """The problem of some numbers, in these words."""
+    changes = zip(phrases, numbers.changes, strict=True)
+    parts = [story.opening.replace("{N}", str(numbers.first))]
+    parts += [phrase.replace("{N}", str(abs(change))) for phrase, change in changes]
+    values = numbers.values()
+    mistakes, rephrased = [], []
+    for number, change in enumerate(numbers.changes):
+        before, after = values[number], values[number + 1]
+        wrong = wrong_value(rng, after, numbers, number + 1)
+        mistakes.append(Mistake(step_text(before, change, wrong), f" {numbers.values(number + 1, wrong)[-1]}"))
+        rephrased.append(step_text(before, change, after, other=True))
+    return Problem(
+        question=" ".join([*parts, story.query]).replace("{NAME}", name),
+        answer=f" {values[-1]}",
+        steps=tuple(numbers.steps()),
+        mistakes=tuple(mistakes),
+        rephrased=tuple(rephrased),
+        options=NUMBERS,
+        template=f"{story.query} {len(mistakes)} steps",
+    )
+
+
+def step_text(before: int, change: int, after: int, *, other: bool = False) -> str:
+    """``" 4 plus 3 is 7."``, or in other words ``" Adding 3 to 4 gives 7."``."""
+    size = abs(change)
+    if other:
+        return (
+            f" Adding {size} to {before} gives {after}."
+            if change > 0
+            else f" Taking {size} from {before} gives {after}."
+        )
+    return f" {before} {'plus' if change > 0 else 'minus'} {size} is {after}."
+
+
+def wrong_value(rng: random.Random, right: int, numbers: Sum, after: int) -> int:
+    """Another value for a step, from which all later steps can be done."""
+    while True:
+        found = right + rng.choice((-1, 1)) * rng.randint(1, 9)
+        if all(0 < value < len(NUMBERS) for value in numbers.values(after, found)):
+            return found
+
+
+_KINDS = ("wumpus", "vumpus", "rompus", "dumpus", "tumpus", "numpus", "yumpus", "zumpus", "lempus", "sterpus")
+_YES_NO = (" no", " yes")
+
+
+def logic(rng: random.Random, split: str = "all", *, steps: int | None = None) -> tuple[Problem, Problem]:
+    """Rules about kinds ("Every wumpus is a dumpus."), and the same with what they end in turned round.
+
+    As in Saparov and He 2023 (arXiv 2210.01240): words without a meaning, so that nothing but the rules helps. A second
+    line of rules leads to the opposite; a mistake crosses over to it.
+
+    Args:
+        rng: of the draw.
+        split: of ``all``, ``train`` or ``held_out`` orders of kinds.
+        steps: how many rules are followed; 2 to 4 when None.
+    """
+    count = rng.randint(2, 4) if steps is None else steps
+    while True:
+        kinds = rng.sample(_KINDS, 2 * count)
+        if in_split(split, *kinds):
+            break
+    name, order = rng.choice(words.NAMES), list(range(2 * count))
+    rng.shuffle(order)
+    red = rng.random() < 0.5
+    write = lambda red: _argued(name, (kinds[:count], kinds[count:]), order, red=red)  # noqa: E731
+    return write(red), write(not red)
+
+
+def _argued(name: str, lines: tuple[Sequence[str], Sequence[str]], order: Sequence[int], *, red: bool) -> Problem:
+    own, other = lines
+    is_red = lambda positive: "is red" if positive else "is not red"  # noqa: E731
+    rules = [f"Every {one} is a {then}." for line in lines for one, then in zip(line[:-1], line[1:], strict=True)]
+    rules += [f"Every {own[-1]} {is_red(red)}.", f"Every {other[-1]} {is_red(not red)}."]
+    ends = [*(f"is a {kind}" for kind in own[1:]), is_red(red)]
+    wrong = [*(f"is a {kind}" for kind in other[1:]), is_red(not red)]
+    return Problem(
+        question=" ".join([*(rules[number] for number in order), f"{name} is a {own[0]}. Is {name} red?"]),
+        answer=_YES_NO[red],
+        steps=tuple(f" {name} is a {kind}, so {name} {end}." for kind, end in zip(own, ends, strict=True)),
+        mistakes=tuple(
+            Mistake(f" {name} is a {kind}, so {name} {end}.", _YES_NO[not red])
+            for kind, end in zip(own, wrong, strict=True)
+        ),
+        rephrased=tuple(f" Being a {kind}, {name} {end}." for kind, end in zip(own, ends, strict=True)),
+        options=_YES_NO,
+        template=f"{len(own)} rules",
+    )
+
+
+CHAINS: dict[str, Callable[..., tuple[Problem, Problem]]] = {"cot_arithmetic": arithmetic, "cot_logic": logic}

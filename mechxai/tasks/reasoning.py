@@ -1,0 +1,203 @@
+"""The tasks of several steps, as users call them: ``(model, n, seed, **its own) -> ReasoningBatch``."""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from mechxai.core.batch import ContrastBatch
+from mechxai.core.errors import AlignmentError, ConfigError, ShapeError, nearest
+from mechxai.core.reasoning import Mistake, Problem, ReasoningBatch, Wording
+from mechxai.model.generator import Generator
+from mechxai.model.hooked_model import HookedModel
+from mechxai.tasks.build import check_split, misfit
+from mechxai.tasks.chains import CHAINS
+from mechxai.tasks.example import Example
+from mechxai.tasks.lines import objects
+
+_TRIES_PER_PROBLEM = 20
+_FIELDS = tuple(field.name for field in fields(Problem))
+Pair = tuple[Problem, Problem]
+
+
+def cot_arithmetic(  # noqa: PLR0913 - the form all tasks share, and the task's own
+    model: HookedModel | Generator,
+    n: int = 64,
+    seed: int = 0,
+    *,
+    steps: int | None = None,
+    split: str = "all",
+    wording: Wording = Wording(),  # noqa: B008 - frozen
+) -> ReasoningBatch:
+    """Stories of gains and losses (coins, apples, miles, people on a bus): a sum per step, the answer a number.
+
+    Every intermediate value is known, so that for each step there is one with a mistake in it, what follows from that,
+    and the step in other words.
+
+    Args:
+        model: a local one decides which problems fit its tokenizer, and gets pairs for causal methods.
+        n: problems.
+        seed: of the draw.
+        steps: how many; 3 to 5 when None.
+        split: ``all``, ``train`` or ``held_out`` sums, as `zoo/cot` knows them.
+        wording: what invites a chain, and what asks for the answer.
+    """
+    return _drawn(model, "cot_arithmetic", n=n, seed=seed, steps=steps, split=split, wording=wording)
+
+
+def cot_logic(  # noqa: PLR0913 - as above
+    model: HookedModel | Generator,
+    n: int = 64,
+    seed: int = 0,
+    *,
+    steps: int | None = None,
+    split: str = "all",
+    wording: Wording = Wording(),  # noqa: B008 - frozen
+) -> ReasoningBatch:
+    """Rules about kinds that have no meaning ("Every wumpus is a dumpus."), followed step by step; yes or no.
+
+    A second line of rules leads to the other answer; a mistake crosses over to it. Arguments as `cot_arithmetic`.
+
+    Source: after ProntoQA, Saparov and He 2023, arXiv 2210.01240.
+    """
+    return _drawn(model, "cot_logic", n=n, seed=seed, steps=steps, split=split, wording=wording)
+
+
+def cot_jsonl(  # noqa: PLR0917 - the form all tasks share, behind the path
+    model: HookedModel | Generator,
+    path: str | Path,
+    n: int | None = None,
+    seed: int = 0,
+    *,
+    wording: Wording = Wording(),  # noqa: B008 - frozen
+) -> ReasoningBatch:
+    """Problems of your own, one JSON object per line.
+
+    Each has ``question`` and ``answer`` and optionally ``options``, ``steps`` (a right chain), ``mistakes`` (for each
+    step ``{"text": ..., "answer": ...}``: the step gone wrong, and what follows), ``rephrased`` and ``template``. Answers,
+    options and steps get a leading space where they have none.
+
+    Args:
+        model: what will be asked.
+        path: the file.
+        n: how many lines to take, from the start; all by default.
+        seed: kept for the signature all tasks share; nothing is drawn.
+        wording: what invites a chain, and what asks for the answer.
+
+    Raises:
+        ArtifactError: no such file.
+        ShapeError: a bad line; the message names its number and what is wrong with it.
+    """
+    source = Path(path)
+    problems = [_problem(row, where) for _, where, row in objects(source, n, "Problems")]
+    if not problems:
+        raise ShapeError(f"Problems {source} were asked", got="no lines in it")
+    info = {"name": f"jsonl:{source.name}", "n": len(problems), "seed": seed, "dropped": {}}
+    del model
+    return ReasoningBatch(tuple(problems), wording, info=info)
+
+
+def _drawn(  # noqa: PLR0913 - what decides the problems
+    model: HookedModel | Generator, name: str, *, n: int, seed: int, steps: int | None, split: str, wording: Wording
+) -> ReasoningBatch:
+    check_split(name, split)
+    most = 5
+    if n < 1 or (steps is not None and not 1 <= steps <= most):
+        raise ConfigError(f"{name}: n={n}, steps={steps} was asked", allowed=f"n of 1 or more, steps of 1 to {most}")
+    draw = lambda rng: CHAINS[name](rng, split, steps=steps)  # noqa: E731
+    pairs, dropped = _fitting(model, name, draw, n=n, seed=seed, wording=wording)
+    info = {"name": name, "n": n, "seed": seed, "steps": steps, "split": split, "dropped": dropped}
+    own = tuple(problem for problem, _ in pairs)
+    beside = chain_pairs(model, pairs, wording, info) if isinstance(model, HookedModel) else None
+    return ReasoningBatch(own, wording, beside, info)
+
+
+def _fitting(  # noqa: PLR0913 - as above
+    model: HookedModel | Generator,
+    name: str,
+    draw: Callable[[random.Random], Pair],
+    *,
+    n: int,
+    seed: int,
+    wording: Wording,
+) -> tuple[list[Pair], dict[str, int]]:
+    rng, found, dropped = random.Random(f"{name}/{seed}"), list[Pair](), Counter[str]()
+    for _ in range(n * _TRIES_PER_PROBLEM):
+        pair = draw(rng)
+        reason = (
+            misfit(model, as_example(*pair, wording)[0], sequences=True) if isinstance(model, HookedModel) else None
+        )
+        if reason:
+            dropped[reason] += 1
+        else:
+            found.append(pair)
+        if len(found) == n:
+            return found, dict(dropped)
+    raise AlignmentError(
+        f"{name}: {n} problems were asked for {model.name}",
+        got=f"{len(found)} fit its tokenizer; dropped: {dict(dropped)}",
+        fix="ask for fewer, or use cot_jsonl with your own",
+    )
+
+
+def as_example(problem: Problem, other: Problem, wording: Wording) -> tuple[Example, dict[str, tuple[int, int]]]:
+    """Two problems with their right chains as a clean and a corrupted prompt, and where each part stands in the former."""
+    text, spans = problem.question, {"QUESTION": (0, len(problem.question))}
+    text += wording.start
+    for number, step in enumerate(problem.steps, start=1):
+        spans[f"STEP{number}"] = (len(text) + 1, len(text) + len(step))
+        text += step
+    spans["CUE"] = (len(text) + 1, len(text) + len(wording.cue))
+    clean, corrupted = text + wording.cue, wording.prompt(other.question, other.steps)
+    return Example(clean, corrupted, (problem.answer,), (other.answer,), spans, problem.template), spans
+
+
+def chain_pairs(
+    model: HookedModel, pairs: Sequence[Pair], wording: Wording, info: dict[str, object]
+) -> ContrastBatch | None:
+    """The pairs with as many steps as most of them have, token by token in line; None where there are none.
+
+    Roles ``QUESTION``, ``STEP1`` ..., ``CUE`` stand at the last token of their part, ``QUESTION_first`` ... at its first.
+    """
+    common = Counter(len(problem.steps) for problem, _ in pairs).most_common(1)[0][0]
+    chosen = [as_example(problem, other, wording)[0] for problem, other in pairs if len(problem.steps) == common]
+    fitting = [example for example in chosen if misfit(model, example) is None]
+    if not fitting:
+        return None
+    batch = model.contrast(
+        [example.clean for example in fitting],
+        [example.corrupted for example in fitting],
+        [example.answers for example in fitting],
+        [example.wrong for example in fitting],
+        roles=[example.spans for example in fitting],
+    )
+    own = {**info, "name": f"{info['name']} pairs", "n": len(fitting), "steps": common}
+    return replace(batch, groups=tuple(example.template for example in fitting), info=own)
+
+
+def _problem(row: Any, where: str) -> Problem:
+    if not isinstance(row, dict) or not {"question", "answer"} <= set(row):
+        raise ShapeError(f"{where} lacks a field", got=row, allowed="question and answer")
+    extra = [key for key in row if key not in _FIELDS]
+    if extra:
+        raise ShapeError(f"{where} has an unknown field {extra[0]!r}", allowed=nearest(extra[0], _FIELDS))
+    try:
+        texts = {
+            name: tuple(_spaced(text) for text in row.get(name) or ()) for name in ("options", "steps", "rephrased")
+        }
+        mistakes = tuple(Mistake(_spaced(one["text"]), _spaced(one["answer"])) for one in row.get("mistakes") or ())
+        return Problem(
+            row["question"], _spaced(row["answer"]), mistakes=mistakes, template=str(row.get("template", "")), **texts
+        )
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ShapeError(f"{where} holds something else than texts", got=repr(error)) from error
+    except ShapeError as error:
+        raise ShapeError(f"{where}: {error}") from error
+
+
+def _spaced(text: Any) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"{text!r} is no text")
+    return text if text[:1].isspace() else f" {text}"
