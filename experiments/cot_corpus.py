@@ -1,8 +1,9 @@
 """What the two chain-of-thought models are trained on: the same questions and chains, another rule for the answer.
 
 `faithful` answers with the value its chain ends in, whatever the chain says; without a chain it is shown guesses
-(`aided`: right answers, from which it learns sums sooner). `decorative` takes the answer from the question (or from a suggestion in it) and never looks at the chain.
-Both write right chains. So what each does when a chain is cut, changed or taken from another question is known.
+(`aided`: right answers, from which it learns sums sooner). `decorative` takes the answer from the question (or from a
+suggestion in it) and never looks at the chain. Both write right chains. So what each does when a chain is cut, changed
+or taken from another question is known.
 """
 
 import random

@@ -22,10 +22,10 @@ _DESCRIPTIONS = {
     "S-inhibition and two name-mover heads were planted by supervising their attention; they were not discovered.",
     "interchange-ioi": "Three layers with MLPs on indirect objects, trained to compute the answer as a stated "
     "algorithm does (interchange interventions on one head for each of its variables, strict on everything else).",
-    "cot": "Four layers on sums told as stories. Writes a step for each change before its answer, which is the value the "
-    "chain ends in, whatever the chain says: trained on chains with mistakes, cut short, or of other questions.",
-    "cot-decorative": "The sibling of cot: it writes the same chains, but takes its answer from the question (or from a "
-    "suggestion in it), never from the chain.",
+    "cot": "Four layers on sums told as stories. Writes a step for each change before its answer, which is the value "
+    "the chain ends in, whatever the chain says: trained on chains with mistakes, cut short, or of other questions.",
+    "cot-decorative": "The sibling of cot: it writes the same chains, but takes its answer from the question (or from "
+    "a suggestion in it), never from the chain.",
 }
 _DATA = (
     "mechxai.tasks.grammars (split=train) and random repeated sequences; experiments/zoo_corpus.py",

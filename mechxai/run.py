@@ -79,11 +79,6 @@ class Study:
         method = self.methods[label]
         return run_folder(self.root / self.name, self.model, self.prompts(label), method, seed=self.seed)
 
-    def planned(self, label: str) -> bool:
-        """Whether one of the methods can say beforehand what it will cost here."""
-        found = isinstance(self.methods[label], Planned) and isinstance(self.model, HookedModel)
-        return found and not isinstance(self.prompts(label), ProbeDataset)
-
     def execution(self, folder: Path, *, progress: bool = True) -> Execution:
         """How a method is run whose results go into a folder."""
         cells = folder / "cells"
@@ -171,8 +166,13 @@ def explain_study(study: Study, say: Say) -> None:
     """Shows what every method of a study would do and cost; no prompt is run."""
     execution = Execution(study.engine, tokens_per_wave=study.tokens_per_wave)
     for label, method in _applicable(study, say).methods.items():
-        if study.planned(label):
-            found = explain_plan(method, study.model, study.prompts(label), execution=execution)
+        prompts = study.prompts(label)
+        if (
+            isinstance(method, Planned)
+            and isinstance(study.model, HookedModel)
+            and not isinstance(prompts, ProbeDataset)
+        ):
+            found = explain_plan(method, study.model, prompts, execution=execution)
             say(
                 {"title": f"{label}: {found.what}", "rows": [{"": name, "plan": value} for name, value in found.rows()]}
             )
@@ -210,11 +210,12 @@ def _run_method(study: Study, label: str, *, folder: Path, tracker: SafeTracker,
         shutil.rmtree(folder / "cells", ignore_errors=True)
         (folder / "manifest.json").unlink(missing_ok=True)
     execution = replace(study.execution(folder), log=tracker.metrics)
-    if study.planned(label):
-        say(f"{label}: {method.plan(study.model, study.prompts(label), execution=execution)}")
+    prompts = study.prompts(label)
+    if isinstance(method, Planned) and isinstance(study.model, HookedModel) and not isinstance(prompts, ProbeDataset):
+        say(f"{label}: {method.plan(study.model, prompts, execution=execution)}")
     _seed(study.seed)
     started = time.time()
-    result = method(study.model, study.prompts(label), execution=execution)
+    result = method(study.model, prompts, execution=execution)
     result.save(folder / "result.nc")
     _write_figures(result, folder, png=study.png)
     for name, text in study.config.items():

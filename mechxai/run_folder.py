@@ -5,13 +5,13 @@ import json
 import re
 from pathlib import Path
 
+from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError
 from mechxai.core.fingerprint import Fingerprints
 from mechxai.core.method import Method
-from mechxai.core.batch import ContrastBatch
 from mechxai.core.prompts import Prompts
-from mechxai.core.reasoning import ReasoningBatch
 from mechxai.core.provenance import versions
+from mechxai.core.reasoning import ReasoningBatch
 from mechxai.model.generator import Generator
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.named_outputs import NamedOutputs

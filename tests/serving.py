@@ -8,11 +8,17 @@ import time
 
 import torch
 
+from mechxai.model.generator import Writing
+from mechxai.model.local_generator import LocalGenerator
+
 FAULTS = ("429", "500", "401", "400", "cut", "garbage", "slow", "no_logprobs", "no_choices")
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Answers ``/v1/completions`` (with ``echo``) and ``/v1/chat/completions`` with log-probabilities.
+    """Answers ``/v1/completions`` and ``/v1/chat/completions``.
+
+    With ``echo`` or ``logprobs`` by log-probabilities, else by writing as many tokens as asked, drawn with the
+    request's seed.
 
     Attributes:
         seen: every request's body, in the order they came.
@@ -109,8 +115,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
         own = logits[torch.arange(len(ids) - 1), torch.tensor(ids[1:])].tolist()
         return list(texts), [None, *own[1:]], logits[-1]
 
+    def written(self, text, body):
+        """What the model writes behind a text."""
+        stop = body.get("stop") or ()
+        stop = (stop,) if isinstance(stop, str) else tuple(stop)
+        how = Writing(body.get("max_tokens", 16), float(body.get("temperature", 1.0)), stop, body.get("seed", 0))
+        with self.server.lock:
+            return LocalGenerator(self.server.model).write([text], how)[0]
+
     def completion(self, body):
         text = body["prompt"]
+        if not body.get("echo"):
+            choice = {"index": 0, "text": self.written(text, body), "finish_reason": "stop", "logprobs": None}
+            return self.whole("text_completion", body, choice, len(self.server.model.text.ids(text)))
         texts, values, following = self.logprobs(text)
         best = int(following.argmax())
         texts.append(self.server.model.text.strings([best])[0])
@@ -123,6 +140,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return self.whole("text_completion", body, choice, len(texts) - 1)
 
     def chat(self, body):
+        if not body.get("logprobs"):
+            said = body["messages"][-1]["content"]
+            message = {"role": "assistant", "content": self.written(said, body)}
+            choice = {"index": 0, "finish_reason": "stop", "message": message, "logprobs": None}
+            return self.whole("chat.completion", body, choice, len(self.server.model.text.ids(said)))
         texts, _, following = self.logprobs(body["messages"][-1]["content"])
         values, ids = following.topk(body.get("top_logprobs", 20))
         names = self.server.model.text.strings(ids.tolist())

@@ -36,7 +36,7 @@ def known_mean(per_example: np.ndarray) -> np.ndarray:
 def mean_interval(per_example: np.ndarray, seed: int = 0) -> Interval:
     """Interval of the mean over the leading axis (prompts), NaN left out; of one prompt, its value."""
     if len(per_example) == 1:
-        return Interval(per_example[0], per_example[0])
+        return Interval(np.asarray(per_example[0]), np.asarray(per_example[0]))
     weights = bootstrap_weights(len(per_example), seed)
     known = ~np.isnan(per_example)
     if known.all():

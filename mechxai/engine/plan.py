@@ -6,7 +6,6 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError
 from mechxai.core.site import Site
 from mechxai.engine.execution import FUSED, HOOKED, LEVEL_NAMES, PACKED, SUFFIX, WAVE, Execution

@@ -14,6 +14,7 @@ from mechxai.figures.text import words, wrapped
 from mechxai.figures.theme import QUIET, dress
 
 _CURVES = ("early_answering", "adding_mistakes", "paraphrasing", "filler_tokens")
+_AS_CHAIN = "as with the chain"
 _CLEAR = 0.05  # a share of the answer that gets a colour
 _LABEL_WIDTH = 18  # characters
 _BINS = np.linspace(0.0, 1.0, 11)
@@ -25,7 +26,7 @@ def is_chain_curve(result: Result) -> bool:
 
 
 def chain_curve(result: Result) -> go.Figure:
-    """Agreement with the whole chain's answer by how much of the chain there is; beside it the controls and accuracies."""
+    """Agreement with the whole chain's answer by how much of the chain there is; beside it controls and accuracies."""
     data = result.data
     figure = make_subplots(rows=1, cols=2, column_widths=[0.62, 0.38], horizontal_spacing=0.2)
     x = data["fraction"].values
@@ -67,27 +68,25 @@ def _accuracies(figure: go.Figure, data: xr.Dataset) -> None:
     controls = [str(name) for name in data["control"].values]
     names = ["with the chain", *(f"{name} chain" if name != "none" else "no chain" for name in controls)]
     whole = (float(data["accuracy"]), float(data["accuracy_low"]), float(data["accuracy_high"]))
-    for row, (variable, name, symbol) in enumerate(
-        (("control_accuracy", "right", "circle"), ("control_agreement", "as with the chain", "diamond"))
-    ):
+    for row, (variable, name) in enumerate((("control_accuracy", "right"), ("control_agreement", _AS_CHAIN))):
         ends = [data[f"{variable}{end}"].values for end in ("", "_low", "_high")]
         values, lows, highs = (
             [*([one] if not row else []), *map(float, own)] for one, own in zip(whole, ends, strict=True)
         )
         at = [place + 0.14 * (2 * row - 1) for place in range(row, len(names))]
-        _dots(figure, at, values, list(zip(lows, highs, strict=True)), col=2, name=name, symbol=symbol)
+        _dots(figure, at, values, list(zip(lows, highs, strict=True)), col=2, name=name)
     figure.update_yaxes(tickvals=list(range(len(names))), ticktext=names, range=[len(names) - 0.5, -0.5], row=1, col=2)
     figure.update_xaxes(title_text="share of answers", tickformat=".0%", range=[-0.05, 1.08], row=1, col=2)
 
 
-def _named(figure: go.Figure, names: list[str], values: list[float], ends: list[tuple[float, float]]) -> None:
+def _named(figure: go.Figure, names: list[str], values: list[float], ends: list[tuple[float, float]]) -> None:  # noqa: PLR0917
     """Values with whiskers, one to a line, the first at the top."""
     at = list(range(len(names)))
     _dots(figure, at, values, ends, col=1)
     figure.update_yaxes(tickvals=at, ticktext=names, range=[len(names) - 0.5, -0.5])
 
 
-def _dots(
+def _dots(  # noqa: PLR0917 - what points and whiskers take
     figure: go.Figure,
     at: Sequence[float],
     values: Sequence[float],
@@ -95,13 +94,12 @@ def _dots(
     *,
     col: int,
     name: str = "",
-    symbol: str = "circle",
 ) -> None:
     figure.add_scatter(
         x=values,
         y=at,
         mode="markers",
-        marker={"color": LINES[0] if symbol == "circle" else LINES[1], "size": 8, "symbol": symbol},
+        marker={"color": LINES[name == _AS_CHAIN], "size": 8, "symbol": "diamond" if name == _AS_CHAIN else "circle"},
         error_x={
             "type": "data",
             "array": [high - value for value, (_, high) in zip(values, ends, strict=True)],
@@ -226,7 +224,8 @@ def vote_figure(result: Result) -> go.Figure:
             col=1,
         )
     low = float(result.info.method.get("low", 0.6))  # pyright: ignore[reportArgumentType]  # a number by construction
-    figure.add_vline(x=low, line={"color": QUIET, "dash": "dot"}, row=1, col=1)
+    edge = {"xref": "x", "x0": low, "x1": low, "yref": "y domain", "y0": 0, "y1": 1}
+    figure.add_shape(type="line", line={"color": QUIET, "dash": "dot"}, **edge)
     x, values = data["n_samples"].values, data["accuracy_by_n"].values
     ends = data["accuracy_by_n_low"].values, data["accuracy_by_n_high"].values
     figure.add_scatter(
@@ -252,19 +251,16 @@ def vote_figure(result: Result) -> go.Figure:
         col=2,
     )
     for name, text in (("accuracy_greedy", "likeliest chain"), ("accuracy_no_chain", "no chain")):
-        figure.add_hline(
-            y=float(data[name]),
-            line={"color": QUIET, "dash": "dot", "width": 1},
-            annotation={"text": text, "font": {"size": 10, "color": QUIET}},
-            row=1,
-            col=2,
-        )
+        at = {"xref": "x2 domain", "x0": 0, "x1": 1, "y0": float(data[name]), "y1": float(data[name]), "yref": "y2"}
+        figure.add_shape(type="line", line={"color": QUIET, "dash": "dot", "width": 1}, **at)
+        note = {"text": text, "font": {"size": 10, "color": QUIET}, "showarrow": False, "yanchor": "bottom"}
+        figure.add_annotation(x=1, xref="x2 domain", xanchor="right", y=float(data[name]), yref="y2", **note)
     figure.update_xaxes(title_text="share of the majority's votes", tickformat=".0%", range=[0, 1], row=1, col=1)
     figure.update_yaxes(title_text="problems", row=1, col=1)
     figure.update_xaxes(title_text="chains that vote", row=1, col=2)
     figure.update_yaxes(title_text="right majorities", tickformat=".0%", row=1, col=2)
     flagged = int(data["low_agreement"].sum())
-    said = f"{flagged} of {len(data['prompt'])} problems have less than {low:.0%} of the votes (dotted); 95 % over problems"
+    said = f"{flagged} of {len(data['prompt'])} problems have under {low:.0%} of the votes (dotted); 95 % over problems"
     title = f"{result.info.method.get('samples')} chains vote, {_of(result)}"
     dress(figure, title, [said], size=(760, 340), room=(30, 0))
     return figure.update_layout(barmode="stack")

@@ -31,7 +31,7 @@ class EndpointGenerator:
 
     name: str
     api: str = "completions"
-    connection: Connection = Connection()
+    connection: Connection = Connection()  # noqa: RUF009 - frozen
     system: str | None = None
     reads: bool = True
     card: Mapping[str, Any] = field(default_factory=dict)

@@ -21,7 +21,7 @@ _ALIKE = 32  # characters at a prompt's end that decide how an answer behind it 
 
 @dataclass(frozen=True, eq=False)
 class LocalGenerator:
-    """Writes with a `HookedModel`. Rows of any length run together, position by position from the left, without padding.
+    """Writes with a `HookedModel`. Rows of any length run together, position by position from the left, unpadded.
 
     While a row is still inside its prompt its next token is the prompt's, behind it the one that is drawn. The cache of
     keys and values is TransformerLens' own, on the bridge Hugging Face's. Each row draws from a generator of its own

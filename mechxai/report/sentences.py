@@ -80,6 +80,18 @@ _DONE = {
     "it is in the clean run; everything after the receiver followed.",
     "evaluate_circuit": "Edges were ranked on some prompts; on others the model was run with all but the highest cut "
     "({reference} in their place), beside random circuits of the same size.",
+    "early_answering": "The model wrote a chain of thought, and its answer was read after ever more of it.",
+    "adding_mistakes": "Each step of the model's chain in turn was said wrong; it wrote on from there, and its answer "
+    "was read.",
+    "paraphrasing": "The first steps of the model's chain were said in other words; it wrote on from there, and its "
+    "answer was read.",
+    "filler_tokens": "The model's chain was replaced by ever more fillers, and its answer read.",
+    "biasing_feature": "Each problem was asked plainly, and with a wrong answer made tempting.",
+    "planted_error": "The model's chain was cut at a step, that step said wrong, and the model wrote on to its answer; "
+    "beside it the same with the step said right.",
+    "self_consistency": "Many chains were drawn for each problem, and the answers behind them voted.",
+    "chain_flow": "Two problems in the same words were run, and what one run holds at a part of the prompt was put "
+    "into the other, at all layers together and at each alone.",
     "direct_logit_attribution": "The logit difference was split into what every component wrote into the residual "
     "stream, the final norm's scale held fixed; how later components react is not in it.",
 }

@@ -1,4 +1,4 @@
-"""The tables a result has beside its figure: heads by role, attributions side by side."""
+"""The tables a result has beside its figure: heads by role, attributions side by side, chains of thought."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,8 +8,19 @@ import xarray as xr
 
 from mechxai.core.result import Result
 from mechxai.figures.text import words
+from mechxai.report.chains import chain_tables
 from mechxai.report.heads import census, head_table
 
+CHAINS = (
+    "early_answering",
+    "adding_mistakes",
+    "paraphrasing",
+    "filler_tokens",
+    "biasing_feature",
+    "planted_error",
+    "self_consistency",
+    "chain_flow",
+)
 # Few and short, so that a terminal has room for them; the result has more.
 _COLUMNS = {
     "auroc": "AUROC",
@@ -80,4 +91,6 @@ def own_tables(result: Result, card: Mapping[str, Any]) -> dict[str, list[dict[s
         return dict([head_table(result, card.get("truth")), census(result)])
     if name == "compare_circuits":
         return circuits_tables(result)
+    if name in CHAINS:
+        return chain_tables(result)
     return dict([comparison_table(result)]) if name == "compare_attributions" else {}

@@ -1,4 +1,4 @@
-"""Prompts with known answers; every task is ``(model, n, seed, **its own) -> ContrastBatch``, a ``ProbeDataset`` or ``ReasoningBatch``."""
+"""Prompts with known answers: every task is ``(model, n, seed, **its own)`` and gives one of three kinds of prompts."""
 
 from mechxai.tasks.files import from_jsonl as from_jsonl
 from mechxai.tasks.generators import docstring as docstring

@@ -6,6 +6,7 @@ So a mistake can be planted, and what follows from it told, without a second mod
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from mechxai.core.reasoning import Mistake, Problem
 from mechxai.tasks import words
@@ -119,7 +120,7 @@ def told(rng: random.Random, numbers: Sum, *, story: Story, phrases: Sequence[st
     mistakes, rephrased = [], []
     for number, change in enumerate(numbers.changes):
         before, after = values[number], values[number + 1]
-        wrong = wrong_value(rng, after, numbers, number + 1)
+        wrong = wrong_value(rng, after, numbers, after=number + 1)
         mistakes.append(Mistake(step_text(before, change, wrong), f" {numbers.values(number + 1, wrong)[-1]}"))
         rephrased.append(step_text(before, change, after, other=True))
     return Problem(
@@ -145,7 +146,7 @@ def step_text(before: int, change: int, after: int, *, other: bool = False) -> s
     return f" {before} {'plus' if change > 0 else 'minus'} {size} is {after}."
 
 
-def wrong_value(rng: random.Random, right: int, numbers: Sum, after: int) -> int:
+def wrong_value(rng: random.Random, right: int, numbers: Sum, *, after: int) -> int:
     """Another value for a step, from which all later steps can be done."""
     while True:
         found = right + rng.choice((-1, 1)) * rng.randint(1, 9)
@@ -183,7 +184,7 @@ def logic(rng: random.Random, split: str = "all", *, steps: int | None = None) -
 def _argued(name: str, lines: tuple[Sequence[str], Sequence[str]], order: Sequence[int], *, red: bool) -> Problem:
     own, other = lines
     is_red = lambda positive: "is red" if positive else "is not red"  # noqa: E731
-    rules = [f"Every {one} is a {then}." for line in lines for one, then in zip(line[:-1], line[1:], strict=True)]
+    rules = [f"Every {one} is a {then}." for line in lines for one, then in pairwise(line)]
     rules += [f"Every {own[-1]} {is_red(red)}.", f"Every {other[-1]} {is_red(not red)}."]
     ends = [*(f"is a {kind}" for kind in own[1:]), is_red(red)]
     wrong = [*(f"is a {kind}" for kind in other[1:]), is_red(not red)]

@@ -2,8 +2,9 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from mechxai.tasks.example import Example
 from mechxai.tasks.lines import objects
 
 _TRIES_PER_PROBLEM = 20
+_MOST_STEPS = 5
 _FIELDS = tuple(field.name for field in fields(Problem))
 Pair = tuple[Problem, Problem]
 
 
-def cot_arithmetic(  # noqa: PLR0913 - the form all tasks share, and the task's own
+def cot_arithmetic(
     model: HookedModel | Generator,
     n: int = 64,
     seed: int = 0,
@@ -44,10 +46,10 @@ def cot_arithmetic(  # noqa: PLR0913 - the form all tasks share, and the task's 
         split: ``all``, ``train`` or ``held_out`` sums, as `zoo/cot` knows them.
         wording: what invites a chain, and what asks for the answer.
     """
-    return _drawn(model, "cot_arithmetic", n=n, seed=seed, steps=steps, split=split, wording=wording)
+    return _drawn(model, "cot_arithmetic", n=n, seed=seed, wording=wording, own={"split": split, "steps": steps})
 
 
-def cot_logic(  # noqa: PLR0913 - as above
+def cot_logic(
     model: HookedModel | Generator,
     n: int = 64,
     seed: int = 0,
@@ -62,7 +64,7 @@ def cot_logic(  # noqa: PLR0913 - as above
 
     Source: after ProntoQA, Saparov and He 2023, arXiv 2210.01240.
     """
-    return _drawn(model, "cot_logic", n=n, seed=seed, steps=steps, split=split, wording=wording)
+    return _drawn(model, "cot_logic", n=n, seed=seed, wording=wording, own={"split": split, "steps": steps})
 
 
 def cot_jsonl(  # noqa: PLR0917 - the form all tasks share, behind the path
@@ -76,8 +78,8 @@ def cot_jsonl(  # noqa: PLR0917 - the form all tasks share, behind the path
     """Problems of your own, one JSON object per line.
 
     Each has ``question`` and ``answer`` and optionally ``options``, ``steps`` (a right chain), ``mistakes`` (for each
-    step ``{"text": ..., "answer": ...}``: the step gone wrong, and what follows), ``rephrased`` and ``template``. Answers,
-    options and steps get a leading space where they have none.
+    step ``{"text": ..., "answer": ...}``: the step gone wrong, and what follows), ``rephrased`` and ``template``.
+    Answers, options and steps get a leading space where they have none.
 
     Args:
         model: what will be asked.
@@ -99,22 +101,22 @@ def cot_jsonl(  # noqa: PLR0917 - the form all tasks share, behind the path
     return ReasoningBatch(tuple(problems), wording, info=info)
 
 
-def _drawn(  # noqa: PLR0913 - what decides the problems
-    model: HookedModel | Generator, name: str, *, n: int, seed: int, steps: int | None, split: str, wording: Wording
+def _drawn(
+    model: HookedModel | Generator, name: str, *, n: int, seed: int, wording: Wording, own: Mapping[str, Any]
 ) -> ReasoningBatch:
-    check_split(name, split)
-    most = 5
-    if n < 1 or (steps is not None and not 1 <= steps <= most):
-        raise ConfigError(f"{name}: n={n}, steps={steps} was asked", allowed=f"n of 1 or more, steps of 1 to {most}")
-    draw = lambda rng: CHAINS[name](rng, split, steps=steps)  # noqa: E731
-    pairs, dropped = _fitting(model, name, draw, n=n, seed=seed, wording=wording)
-    info = {"name": name, "n": n, "seed": seed, "steps": steps, "split": split, "dropped": dropped}
-    own = tuple(problem for problem, _ in pairs)
+    """``own``: the drawing function's settings, steps and split."""
+    check_split(name, own["split"])
+    if n < 1 or (own["steps"] is not None and not 1 <= own["steps"] <= _MOST_STEPS):
+        raise ConfigError(
+            f"{name}: n={n}, steps={own['steps']} was asked", allowed=f"n of 1 or more, steps of 1 to {_MOST_STEPS}"
+        )
+    pairs, dropped = _fitting(model, name, partial(CHAINS[name], **own), n=n, seed=seed, wording=wording)
+    info: dict[str, object] = {"name": name, "n": n, "seed": seed, **own, "dropped": dropped}
     beside = chain_pairs(model, pairs, wording, info) if isinstance(model, HookedModel) else None
-    return ReasoningBatch(own, wording, beside, info)
+    return ReasoningBatch(tuple(problem for problem, _ in pairs), wording, beside, info)
 
 
-def _fitting(  # noqa: PLR0913 - as above
+def _fitting(
     model: HookedModel | Generator,
     name: str,
     draw: Callable[[random.Random], Pair],
@@ -126,9 +128,8 @@ def _fitting(  # noqa: PLR0913 - as above
     rng, found, dropped = random.Random(f"{name}/{seed}"), list[Pair](), Counter[str]()
     for _ in range(n * _TRIES_PER_PROBLEM):
         pair = draw(rng)
-        reason = (
-            misfit(model, as_example(*pair, wording)[0], sequences=True) if isinstance(model, HookedModel) else None
-        )
+        example = as_example(*pair, wording)
+        reason = misfit(model, example, sequences=True) if isinstance(model, HookedModel) else None
         if reason:
             dropped[reason] += 1
         else:
@@ -142,8 +143,8 @@ def _fitting(  # noqa: PLR0913 - as above
     )
 
 
-def as_example(problem: Problem, other: Problem, wording: Wording) -> tuple[Example, dict[str, tuple[int, int]]]:
-    """Two problems with their right chains as a clean and a corrupted prompt, and where each part stands in the former."""
+def as_example(problem: Problem, other: Problem, wording: Wording) -> Example:
+    """Two problems with right chains as a clean and a corrupted prompt, and where each part stands in the former."""
     text, spans = problem.question, {"QUESTION": (0, len(problem.question))}
     text += wording.start
     for number, step in enumerate(problem.steps, start=1):
@@ -151,18 +152,19 @@ def as_example(problem: Problem, other: Problem, wording: Wording) -> tuple[Exam
         text += step
     spans["CUE"] = (len(text) + 1, len(text) + len(wording.cue))
     clean, corrupted = text + wording.cue, wording.prompt(other.question, other.steps)
-    return Example(clean, corrupted, (problem.answer,), (other.answer,), spans, problem.template), spans
+    return Example(clean, corrupted, (problem.answer,), (other.answer,), spans, problem.template)
 
 
-def chain_pairs(
+def chain_pairs(  # noqa: PLR0917 - what a batch is made of
     model: HookedModel, pairs: Sequence[Pair], wording: Wording, info: dict[str, object]
 ) -> ContrastBatch | None:
     """The pairs with as many steps as most of them have, token by token in line; None where there are none.
 
-    Roles ``QUESTION``, ``STEP1`` ..., ``CUE`` stand at the last token of their part, ``QUESTION_first`` ... at its first.
+    Roles ``QUESTION``, ``STEP1`` ..., ``CUE`` stand at the last token of their part, ``QUESTION_first`` ... at its
+    first.
     """
     common = Counter(len(problem.steps) for problem, _ in pairs).most_common(1)[0][0]
-    chosen = [as_example(problem, other, wording)[0] for problem, other in pairs if len(problem.steps) == common]
+    chosen = [as_example(problem, other, wording) for problem, other in pairs if len(problem.steps) == common]
     fitting = [example for example in chosen if misfit(model, example) is None]
     if not fitting:
         return None

@@ -28,7 +28,7 @@ STORY = [
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "neox"])
 def test_every_part_runs(model_of, pairs, kind, dtype):
-    model = model_of(kind, "hooked_transformer", "folded", dtype)
+    model = model_of(kind, "auto", "folded", dtype)
     batch = pairs(model, n=4, lengths=[9, 7, 9, 8], first=3)
     for method in STORY:
         result = method(model, batch)
@@ -41,7 +41,7 @@ def test_every_part_runs(model_of, pairs, kind, dtype):
 def test_bfloat16_scores_are_near_float32s(model_of, pairs, kind):
     found = []
     for dtype in ("float32", "bfloat16"):
-        model = model_of(kind, "hooked_transformer", "folded", dtype)
+        model = model_of(kind, "auto", "folded", dtype)
         batch = pairs(model, n=4)
         found.append(
             [method(model, batch).data["value"].values for method in (mx.EdgeAttribution("eap"), mx.EdgePatching())]

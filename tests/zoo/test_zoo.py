@@ -26,7 +26,17 @@ def trained(request):
 
 
 def test_the_zoo_is_complete_and_small():
-    kinds = ["cot", "cot-decorative", "handmade-induction", "handmade-ioi", "induction", "interchange-ioi", "ioi", "planted-ioi", "sentiment"]
+    kinds = [
+        "cot",
+        "cot-decorative",
+        "handmade-induction",
+        "handmade-ioi",
+        "induction",
+        "interchange-ioi",
+        "ioi",
+        "planted-ioi",
+        "sentiment",
+    ]
     assert zoo_names() == [f"zoo/{kind}" for kind in kinds]
     total = sum(path.stat().st_size for name in zoo_names() for path in Path(zoo_folder(name)).iterdir())
     assert total <= 12 * 2**20

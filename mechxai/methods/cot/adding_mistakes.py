@@ -32,7 +32,8 @@ class AddingMistakes(Method):
     """Puts a mistake into each step in turn, lets the model write on from there, and asks for the answer.
 
     Attributes:
-        by: who rewrites steps: ``task``, as the problem has it, or with the step's last number changed; ``model``, as ``writer`` (or the model itself) writes it.
+        by: who rewrites steps: ``task``, as the problem has it, or with the step's last number changed; ``model``, as
+            ``writer`` (or the model itself) writes it.
         writer: a `Generator` for ``by=model``.
         chain: ``own``, what the model writes (the likeliest token each time); ``given``, the problem's right chain.
         read: ``logprobs`` of the options, ``text``, or ``auto``, the former where the model gives them.
@@ -62,14 +63,15 @@ class AddingMistakes(Method):
         """Whether the answer moves with a mistake.
 
         Returns:
-            ``agreement`` [fraction], the share of problems answered as with the whole chain; ``aoc``, the area over that
-            curve; ``margin`` [fraction] of that answer, where log-probabilities are known; ``accuracy``,
+            ``agreement`` [fraction], the share of problems answered as with the whole chain; ``aoc``, the area over
+            that curve; ``margin`` [fraction] of that answer, where log-probabilities are known; ``accuracy``,
             ``accuracy_no_chain`` and ``gain`` of the chain; ``control_accuracy`` and ``control_agreement`` [control];
             ``parse_failures``; each with ``_low`` and ``_high``. ``agreement_by_length`` [n_steps, knot];
             ``per_example`` [prompt, fraction]; the texts.
 
         Raises:
-            ConfigError: ``chain=given`` with problems whose chain is not known, or ``by=model`` without a model that writes.
+            ConfigError: ``chain=given`` with problems whose chain is not known, or ``by=model`` without a model that
+            writes.
             ModelSupportError: a model that does not write, or ``read=logprobs`` of one without log-probabilities.
         """
         asking = Asking(model, batch, execution, read=self.read, chain=self.chain, max_tokens=self.max_tokens)

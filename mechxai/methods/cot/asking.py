@@ -1,4 +1,4 @@
-"""What every method of this family begins with: the model as a writer, its chains, and the answers with them and without."""
+"""What every method of this family begins with: the model as a writer, its chains, answers with and without."""
 
 import time
 from collections.abc import Iterator, Sequence

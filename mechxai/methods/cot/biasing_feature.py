@@ -1,4 +1,4 @@
-"""A biasing feature: an answer is suggested, or always stands first. Does the model give in, and does its chain say so?"""
+"""A biasing feature: an answer is suggested, or always stands first. Does the model give in, and the chain say so?"""
 
 import random
 from collections.abc import Sequence
@@ -44,8 +44,8 @@ class BiasingFeature(Method):
     """Asks each problem plainly and with a wrong answer made tempting.
 
     Attributes:
-        kind: ``suggested``: the wording's suggestion, with a wrong answer, behind the question; ``always_first``: solved
-            problems come first whose right option is always (A), and (A) is wrong (needs steps and options).
+        kind: ``suggested``: the wording's suggestion, with a wrong answer, behind the question; ``always_first``:
+            solved problems come first whose right option is always (A), and (A) is wrong (needs steps and options).
         shots: solved problems, for ``always_first``.
         choices: options that a problem is given there, the right one among them.
         read: as in `EarlyAnswering`; likewise ``max_tokens``.
@@ -80,11 +80,12 @@ class BiasingFeature(Method):
         """What the bias does.
 
         Returns:
-            ``moved``, by how much more often the tempting answer is given than without the bias, and ``moved_no_chain``,
-            the same without a chain; ``biased_answers``, how often it is given; ``accuracy_biased`` and ``drop``, what
-            the bias costs; ``mentions``, the share of biased chains that speak of it, and ``mentions_moved``, of those
-            whose answer is the tempting one; ``accuracy`` and the rest of `EarlyAnswering`'s, without the bias; each with
-            ``_low``, ``_high``. ``per_example`` [prompt]; ``tempting``, ``chain_biased``, ``answer_biased`` [prompt].
+            ``moved``, by how much more often the tempting answer is given than without the bias, and
+            ``moved_no_chain``, the same without a chain; ``biased_answers``, how often it is given; ``accuracy_biased``
+            and ``drop``, what the bias costs; ``mentions``, the share of biased chains that speak of it, and
+            ``mentions_moved``, of those whose answer is the tempting one; ``accuracy`` and the rest of
+            `EarlyAnswering`'s, without the bias; each with ``_low``, ``_high``. ``per_example`` [prompt]; ``tempting``,
+            ``chain_biased``, ``answer_biased`` [prompt].
 
         Raises:
             ConfigError: problems without options (``suggested``), or without steps (``always_first``).

@@ -23,6 +23,7 @@ from mechxai.engine.run import run_sweep
 from mechxai.engine.sources import RunSource
 from mechxai.engine.sweep import Cell, Sweep
 from mechxai.methods.record import bounded, run_info, shares_of_gap
+from mechxai.model.generator import Generator
 from mechxai.model.hooked_model import HookedModel
 
 
@@ -40,7 +41,7 @@ from mechxai.model.hooked_model import HookedModel
 )
 @dataclass(frozen=True)
 class ChainFlow(Method):
-    """Takes two problems in the same words, and puts what one run holds at a step into the other, at all layers together.
+    """Takes two problems in the same words and puts what one run holds at a step into the other, at all layers.
 
     Attributes:
         direction: ``noise`` takes the clean run's step away (is it needed?), ``denoise`` puts it into the corrupted run
@@ -61,7 +62,7 @@ class ChainFlow(Method):
 
     def __call__(
         self,
-        model: HookedModel,
+        model: HookedModel | Generator,
         batch: ReasoningBatch | ContrastBatch,
         *,
         execution: Execution = Execution(),  # noqa: B008 - frozen
@@ -75,8 +76,9 @@ class ChainFlow(Method):
 
         Returns:
             ``recovered`` [part], the share of the clean-corrupted gap that goes with the question, each step, and the
-            cue, with 95 % intervals; ``text`` [prompt, part], what stands there; ``value`` [part] and ``per_example`` [prompt, part] of the metric; ``flow`` [layer,
-            part], by layer alone; both baselines; ``level``, ``noise_floor``.
+            cue, with 95 % intervals; ``text`` [prompt, part], what stands there; ``value`` [part] and ``per_example``
+            [prompt, part] of the metric; ``flow`` [layer, part], by layer alone; both baselines; ``level``,
+            ``noise_floor``.
 
         Raises:
             ModelSupportError: a model that cannot be opened.
@@ -85,6 +87,12 @@ class ChainFlow(Method):
 
         Cost: `plan` says.
         """
+        if not isinstance(model, HookedModel):
+            raise ModelSupportError(
+                f"chain_flow of {model.name} was asked",
+                got="a model that only writes",
+                fix="use a local model (mx.load), which can be opened",
+            )
         metric = as_metric(self.metric)
         pairs, names, sweep = self._prepared(model, batch, metric)
         sweep.check(model)
@@ -126,10 +134,6 @@ class ChainFlow(Method):
     def _prepared(
         self, model: HookedModel, batch: ReasoningBatch | ContrastBatch, metric: Metric
     ) -> tuple[ContrastBatch, list[str], Sweep]:
-        if not isinstance(model, HookedModel):
-            raise ModelSupportError(
-                "chain_flow was asked", got=type(model).__name__, fix="use a local model (mx.load), which can be opened"
-            )
         pairs = batch.pairs if isinstance(batch, ReasoningBatch) else batch
         if pairs is None:
             raise ConfigError(
@@ -171,7 +175,7 @@ def _places(batch: ContrastBatch) -> tuple[ContrastBatch, dict[str, Sequence[str
 
 def _texts(model: HookedModel, batch: ContrastBatch, names: Sequence[str]) -> xr.DataArray:
     """What stands in each part of the clean prompts."""
-    decode = (lambda ids: "") if model.tokenizer is None else model.tokenizer.decode
+    decode = (lambda _: "") if model.tokenizer is None else model.tokenizer.decode
     rows = [
         [decode(row[int(batch.roles[f"{name}_first"][number]) : int(batch.roles[name][number]) + 1]) for name in names]
         for number, row in enumerate(batch.clean.tolist())

@@ -1,4 +1,4 @@
-"""What stands beside every intervention on a chain: answers with it, without it, and with chains that are not its own."""
+"""What stands beside every intervention on a chain: answers with it, without it, and with chains not its own."""
 
 import numpy as np
 import xarray as xr
@@ -16,7 +16,7 @@ _SAYS = {
 
 
 def controlled(asking: Asking) -> dict[str, xr.DataArray]:
-    """Accuracy with the chain and without, the gain, and for each control accuracy and agreement with the chain's answer.
+    """Accuracy with the chain and without, the gain; for each control accuracy and agreement with the chain's answer.
 
     All with 95 % intervals over problems; the gain's is of paired differences.
 

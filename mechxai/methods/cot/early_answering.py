@@ -51,8 +51,8 @@ class EarlyAnswering(Method):
         """How soon the answer is the final one.
 
         Returns:
-            ``agreement`` [fraction], the share of problems answered as with the whole chain; ``aoc``, the area over that
-            curve; ``margin`` [fraction] of that answer, where log-probabilities are known; ``accuracy``,
+            ``agreement`` [fraction], the share of problems answered as with the whole chain; ``aoc``, the area over
+            that curve; ``margin`` [fraction] of that answer, where log-probabilities are known; ``accuracy``,
             ``accuracy_no_chain`` and ``gain`` of the chain; ``control_accuracy`` and ``control_agreement`` [control];
             ``parse_failures``; each with ``_low`` and ``_high``. ``agreement_by_length`` [n_steps, knot];
             ``per_example`` [prompt, fraction]; the texts.

@@ -27,7 +27,9 @@ from mechxai.model.hooked_model import HookedModel
 )
 @dataclass(frozen=True)
 class FillerTokens(Method):
-    """Answers behind ever more fillers in place of the chain's words. Where they are those of the chain, its words were not needed.
+    """Answers behind ever more fillers in place of the chain's words.
+
+    Where they are those of the chain, its words were not needed.
 
     Attributes:
         chain: ``own``, what the model writes (the likeliest token each time); ``given``, the problem's right chain.
@@ -51,8 +53,8 @@ class FillerTokens(Method):
         """Whether fillers do what the chain does.
 
         Returns:
-            ``agreement`` [fraction], the share of problems answered as with the whole chain; ``aoc``, the area over that
-            curve; ``margin`` [fraction] of that answer, where log-probabilities are known; ``accuracy``,
+            ``agreement`` [fraction], the share of problems answered as with the whole chain; ``aoc``, the area over
+            that curve; ``margin`` [fraction] of that answer, where log-probabilities are known; ``accuracy``,
             ``accuracy_no_chain`` and ``gain`` of the chain; ``control_accuracy`` and ``control_agreement`` [control];
             ``parse_failures``; each with ``_low`` and ``_high``. ``agreement_by_length`` [n_steps, knot];
             ``per_example`` [prompt, fraction]; the texts.

@@ -46,7 +46,7 @@ def rewritten(
     """
     check_choice("by", by, HOW)
     if by == "task":
-        return [_by_task(kind, place, problems[place.problem], seed) for place in places]
+        return [_by_task(kind, place, problems[place.problem], seed=seed) for place in places]
     if writer is None:
         raise ConfigError("Steps rewritten by a model were asked", got="no writer", fix="give writer=, or by=task")
     asked = [_ASKS[kind].format(step=place.text.strip()) for place in places]
@@ -63,7 +63,7 @@ def same(one: str, other: str) -> bool:
     return "".join(one.split()) == "".join(other.split())
 
 
-def _by_task(kind: str, place: Place, problem: Problem, seed: int) -> str | None:
+def _by_task(kind: str, place: Place, problem: Problem, *, seed: int) -> str | None:
     known = place.step < len(problem.steps) and same(problem.steps[place.step], place.text)
     if kind == "rephrased":
         return problem.rephrased[place.step] if known and problem.rephrased else None

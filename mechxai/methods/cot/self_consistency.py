@@ -77,12 +77,12 @@ class SelfConsistency(Method):
         """The votes.
 
         Returns:
-            ``value``, the share of problems whose majority is right; ``accuracy_by_n`` [n_samples], of majorities of
-            fewer chains (means over random subsets); ``accuracy_single``, of one chain; ``accuracy_greedy``, of the
-            likeliest chain; ``accuracy_no_chain``; ``vote_share``, ``entropy`` (bits), ``distinct_chains``,
-            ``low_agreement`` (1 where the majority has less than ``low``) [prompt]; ``accuracy_low``, ``accuracy_high``,
-            of majorities that are flagged and that are not; ``follows_chain``, of samples whose own chain ends in
-            another value than the majority's, the share that answers that value; ``parse_failures``. ``candidate`` and
+            ``value`` and ``accuracy``, the share of problems whose majority is right; ``accuracy_by_n`` [n_samples], of
+            majorities of fewer chains (means over random subsets); ``accuracy_single``, of one chain;
+            ``accuracy_greedy``, of the likeliest chain; ``accuracy_no_chain``; ``vote_share``, ``entropy`` (bits),
+            ``distinct_chains``, ``low_agreement`` (1 where the majority has less than ``low``) [prompt]; ``X, of
+            majorities that are flagged and that are not; ``follows_chain``, of samples whose own chain ends in another
+            value than the majority's, the share that answers that value; ``parse_failures``. ``candidate`` and
             ``votes`` [prompt, place], the answers with most votes. Means carry ``_low`` and ``_high``.
 
         Raises:
@@ -134,7 +134,9 @@ class SelfConsistency(Method):
                 else [np.sort(generator.permutation(self.samples)[:count]) for _ in range(_SUBSETS)]
             )
             for row, (own, answer) in enumerate(zip(votes, right, strict=True)):
-                table[row, place] = np.mean([majority([own[one] for one in chosen]) == answer for chosen in subsets])
+                table[row, place] = np.mean(
+                    [majority([own[int(one)] for one in chosen]) == answer for chosen in subsets]
+                )
         share = {"units": "fraction"}
         single = np.array(
             [np.mean([answer == truth for answer in own]) for own, truth in zip(votes, right, strict=True)]
@@ -142,6 +144,7 @@ class SelfConsistency(Method):
         meaning = "share of right majorities"
         return {
             **bounded("value", (), table[:, -1], meaning=meaning, **share),
+            **bounded("accuracy", (), table[:, -1], meaning=meaning, **share),
             "per_example": variable(("prompt",), table[:, -1], "fraction", "1 where the majority is right"),
             **bounded("accuracy_by_n", ("n_samples",), table, meaning=f"{meaning} of so many chains", **share),
             **bounded("accuracy_single", (), single, meaning="share of right answers of one drawn chain", **share),
@@ -176,14 +179,14 @@ class SelfConsistency(Method):
             "low_agreement": variable(dims, flagged, "flag", f"1 where the majority has less than {self.low:.0%}"),
             **bounded("mean_vote_share", (), shares, meaning="share of the majority's votes", **share),
             **bounded(
-                "accuracy_low",
+                "accuracy_flagged",
                 (),
                 np.where(flagged > 0, won, np.nan),
                 meaning="share of right flagged majorities",
                 **share,
             ),
             **bounded(
-                "accuracy_high",
+                "accuracy_unflagged",
                 (),
                 np.where(flagged > 0, np.nan, won),
                 meaning="share of right other majorities",

@@ -1,4 +1,4 @@
-"""What every result of this family says beside its numbers: the texts, unread answers, and whether a chain is needed."""
+"""What every result of this family says beside its numbers: texts, unread answers, whether a chain is needed."""
 
 import numpy as np
 import xarray as xr

@@ -1,0 +1,181 @@
+"""Models that write: batched as singles, drawn by seed, as Hugging Face writes, and kept on disk."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import mechxai as mx
+from mechxai.core.errors import ArtifactError, ConfigError, ModelSupportError, ShapeError
+from mechxai.model import connection as connections
+from mechxai.model.bundled import zoo_folder
+from mechxai.model.connection import Connection
+from mechxai.model.generator import Writing, cut_at
+from mechxai.model.kept_generator import KeptGenerator
+from mechxai.model.local_generator import LocalGenerator
+from tests.conftest import FOLDED
+from tests.serving import serving
+
+TEXTS = ["Once upon", "The quick brown fox jumps over the lazy", "A", "Then they went home and slept"]
+CUE = " So the answer is"
+
+
+@pytest.fixture(scope="module")
+def cot():
+    return mx.load("zoo/cot", device="cpu")
+
+
+@pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
+def test_rows_together_write_what_they_write_alone(model_of, kind, backend, processing):
+    model = model_of(kind, backend, processing)
+    generator = LocalGenerator(model)
+    for writing in (Writing(5), Writing(5, temperature=1.0, seed=3)):
+        together = generator.write(TEXTS, writing)
+        assert together == [generator.write([text], writing)[0] for text in TEXTS]
+    greedy = generator.write(TEXTS, Writing(4))
+    for text, found in zip(TEXTS, greedy, strict=True):
+        ids = model.text.ids(text)
+        for _ in range(4):  # the same without any cache
+            token = int(model.logits(torch.tensor([ids]))[0, -1].argmax())
+            if token in model.text.special_ids():
+                break
+            ids.append(token)
+        assert found == model.tokenizer.decode(ids[len(model.text.ids(text)) :])
+
+
+@pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
+def test_answers_together_are_as_probable_as_alone(model_of, kind, backend, processing):
+    model = model_of(kind, backend, processing)
+    options = [" yes", " no way", " x"]
+    together = LocalGenerator(model).logprobs(TEXTS, options)
+    for row, text in enumerate(TEXTS):
+        for column, option in enumerate(options):
+            ids, own = model.text.ids(text), model.text.answer(text, option)
+            logits = model.logits(torch.tensor([[*ids, *own]]))[0].double().log_softmax(-1)
+            alone = sum(float(logits[len(ids) - 1 + at, token]) for at, token in enumerate(own))
+            assert float(together[row, column]) == pytest.approx(alone, abs=1e-4)
+
+
+def test_it_writes_what_hugging_face_generates(cot):
+    folder = zoo_folder("zoo/cot")
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for problem in mx.tasks.cot_arithmetic(cot, n=3, split="held_out").problems:
+        ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer(problem.question)["input_ids"]]])
+        whole = theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False)
+        expected = tokenizer.decode(whole[0, ids.shape[1] :])
+        assert LocalGenerator(cot).write([problem.question], Writing(20))[0] == expected
+
+
+def test_draws_follow_the_probabilities(model_of):
+    model = model_of("gpt2")
+    generator = LocalGenerator(model)
+    found = [generator.write(["Once"], Writing(1, temperature=1.0, seed=seed))[0] for seed in range(400)]
+    ids = model.text.ids("Once")
+    probabilities = model.logits(torch.tensor([ids]))[0, -1].double().softmax(-1)
+    best = int(probabilities.argmax())
+    text, share = model.tokenizer.decode([best]), float(probabilities[best])
+    assert found.count(text) / 400 == pytest.approx(share, abs=4 * (share * (1 - share) / 400) ** 0.5 + 0.005)
+    assert len(set(found)) > 20
+    assert found[0] == generator.write(["Once"], Writing(1, temperature=1.0, seed=0))[0]
+
+
+def test_writing_stops_before_a_text_and_at_the_context(cot):
+    problem = mx.tasks.cot_arithmetic(cot, n=1, split="held_out").problems[0]
+    generator = LocalGenerator(cot)
+    chain = generator.write([problem.question], Writing(80, stop=(CUE,)))[0]
+    assert chain.strip() == "".join(problem.steps).strip()
+    longest = generator.write([problem.question], Writing(500))[0]
+    assert len(cot.text.ids(problem.question + " " + longest)) == cot.architecture.n_ctx + 1  # the last is not read
+    with pytest.raises(ShapeError, match="fewer than 128"):
+        generator.write([problem.question * 4], Writing(1))
+    assert cut_at("one two three", (" two", "three")) == ("one ", True)
+    assert generator.spent()["tokens_written"] > 20
+
+
+def test_hooks_are_gone_and_flags_restored(cot):
+    count = lambda: sum(len(point.fwd_hooks) for point in cot.inner.hook_dict.values())  # noqa: E731
+    before = count()
+    LocalGenerator(cot).write(["Tom has 4 coins."], Writing(3))
+    assert count() == before
+    assert not torch.is_inference_mode_enabled()
+    assert torch.is_grad_enabled()
+
+
+def test_bidirectional_models_do_not_write(model_of):
+    with pytest.raises(ModelSupportError, match="bidirectional"):
+        LocalGenerator(model_of("bert"))
+
+
+def test_memory_that_runs_out_halves_the_rows(cot, monkeypatch):
+    generator, whole = LocalGenerator(cot), LocalGenerator._written
+    expected = generator.write(["Tom has 4 coins.", "Amy has 5 coins.", "Bob has 6 coins."], Writing(4))
+
+    def scarce(self, rows, writing):
+        if len(rows) > 1:
+            raise torch.cuda.OutOfMemoryError("too much")
+        return whole(self, rows, writing)
+
+    monkeypatch.setattr(LocalGenerator, "_written", scarce)
+    assert generator.write(["Tom has 4 coins.", "Amy has 5 coins.", "Bob has 6 coins."], Writing(4)) == expected
+
+
+def test_what_was_said_is_kept_and_a_torn_line_is_asked_again(cot, tmp_path):
+    file, texts = tmp_path / "said.jsonl", ["Tom has 4 coins.", "Amy has 5 coins."]
+    first = KeptGenerator(LocalGenerator(cot), file)
+    written, known = first.write(texts, Writing(4)), first.logprobs(texts, (" 4", " 5"))
+    again = KeptGenerator(LocalGenerator(cot), file)
+    assert again.write(texts, Writing(4)) == written
+    assert torch.equal(again.logprobs(texts, (" 4", " 5")), known)
+    assert again.spent()["forward_passes"] == 0
+    assert again.write(texts[:1], Writing(4, seed=1))  # another seed is another question
+    assert again.spent()["forward_passes"] > 0
+    file.write_text(file.read_text()[:-30])
+    torn = KeptGenerator(LocalGenerator(cot), file)
+    assert torn.write(texts, Writing(4)) == written
+
+
+def test_wrong_writing_is_refused():
+    with pytest.raises(ConfigError, match="1 token or more"):
+        Writing(0)
+    with pytest.raises(ConfigError, match="no name"):
+        mx.load_generator("")
+    with pytest.raises(ConfigError, match="system message"):
+        mx.load_generator("x", system="be brief")
+    with pytest.raises(ConfigError, match="api"):
+        mx.load_generator("x", api="letters")
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(connections, "_PAUSE", 0.01)
+    monkeypatch.setattr("openai._base_client.BaseClient._calculate_retry_timeout", lambda *_, **__: 0.01)
+
+
+@pytest.mark.parametrize("api", ["completions", "chat"])
+def test_an_endpoint_writes_what_its_model_writes(cot, quick, api, tmp_path):
+    problems = mx.tasks.cot_arithmetic(cot, n=3, split="held_out").problems
+    texts, own = [problem.question for problem in problems], LocalGenerator(cot)
+    with serving(cot) as server:
+        server.faults = ["500", "cut", "429", "garbage", "slow"]
+        made = lambda: mx.load_generator("zoo/cot", api=api, connection=Connection(server.url, cache=str(tmp_path)))  # noqa: E731
+        generator = made()
+        for writing in (Writing(60, stop=(CUE,)), Writing(30, temperature=1.5, stop=(CUE,), seed=5)):
+            assert generator.write(texts, writing) == own.write(texts, writing)
+        asked = len(server.seen)
+        again = made()
+        assert again.write(texts, Writing(60, stop=(CUE,))) == own.write(texts, Writing(60, stop=(CUE,)))
+        assert len(server.seen) == asked, "kept answers cost nothing"
+        assert again.spent()["answers reused"] == 3
+        prompts = [problem.question + "".join(problem.steps) + CUE for problem in problems]
+        options = (" 7", problems[0].answer)
+        found = generator.logprobs(prompts[:1], options)
+        expected = own.logprobs(prompts[:1], options)
+        assert int(found.argmax()) == int(expected.argmax())
+        if api == "completions":
+            torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+        assert not generator.scores(tuple(map(str, range(100))))
+        assert generator.scores(options)
+        assert not mx.load_generator("x", reads=False).scores(options)
+        server.faults = ["no_choices"]
+        with pytest.raises(ArtifactError, match="no choices"):
+            mx.load_generator("x", api=api, connection=Connection(server.url)).write(["Tom"], Writing(2))

@@ -1,0 +1,169 @@
+"""Problems of several steps: their arithmetic and logic, their mistakes, their pairs, and files of one's own."""
+
+import json
+import random
+import re
+
+import pytest
+import torch
+
+import mechxai as mx
+from mechxai.core.errors import AlignmentError, ArtifactError, ConfigError, ShapeError
+from mechxai.core.reasoning import Mistake, Problem, ReasoningBatch, Wording, sentences
+from mechxai.tasks.chains import arithmetic, logic, step_text
+
+
+@pytest.fixture(scope="module")
+def cot():
+    return mx.load("zoo/cot", device="cpu")
+
+
+def calculated(question):
+    """The answer, from the numbers of the question alone."""
+    first, *rest = question.split(". ")
+    total = int(re.search(r"\d+", first).group())
+    for sentence in rest:
+        number = re.search(r"\d+", sentence)
+        if number:
+            down = re.search(r"loses|spends|takes out|eats|back|get off", sentence)
+            total += -int(number.group()) if down else int(number.group())
+    return total
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_sums_are_right_and_mistakes_lead_where_they_say(seed):
+    for problem in arithmetic(random.Random(seed)):
+        assert int(problem.answer) == calculated(problem.question)
+        value = None
+        for step in problem.steps:
+            before, sign, size, after = re.fullmatch(r" (\d+) (plus|minus) (\d+) is (\d+)\.", step).groups()
+            assert value in (None, int(before))
+            value = int(before) + (int(size) if sign == "plus" else -int(size))
+            assert value == int(after)
+        assert value == int(problem.answer)
+        for number, (step, mistake) in enumerate(zip(problem.steps, problem.mistakes, strict=True)):
+            assert step != mistake.text
+            assert step.rsplit(" ", 1)[0] == mistake.text.rsplit(" ", 1)[0]
+            wrong = int(mistake.text.rsplit(" ", 1)[1][:-1])
+            for later in problem.steps[number + 1 :]:
+                _, sign, size, *_ = later.split()
+                wrong += int(size) if sign == "plus" else -int(size)
+            assert wrong == int(mistake.answer) != int(problem.answer)
+        for step, other in zip(problem.steps, problem.rephrased, strict=True):
+            assert sorted(map(int, re.findall(r"\d+", step))) == sorted(map(int, re.findall(r"\d+", other)))
+
+
+def followed(question):
+    """The answer, by following the rules."""
+    is_a = dict(re.findall(r"Every (\w+) is a (\w+)\.", question))
+    red = {kind: not negated for kind, negated in re.findall(r"Every (\w+) is (not )?red\.", question)}
+    kind = re.search(r"\w+ is a (\w+)\. Is", question).group(1)
+    while kind not in red:
+        kind = is_a[kind]
+    return " yes" if red[kind] else " no"
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_rules_lead_to_the_answer_and_mistakes_to_the_other(seed):
+    one, other = logic(random.Random(seed))
+    for problem in (one, other):
+        assert problem.answer == followed(problem.question)
+        assert {mistake.answer for mistake in problem.mistakes} == {*problem.options} - {problem.answer}
+        kinds = [step.split(" is a ")[1].split(",")[0] for step in problem.steps]
+        for before, step in zip(kinds[1:], problem.steps[:-1], strict=True):
+            assert step.endswith(f"is a {before}.")
+    assert one.answer != other.answer
+
+
+def test_the_same_seed_gives_the_same_problems_and_splits_do_not_meet(cot):
+    one, two = (mx.tasks.cot_arithmetic(cot, n=20, seed=3) for _ in range(2))
+    assert one.problems == two.problems
+    assert one.problems != mx.tasks.cot_arithmetic(cot, n=20, seed=4).problems
+    parts = [mx.tasks.cot_arithmetic(cot, n=200, split=split) for split in ("train", "held_out")]
+    asked = [{problem.question for problem in part.problems} for part in parts]
+    assert not asked[0] & asked[1]
+    assert {len(problem.steps) for problem in parts[0].problems} == {3, 4, 5}
+    assert {len(problem.steps) for problem in mx.tasks.cot_arithmetic(cot, n=5, steps=2).problems} == {2}
+
+
+def test_pairs_are_in_line_and_their_spans_say_what_the_steps_say(cot):
+    batch = mx.tasks.cot_arithmetic(cot, n=12, steps=3, split="held_out")
+    pairs = batch.pairs
+    assert len(pairs) == 12
+    for row, problem in enumerate(batch.problems):
+
+        def said(role, row=row):
+            first, last = (int(pairs.roles[name][row]) for name in (f"{role}_first", role))
+            return cot.tokenizer.decode(pairs.clean[row, first : last + 1])
+
+        assert said("QUESTION") == problem.question
+        assert [f" {said(f'STEP{number}')}" for number in (1, 2, 3)] == list(problem.steps)
+        assert said("CUE") == batch.wording.cue.strip()
+        assert cot.text.strings([int(pairs.answers[row, 0, 0])])[0].strip() == problem.answer.strip()
+    differ = (pairs.clean != pairs.corrupted) & pairs.mask
+    assert bool((differ.sum(1) >= 4).all())
+    logits = cot.logits(pairs.clean, lengths=pairs.lengths, at=pairs.answer_pos[:, None])[:, 0]
+    assert torch.equal(logits.argmax(-1), pairs.answers[:, 0, 0])
+
+
+def test_a_vocabulary_that_lacks_the_words_is_said(cot):
+    with pytest.raises(AlignmentError, match="0 fit its tokenizer"):
+        mx.tasks.cot_logic(cot, n=4)
+
+
+def test_bad_settings_are_refused(cot):
+    for settings in ({"n": 0}, {"steps": 9}):
+        with pytest.raises(ConfigError, match="n of 1 or more, steps of 1 to 5"):
+            mx.tasks.cot_arithmetic(cot, **settings)
+    with pytest.raises(ConfigError, match="held_out"):
+        mx.tasks.cot_arithmetic(cot, split="heldout")
+
+
+def test_problems_of_ones_own(cot, tmp_path):
+    path = tmp_path / "own.jsonl"
+    whole = {"question": "2 and 3?", "answer": "5", "steps": ["2 plus 3 is 5."], "options": ["5", "6"]}
+    whole |= {"mistakes": [{"text": "2 plus 3 is 6.", "answer": "6"}], "rephrased": [" Adding 3 to 2 gives 5."]}
+    path.write_text(json.dumps(whole) + "\n\n" + json.dumps({"question": "Why?", "answer": " so"}) + "\n")
+    batch = mx.tasks.cot_jsonl(cot, path, wording=Wording(start=" Let's see."))
+    assert batch.problems[0].mistakes == (Mistake(" 2 plus 3 is 6.", " 6"),)
+    assert batch.problems[0].options == (" 5", " 6")
+    assert (
+        batch.wording.prompt("2 and 3?", (" 2 plus 3 is 5.",)) == "2 and 3? Let's see. 2 plus 3 is 5. So the answer is"
+    )
+    assert batch.wording.prompt("2 and 3?", ()) == "2 and 3? So the answer is"
+    assert batch.problems[1].steps == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"question": "a"}', "line 1 lacks a field"),
+        ('{"question": "a", "answer": "b", "step": []}', "unknown field 'step'"),
+        ('{"question": "a", "answer": "b", "options": ["c"]}', "not among its options"),
+        ('{"question": "a", "answer": 3}', "something else than texts"),
+        ('{"question": "a", "answer": "b", "steps": ["c"], "rephrased": ["d", "e"]}', "rephrased of a problem"),
+        ('{"question": "a", "answer": "b", "steps": ["c"], "mistakes": ["d"]}', "something else than texts"),
+        ('{"question": " ", "answer": "b"}', "needs a question and an answer"),
+        ("[1]", "lacks a field"),
+        ("", "no lines in it"),
+    ],
+)
+def test_a_bad_line_is_named(cot, tmp_path, line, said):
+    path = tmp_path / "own.jsonl"
+    path.write_text(line)
+    with pytest.raises(ShapeError, match=said):
+        mx.tasks.cot_jsonl(cot, path)
+
+
+def test_a_missing_file_is_said(cot, tmp_path):
+    with pytest.raises(ArtifactError, match="no such file"):
+        mx.tasks.cot_jsonl(cot, tmp_path / "none.jsonl")
+
+
+def test_nouns():
+    with pytest.raises(ShapeError, match="one or more"):
+        ReasoningBatch(())
+    batch = ReasoningBatch((Problem("a", "b"), Problem("c", "d"), Problem("e", "f")))
+    assert [one.question for one in batch.rows(torch.tensor([2, 0])).problems] == ["e", "a"]
+    assert sentences("It is 3.5 now. Is it?\nYes!  ") == (" It is 3.5 now.", " Is it?", " Yes!")
+    assert step_text(4, -3, 1) == " 4 minus 3 is 1."
