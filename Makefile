@@ -25,7 +25,7 @@ export GOMP_SPINCOUNT := 0
 	$(@D)/bin/python -m pip install --quiet --no-deps git+https://github.com/hannamw/EAP-IG
 	touch $@
 
-.PHONY: help install demo test test-tl4 test-slow test-gpu lint format bench bench-grid bench-caching bench-lens bench-probes bench-attribution bench-circuits docs zoo clean
+.PHONY: help install demo test test-tl4 test-slow test-gpu lint format bench bench-grid bench-caching bench-lens bench-probes bench-attribution bench-circuits bench-chains docs zoo clean
 
 help:
 	@echo "make demo      set up, then find the indirect-object heads of the bundled models"
@@ -38,6 +38,7 @@ help:
 	@echo "make bench-lens   the logit lens against TransformerLens 4's, training against the tuned-lens package"
 	@echo "make bench-probes  probes at every layer and position against a loop of scikit-learn's"
 	@echo "make bench-attribution  attribution and attention against Captum, INSEQ, SHAP and Hugging Face"
+	@echo "make bench-chains    every test of chains of thought on two models of which it is known what drives the answer"
 	@echo "make bench-circuits  scores and exact effects of edges against TransformerLens 4, estimates against exact"
 	@echo "make docs      the API pages, in site/"
 	@echo "make zoo       rebuild the handmade models (experiments/train_zoo.py trains the others)"
@@ -119,6 +120,10 @@ bench-attribution: install $(STAMP_INSEQ)
 bench-circuits: install $(STAMP4)
 	-$(MAKE) .venv-auto-circuit/.installed .venv-eap-ig/.installed
 	$(VENV4)/bin/python -m benchmarks.circuits
+	$(BIN)/python -m benchmarks.tables
+
+bench-chains: install
+	$(BIN)/python -m benchmarks.chains
 	$(BIN)/python -m benchmarks.tables
 
 docs: install

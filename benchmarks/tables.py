@@ -19,6 +19,7 @@ _FILES = (
     "probes.json",
     "attribution.json",
     "circuits.json",
+    "chains.json",
     "gpu.json",
 )
 _INTRO = """# Measured
@@ -62,7 +63,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     known = [_read(name, quick=quick) for name in _FILES]
     parts = [_INTRO]
-    tables = (_headline, _grid, _lens, _lens_training, _probes, _attribution, _circuits, _gpu)
+    tables = (_headline, _grid, _lens, _lens_training, _probes, _attribution, _circuits, _chains, _gpu)
     for found, table in zip(known, tables, strict=True):
         parts += table(found) if found else ()
     target = results("README.md", quick=quick)
@@ -254,6 +255,16 @@ def _circuits(found: Mapping[str, Any]) -> Iterator[str]:
         for row in found["heads"]
     ]
     yield _table(["model, task", "site", "heads", *ways], body)
+
+
+def _chains(found: Mapping[str, Any]) -> Iterator[str]:
+    yield "## Chains of thought\n"
+    yield from _conditions(found["conditions"])
+    models = found["models"]
+    said = lambda value: f"{value[0]:.2f} ({value[1]:.2f} to {value[2]:.2f})"  # noqa: E731
+    labels = next(iter(models.values()))["values"]
+    body = [[label, *(said(own["values"][label]) for own in models.values())] for label in labels]
+    yield _table(["measured", *models], body)
 
 
 def _gpu(found: Mapping[str, Any]) -> Iterator[str]:
