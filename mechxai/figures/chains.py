@@ -1,7 +1,6 @@
 """Chains of thought: answers along a chain, what flows through its steps, and how drawn chains vote."""
 
 from collections.abc import Sequence
-from html import escape
 
 import numpy as np
 import plotly.graph_objects as go
@@ -81,7 +80,7 @@ def _accuracies(figure: go.Figure, data: xr.Dataset) -> None:
 
 def _named(figure: go.Figure, names: list[str], values: list[float], ends: list[tuple[float, float]]) -> None:  # noqa: PLR0917
     """Values with whiskers, one to a line, the first at the top."""
-    at = list(range(len(names)))
+    at = [float(place) for place in range(len(names))]
     _dots(figure, at, values, ends, col=1)
     figure.update_yaxes(tickvals=at, ticktext=names, range=[len(names) - 0.5, -0.5])
 
@@ -197,7 +196,7 @@ def _labels(data: xr.Dataset) -> list[str]:
     found = []
     for part, text, share in zip(data["part"].values, data["text"].values[0], data["recovered"].values, strict=True):
         color = TOWARDS if share > _CLEAR else AGAINST if share < -_CLEAR else QUIET
-        lines = "<br>".join(escape(line) for line in wrapped(str(text), _LABEL_WIDTH))
+        lines = "<br>".join(wrapped(str(text), _LABEL_WIDTH))
         found.append(f"{words(str(part)).lower()}<br><span style='color:{color}'>{lines}</span>")
     return found
 

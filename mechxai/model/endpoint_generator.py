@@ -80,6 +80,11 @@ class EndpointGenerator:
             raise ArtifactError(f"An answer of {self.name} was read", got="no text in it", fix="check the server")
         return found
 
+    def fits(self, prompt: str) -> bool:
+        """Not known: the endpoint says so itself."""
+        del prompt
+        return True
+
     def scores(self, options: Sequence[str]) -> bool:
         """Where it is worth asking: completions ask once per answer, chats list the 20 likeliest first tokens."""
         return self.reads and 1 < len(options) <= _MOST_ASKED[self.api]

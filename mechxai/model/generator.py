@@ -61,6 +61,10 @@ class Generator(Protocol):
         """What it writes behind each prompt, up to the first of ``stop`` (left out)."""
         ...
 
+    def fits(self, prompt: str) -> bool:
+        """Whether a prompt leaves room for an answer, as far as is known."""
+        ...
+
     def scores(self, options: Sequence[str]) -> bool:
         """Whether it can say how probable each of these answers is, at a price worth paying."""
         ...

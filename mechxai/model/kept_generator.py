@@ -58,6 +58,10 @@ class KeptGenerator:
         """The generator's: what was found on disk cost nothing."""
         return self.inner.spent()
 
+    def fits(self, prompt: str) -> bool:
+        """The generator's."""
+        return self.inner.fits(prompt)
+
     def scores(self, options: Sequence[str]) -> bool:
         """The generator's."""
         return self.inner.scores(options)

@@ -56,6 +56,10 @@ class LocalGenerator:
         """Passes of one prompt (a token written is one) and tokens written."""
         return dict(self._spent)
 
+    def fits(self, prompt: str) -> bool:
+        """Whether a token more still fits the context."""
+        return len(self.model.text.ids(prompt)) < self.model.architecture.n_ctx
+
     def scores(self, options: Sequence[str]) -> bool:
         """Always: one pass reads them all."""
         return bool(options)

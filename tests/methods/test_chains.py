@@ -55,6 +55,9 @@ class Scripted:
                 found.append("".join(self.chains[question][chain.count(".") :]))
         return found
 
+    def fits(self, prompt):
+        return True
+
     def scores(self, options):
         return self.reads and bool(options)
 
@@ -275,6 +278,19 @@ def test_answers_that_cannot_be_read_are_counted(batch):
     data = mx.FillerTokens(read="text")(unclear, batch).data
     assert 0.3 < float(data["parse_failures"]) < 0.8
     assert np.isnan(data["margin"].values).all()
+
+
+def test_a_chain_that_leaves_no_room_has_no_answer(batch):
+    class Small(Scripted):
+        def fits(self, prompt):
+            return "6 minus 1" not in prompt
+
+    data = mx.EarlyAnswering()(Small(batch, reads_last), batch).data
+    assert list(data["answer_chain"].values) == ["6", ""]
+    assert np.isnan(data["per_example"].values[1]).all()
+    model = mx.load("zoo/cot", device="cpu")
+    long = mx.SelfConsistency(samples=3, temperature=5.0)(model, mx.tasks.cot_arithmetic(model, n=4, steps=5)).data
+    assert float(long["parse_failures"]) > 0
 
 
 def test_steps_are_rewritten_by_the_task_by_numbers_or_by_a_model(batch):

@@ -52,7 +52,7 @@ class Reader:
         check_choice("read", self.how, READS)
 
     def __call__(self, prompts: Sequence[str], of: Sequence[int]) -> Read:
-        """The answers behind prompts, which end in the cue.
+        """The answers behind prompts, which end in the cue; none behind those that leave no room for one.
 
         Args:
             prompts: the texts.
@@ -65,6 +65,8 @@ class Reader:
         margins: list[dict[str, float] | None] = [None] * len(prompts)
         by_options: dict[tuple[str, ...], list[int]] = {}
         for number, problem in enumerate(of):
+            if not self.generator.fits(prompts[number]):
+                continue
             by_options.setdefault(self.batch.problems[problem].options, []).append(number)
         for options, numbers in by_options.items():
             asked = [prompts[number] for number in numbers]
