@@ -434,7 +434,7 @@ def test_flow_equals_edits_by_hand_and_level_0(known):
 
 def test_integrated_gradients_give_the_answer_to_the_same_part(known):
     model, batch, drives = known
-    scores = mx.IntegratedGradients(players="span")(model, batch.pairs).data
+    scores = mx.IntegratedGradients(players="span", max_steps=100)(model, batch.pairs).data
     question, *_, last, cue = np.abs(scores["player_value"].values).mean(0)
     assert scores["player_name"].values[0, -1] == batch.wording.cue.strip()
     assert (last > question) == drives, (question, last, cue)
