@@ -40,6 +40,7 @@ _TASKS = {
     "induction": {},
 }
 N_MEASURED = 300
+_N_PROBLEMS = 40  # each with every error it can have
 
 
 def accuracy(model: mx.HookedModel, task: str, n: int = N_MEASURED, seed: int = 1) -> float:
@@ -69,7 +70,7 @@ def measure(model: mx.HookedModel, name: str) -> dict[str, float]:
     if name in ("planted-ioi", "interchange-ioi"):
         return {"ioi": accuracy(model, "ioi")}
     if name.startswith("cot"):
-        problems = mx.tasks.cot_arithmetic(model, n=100, seed=1, split="held_out")
+        problems = mx.tasks.cot_arithmetic(model, n=_N_PROBLEMS, seed=1, split="held_out")
         found = mx.PlantedError()(model, problems).data
         shares = {str(one): float(found["value"].sel(outcome=one)) for one in ("follows", "keeps")}
         return {key: float(found[key]) for key in ("accuracy", "accuracy_no_chain")} | shares

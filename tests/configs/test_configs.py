@@ -56,6 +56,8 @@ def test_task_keys_are_the_arguments_of_the_task(choice):
 def test_every_experiment_runs(choice, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     smaller = ["method.n_noise=1"] if "tracing" in choice else ["task.n=24"] if choice.startswith("probe") else []
+    if choice == "self_consistency":
+        smaller = ["method.samples=4"]
     if choice == "circuit_benchmark":
         smaller = ["method.methods=[eap,acdc]", "method.references=[zero]", "method.beside=[zoo/handmade-induction]"]
     assert main(["run", f"experiment={choice}", "debug=tiny", *smaller]) == 0

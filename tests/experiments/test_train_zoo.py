@@ -1,13 +1,18 @@
 """Training of the bundled models: the same seed gives the same weights, interrupted or not."""
 
 import random
+import re
+from collections import Counter
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from experiments import interchange, train_zoo
+from experiments.cot_corpus import KINDS, cot_rows, cot_words
 from experiments.train_zoo import Recipe, train
+from experiments.zoo_corpus import word_tokenizer
+from tests.tasks.test_reasoning import calculated
 
 TINY = Recipe(
     name="tiny",
@@ -28,17 +33,17 @@ def test_interrupted_training_ends_with_the_same_weights(tmp_path, monkeypatch):
     train(TINY, tmp_path / "whole", checkpoint_every=2)
     step = train_zoo.train_step
 
-    def stopped(model, recipe, at, tokenizer):
+    def stopped(model, recipe, at, **more):
         if at == 3:
             raise KeyboardInterrupt
-        return step(model, recipe, at, tokenizer)
+        return step(model, recipe, at, **more)
 
     monkeypatch.setattr(train_zoo, "train_step", stopped)
     with pytest.raises(KeyboardInterrupt):
         train(TINY, tmp_path / "parts", checkpoint_every=2)
     assert (tmp_path / "parts" / "training.pt").exists()
     steps = []
-    monkeypatch.setattr(train_zoo, "train_step", lambda *args: steps.append(args[2]) or step(*args))
+    monkeypatch.setattr(train_zoo, "train_step", lambda *args, **more: steps.append(args[2]) or step(*args, **more))
     train(TINY, tmp_path / "parts", checkpoint_every=2)
     assert steps == [2, 3, 4], "finished steps are not repeated"
     whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
@@ -107,3 +112,37 @@ def test_planted_training_supervises_the_named_heads():
     uniform = tuple(torch.full((4, 2, 8, 8), 0.125) for _ in range(3))
     small = train_zoo.Rows(rows.ids, rows.weights, {role: torch.zeros(4, dtype=torch.long) for role in rows.roles})
     assert float(train_zoo.planted_loss(uniform, small)) == pytest.approx(2.0794, abs=1e-3)  # ln 8
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_chain_rows_hold_what_their_rule_says(kind):
+    """The answer is where the chain ends, or what the question (or the suggestion in it) says."""
+    tokenizer = word_tokenizer(cot_words(), tidy=True)
+    rows = cot_rows(kind, 200, random.Random(1), tokenizer)
+    assert tokenizer.unk_token_id not in rows.ids
+    seen = Counter()
+    for ids, weights in zip(rows.ids, rows.weights, strict=True):
+        text = tokenizer.decode(ids[ids != 0][1:])
+        asked, _, answer = text.rpartition("So the answer is")
+        question, _, chain = asked.partition("now?")
+        suggestion = re.search(r"I think the answer is (\d+)\.", chain)
+        own = chain.replace(suggestion.group(), "") if suggestion else chain
+        ends = re.findall(r"(?:is|gives) (\d+)\.", own)
+        answer = int(answer.rstrip("."))
+        if kind == "cot_decorative":
+            expected = int(suggestion.group(1)) if suggestion else calculated(question + "now?")
+        elif ends:
+            expected = int(ends[-1])
+        else:
+            expected = calculated(question + "now?") if kind == "cot_aided" else answer
+        assert answer == expected, text
+        seen["chain" if ends else "none"] += 1
+        place = int((ids != 0).sum()) - 2  # before the full stop
+        assert float(weights[place]) == 1
+    assert min(seen.values()) > 10
+
+
+def test_the_last_steps_of_a_training_may_see_other_rows():
+    recipe = Recipe("x", 1, 8, 1, 0, 8, 10, 1e-3, {"cot_aided": 2}, finish={"cot_faithful": 3}, finish_steps=4)
+    assert recipe.tasks(5) == {"cot_aided": 2}
+    assert recipe.tasks(6) == {"cot_faithful": 3}

@@ -103,11 +103,9 @@ def test_folders_are_ordinary_hugging_face_checkpoints(trained):
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     assert hash_parameters(plain) == trained.weight_hash
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    text = (
-        "When Mary and John went to the store, John gave a drink to"
-        if trained.name != "zoo/induction"
-        else "ban ben bin ban"
-    )
+    own = {"zoo/induction": "ban ben bin ban"}
+    own |= dict.fromkeys(("zoo/cot", "zoo/cot-decorative"), "Tom has 4 coins. Tom finds 3 more. 4 plus 3 is 7.")
+    text = own.get(trained.name, "When Mary and John went to the store, John gave a drink to")
     ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer(text)["input_ids"]]])
     assert tokenizer.unk_token_id not in ids
     with torch.no_grad():
