@@ -356,7 +356,8 @@ def _read(name: str, *, quick: bool) -> dict[str, Any]:
     path: Path = results(name, quick=quick)
     found = json.loads(path.read_text()) if path.exists() else {}
     first = (found.get("rows") or [{}])[0]
-    return found if "conditions" in found and {"contenders", "seconds"} & set(first) else {}
+    whole = {"contenders", "seconds"} & set(first) or "models" in found
+    return found if "conditions" in found and whole else {}
 
 
 if __name__ == "__main__":

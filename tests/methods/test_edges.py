@@ -1,5 +1,7 @@
 """Edges: exact against runs under circuits, first order against slopes, both against circuits that are known."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -133,6 +135,64 @@ def test_where_steps_lie():
     assert gauss[0][0] == pytest.approx(0.5 - 3**-0.5 / 2)
     assert sum(weight for _, weight in gauss) == pytest.approx(1)
     assert at(kind="clean_corrupted") == [(0.0, 0.5), (1.0, 0.5)]
+
+
+@pytest.mark.skipif(not has_hooked_transformer(), reason="TransformerLens 4 has no HookedTransformer")
+@pytest.mark.parametrize("direction", ["noise", "denoise"])
+@torch.no_grad()
+def test_an_edge_at_one_position_equals_transformer_lens_hooks(model_of, pairs, direction):
+    """What a head reads, and what an MLP reads, of one node at one position, by hooks on split inputs."""
+    model = model_of("gpt2", "hooked_transformer", "folded", "float64")
+    batch = pairs(model, n=3, lengths=[9, 7, 8], first=2)
+    places = (3, "END")
+    found = mx.EdgePatching(direction, pos=places)(model, batch).data
+    assert list(found["pos"].values) == ["3", "END"]
+    inner, rows = model.inner, torch.arange(3)
+    base, other = ("clean", "corrupted") if direction == "noise" else ("corrupted", "clean")
+    acts = [model.cache(batch.tokens(run), ["z", "mlp_out"], lengths=batch.lengths) for run in (other, base)]
+    moves = {
+        "a0.h1": (acts[0]["z", 0] - acts[1]["z", 0])[:, :, 1] @ inner.blocks[0].attn.W_O[1],
+        "m0": acts[0]["mlp_out", 0] - acts[1]["mlp_out", 0],
+    }
+    at = {"3": torch.full((3,), 3), "END": batch.answer_pos}
+    before = found[f"baseline_{base}"].values
+    for (src, dest, hook, head), (label, place) in product(
+        (
+            ("a0.h1", "a1.h0.q", "blocks.1.hook_q_input", 0),
+            ("m0", "a1.h1.v", "blocks.1.hook_v_input", 1),
+            ("a0.h1", "m1", "blocks.1.hook_mlp_in", None),
+            ("m0", "m1", "blocks.1.hook_mlp_in", None),
+        ),
+        at.items(),
+    ):
+
+        def move(value, hook, src=src, head=head, place=place):
+            value = value.clone()
+            where = (rows, place) if head is None else (rows, place, torch.full((3,), head))
+            value[where] += moves[src][rows, place]
+            return value
+
+        try:
+            inner.set_use_split_qkv_input(True)
+            inner.set_use_hook_mlp_in(True)
+            logits = inner.run_with_hooks(batch.tokens(base), fwd_hooks=[(hook, move)], prepend_bos=False)
+        finally:
+            inner.set_use_split_qkv_input(False)
+            inner.set_use_hook_mlp_in(False)
+        last = logits[rows, batch.answer_pos]
+        value = (last.gather(1, batch.answers[:, :, 0]) - last.gather(1, batch.wrong[:, :, 0]))[:, 0].numpy()
+        moved = (before - value if direction == "noise" else value - before).mean()
+        ours = float(found["at_position"].sel(edge=f"{src} -> {dest}", pos=label))
+        assert ours == pytest.approx(float(moved), abs=1e-8), (src, dest, label)
+
+
+def test_an_edge_at_a_position_before_any_difference_brings_nothing(model_of, pairs):
+    model = model_of("neox")
+    batch = pairs(model, n=2, first=4)
+    data = mx.EdgePatching(pos=[1, -1])(model, batch).data
+    assert float(np.abs(data["at_position"].isel(pos=0)).max()) < 1e-6
+    ends = data["dest"].values == "logits"
+    np.testing.assert_allclose(data["at_position"].values[ends, 1], data["value"].values[ends], atol=1e-5)
 
 
 def test_edges_into_the_logits_are_exact_without_a_norm():

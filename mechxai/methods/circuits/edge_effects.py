@@ -11,6 +11,7 @@ from mechxai.core.batch import ContrastBatch
 from mechxai.core.edit import Intervention, Put
 from mechxai.core.graph import Graph
 from mechxai.core.metric import Metric
+from mechxai.core.shapes import PromptInts
 from mechxai.engine.execution import Execution
 from mechxai.engine.run import Outcome, run_sweep
 from mechxai.engine.sweep import Cell, Sweep, run_tokens
@@ -34,6 +35,7 @@ class EdgeEffects:
         metric: what is measured.
         direction: ``noise`` or ``denoise``.
         mlps_follow: whether MLPs between writer and reader answer to the move.
+        at: the position of each prompt at which alone readers see the move, ``[prompt]``; all by default.
         outcomes: of the sweeps that were run.
     """
 
@@ -43,6 +45,7 @@ class EdgeEffects:
     metric: Metric
     direction: str
     mlps_follow: bool = False
+    at: PromptInts | None = None
     outcomes: list[Outcome] = field(default_factory=list[Outcome])
 
     def measured(self, chosen: Bool[Tensor, "reader writer"], execution: Execution) -> Effects:
@@ -51,21 +54,32 @@ class EdgeEffects:
         total = torch.full((len(self.batch), *graph.reads.shape), torch.nan, dtype=torch.float64)
         at_once = _prompts_at_once(self.model, self.batch, graph)
         for rows, part in self.batch.parts(at_once):
-            self._measure(part, chosen & graph.reads, total[rows], execution=execution)
+            at = None if self.at is None else self.at[rows]
+            self._measure(part, chosen & graph.reads, total[rows], at=at, execution=execution)
         return total
 
     def _measure(
-        self, part: ContrastBatch, chosen: Bool[Tensor, "reader writer"], total: Effects, *, execution: Execution
+        self,
+        part: ContrastBatch,
+        chosen: Bool[Tensor, "reader writer"],
+        total: Effects,
+        *,
+        at: PromptInts | None,
+        execution: Execution,
     ) -> None:
         runs = ("clean", "corrupted") if self.direction == "noise" else ("corrupted", "clean")
         tokens = (run_tokens(part, run, self.metric)[0] for run in runs)
         base, other = (writes(self.blocks, embedded(self.model, one)) for one in tokens)
-        cuts = Cuts(self.blocks, base, other.values - base.values, self.mlps_follow)
+        moves, first = other.values - base.values, part.first_difference
+        if at is not None:
+            places = torch.arange(moves.shape[2], device=moves.device)[None] == at[:, None]
+            moves, first = moves * places[None, :, :, None], torch.maximum(first, at)
+        cuts = Cuts(self.blocks, base, moves, self.mlps_follow)
         with torch.no_grad():
             for layer, found in cuts.blocks_in_turn():
                 asked = [cut for cut in found if chosen[cut.reader, cut.writer]]
                 if asked:
-                    sweep = Sweep(part, runs[0], [_cell(cut, part) for cut in asked], self.metric)
+                    sweep = Sweep(part, runs[0], [_cell(cut, first) for cut in asked], self.metric)
                     outcome = run_sweep(self.model, sweep, execution, what=f"edges into block {layer}")
                     _fill(total, asked, outcome)
                     self.outcomes.append(outcome)
@@ -80,8 +94,7 @@ def _fill(total: Effects, asked: Sequence[Cut], outcome: Outcome) -> None:
         total[:, cut.reader, cut.writer] = values
 
 
-def _cell(cut: Cut, part: ContrastBatch) -> Cell:
-    first = part.first_difference
+def _cell(cut: Cut, first: PromptInts) -> Cell:
     return tuple(Intervention(site, Put(values, first)) for site, values in cut.changed.items())
 
 

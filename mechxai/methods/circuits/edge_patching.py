@@ -1,11 +1,15 @@
 """Edge patching: what every edge of the model carries of a behaviour, exactly, one edge at a time."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import final
+
+import numpy as np
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import check_choice
+from mechxai.core.grid import Position
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result
@@ -14,6 +18,8 @@ from mechxai.engine.execution import Execution
 from mechxai.engine.several import noted, summed
 from mechxai.methods.circuits.edge_effects import EdgeEffects
 from mechxai.methods.circuits.edge_result import EdgeScores, edge_result
+from mechxai.methods.fields import as_tuples
+from mechxai.methods.record import bounded, position_labels
 from mechxai.model.graph_writes import graph_blocks
 from mechxai.model.hooked_model import HookedModel
 
@@ -40,21 +46,29 @@ class EdgePatching(Method):
     Attributes:
         direction: ``noise`` or ``denoise``.
         metric: what is measured.
+        pos: positions (negative from the end) or roles at which each edge is also moved alone.
 
     Source: the exact effect that edge attribution estimates (Syed et al. 2023, equation 1).
     """
 
     direction: str = "noise"
     metric: AnyMetric = "logit_diff"
+    pos: Sequence[Position] | None = None
 
     def __post_init__(self) -> None:
         as_metric(self.metric)
+        as_tuples(self, "pos")
         check_choice("direction", self.direction, DIRECTIONS)
 
     def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
         """The effect of every edge, positive where it supports the behaviour; see `edge_result` for the variables.
 
+        Returns:
+            With ``pos`` also ``at_position`` [edge, pos], the effect of moving the edge where its reader stands there,
+            with intervals; effects at several positions need not add up to that at all.
+
         Raises:
+            SiteError: a role that the prompts lack.
             ModelSupportError: a model whose residual stream is not the sum of what its nodes write.
             ShapeError: answers the metric cannot score.
         """
@@ -67,6 +81,11 @@ class EdgePatching(Method):
         known = baselines(model, batch, metric, direction=self.direction)
         effects = EdgeEffects(model, blocks, batch, metric, self.direction)
         values = graph.of_matrix(effects.measured(graph.reads, execution)).numpy()
+        places = {label: batch.layout.positions(pos)[0] for label, pos in self._places(batch)}
+        alone = [
+            known.moved(graph.of_matrix(replace(effects, at=at).measured(graph.reads, execution)).numpy())
+            for at in places.values()
+        ]
         outcomes = effects.outcomes
         scores = EdgeScores(
             graph,
@@ -78,4 +97,13 @@ class EdgePatching(Method):
         )
         cost = {**summed(outcomes), "seconds": time.perf_counter() - started}
         notes = (*noted(outcomes), *known.notes)
-        return edge_result(self, model, batch, found=scores, cost=cost, notes=notes)
+        result = edge_result(self, model, batch, found=scores, cost=cost, notes=notes)
+        if not alone:
+            return result
+        meaning = f"change of {metric.name} that the edge brings at one position"
+        by_position = bounded("at_position", ("edge", "pos"), np.stack(alone, 2), units=metric.unit, meaning=meaning)
+        return Result(result.data.assign(by_position).assign_coords(pos=list(places)), result.info)
+
+    def _places(self, batch: ContrastBatch) -> list[tuple[str, Position]]:
+        """Labels and positions."""
+        return list(zip(position_labels(batch, self.pos or ()), self.pos or (), strict=True))
