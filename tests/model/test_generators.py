@@ -179,3 +179,17 @@ def test_an_endpoint_writes_what_its_model_writes(cot, quick, api, tmp_path):
         server.faults = ["no_choices"]
         with pytest.raises(ArtifactError, match="no choices"):
             mx.load_generator("x", api=api, connection=Connection(server.url)).write(["Tom"], Writing(2))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_writes_what_a_cpu_writes():
+    found = []
+    for device in ("cpu", "cuda"):
+        model = mx.load("zoo/cot", device=device)
+        batch = mx.tasks.cot_arithmetic(model, n=16, split="held_out")
+        found.append((mx.EarlyAnswering()(model, batch).data, mx.ChainFlow()(model, batch).data))
+    (cpu, cpu_flow), (gpu, gpu_flow) = found
+    assert list(cpu["chain"].values) == list(gpu["chain"].values)
+    assert cpu["per_example"].equals(gpu["per_example"])
+    assert float(abs(cpu_flow["recovered"] - gpu_flow["recovered"]).max()) < 1e-3
