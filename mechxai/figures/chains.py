@@ -54,12 +54,9 @@ def chain_curve(result: Result) -> go.Figure:
         title_text="answers as with the whole chain", tickformat=".0%", range=[-0.05, 1.08], row=1, col=1
     )
     said = f"area over the curve {_interval(data, 'aoc')}; 95 % over {len(data['prompt'])} problems"
-    return dress(
-        figure,
-        f"{words(str(result.info.method['name'])).capitalize()}, {_of(result)}",
-        [said, _gate(result)],
-        size=(760, 360),
-    )
+    title = f"{words(str(result.info.method['name'])).capitalize()}, {_of(result)}"
+    dress(figure, title, [said, _gate(result)], size=(760, 360), room=(26, 0))
+    return figure.update_layout(legend={"x": 1, "xanchor": "right"})
 
 
 def _accuracies(figure: go.Figure, data: xr.Dataset) -> None:

@@ -63,10 +63,17 @@ def _facts(result: Result) -> list[tuple[str, str]]:
             found.append((f"mean of the {run} run", number(float(array.mean()), str(array.attrs["units"]))))
     if "prompt" in data.sizes:
         found.append(("prompts", str(data.sizes["prompt"])))
-    for name, array in data.data_vars.items():
-        if array.ndim == 0 and array.dtype.kind in "biuf":
-            unit = str(array.attrs["units"])
-            found.append((words(str(name)), number(float(array), "" if unit == str(name) else unit)))
+    single = {
+        str(name): array for name, array in data.data_vars.items() if not array.ndim and array.dtype.kind in "biuf"
+    }
+    for name, array in single.items():
+        if any(name.endswith(end) and name.removesuffix(end) in single for end in ("_low", "_high")):
+            continue
+        unit = str(array.attrs["units"])
+        value = number(float(array), "" if unit == name else unit)
+        ends = [float(single.get(f"{name}{end}", np.nan)) for end in ("_low", "_high")]
+        between = interval(ends[0], ends[1])
+        found.append((words(name), f"{value} ({between})" if between else value))
     return [*found, *((words(key), number(float(value))) for key, value in result.info.cost.items())]
 
 

@@ -14,7 +14,7 @@ from mechxai.methods.cot.controls import controlled
 from mechxai.methods.cot.texts import gate, parse_failures, said
 from mechxai.methods.record import bounded, run_info
 
-FRACTIONS = np.linspace(0.0, 1.0, 11)
+FRACTIONS = np.linspace(0.0, 1.0, 11).round(2)
 _AGREES = "share of problems with the same answer as with the whole chain"
 Curves = Float[np.ndarray, "prompt fraction"]
 
