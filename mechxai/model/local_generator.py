@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechxai.core.errors import ModelSupportError, ShapeError
+from mechxai.core.errors import AlignmentError, ModelSupportError, ShapeError
 from mechxai.core.shapes import Tokens
 from mechxai.model.generator import Writing, cut_at
 from mechxai.model.hooked_model import HookedModel
@@ -71,8 +71,9 @@ class LocalGenerator:
 
         Raises:
             ShapeError: a prompt that leaves no room in the model's context.
+            AlignmentError: a word outside the vocabulary.
         """
-        rows = [self.model.text.ids(prompt) for prompt in prompts]
+        rows = [self._ids(prompt) for prompt in prompts]
         room = self.model.architecture.n_ctx
         for number, row in enumerate(rows):
             if len(row) >= room:
@@ -124,6 +125,17 @@ class LocalGenerator:
             given = torch.tensor(ids, device=self.model.device)[:, None]
         return [done[number] for number in range(len(rows))]
 
+    def _ids(self, prompt: str) -> list[int]:
+        ids = self.model.text.ids(prompt)
+        if self.model.text.unknown in ids:
+            known = self.model.text.strings(ids)
+            raise AlignmentError(
+                f"{self.model.name} was asked {prompt!r}",
+                got=f"words outside its vocabulary ({known[ids.index(self.model.text.unknown)]}): {' '.join(known)}",
+                fix="other words: the task's, and those of its wording",
+            )
+        return ids
+
     def _step(self, given: Tokens, cache: Any) -> Float[Tensor, "rows d_vocab"]:
         self._spent["forward_passes"] += len(given)
         with self.model.attached(()):
@@ -145,7 +157,7 @@ class LocalGenerator:
         Cost: a pass per prompt, and one more per answer of several tokens.
 
         Raises:
-            AlignmentError: an answer that merges with the end of a prompt.
+            AlignmentError: an answer that merges with the end of a prompt, or a word outside the vocabulary.
         """
         found = torch.empty(len(prompts), len(options), dtype=torch.float64)
         width = max(len(self.model.text.ids(prompt)) for prompt in prompts)
@@ -157,7 +169,7 @@ class LocalGenerator:
 
     def _of_answers(self, prompts: Sequence[str], options: Sequence[str]) -> Float[Tensor, "prompt option"]:
         answers = [self._tokens(prompt, options) for prompt in prompts]
-        rows = [self.model.text.ids(prompt) for prompt in prompts]
+        rows = [self._ids(prompt) for prompt in prompts]
         first = self._next(rows)
         heads = torch.tensor([[own[0] for own in of_prompt] for of_prompt in answers])
         found = first.gather(1, heads)

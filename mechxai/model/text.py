@@ -58,6 +58,12 @@ class TextCodec:
             return tuple(str(int(token)) for token in ids)
         return tuple(self.tokenizer.decode([int(token)]) for token in ids)
 
+    @property
+    def unknown(self) -> int | None:
+        """The id that stands for words outside the vocabulary, unless one id stands for that and for bos."""
+        found = getattr(self.tokenizer, "unk_token_id", None)
+        return None if found == self.bos else found
+
     def special_ids(self) -> frozenset[int]:
         """The tokenizer's special tokens, and what is put before every prompt."""
         special = getattr(self.tokenizer, "all_special_ids", None) or []

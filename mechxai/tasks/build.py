@@ -119,7 +119,7 @@ def _prompt_misfit(model: HookedModel, example: Example) -> str | None:
         return "clean and corrupted differ in length"
     if len(clean) > model.architecture.n_ctx:
         return "longer than the model's context"
-    if _unknown(model.text).intersection((*clean, *corrupted)):
+    if model.text.unknown in (*clean, *corrupted):
         return "a word outside the vocabulary"
     return None
 
@@ -131,12 +131,6 @@ def _answer_misfit(codec: TextCodec, example: Example, *, sequences: bool) -> st
         return "the answer merges with the prompt's tokens"
     if not sequences and any(len(tokens) > 1 for tokens in answers):
         return "an answer of several tokens"
-    if any(_unknown(codec).intersection(tokens) for tokens in answers):
+    if any(codec.unknown in tokens for tokens in answers):
         return "an answer outside the vocabulary"
     return None
-
-
-def _unknown(codec: TextCodec) -> set[int]:
-    """The id that stands for words outside the vocabulary, unless the tokenizer uses one id for that and for bos."""
-    unknown = getattr(codec.tokenizer, "unk_token_id", None)
-    return set() if unknown is None or unknown == codec.bos else {unknown}

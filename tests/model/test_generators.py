@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import mechxai as mx
-from mechxai.core.errors import ArtifactError, ConfigError, ModelSupportError, ShapeError
+from mechxai.core.errors import AlignmentError, ArtifactError, ConfigError, ModelSupportError, ShapeError
 from mechxai.model import connection as connections
 from mechxai.model.bundled import zoo_folder
 from mechxai.model.connection import Connection
@@ -132,6 +132,14 @@ def test_what_was_said_is_kept_and_a_torn_line_is_asked_again(cot, tmp_path):
     file.write_text(file.read_text()[:-30])
     torn = KeptGenerator(LocalGenerator(cot), file)
     assert torn.write(texts, Writing(4)) == written
+
+
+def test_words_outside_the_vocabulary_are_refused(cot):
+    for ask in (lambda own: own.write(["Tom has zebras."], Writing(1)), lambda own: own.logprobs(["A zebra"], (" 1",))):
+        with pytest.raises(AlignmentError, match="outside its vocabulary"):
+            ask(LocalGenerator(cot))
+    with pytest.raises(AlignmentError, match="wording"):
+        mx.BiasingFeature("always_first")(cot, mx.tasks.cot_arithmetic(cot, n=6))
 
 
 def test_wrong_writing_is_refused():
