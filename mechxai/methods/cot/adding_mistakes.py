@@ -10,7 +10,7 @@ from mechxai.core.result import Result
 from mechxai.engine.execution import Execution
 from mechxai.methods.cot.asking import Asking
 from mechxai.methods.cot.curve import Variant, curve_result
-from mechxai.methods.cot.rewriting import HOW, Place, rewritten
+from mechxai.methods.cot.rewriting import HOW, rewritten
 from mechxai.model.generator import Generator
 from mechxai.model.hooked_model import HookedModel
 
@@ -75,9 +75,7 @@ class AddingMistakes(Method):
             ModelSupportError: a model that does not write, or ``read=logprobs`` of one without log-probabilities.
         """
         asking = Asking(model, batch, execution, read=self.read, chain=self.chain, max_tokens=self.max_tokens)
-        places = [
-            Place(number, step, text) for number, steps in enumerate(asking.chains) for step, text in enumerate(steps)
-        ]
+        places = asking.places
         wrong = rewritten(
             "mistake", places, asking.problems, by=self.by, writer=self.writer or asking.generator, seed=self.seed
         )

@@ -11,6 +11,7 @@ from mechxai.core.reasoning import Problem, ReasoningBatch, sentences
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import Bar
 from mechxai.methods.cot.reading import Read, Reader, plain
+from mechxai.methods.cot.rewriting import Place
 from mechxai.model.generator import Generator, Writing
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.kept_generator import KeptGenerator
@@ -89,6 +90,13 @@ class Asking:
             return tuple(problem.steps for problem in self.batch.problems)
         asked = [self.batch.wording.asked(problem.question) for problem in self.batch.problems]
         return tuple(self.continued(asked))
+
+    @property
+    def places(self) -> list[Place]:
+        """Every step of every chain, in order."""
+        return [
+            Place(number, step, text) for number, steps in enumerate(self.chains) for step, text in enumerate(steps)
+        ]
 
     def continued(self, texts: Sequence[str], *, temperature: float = 0.0, seed: int = 0) -> list[Steps]:
         """The sentences that the model writes behind texts before it comes to its answer."""
