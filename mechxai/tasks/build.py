@@ -1,17 +1,16 @@
 """From text examples to a batch for one model: same token counts, answers of one token, nothing dropped in silence."""
 
 import random
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import AlignmentError, ConfigError, ShapeError, nearest
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.text import TextCodec
 from mechxai.tasks.example import Example, known_split
-
-_TRIES_PER_PROMPT = 20
+from mechxai.tasks.fitting import Asked, fitting
 
 
 def build(
@@ -35,52 +34,10 @@ def build(
         AlignmentError: too few examples fit this tokenizer; says why.
     """
     check_split(name, str(settings.get("split", "all")))
-    instead = "mx.ContrastBatch.from_prompts"
-    found, dropped = fitting(model, name, lambda rng, _: draw(rng), n=n, seed=seed, instead=instead)
+    asked = Asked(name, n, seed, model.name, "mx.ContrastBatch.from_prompts")
+    found, dropped = fitting(asked, lambda rng, _: draw(rng), partial(misfit, model))
     info = {"name": name, "n": n, "seed": seed, **settings, "dropped": dropped}
     return from_examples(model, found, info)
-
-
-def fitting(
-    model: HookedModel,
-    name: str,
-    draw: Callable[[random.Random, int], Example],
-    *,
-    n: int,
-    seed: int,
-    instead: str,
-) -> tuple[list[Example], dict[str, int]]:
-    """``n`` examples that fit a model's tokenizer, and how many did not, by reason.
-
-    Args:
-        model: the model.
-        name: of the task; with the seed it decides the draws.
-        draw: makes the example of a turn, from 0 to ``n - 1``; asked again for the same turn when one does not fit.
-        n: how many.
-        seed: of the draws.
-        instead: what to use where too few fit.
-
-    Raises:
-        ConfigError: fewer than one prompt asked.
-        AlignmentError: too few examples fit; says why.
-    """
-    if n < 1:
-        raise ConfigError(f"{name}: n={n} prompts were asked", allowed="1 or more")
-    rng, found, dropped = random.Random(f"{name}/{seed}"), list[Example](), Counter[str]()
-    for _ in range(n * _TRIES_PER_PROMPT):
-        example = draw(rng, len(found))
-        reason = misfit(model, example)
-        if reason:
-            dropped[reason] += 1
-        else:
-            found.append(example)
-        if len(found) == n:
-            return found, dict(dropped)
-    raise AlignmentError(
-        f"{name}: {n} prompts were asked for {model.name}",
-        got=f"{len(found)} fit its tokenizer; dropped: {dict(dropped)}",
-        fix=f"ask for fewer, or use {instead} with your own",
-    )
 
 
 def check_split(name: str, split: str) -> None:

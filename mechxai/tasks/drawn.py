@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from mechxai.core.errors import ConfigError, check_choice, nearest
 from mechxai.model.hooked_model import HookedModel
 from mechxai.tasks import annotated, grammars
-from mechxai.tasks.build import fitting
+from mechxai.tasks.build import misfit
 from mechxai.tasks.example import Example
+from mechxai.tasks.fitting import Asked, fitting
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,8 @@ def draw_labelled(
     model: HookedModel, name: str, draw: Callable[[random.Random, int], Drawn], *, n: int, seed: int
 ) -> tuple[list[Drawn], dict[str, int]]:
     """``n`` examples that fit the model's tokenizer, the n-th of its turn's kind, and how many did not, by reason."""
-    kept: dict[int, Drawn] = {}
-
-    def one(rng: random.Random, turn: int) -> Example:
-        kept[turn] = draw(rng, turn)  # a turn is drawn again until it fits
-        return kept[turn].example
-
-    _, dropped = fitting(model, name, one, n=n, seed=seed, instead="mx.ProbeDataset.from_texts")
-    return list(kept.values()), dropped
+    asked = Asked(name, n, seed, model.name, "mx.ProbeDataset.from_texts")
+    return fitting(asked, draw, lambda drawn: misfit(model, drawn.example))
 
 
 def in_turn(name: str, sources: Sequence[str]) -> Callable[[random.Random, int], Drawn]:

@@ -1,24 +1,22 @@
 """The tasks of several steps, as users call them: ``(model, n, seed, **its own) -> ReasoningBatch``."""
 
-import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.errors import AlignmentError, ConfigError, ShapeError, nearest
+from mechxai.core.errors import ConfigError, ShapeError, nearest
 from mechxai.core.reasoning import Mistake, Problem, ReasoningBatch, Wording
 from mechxai.model.generator import Generator
 from mechxai.model.hooked_model import HookedModel
 from mechxai.tasks.build import check_split, misfit
 from mechxai.tasks.chains import CHAINS
 from mechxai.tasks.example import Example
+from mechxai.tasks.fitting import Asked, fitting
 from mechxai.tasks.lines import objects
 
-_TRIES_PER_PROBLEM = 20
 _MOST_STEPS = 5
 _FIELDS = tuple(field.name for field in fields(Problem))
 Pair = tuple[Problem, Problem]
@@ -110,37 +108,16 @@ def _drawn(
         raise ConfigError(
             f"{name}: n={n}, steps={own['steps']} was asked", allowed=f"n of 1 or more, steps of 1 to {_MOST_STEPS}"
         )
-    pairs, dropped = _fitting(model, name, partial(CHAINS[name], **own), n=n, seed=seed, wording=wording)
+
+    def unfit(pair: Pair) -> str | None:
+        example = as_example(*pair, wording)
+        return misfit(model, example, sequences=True) if isinstance(model, HookedModel) else None
+
+    asked = Asked(name, n, seed, model.name, "cot_jsonl")
+    pairs, dropped = fitting(asked, lambda rng, _: CHAINS[name](rng, **own), unfit)
     info: dict[str, object] = {"name": name, "n": n, "seed": seed, **own, "dropped": dropped}
     beside = chain_pairs(model, pairs, wording, info) if isinstance(model, HookedModel) else None
     return ReasoningBatch(tuple(problem for problem, _ in pairs), wording, beside, info)
-
-
-def _fitting(
-    model: HookedModel | Generator,
-    name: str,
-    draw: Callable[[random.Random], Pair],
-    *,
-    n: int,
-    seed: int,
-    wording: Wording,
-) -> tuple[list[Pair], dict[str, int]]:
-    rng, found, dropped = random.Random(f"{name}/{seed}"), list[Pair](), Counter[str]()
-    for _ in range(n * _TRIES_PER_PROBLEM):
-        pair = draw(rng)
-        example = as_example(*pair, wording)
-        reason = misfit(model, example, sequences=True) if isinstance(model, HookedModel) else None
-        if reason:
-            dropped[reason] += 1
-        else:
-            found.append(pair)
-        if len(found) == n:
-            return found, dict(dropped)
-    raise AlignmentError(
-        f"{name}: {n} problems were asked for {model.name}",
-        got=f"{len(found)} fit its tokenizer; dropped: {dict(dropped)}",
-        fix="ask for fewer, or use cot_jsonl with your own",
-    )
 
 
 def as_example(problem: Problem, other: Problem, wording: Wording) -> Example:
