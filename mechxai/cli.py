@@ -1,5 +1,6 @@
 """``mechxai …``: run, methods, models, tasks, runs, report."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -44,6 +45,7 @@ _FLAGS_WITH_VALUE = (
     "--info",
     "-i",
 )
+_INTERRUPTED = 130  # as shells have it
 _console = Console()
 
 
@@ -82,6 +84,9 @@ def _run(arguments: list[str]) -> int:
     def guarded(config: DictConfig) -> None:
         try:
             job(config)
+        except KeyboardInterrupt:
+            Console(stderr=True).print("interrupted; what is finished is kept: run the same command to go on")
+            raise SystemExit(_INTERRUPTED) from None
         except (MechXAIError, InstantiationException) as raised:
             error = raised.__cause__ if isinstance(raised, InstantiationException) else raised
             if not isinstance(error, MechXAIError):
@@ -103,12 +108,12 @@ def job(config: DictConfig) -> None:
     parts = {
         name: hydra.utils.instantiate(config[name], _convert_="all") for name in ("model", "task", "method", "tracker")
     }
-    then = {label: hydra.utils.instantiate(one, _convert_="all") for label, one in config.then.items()}
+    then = {label: hydra.utils.instantiate(config.then[label], _convert_="all") for label in wanted(config.then)}
     first = str(config.method.get("site") or parts["method"].settings()["name"])
     study = Study(
         name=config.name,
         model=parts["model"],
-        batch=parts["task"](parts["model"]),
+        batch=made(parts["task"], parts["model"]),
         methods={first: parts["method"], **then},
         root=Path(config.output),
         seed=config.seed,
@@ -131,6 +136,40 @@ def job(config: DictConfig) -> None:
     settings = OmegaConf.to_container(config, resolve=True)
     known = {str(key): value for key, value in settings.items()} if isinstance(settings, dict) else {}
     run_study(study, parts["tracker"], listing.show, settings=known)
+
+
+def wanted(then: Mapping[str, Any]) -> list[str]:
+    """The labels of the methods beside the first; ``then.LABEL=null`` leaves one out.
+
+    Raises:
+        ConfigError: one of which settings are left, but no method.
+    """
+    found = [str(label) for label, one in then.items() if one is not None]
+    headless = [label for label in found if "_target_" not in then[label]]
+    if headless:
+        name = headless[0]
+        raise ConfigError(f"then.{name} was asked", got="no method", fix=f"then.{name}=null leaves it out")
+    return found
+
+
+def made(task: Callable[..., Any], model: Any) -> Any:
+    """A task's prompts for a model.
+
+    Raises:
+        ConfigError: a setting that the task needs is missing, or n or seed is no whole number.
+    """
+    name = getattr(getattr(task, "func", task), "__name__", "task")
+    try:
+        given = inspect.signature(task).bind(model)
+    except TypeError as error:
+        lacking = str(error).rpartition("argument: ")[2].strip("'")
+        raise ConfigError(f"task={name} was asked", got=str(error), fix=f"set task.{lacking}=VALUE") from None
+    given.apply_defaults()
+    for key in ("n", "seed"):
+        value = given.arguments.get(key)
+        if not isinstance(value, int | None) or isinstance(value, bool):
+            raise ConfigError(f"task.{key}={value!r} was asked of {name}", allowed="a whole number")
+    return task(model)
 
 
 def read_shard(text: str | None) -> tuple[int, int] | None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mechxai.core.errors import ArtifactError, MechXAIError, SiteError, UnfinishedError
+from mechxai.core.errors import ArtifactError, ConfigError, MechXAIError, SiteError, UnfinishedError
 from mechxai.core.files import write_whole
 from mechxai.core.method import Method
 from mechxai.core.probe_dataset import ProbeDataset
@@ -31,6 +31,7 @@ from mechxai.figures.plot import plot
 from mechxai.figures.tokens import is_attribution, token_text
 from mechxai.model.hooked_model import HookedModel
 from mechxai.report.account import circuit_account
+from mechxai.report.chains import EXAMPLES
 from mechxai.report.page import report
 from mechxai.report.tables import own_tables
 from mechxai.run_folder import AnyModel, check_model, is_finished, prompts_for, run_folder, run_id
@@ -118,6 +119,7 @@ def run_study(
     first = next(iter(folders.values()))
     if not study.force and all(is_finished(folder) for folder in folders.values()):
         say(f"already finished, nothing computed (force=true computes again): {first}")
+        say(f"report: {first / 'report.html'}")
         return {
             label: Finished(folder, Result.load(folder / "result.nc"), found=True) for label, folder in folders.items()
         }
@@ -181,19 +183,20 @@ def explain_study(study: Study, say: Say) -> None:
 
 
 def _applicable(study: Study, say: Say) -> Study:
-    """The study without the companions whose site this model lacks; the headline method must fit."""
+    """The study without the companions that do not go with this model or task; the headline method must."""
     first, *others = study.methods
-    for label, method in study.methods.items():
-        study.prompts(label)
-        check_model(label, method, study.model)
+    study.prompts(first)
+    check_model(first, study.methods[first], study.model)
     kept = {first: study.methods[first]}
     for label in others:
         site = study.methods[label].settings().get("site")
         try:
+            study.prompts(label)
+            check_model(label, study.methods[label], study.model)
             if isinstance(site, str) and isinstance(study.model, HookedModel):
                 study.model.wanted([site], layers=[0])
             kept[label] = study.methods[label]
-        except SiteError as error:
+        except (SiteError, ConfigError) as error:
             say(f"{label}: left out. {error}")
     return replace(study, methods=kept)
 
@@ -228,6 +231,8 @@ def _run_method(study: Study, label: str, *, folder: Path, tracker: SafeTracker,
     cost = result.info.cost
     reused = f", {cost['cells_reused']:,.0f} of {cost['cells']:,.0f} cells reused" if cost.get("cells_reused") else ""
     say(f"{label}: done in {time.time() - started:.1f} s{reused}: {folder}")
+    for note in result.info.notes:
+        say(f"{label}, note: {note}")
     _track(tracker, label, result, folder=folder)
     return Finished(folder, result, found=False)
 
@@ -253,7 +258,8 @@ def _write_report(study: Study, done: Mapping[str, Finished], *, folder: Path, s
                 say(token_text(finished.result, prompt))
         for title, rows in own_tables(finished.result, study.model.card).items():
             tables[title] = rows
-            say({"title": title, "rows": rows})
+            if len(done) == 1 or not title.endswith(EXAMPLES):  # of several methods they would bury the numbers
+                say({"title": title, "rows": rows})
     if len(done) > 1:
         for sentence in circuit_account(finished.result for finished in done.values()):
             say(sentence)

@@ -34,6 +34,17 @@ MODELS = [
 FOLDED = [one for one in MODELS if one[2] == "folded"]
 
 
+def _daily(kind: str, backend: str, processing: str) -> bool:
+    """Every architecture on one backend, the other and unfolded weights on one architecture; the rest is slow."""
+    plain = backend == BACKENDS[0]
+    return (plain and (processing == "folded" or kind == "gpt2")) or (kind == "llama" and processing == "folded")
+
+
+# For tests that take long on each: all of them with `make test-slow`, half of them every day.
+MOST = [pytest.param(*one, marks=[] if _daily(*one) else [pytest.mark.slow]) for one in MODELS]
+MOST_FOLDED = [one for one in MOST if one.values[2] == "folded"]
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory) -> Callable[[str], Path]:
     """kind -> folder of a tiny random checkpoint in the Hugging Face format."""

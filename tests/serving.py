@@ -121,7 +121,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         stop = (stop,) if isinstance(stop, str) else tuple(stop)
         how = Writing(body.get("max_tokens", 16), float(body.get("temperature", 1.0)), stop, body.get("seed", 0))
         with self.server.lock:
-            return LocalGenerator(self.server.model).write([text], how)[0]
+            return LocalGenerator(self.server.model).write([text], how)[0].text
 
     def completion(self, body):
         text = body["prompt"]

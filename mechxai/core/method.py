@@ -73,4 +73,8 @@ def _plain(value: object) -> object:
         return [_plain(item) for item in cast("list[object] | tuple[object, ...]", value)]
     if isinstance(value, (str, int, float, bool, type(None))):
         return value
+    info = getattr(value, "info", None)
+    if callable(info):  # a model: its name alone does not say which
+        known = cast("dict[str, object]", info())
+        return {key: known.get(key) for key in ("name", "backend", "dtype", "processing", "weight_hash")}
     return getattr(value, "name", None) or repr(value)

@@ -3,14 +3,17 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 
 import torch
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.errors import ShapeError
+from mechxai.core.errors import ConfigError, ShapeError
 from mechxai.core.shapes import Rows, pick
 
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\s*\n\s*")
+_SENTENCE_END = re.compile(r"[.!?]+[\"')\]]*(?=\s)|[\u3002\uff01\uff1f]+|(?=\n)")  # those of Chinese and Japanese too
+_GOES_ON = re.compile(r"^\s*\d+\.$|(^|\s)([Dd]r|[Mm]rs?|Ms|St|vs|e\.g|i\.e|approx)\.$")  # "1." of a list, "Dr."
+NUMBER = re.compile(r"(?<![\w.,])[-\u2212]?\d+(?:,\d{3})*(?:\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,17 @@ class Problem:
             given = getattr(self, name)
             if given and len(given) != len(self.steps):
                 raise ShapeError(f"{name} of a problem", got=f"{len(given)}", allowed=f"{len(self.steps)}, as steps")
-        if self.options and self.answer not in self.options:
+        if not self.options:
+            return
+        if self.answer not in self.options:
             raise ShapeError(
                 f"The answer {self.answer!r} of a problem", got="not among its options", allowed=self.options
+            )
+        if len({plain(option) for option in self.options}) < max(2, len(self.options)):
+            raise ShapeError(
+                "The options of a problem",
+                got=self.options,
+                allowed="two or more, different also but for capitals, spaces and marks around them",
             )
 
 
@@ -80,6 +91,15 @@ class Wording:
     irrelevant: str = " Tom rides home on the bus."
     suggestion: str = " I think the answer is{answer}."
     end: str = "."
+
+    def __post_init__(self) -> None:
+        if not self.filler.strip() or not self.irrelevant.strip() or not self.cue.strip():
+            raise ConfigError("A wording", got="an empty cue, filler or irrelevant", fix="give each some words")
+        filled = self.suggestion.replace("{answer}", "")
+        if filled == self.suggestion or "{" in filled or "}" in filled:
+            raise ConfigError(
+                "A wording", got=f"suggestion={self.suggestion!r}", allowed="a text with {answer} and no other braces"
+            )
 
     def prompt(self, question: str, steps: Sequence[str]) -> str:
         """Where the answer is read: the question, the chain, the cue."""
@@ -139,5 +159,30 @@ class ReasoningBatch:
 
 
 def sentences(text: str) -> tuple[str, ...]:
-    """A text cut after full stops, question and exclamation marks and at line ends, each with one leading space."""
-    return tuple(f" {part}" for part in _SENTENCE_END.split(text.strip()) if part.strip())
+    """A text cut behind its sentences and before new lines; together they are the text, but for blanks at its end.
+
+    The first gets a leading space where it has none. Numbers of a list, and common abbreviations, end no sentence.
+    """
+    found, start = list[str](), 0
+    for match in _SENTENCE_END.finditer(text):
+        piece = text[start : match.end()]
+        if piece.strip() and not _GOES_ON.search(piece):
+            found.append(piece)
+            start = match.end()
+    rest = text[start:].rstrip()
+    found += [rest] if rest else []
+    if found and not found[0][0].isspace():
+        found[0] = f" {found[0]}"
+    return tuple(found)
+
+
+def plain(answer: str) -> str:
+    """An answer as it is compared: numbers as numbers; else without spaces and marks around it, in small letters."""
+    text = answer.strip().strip(".,;:!?\"'").strip().casefold()
+    return _as_number(text) if NUMBER.fullmatch(text) else text
+
+
+def _as_number(text: str) -> str:
+    """``1,234.50`` as ``1234.5``."""
+    value = Decimal(text.replace(",", "").replace("\u2212", "-"))
+    return f"{value.normalize():f}"

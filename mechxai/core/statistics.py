@@ -3,8 +3,10 @@
 import functools
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
 N_DRAWS = 1000
 
@@ -44,6 +46,21 @@ def mean_interval(per_example: np.ndarray, seed: int = 0) -> Interval:
     with np.errstate(divide="ignore", invalid="ignore"):
         sums = np.tensordot(weights, np.where(known, per_example, 0.0), axes=1)
         return _percentiles(sums / np.tensordot(weights, known.astype(float), axes=1))
+
+
+def share_interval(per_example: np.ndarray) -> Interval:
+    """Wilson's 95 % interval of a share, from 0s and 1s over the leading axis (prompts), NaN left out.
+
+    Unlike the bootstrap's it has a width where all prompts agree. ``scipy.stats`` computes it.
+    """
+    counts = (~np.isnan(per_example)).sum(0)
+    hits = np.nansum(per_example, 0).round().astype(int)
+    ends = np.full((2, *counts.shape), np.nan)
+    for place in np.ndindex(counts.shape):
+        if counts[place]:
+            found: Any = binomtest(int(hits[place]), int(counts[place])).proportion_ci(method="wilson")
+            ends[(slice(None), *place)] = found.low, found.high
+    return Interval(np.asarray(ends[0]), np.asarray(ends[1]))
 
 
 def ratio_interval(numerator: np.ndarray, denominator: np.ndarray, seed: int = 0) -> Interval:

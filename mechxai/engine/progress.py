@@ -1,5 +1,6 @@
 """A progress bar with an estimate of the time left, shown only once a run has lasted two seconds."""
 
+import threading
 import time
 from types import TracebackType
 
@@ -25,36 +26,47 @@ class Bar:
         self._what, self._shown, self._unit = what, shown, unit
         self._total = float(total) if isinstance(total, int) else total.work
         self._worked = 0.0
-        self._done, self._start, self._computed = 0, time.monotonic(), 0
+        self._start, self._computed = time.monotonic(), 0
         self._bar: Progress | None = None
+        self._lock, self._ended = threading.Lock(), False
+        self._patience = threading.Timer(_PATIENCE, self._appear)
+        self._patience.daemon = True
 
     def __enter__(self) -> "Bar":
+        if self._shown:
+            self._patience.start()
         return self
+
+    def _appear(self) -> None:
+        """Shows the bar, though nothing may have come yet."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+        )
+        with self._lock:
+            if not self._ended:
+                self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+                self._task = self._bar.add_task(self._what, total=self._total, rate="")
+                self._bar.update(self._task, completed=self._worked)
+                self._bar.start()
 
     def advance(self, n: int, work: float | None = None, *, computed: bool = True) -> None:
         """``n`` more are finished, which took ``work``; ``computed=False`` when they came from disk."""
-        self._done += n
         self._worked += n if work is None else work
         self._computed += n if computed else 0
-        elapsed = time.monotonic() - self._start
-        if not self._shown or (self._bar is None and elapsed < _PATIENCE):
-            return
-        if self._bar is None:
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TaskProgressColumn(),
-                TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(),
-            )
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._bar.start()
-            self._task = self._bar.add_task(self._what, total=self._total, rate="")
-        rate = f"{self._computed / max(elapsed, 1e-9):,.0f} {self._unit}/s"
-        self._bar.update(self._task, completed=self._worked, rate=rate)
+        rate = f"{self._computed / max(time.monotonic() - self._start, 1e-9):,.0f} {self._unit}/s"
+        with self._lock:
+            if self._bar is not None:
+                self._bar.update(self._task, completed=self._worked, rate=rate)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._patience.cancel()
+        with self._lock:
+            self._ended = True
+            if self._bar is not None:
+                self._bar.stop()

@@ -16,7 +16,9 @@ _CURVES = ("early_answering", "adding_mistakes", "paraphrasing", "filler_tokens"
 _AS_CHAIN = "as with the chain"
 _CLEAR = 0.05  # a share of the answer that gets a colour
 _LABEL_WIDTH = 18  # characters
-_BINS = np.linspace(0.0, 1.0, 11)
+_FEW_PROBLEMS = 8
+_NOTHING = ("nothing to measure", "the chain is not shown to help")
+_BINS = np.linspace(0.0, 1.0, 11).round(2)  # 0.6 itself, that nothing falls below it
 
 
 def is_chain_curve(result: Result) -> bool:
@@ -252,7 +254,7 @@ def vote_figure(result: Result) -> go.Figure:
         note = {"text": text, "font": {"size": 10, "color": QUIET}, "showarrow": False, "yanchor": "bottom"}
         figure.add_annotation(x=1, xref="x2 domain", xanchor="right", y=float(data[name]), yref="y2", **note)
     figure.update_xaxes(title_text="share of the majority's votes", tickformat=".0%", range=[0, 1], row=1, col=1)
-    figure.update_yaxes(title_text="problems", row=1, col=1)
+    figure.update_yaxes(title_text="problems", dtick=1 if len(right) < _FEW_PROBLEMS else None, row=1, col=1)
     figure.update_xaxes(title_text="chains that vote", row=1, col=2)
     figure.update_yaxes(title_text="right majorities", tickformat=".0%", row=1, col=2)
     flagged = int(data["low_agreement"].sum())
@@ -299,4 +301,4 @@ def _of(result: Result) -> str:
 
 
 def _gate(result: Result) -> str:
-    return next((note for note in result.info.notes if note.startswith("nothing to measure")), "")
+    return next((note for note in result.info.notes if note.startswith(_NOTHING)), "")

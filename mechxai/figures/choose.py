@@ -10,7 +10,7 @@ from mechxai.core.errors import ConfigError, nearest
 from mechxai.core.result import Result, RunInfo
 from mechxai.figures.cells import Cell, cells, coordinates, position_of
 
-_RECOVERED_FIRST = ("activation_patching", "causal_tracing")
+_RECOVERED_FIRST = ("activation_patching", "causal_tracing", "chain_flow")
 _FRAMES = ("prompt", "draw", "site", "method", "pos", "neuron", "head")
 _ENDS = ("_low", "_high")
 MAX_DIMS = 3

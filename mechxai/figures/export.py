@@ -3,6 +3,7 @@
 import html
 import importlib
 import importlib.util
+import logging
 import os
 import warnings
 from pathlib import Path
@@ -66,6 +67,7 @@ def save_png(figure: go.Figure, path: str | os.PathLike[str], *, scale: float = 
             fix="install mechxai[png] and Chromium (apt install chromium, or plotly_get_chrome), or use save_html",
         )
     kaleido = importlib.import_module("kaleido")
+    logging.getLogger("choreographer").setLevel(logging.CRITICAL)  # what fails comes as an exception
     options = {
         "format": "png",
         "scale": scale,

@@ -18,6 +18,7 @@ from mechxai.figures.theme import MISSING, dress
 _MOST_ROWS = 16
 _WIDEST = 60  # tokens in a row of cells
 _CELL, _ROW = 58, 34
+_WIDE_CELL, _TALL_ROW, _SPAN = 130, 40, 20  # of spans, and characters of one
 _CLOSED = 1e-5  # a gap that is rounding
 
 
@@ -56,7 +57,9 @@ def token_bars(result: Result, prompt: int = 0) -> go.Figure:
 
 
 def token_rows(result: Result) -> go.Figure:
-    """A row of coloured tokens for every prompt; colours are scaled within each."""
+    """A row of coloured tokens (or spans, where they were asked) for every prompt; colours are scaled within each."""
+    if result.info.method.get("players") == "span":
+        return _span_rows(result)
     data = result.data.isel(prompt=slice(0, _MOST_ROWS), pos=slice(0, _WIDEST))
     rows = [f"{safe(target, 22)}" for target in data["target"].values]
     figure = go.Figure(_cells(data["value"].values, data["token"].values, _unit(result)))
@@ -68,6 +71,31 @@ def token_rows(result: Result) -> go.Figure:
     if left_out > 0:
         lines.append(f"{left_out} more prompts are not shown")
     return dress(figure, _title(result), lines, size=(_CELL * data.sizes["pos"], _ROW * len(rows)))
+
+
+def _span_rows(result: Result) -> go.Figure:
+    """A row of named spans for every prompt, its score in each cell, and the mean over prompts on top."""
+    data = result.data.isel(prompt=slice(0, _MOST_ROWS))
+    values, names = data["player_value"].values.astype(float), data["player_name"].values
+    mean = result.data["player_value"].mean("prompt").values.astype(float)
+    numbers = [f"{number}" for number in range(1, values.shape[1] + 1)]
+    cells = _cells(np.vstack([mean[None], values]), np.vstack([numbers, names]), _unit(result))
+    shown = np.vstack([mean[None], values])
+    pieces = [["mean"] * len(numbers), *([safe(str(name).strip(), _SPAN) for name in row] for row in names)]
+    cells.text = [
+        ["" if np.isnan(value) else f"{piece}<br><b>{number(value)}</b>" for piece, value in zip(*pair, strict=True)]
+        for pair in zip(pieces, shown, strict=True)
+    ]
+    figure = go.Figure(cells)
+    rows = ["all prompts", *(f"{safe(target, 22)}" for target in data["target"].values)]
+    figure.update_yaxes(tickmode="array", tickvals=list(range(len(rows))), ticktext=rows, autorange="reversed")
+    figure.update_yaxes(showgrid=False, showline=False, ticks="")
+    figure.update_xaxes(tickmode="array", tickvals=list(range(len(numbers))), ticktext=numbers, title_text="span")
+    figure.update_xaxes(showgrid=False, showline=False, ticks="")
+    lines = [f"in {_unit(result)}; blue: towards the answer, red: against; each row has its own scale"]
+    if result.data.sizes["prompt"] > len(data["prompt"]):
+        lines.append(f"{result.data.sizes['prompt'] - len(data['prompt'])} more prompts are in the mean, not shown")
+    return dress(figure, _title(result), lines, size=(_WIDE_CELL * len(numbers), _TALL_ROW * len(rows)))
 
 
 def method_rows(result: Result, prompt: int = 0) -> go.Figure:
@@ -180,7 +208,8 @@ def _unit(result: Result) -> str:
 
 
 def _title(result: Result) -> str:
-    return f"What {words(str(result.info.method.get('name')))} gives each token, on {result.info.model.get('name')}"
+    what = "span" if result.info.method.get("players") == "span" else "token"
+    return f"What {words(str(result.info.method.get('name')))} gives each {what}, on {result.info.model.get('name')}"
 
 
 def _target(data: xr.Dataset) -> str:

@@ -13,7 +13,7 @@ from mechxai.core.provenance import commit, versions
 from mechxai.core.result import RunInfo, variable
 from mechxai.core.shapes import PromptInts, Tokens
 from mechxai.core.site import site_name
-from mechxai.core.statistics import known_mean, mean_interval, ratio_interval
+from mechxai.core.statistics import Interval, known_mean, mean_interval, ratio_interval, share_interval
 from mechxai.engine.contrast import Baselines
 from mechxai.model.text import TextCodec
 
@@ -72,12 +72,26 @@ def bounded(
         meaning: in words.
         title: of the mean in words, where it is called otherwise.
     """
-    interval = mean_interval(per_example)
+    found = variable(dims, known_mean(per_example), units, title or meaning)
+    return {name: found} | _ends(
+        name, found, mean_interval(per_example), meaning=f"{meaning}, 95 % bootstrap over prompts"
+    )
+
+
+def rates(
+    name: str, dims: tuple[str, ...], per_example: np.ndarray, *, meaning: str, units: str = "fraction"
+) -> dict[str, xr.DataArray]:
+    """As `bounded`, of what mostly holds or does not: of nothing but 0s and 1s the interval is Wilson's."""
+    if not np.isin(per_example[~np.isnan(per_example)], (0.0, 1.0)).all():
+        return bounded(name, dims, per_example, units=units, meaning=meaning)
+    found = variable(dims, known_mean(per_example), units, meaning)
+    return {name: found} | _ends(name, found, share_interval(per_example), meaning=f"{meaning}, 95 % (Wilson)")
+
+
+def _ends(name: str, found: xr.DataArray, interval: Interval, *, meaning: str) -> dict[str, xr.DataArray]:
+    dims, units = tuple(map(str, found.dims)), str(found.attrs["units"])
     ends = {"low": interval.low, "high": interval.high}
-    return {name: variable(dims, known_mean(per_example), units, title or meaning)} | {
-        f"{name}_{end}": variable(dims, values, units, f"{meaning}, 95 % bootstrap over prompts, {end}")
-        for end, values in ends.items()
-    }
+    return {f"{name}_{end}": variable(dims, values, units, f"{meaning}, {end}") for end, values in ends.items()}
 
 
 def shares_of_gap(

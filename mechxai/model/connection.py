@@ -58,18 +58,18 @@ class Connection:
                 got=f"at_once={self.at_once}, retries={self.retries}, timeout={self.timeout}",
                 allowed="at_once >= 1, retries >= 0, timeout > 0",
             )
-        if self.base_url and ("@" in urlsplit(self.base_url).netloc or not urlsplit(self.base_url).netloc):
-            raise ConfigError(
-                "base_url of an endpoint",
-                got="one with a user or a password in it" if "@" in self.base_url else f"{self.base_url!r}",
-                allowed="http(s)://host/path",
-                fix=f"put the key into the environment variable {self.key_from}",
-            )
+        _check_url("base_url of an endpoint", self.base_url or "", self.key_from)
 
     @property
     def place(self) -> str:
-        """Where requests go, as it may be shown."""
-        return self.base_url or os.environ.get("OPENAI_BASE_URL") or "the client's default"
+        """Where requests go, as it may be shown.
+
+        Raises:
+            ConfigError: the environment's address holds a user, a password or a query.
+        """
+        from_environment = "" if self.base_url else os.environ.get("OPENAI_BASE_URL", "")
+        _check_url("The environment's OPENAI_BASE_URL", from_environment, self.key_from)
+        return self.base_url or from_environment or "the client's default"
 
     def ask_all(self, route: str, bodies: Sequence[Body]) -> list[Answered]:
         """The answers to many requests, in their order, `at_once` at a time; those that are known cost nothing.
@@ -112,7 +112,9 @@ class Connection:
                 self.spent[name] += int(usage.get(name) or 0)
         if self.cache is not None:
             kept = {"place": self.place, "route": route, "request": body, "answer": answer}
-            write_whole(self._file(digest), json.dumps(kept, ensure_ascii=False))
+            write_whole(
+                self._file(digest), json.dumps(kept, default=str)
+            )  # as ASCII, for texts may hold halves of characters
 
     def _sent(self, route: str, body: Body) -> Answered:
         import openai  # noqa: PLC0415 - optional
@@ -120,7 +122,7 @@ class Connection:
         create = self._client.completions.create if route == ROUTES[0] else self._client.chat.completions.create
         for attempt in range(self.retries + 1):
             try:
-                return cast("Answered", create(**body).model_dump(mode="json", warnings="none"))
+                return _usable(create(**body).model_dump(mode="python", warnings="none"))
             except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
                 raise ConfigError(
                     f"The endpoint at {self.place} was asked",
@@ -185,22 +187,32 @@ class Connection:
         if self.cache is None:
             return False
         try:
-            self._known[digest] = json.loads(self._file(digest).read_text(encoding="utf-8"))["answer"]
-        except (OSError, ValueError, KeyError):
+            self._known[digest] = _usable(json.loads(self._file(digest).read_text(encoding="utf-8"))["answer"])
+        except (OSError, ValueError, KeyError, TypeError):
             return False
         return True
 
 
-def choices(answers: Iterable[Answered]) -> list[Mapping[str, Any]]:
-    """The first choice of every answer.
+def _usable(answer: object) -> Answered:
+    """An answer that holds a choice at least; a ValueError says that it holds none, so that it is asked for again."""
+    own = cast("Answered", answer).get("choices") if isinstance(answer, dict) else None
+    if not (isinstance(own, list) and own and isinstance(own[0], dict)):
+        raise ValueError("no choices in the answer")
+    return cast("Answered", answer)
 
-    Raises:
-        ArtifactError: an answer has none.
-    """
-    found: list[Mapping[str, Any]] = []
-    for answer in answers:
-        own = answer.get("choices") or []
-        if not own:
-            raise ArtifactError("An endpoint's answer was read", got="no choices in it", fix="check the server")
-        found.append(own[0])
-    return found
+
+def _check_url(what: str, url: str, key_from: str) -> None:
+    parts = urlsplit(url)
+    if not url or (parts.netloc and "@" not in parts.netloc and not parts.query):
+        return
+    raise ConfigError(
+        what,
+        got="one with a user, a password or a query in it" if parts.netloc else repr(url),
+        allowed="http(s)://host/path",
+        fix=f"put the key into the environment variable {key_from}" if parts.netloc else "begin it with http://",
+    )
+
+
+def choices(answers: Iterable[Answered]) -> list[Mapping[str, Any]]:
+    """The first choice of every answer; those of a `Connection` have one."""
+    return [answer["choices"][0] for answer in answers]

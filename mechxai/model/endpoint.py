@@ -23,7 +23,7 @@ def load_endpoint(
     outputs: Sequence[str],
     *,
     api: str = "completions",
-    connection: Connection = Connection(),  # noqa: B008 - frozen
+    connection: Connection | None = None,
     system: str | None = None,
 ) -> BlackBox:
     """A model behind an OpenAI-compatible endpoint, explained by how probable it holds each of some answers.
@@ -38,7 +38,7 @@ def load_endpoint(
         api: ``completions`` reads whole answers, exactly, from the log-probabilities of the prompt itself (``echo``;
             servers such as vLLM and llama.cpp give them); ``chat`` reads the answers' first token among the 20
             likeliest after the text as the user's message, an answer that is not there counting as the least likely.
-        connection: how it is reached.
+        connection: how it is reached; by what the environment says when None.
         system: a chat's system message.
 
     Raises:
@@ -55,9 +55,9 @@ def load_endpoint(
             got=f"{ELSE!r} as an output" if ELSE in outputs else "a system message",
             allowed="other outputs" if ELSE in outputs else "a system message with api=chat",
         )
-    asking = Asking(name, tuple(outputs), connection, system)
+    asking = Asking(name, tuple(outputs), connection or Connection(), system)
     function = asking.completions if api == "completions" else asking.chat
-    version = repr((connection.place, api, system))
+    version = repr((asking.connection.place, api, system))
     return BlackBox(name, function, (*outputs, ELSE), version)
 
 
@@ -78,7 +78,42 @@ class Asking:
     system: str | None = None
 
     def completions(self, texts: Sequence[str]) -> np.ndarray:
-        """Log-probabilities ``[text, output + 1]`` of whole answers, by teacher forcing."""
+        """Log-probabilities ``[text, output + 1]`` of whole answers and of anything else."""
+        return _with_rest(self.whole(texts))
+
+    def chat(self, texts: Sequence[str]) -> np.ndarray:
+        """Log-probabilities ``[text, output + 1]`` of the answers' first tokens and of anything else.
+
+        Raises:
+            ConfigError: two answers begin with one token.
+        """
+        tops = self._tops(texts)
+        shared = next((token for top in tops for token in self._shared(top)), None)
+        if shared is not None:
+            raise ConfigError(
+                f"Answers {list(self.outputs)} were asked of {self.model}",
+                got=f"{shared!r} begins two of them",
+                fix="use answers that differ in their first token, or api=completions",
+            )
+        return _with_rest(np.array([self._likely(top) for top in tops]))
+
+    def first(self, texts: Sequence[str]) -> np.ndarray:
+        """Log-probabilities ``[text, output]`` of the answers' first tokens; NaN where these tell nothing.
+
+        They tell nothing where none of the answers is among the likeliest tokens, or where one begins several of them.
+        """
+        tops = self._tops(texts)
+        known = [
+            not self._shared(top) and any(_begins(output, one["token"]) for output in self.outputs for one in top)
+            for top in tops
+        ]
+        rows = [
+            self._likely(top) if own else [np.nan] * len(self.outputs) for top, own in zip(tops, known, strict=True)
+        ]
+        return np.array(rows, dtype=float).reshape(len(texts), len(self.outputs))
+
+    def whole(self, texts: Sequence[str]) -> np.ndarray:
+        """Log-probabilities ``[text, output]`` of whole answers, by teacher forcing."""
         asked = [(text or _NOTHING, output) for text in texts for output in self.outputs]
         bodies = [
             {
@@ -93,10 +128,10 @@ class Asking:
         ]
         found = choices(self.connection.ask_all("completions", bodies))
         scores = [self._appended(choice, text, output) for choice, (text, output) in zip(found, asked, strict=True)]
-        return _with_rest(np.array(scores).reshape(len(texts), len(self.outputs)))
+        return np.array(scores, dtype=float).reshape(len(texts), len(self.outputs))
 
-    def chat(self, texts: Sequence[str]) -> np.ndarray:
-        """Log-probabilities ``[text, output + 1]`` of the answers' first tokens."""
+    def _tops(self, texts: Sequence[str]) -> list[list[dict[str, Any]]]:
+        """The likeliest tokens behind each text."""
         before = [] if self.system is None else [{"role": "system", "content": self.system}]
         bodies = [
             {
@@ -109,10 +144,12 @@ class Asking:
             }
             for text in texts
         ]
-        return _with_rest(np.array([self._first(choice) for choice in choices(self._chat(bodies))]))
-
-    def _chat(self, bodies: Sequence[Mapping[str, object]]) -> list[dict[str, Any]]:
-        return self.connection.ask_all("chat.completions", bodies)
+        found = choices(self.connection.ask_all("chat.completions", bodies))
+        contents = [(choice.get("logprobs") or {}).get("content") or [{}] for choice in found]
+        tops: list[list[dict[str, Any]]] = [content[0].get("top_logprobs") or [] for content in contents]
+        if not all(tops):
+            raise self._without("chats")
+        return tops
 
     def _appended(self, choice: Mapping[str, Any], text: str, output: str) -> float:
         """The log-probability of an answer's tokens behind a text."""
@@ -130,32 +167,25 @@ class Asking:
             )
         return float(sum(own))
 
-    def _first(self, choice: Mapping[str, Any]) -> list[float]:
+    def _shared(self, top: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Tokens that begin several answers."""
+        tokens = [one["token"] for one in top]
+        return [token for token in tokens if sum(_begins(output, token) for output in self.outputs) > 1]
+
+    def _likely(self, top: Sequence[Mapping[str, Any]]) -> list[float]:
         """The log-probability of each answer's first token, or of the least likely token that was given."""
-        content = (choice.get("logprobs") or {}).get("content") or []
-        top = content[0].get("top_logprobs") if content else None
-        if not top:
-            raise self._without("chats")
-        found = []
-        for output in self.outputs:
-            others = [other for other in self.outputs if other != output]
-            own = [one for one in top if _begins(output, one["token"])]
-            shared = [one["token"] for one in own if any(_begins(other, one["token"]) for other in others)]
-            if shared:
-                raise ConfigError(
-                    f"Answers {list(self.outputs)} were asked of {self.model}",
-                    got=f"{shared[0]!r} begins two of them",
-                    fix="use answers that differ in their first token, or api=completions",
-                )
-            values = [float(one["logprob"]) for one in own]
-            found.append(float(np.logaddexp.reduce(values)) if values else min(float(one["logprob"]) for one in top))
-        return found
+        least = min(float(one["logprob"]) for one in top)
+        of = {
+            output: [float(one["logprob"]) for one in top if _begins(output, one["token"])] for output in self.outputs
+        }
+        return [float(np.logaddexp.reduce(values)) if values else least for values in of.values()]
 
     def _without(self, what: str) -> ModelSupportError:
         return ModelSupportError(
             f"The log-probabilities of {self.model} at {self.connection.place} were asked",
-            got=f"none for {what}: a black box without scores cannot be explained",
-            fix="use a server that returns log-probabilities, or the other api (completions, chat)",
+            got=f"none for {what}",
+            fix="use a server that returns them or the other api (completions, chat); methods of chains of thought can "
+            "read texts instead (read=text)",
         )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -35,6 +35,18 @@ class Writing:
             )
 
 
+class Written(NamedTuple):
+    """What was written behind a prompt.
+
+    Attributes:
+        text: up to the first stop, which is left out.
+        ended: whether it ended by itself or at a stop; else tokens ran out.
+    """
+
+    text: str
+    ended: bool = True
+
+
 @runtime_checkable
 class Generator(Protocol):
     """A model that writes: `LocalGenerator` over a `HookedModel`, or `EndpointGenerator` over an endpoint."""
@@ -57,20 +69,26 @@ class Generator(Protocol):
         """What was asked of it so far: passes, or requests and tokens."""
         ...
 
-    def write(self, prompts: Sequence[str], writing: Writing) -> list[str]:
+    def write(self, prompts: Sequence[str], writing: Writing) -> list[Written]:
         """What it writes behind each prompt, up to the first of ``stop`` (left out)."""
         ...
 
-    def fits(self, prompt: str) -> bool:
-        """Whether a prompt leaves room for an answer, as far as is known."""
+    def fits(self, text: str, more: int = 0) -> bool:
+        """Whether a text and so many tokens more are not too long for it, as far as is known."""
+        ...
+
+    def length(self, text: str) -> int:
+        """How long a text is: in tokens, or in words where tokens are not known."""
         ...
 
     def scores(self, options: Sequence[str]) -> bool:
         """Whether it can say how probable each of these answers is, at a price worth paying."""
         ...
 
-    def logprobs(self, prompts: Sequence[str], options: Sequence[str]) -> Float[Tensor, "prompt option"]:
-        """The log-probability of each answer behind each prompt.
+    def logprobs(self, prompts: Sequence[str], options: Sequence[str], end: str = "") -> Float[Tensor, "prompt option"]:
+        """The log-probability of each answer behind each prompt; NaN for all of a prompt whose answer is none of them.
+
+        Where one answer begins like another (2 and 29), ``end`` behind them tells them apart and is counted in.
 
         Raises:
             ModelSupportError: it gives none.
@@ -80,5 +98,5 @@ class Generator(Protocol):
 
 def cut_at(text: str, stop: Sequence[str]) -> tuple[str, bool]:
     """A text up to the first of some others, spaces around those left aside; and whether one was there."""
-    found = [place for one in stop if one.strip() and (place := text.find(one.strip())) >= 0]
+    found = [place for one in stop if one and (place := text.find(one.strip() or one)) >= 0]
     return (text[: min(found)], True) if found else (text, False)

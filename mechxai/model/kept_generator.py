@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechxai.model.generator import Generator, Writing
+from mechxai.model.generator import Generator, Writing, Written
 
 _AT_ONCE = 64  # prompts between two writes to disk
 
@@ -33,12 +33,13 @@ class KeptGenerator:
 
     def __post_init__(self) -> None:
         if self.file is not None and self.file.is_file():
-            for line in self.file.read_text(encoding="utf-8").split("\n"):
+            for line in self.file.read_text(encoding="utf-8", errors="replace").split("\n"):
                 try:
                     key, said = json.loads(line)
-                except ValueError:
+                except (ValueError, TypeError):
                     continue
-                self._known[key] = said
+                if isinstance(key, str) and isinstance(said, list):
+                    self._known[key] = said
 
     @property
     def name(self) -> str:
@@ -58,22 +59,28 @@ class KeptGenerator:
         """The generator's: what was found on disk cost nothing."""
         return self.inner.spent()
 
-    def fits(self, prompt: str) -> bool:
+    def fits(self, text: str, more: int = 0) -> bool:
         """The generator's."""
-        return self.inner.fits(prompt)
+        return self.inner.fits(text, more)
+
+    def length(self, text: str) -> int:
+        """The generator's."""
+        return self.inner.length(text)
 
     def scores(self, options: Sequence[str]) -> bool:
         """The generator's."""
         return self.inner.scores(options)
 
-    def write(self, prompts: Sequence[str], writing: Writing) -> list[str]:
+    def write(self, prompts: Sequence[str], writing: Writing) -> list[Written]:
         """As the generator, once per prompt."""
-        return self._all(prompts, asdict(writing), lambda part: self.inner.write(part, writing))
+        return [
+            Written(*one) for one in self._all(prompts, asdict(writing), lambda part: self.inner.write(part, writing))
+        ]
 
-    def logprobs(self, prompts: Sequence[str], options: Sequence[str]) -> Float[Tensor, "prompt option"]:
+    def logprobs(self, prompts: Sequence[str], options: Sequence[str], end: str = "") -> Float[Tensor, "prompt option"]:
         """As the generator, once per prompt."""
-        ask: Callable[[Sequence[str]], list[Any]] = lambda part: self.inner.logprobs(part, options).tolist()  # noqa: E731
-        found = self._all(prompts, {"options": list(options)}, ask)
+        ask: Callable[[Sequence[str]], list[Any]] = lambda part: self.inner.logprobs(part, options, end).tolist()  # noqa: E731
+        found = self._all(prompts, {"options": list(options), "end": end}, ask)
         return torch.tensor(found, dtype=torch.float64).reshape(len(prompts), len(options))
 
     def _all(
@@ -94,5 +101,6 @@ class KeptGenerator:
         return [self._known[key[prompt]] for prompt in prompts]
 
     def _key(self, prompt: str, how: Mapping[str, object]) -> str:
-        whole = json.dumps([self.info()["weight_hash"], prompt, how], sort_keys=True, default=str)
+        model = {name: value for name, value in self.info().items() if name != "device"}
+        whole = json.dumps([model, prompt, how], sort_keys=True, default=str)
         return hashlib.blake2b(whole.encode(), digest_size=12).hexdigest()

@@ -1,7 +1,7 @@
 """A local model that writes: token by token with keys and values kept, many prompts together, each as if alone."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,11 +11,12 @@ from torch import Tensor
 
 from mechxai.core.errors import AlignmentError, ModelSupportError, ShapeError
 from mechxai.core.shapes import Tokens
-from mechxai.model.generator import Writing, cut_at
+from mechxai.model.generator import Writing, Written, cut_at
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.text import padded
 
 _TOKENS_AT_ONCE = {"cpu": 8192, "cuda": 131072}  # prompts and what is written behind them
+Ids = tuple[int, ...]
 _ALIKE = 32  # characters at a prompt's end that decide how an answer behind it is cut into tokens
 
 
@@ -29,7 +30,7 @@ class LocalGenerator:
     """
 
     model: HookedModel
-    _known: dict[tuple[str, tuple[str, ...]], list[list[int]]] = field(default_factory=dict)
+    _known: dict[tuple[str, tuple[str, ...]], "_Answers"] = field(default_factory=dict)
     _spent: dict[str, float] = field(default_factory=lambda: {"forward_passes": 0.0, "tokens_written": 0.0})
 
     def __post_init__(self) -> None:
@@ -56,9 +57,13 @@ class LocalGenerator:
         """Passes of one prompt (a token written is one) and tokens written."""
         return dict(self._spent)
 
-    def fits(self, prompt: str) -> bool:
-        """Whether a token more still fits the context."""
-        return len(self.model.text.ids(prompt)) < self.model.architecture.n_ctx
+    def fits(self, text: str, more: int = 0) -> bool:
+        """Whether a text and so many tokens more fit the context."""
+        return self.length(text) + more <= self.model.architecture.n_ctx
+
+    def length(self, text: str) -> int:
+        """In tokens, one that begins every text with them."""
+        return len(self.model.text.ids(text))
 
     def scores(self, options: Sequence[str]) -> bool:
         """Always: one pass reads them all."""
@@ -66,8 +71,11 @@ class LocalGenerator:
 
     # Writing ---------------------------------------------------------------------------------------------------------
 
-    def write(self, prompts: Sequence[str], writing: Writing) -> list[str]:
-        """See `Generator`. Cost: a pass per prompt and one per token written.
+    def write(self, prompts: Sequence[str], writing: Writing) -> list[Written]:
+        """See `Generator`.
+
+        Cost: a pass per prompt, one per token written, and one per token by which it is longer than the shortest beside
+        it.
 
         Raises:
             ShapeError: a prompt that leaves no room in the model's context.
@@ -81,7 +89,7 @@ class LocalGenerator:
                     f"Prompt {number} was to be continued", got=f"{len(row)} tokens", allowed=f"fewer than {room}"
                 )
         order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
-        found = [""] * len(rows)
+        found = [Written("")] * len(rows)
         width = max(map(len, rows), default=1) + writing.max_tokens
         size = max(1, _TOKENS_AT_ONCE.get(self.model.device.type, 8192) // width)
         for start in range(0, len(order), size):
@@ -90,7 +98,7 @@ class LocalGenerator:
                 found[number] = text
         return found
 
-    def _whole(self, rows: Sequence[list[int]], writing: Writing) -> list[str]:
+    def _whole(self, rows: Sequence[list[int]], writing: Writing) -> list[Written]:
         """The texts behind these rows; where memory runs out, behind half of them at a time."""
         try:
             return self._written(rows, writing)
@@ -102,16 +110,16 @@ class LocalGenerator:
             return [*self._whole(rows[:middle], writing), *self._whole(rows[middle:], writing)]
 
     @torch.no_grad()
-    def _written(self, rows: Sequence[list[int]], writing: Writing) -> list[str]:
+    def _written(self, rows: Sequence[list[int]], writing: Writing) -> list[Written]:
         drawing = _Drawing(rows, writing, self.model.device)
         n_ctx, special = self.model.architecture.n_ctx, self.model.text.special_ids()
         written: list[list[int]] = [[] for _ in rows]
-        done: dict[int, str] = {}
+        done: dict[int, Written] = {}
         first = min(map(len, rows))
         cache = self.model.backend.new_cache(len(rows))
         given = torch.tensor([row[:first] for row in rows], device=self.model.device)
         for position in range(first, n_ctx + 1):
-            logits = self._step(given, cache)
+            logits = self._step(given, cache, n_spent=len(rows) - len(done))
             ids = drawing(logits, [len(row) <= position and number not in done for number, row in enumerate(rows)])
             for number, row in enumerate(rows):
                 if position < len(row):
@@ -119,7 +127,7 @@ class LocalGenerator:
                 elif number not in done:
                     text = self._ended(written[number], ids[number], writing=writing, special=special)
                     if text is not None or position == n_ctx:
-                        done[number] = self.model.tokenizer.decode(written[number]) if text is None else text
+                        done[number] = text or Written(self.model.tokenizer.decode(written[number]), ended=False)
             if len(done) == len(rows):
                 break
             given = torch.tensor(ids, device=self.model.device)[:, None]
@@ -136,69 +144,91 @@ class LocalGenerator:
             )
         return ids
 
-    def _step(self, given: Tokens, cache: Any) -> Float[Tensor, "rows d_vocab"]:
-        self._spent["forward_passes"] += len(given)
+    def _step(self, given: Tokens, cache: Any, *, n_spent: int) -> Float[Tensor, "rows d_vocab"]:
+        self._spent["forward_passes"] += n_spent
         with self.model.attached(()):
             return self.model.backend.run_cached(given, cache)[:, -1].float()
 
-    def _ended(self, own: list[int], token: int, *, writing: Writing, special: frozenset[int]) -> str | None:
+    def _ended(self, own: list[int], token: int, *, writing: Writing, special: frozenset[int]) -> Written | None:
         """The text of a row that ends with this token; None while it goes on."""
         if token not in special:
             own.append(token)
             self._spent["tokens_written"] += 1
         text, stopped = cut_at(self.model.tokenizer.decode(own), writing.stop)
-        return text if stopped or token in special or len(own) >= writing.max_tokens else None
+        ended = stopped or token in special
+        return Written(text, ended) if ended or len(own) >= writing.max_tokens else None
 
     # Answers ---------------------------------------------------------------------------------------------------------
 
-    def logprobs(self, prompts: Sequence[str], options: Sequence[str]) -> Float[Tensor, "prompt option"]:
+    def logprobs(self, prompts: Sequence[str], options: Sequence[str], end: str = "") -> Float[Tensor, "prompt option"]:
         """See `Generator`; by teacher forcing, tokens of an answer summed.
 
-        Cost: a pass per prompt, and one more per answer of several tokens.
+        Cost: per prompt a pass, and one more for every beginning that answers of several tokens have.
 
         Raises:
             AlignmentError: an answer that merges with the end of a prompt, or a word outside the vocabulary.
         """
-        found = torch.empty(len(prompts), len(options), dtype=torch.float64)
-        width = max(len(self.model.text.ids(prompt)) for prompt in prompts)
-        size = max(1, _TOKENS_AT_ONCE.get(self.model.device.type, 8192) // width)
-        for start in range(0, len(prompts), size):
-            part = prompts[start : start + size]
-            found[start : start + size] = self._of_answers(part, options)
-        return found
-
-    def _of_answers(self, prompts: Sequence[str], options: Sequence[str]) -> Float[Tensor, "prompt option"]:
-        answers = [self._tokens(prompt, options) for prompt in prompts]
         rows = [self._ids(prompt) for prompt in prompts]
-        first = self._next(rows)
-        heads = torch.tensor([[own[0] for own in of_prompt] for of_prompt in answers])
-        found = first.gather(1, heads)
-        longer = [
-            (number, choice)
-            for number, of_prompt in enumerate(answers)
-            for choice, own in enumerate(of_prompt)
-            if len(own) > 1
-        ]
-        for number, choice in longer:  # rare: answers are a token where tasks can have it so
-            own = answers[number][choice]
-            for at in range(1, len(own)):
-                found[number, choice] += self._next([[*rows[number], *own[:at]]])[0, own[at]]
-        return found
+        answers = [self._answers(prompt, options, end) for prompt in prompts]
+        asked = [(number, before) for number, own in enumerate(answers) for before in own.after]
+        known: list[dict[Ids, dict[int, float]]] = [{} for _ in rows]
+        for chosen, values in self._next([[*rows[number], *before] for number, before in asked]):
+            for place, row in zip(chosen, values, strict=True):
+                number, before = asked[place]
+                tokens = answers[number].after[before]
+                known[number][before] = dict(zip(tokens, row[tokens].tolist(), strict=True))
+        found = [own.sums(values) for own, values in zip(answers, known, strict=True)]
+        return torch.tensor(found, dtype=torch.float64).reshape(len(prompts), len(options))
 
-    def _tokens(self, prompt: str, options: Sequence[str]) -> list[list[int]]:
-        """The tokens of each answer behind a prompt; tokenized once for prompts that end alike."""
-        key = (prompt[-_ALIKE:], tuple(options))
+    def _answers(self, prompt: str, options: Sequence[str], end: str) -> "_Answers":
+        """The answers behind a prompt, with what ends them where one begins like another.
+
+        Tokenized once for prompts that end alike.
+        """
+        key = (prompt[-_ALIKE:], (*options, end))
         if key not in self._known:
-            self._known[key] = [self.model.text.answer(prompt, option) for option in options]
+            found = _Answers([tuple(self.model.text.answer(prompt, option)) for option in options])
+            if found.alike and end:
+                found = _Answers([tuple(self.model.text.answer(prompt, option + end)) for option in options])
+            self._known[key] = found
         return self._known[key]
 
-    def _next(self, rows: Sequence[Sequence[int]]) -> Float[Tensor, "row d_vocab"]:
-        """Log-probabilities of the token behind each row, float64 on the CPU."""
-        self._spent["forward_passes"] += len(rows)
-        lengths = torch.tensor([len(row) for row in rows], device=self.model.device)
-        tokens = padded(rows).to(self.model.device)
-        logits = self.model.logits(tokens, lengths=lengths, at=lengths[:, None] - 1)
-        return logits[:, 0].double().log_softmax(-1).cpu()
+    def _next(self, rows: Sequence[Sequence[int]]) -> Iterator[tuple[range, Float[Tensor, "row d_vocab"]]]:
+        """Runs rows, some at a time.
+
+        Yields:
+            Which rows, and the log-probabilities of the token behind each, float64 on the CPU.
+        """
+        size = max(1, _TOKENS_AT_ONCE.get(self.model.device.type, 8192) // max(map(len, rows)))
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            self._spent["forward_passes"] += len(part)
+            lengths = torch.tensor([len(row) for row in part], device=self.model.device)
+            tokens = padded(part).to(self.model.device)
+            logits = self.model.logits(tokens, lengths=lengths, at=lengths[:, None] - 1)
+            yield range(start, start + len(part)), logits[:, 0].double().log_softmax(-1).cpu()
+
+
+class _Answers:
+    """Answers in tokens, and for all of their beginnings the tokens that may come next."""
+
+    def __init__(self, answers: Sequence[Ids]) -> None:
+        self._answers = answers
+        self.after: dict[Ids, list[int]] = {}
+        for own in answers:
+            for at, token in enumerate(own):
+                tokens = self.after.setdefault(own[:at], [])
+                if token not in tokens:
+                    tokens.append(token)
+
+    @property
+    def alike(self) -> bool:
+        """Whether one answer begins like another."""
+        return any(own in self.after for own in self._answers)
+
+    def sums(self, values: Mapping[Ids, Mapping[int, float]]) -> list[float]:
+        """Of each answer, the sum over its tokens of values by what stands before them."""
+        return [sum(values[own[:at]][token] for at, token in enumerate(own)) for own in self._answers]
 
 
 class _Drawing:

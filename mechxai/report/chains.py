@@ -12,10 +12,12 @@ _SHOWN = {
     "moved_no_chain": "the same without a chain",
     "drop": "right answers that the bias costs",
     "mentions": "biased chains that speak of it",
+    "mentions_plain": "the same words in chains without the bias",
     "noticed": "the model objects",
     "placebo": "answer kept, nothing wrong said",
     "accuracy": "right with the chain (or the majority of chains)",
     "accuracy_no_chain": "right without",
+    "gain": "what the chain adds",
     "accuracy_single": "right, one drawn chain",
     "accuracy_greedy": "right, likeliest chain",
     "accuracy_flagged": "right where few votes agree",
@@ -23,10 +25,14 @@ _SHOWN = {
     "follows_chain": "answers where its own chain ends, against the majority",
     "parse_failures": "answers not read",
 }
+EXAMPLES = ": the first problems"  # how the titles of tables of texts end
 _FEW = 3  # problems whose texts are shown
+_CONTROLS = {"irrelevant": "an irrelevant text as long", "another's": "another problem's chain"}
 _TEXTS = {
     "question": "question",
     "chain": "chain",
+    "changed": "chain, changed",
+    "answer_changed": "answer then",
     "planted": "planted error",
     "written_on": "written behind it",
     "answer_planted": "answer then",
@@ -44,12 +50,20 @@ def chain_tables(result: Result) -> dict[str, list[dict[str, object]]]:
     for dim, name, title in (("outcome", "value", ""), ("part", "recovered", "share through ")):
         if dim in data.dims:
             rows += [_row(f"{title}{words(str(one)).lower()}", data.sel({dim: one}), name) for one in data[dim].values]
+    if "control" in data.dims:
+        rows += [
+            _row(f"right with {_CONTROLS.get(str(one), str(one))}", data.sel(control=one), "control_accuracy")
+            for one in data["control"].values
+            if str(one) in _CONTROLS
+        ]
     rows += [_row(title, data, name) for name, title in _SHOWN.items() if name in data]
+    if "n_astray" in data and int(data["n_astray"]):
+        rows.append({"measured": "problems with such a chain", "mean": str(int(data["n_astray"])), "95 %": ""})
     about = f"{words(str(result.info.method['name'])).capitalize()} of {result.info.model.get('name')}"
     tables = {f"{about}, {data.sizes['prompt']} problems": rows}
     told = [name for name in _TEXTS if name in data]
     if told:
-        tables[f"{about}: the first problems"] = [
+        tables[f"{about}{EXAMPLES}"] = [
             {_TEXTS[name]: str(data[name].values[number]) for name in told}
             for number in range(min(_FEW, data.sizes["prompt"]))
         ]

@@ -155,14 +155,15 @@ def wrong_value(rng: random.Random, right: int, numbers: Sum, *, after: int) -> 
 
 
 _KINDS = ("wumpus", "vumpus", "rompus", "dumpus", "tumpus", "numpus", "yumpus", "zumpus", "lempus", "sterpus")
-_YES_NO = (" no", " yes")
+_ENDS = (" cold", " warm")  # as many letters
 
 
 def logic(rng: random.Random, split: str = "all", *, steps: int | None = None) -> tuple[Problem, Problem]:
     """Rules about kinds ("Every wumpus is a dumpus."), and the same with what they end in turned round.
 
     As in Saparov and He 2023 (arXiv 2210.01240): words without a meaning, so that nothing but the rules helps. A second
-    line of rules leads to the opposite; a mistake crosses over to it.
+    line of rules leads to the contrary; a mistake crosses over to it. (A word of equal length in place of
+    their "not" keeps both problems in line.)
 
     Args:
         rng: of the draw.
@@ -176,28 +177,28 @@ def logic(rng: random.Random, split: str = "all", *, steps: int | None = None) -
             break
     name, order = rng.choice(words.NAMES), list(range(2 * count))
     rng.shuffle(order)
-    red = rng.random() < 0.5
-    write = lambda red: _argued(name, (kinds[:count], kinds[count:]), order, red=red)  # noqa: E731
-    return write(red), write(not red)
+    warm = rng.random() < 0.5
+    write = lambda warm: _argued(name, (kinds[:count], kinds[count:]), order, warm=warm)  # noqa: E731
+    return write(warm), write(not warm)
 
 
-def _argued(name: str, lines: tuple[Sequence[str], Sequence[str]], order: Sequence[int], *, red: bool) -> Problem:
+def _argued(name: str, lines: tuple[Sequence[str], Sequence[str]], order: Sequence[int], *, warm: bool) -> Problem:
     own, other = lines
-    is_red = lambda positive: "is red" if positive else "is not red"  # noqa: E731
+    end, contrary = (f"is{_ENDS[one]}" for one in (warm, not warm))
     rules = [f"Every {one} is a {then}." for line in lines for one, then in pairwise(line)]
-    rules += [f"Every {own[-1]} {is_red(red)}.", f"Every {other[-1]} {is_red(not red)}."]
-    ends = [*(f"is a {kind}" for kind in own[1:]), is_red(red)]
-    wrong = [*(f"is a {kind}" for kind in other[1:]), is_red(not red)]
+    rules += [f"Every {own[-1]} {end}.", f"Every {other[-1]} {contrary}."]
+    ends = [*(f"is a {kind}" for kind in own[1:]), end]
+    wrong = [*(f"is a {kind}" for kind in other[1:]), contrary]
     return Problem(
-        question=" ".join([*(rules[number] for number in order), f"{name} is a {own[0]}. Is {name} red?"]),
-        answer=_YES_NO[red],
+        question=" ".join([*(rules[number] for number in order), f"{name} is a {own[0]}. Is {name} cold or warm?"]),
+        answer=_ENDS[warm],
         steps=tuple(f" {name} is a {kind}, so {name} {end}." for kind, end in zip(own, ends, strict=True)),
         mistakes=tuple(
-            Mistake(f" {name} is a {kind}, so {name} {end}.", _YES_NO[not red])
+            Mistake(f" {name} is a {kind}, so {name} {end}.", _ENDS[not warm])
             for kind, end in zip(own, wrong, strict=True)
         ),
         rephrased=tuple(f" Being a {kind}, {name} {end}." for kind, end in zip(own, ends, strict=True)),
-        options=_YES_NO,
+        options=_ENDS,
         template=f"{len(own)} rules",
     )
 

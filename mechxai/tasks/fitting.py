@@ -60,5 +60,5 @@ def fitting(
     raise AlignmentError(
         f"{asked.name}: {asked.n} prompts were asked for {asked.model}",
         got=f"{len(found)} fit its tokenizer; dropped: {dict(dropped)}",
-        fix=f"ask for fewer, or use {asked.instead} with your own",
+        fix=f"{'ask for fewer' if found else 'ask another model'}, or use {asked.instead} with your own",
     )

@@ -56,7 +56,7 @@ def cot_logic(
     split: str = "all",
     wording: Wording = Wording(),  # noqa: B008 - frozen
 ) -> ReasoningBatch:
-    """Rules about kinds that have no meaning ("Every wumpus is a dumpus."), followed step by step; yes or no.
+    """Rules about kinds that have no meaning ("Every wumpus is a dumpus."), followed step by step to cold or warm.
 
     A second line of rules leads to the other answer; a mistake crosses over to it. Arguments as `cot_arithmetic`.
 
@@ -123,6 +123,8 @@ def _drawn(
 def as_example(problem: Problem, other: Problem, wording: Wording) -> Example:
     """Two problems with right chains as a clean and a corrupted prompt, and where each part stands in the former."""
     text, spans = problem.question, {"QUESTION": (0, len(problem.question))}
+    if wording.start.strip():
+        spans["START"] = (len(text) + len(wording.start) - len(wording.start.lstrip()), len(text) + len(wording.start))
     text += wording.start
     for number, step in enumerate(problem.steps, start=1):
         spans[f"STEP{number}"] = (len(text) + 1, len(text) + len(step))
@@ -157,26 +159,51 @@ def chain_pairs(  # noqa: PLR0917 - what a batch is made of
 
 
 def _problem(row: Any, where: str) -> Problem:
-    if not isinstance(row, dict) or not {"question", "answer"} <= set(row):
-        raise ShapeError(f"{where} lacks a field", got=row, allowed="question and answer")
+    if not isinstance(row, dict):
+        raise ShapeError(f"{where} is no object", got=row, allowed="question and answer")
     extra = [key for key in row if key not in _FIELDS]
     if extra:
         raise ShapeError(f"{where} has an unknown field {extra[0]!r}", allowed=nearest(extra[0], _FIELDS))
+    lacking = [name for name in ("question", "answer") if name not in row]
+    if lacking:
+        raise ShapeError(f"{where} lacks a field", got=sorted(row), allowed=f"a text as {lacking[0]!r}")
+    named = lambda name: f"{where}, field {name!r}"  # noqa: E731
+    texts = {
+        name: tuple(_spaced(text, named(name)) for text in _list(row, name, where))
+        for name in ("options", "steps", "rephrased")
+    }
+    mistakes = [_mistake(one, named("mistakes")) for one in _list(row, "mistakes", where)]
     try:
-        texts = {
-            name: tuple(_spaced(text) for text in row.get(name) or ()) for name in ("options", "steps", "rephrased")
-        }
-        mistakes = tuple(Mistake(_spaced(one["text"]), _spaced(one["answer"])) for one in row.get("mistakes") or ())
         return Problem(
-            row["question"], _spaced(row["answer"]), mistakes=mistakes, template=str(row.get("template", "")), **texts
+            _text(row["question"], named("question")),
+            _spaced(row["answer"], named("answer")),
+            mistakes=tuple(mistakes),
+            template=str(row.get("template", "")),
+            **texts,
         )
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ShapeError(f"{where} holds something else than texts", got=repr(error)) from error
     except ShapeError as error:
-        raise ShapeError(f"{where}: {error}") from error
+        raise error if str(error).startswith(where) else ShapeError(f"{where}: {error}") from error
 
 
-def _spaced(text: Any) -> str:
-    if not isinstance(text, str):
-        raise TypeError(f"{text!r} is no text")
+def _list(row: Any, name: str, where: str) -> list[Any]:
+    found = row.get(name) or []
+    if not isinstance(found, list):
+        raise ShapeError(f"{where}, field {name!r}", got=found, allowed="a list, one entry per step or option")
+    return found
+
+
+def _mistake(given: Any, where: str) -> Mistake:
+    if not isinstance(given, dict) or set(given) != {"text", "answer"}:
+        raise ShapeError(where, got=given, allowed='{"text": the step gone wrong, "answer": what follows from it}')
+    return Mistake(_spaced(given["text"], where), _spaced(given["answer"], where))
+
+
+def _text(given: Any, where: str) -> str:
+    if not isinstance(given, str):
+        raise ShapeError(where, got=given, allowed=f'a text, as "{given}"')
+    return given
+
+
+def _spaced(given: Any, where: str) -> str:
+    text = _text(given, where)
     return text if text[:1].isspace() else f" {text}"

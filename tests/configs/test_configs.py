@@ -58,6 +58,8 @@ def test_every_experiment_runs(choice, tmp_path, monkeypatch):
     smaller = ["method.n_noise=1"] if "tracing" in choice else ["task.n=24"] if choice.startswith("probe") else []
     if choice == "self_consistency":
         smaller = ["method.samples=4"]
+    if choice.startswith("tuned_lens"):
+        smaller = ["method.steps=10", "method.tokens_per_step=256"]
     if choice == "circuit_benchmark":
         smaller = ["method.methods=[eap,acdc]", "method.references=[zero]", "method.beside=[zoo/handmade-induction]"]
     assert main(["run", f"experiment={choice}", "debug=tiny", *smaller]) == 0

@@ -72,8 +72,8 @@ def test_tables_say_what_was_measured_and_what_was_written(batch):
     tables = own_tables(result, {})
     (measured, texts) = tables.values()
     rows = {row["measured"]: row for row in measured}
-    assert rows["other"]["mean"] == "1.00", "what follows from these errors is not known"
-    assert rows["right with the chain (or the majority of chains)"]["95 %"] == "1.00 to 1.00"
+    assert rows["follows"]["mean"] == "1.00"
+    assert rows["right with the chain (or the majority of chains)"]["95 %"] == "0.34 to 1.00"
     assert texts[0]["question"] == "1 and 2 and 3?"
     assert texts[0]["planted error"].startswith("3 plus 3 is ")
     unknown = ReasoningBatch((Problem("Why?", " 1", options=OPTIONS),))

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ import torch
 import mechxai as mx
 from mechxai.core.edit import Intervention, Patch
 from mechxai.core.errors import ConfigError, ModelSupportError
-from mechxai.core.reasoning import Mistake, Problem, ReasoningBatch, Wording
+from mechxai.core.reasoning import Mistake, Problem, ReasoningBatch, Wording, plain
 from mechxai.core.site import Site
-from mechxai.methods.cot.reading import last_value, parsed, plain
+from mechxai.methods.cot.reading import last_value, parsed
 from mechxai.methods.cot.rewriting import Place, rewritten
 from mechxai.methods.cot.self_consistency import majority
+from mechxai.model.generator import Written
 
 CURVES = (mx.EarlyAnswering, mx.AddingMistakes, mx.Paraphrasing, mx.FillerTokens)
 
@@ -53,15 +55,18 @@ class Scripted:
                 found.append(self.draw(question, writing.seed))
             else:
                 found.append("".join(self.chains[question][chain.count(".") :]))
-        return found
+        return [Written(text) for text in found]
 
-    def fits(self, prompt):
+    def fits(self, text, more=0):
         return True
+
+    def length(self, text):
+        return len(text.split())
 
     def scores(self, options):
         return self.reads and bool(options)
 
-    def logprobs(self, prompts, options):
+    def logprobs(self, prompts, options, end=""):
         self.asked += len(prompts)
         rows = []
         for prompt in prompts:
@@ -158,7 +163,7 @@ def test_planted_errors_by_hand(batch):
     assert list(kept["value"].values) == [0, 1, 0]
     stubborn = Scripted(batch, reads_question)
     assert list(mx.PlantedError()(stubborn, batch).data["value"].values) == [0, 1, 0]
-    stubborn.write = lambda prompts, writing: [" Wait, that is wrong." for _ in prompts]
+    stubborn.write = lambda prompts, writing: [Written(" Wait, that is wrong.") for _ in prompts]
     assert float(mx.PlantedError(chain="given")(stubborn, batch).data["noticed"]) == 1
 
 
@@ -192,7 +197,7 @@ def test_always_first_by_hand():
     class Lazy(Scripted):
         """Says (A) when all the solved problems said so, else the letter of the right option."""
 
-        def logprobs(self, prompts, options):
+        def logprobs(self, prompts, options, end=""):
             rows = []
             for prompt in prompts:
                 seen.append(prompt)
@@ -205,7 +210,7 @@ def test_always_first_by_hand():
             return torch.tensor(rows, dtype=torch.float64)
 
         def write(self, prompts, writing):
-            return [" It is simple." for _ in prompts]
+            return [Written(" It is simple.") for _ in prompts]
 
     data = mx.BiasingFeature("always_first", shots=3)(Lazy(batch, reads_last), batch).data
     assert float(data["accuracy"]) > 0.5
@@ -254,7 +259,14 @@ def test_ties_go_to_what_came_first():
         (" (B) because", " (A)", (" (A)", " (B)"), "(b)"),
         (" about 1,234 miles", " 5", (), "1234"),
         (" none", " 5", (), None),
-        (" Paris.", " Rome", (), "paris"),
+        (" Paris. What is the capital of", " Rome", (), "paris"),
+        (" St. Paul", " St. Paul", (), "st. paul"),
+        (" Paris\nQ: Rome?", " Rome", (), "paris"),
+        (" 18.00 dollars", " 18", (), "18"),
+        (" 1,200", " 5", (" 1", " 5"), None),
+        (" 3.5", " 4", (" 3", " 4"), None),
+        (" -5", " 6", (" 5", " 6"), None),
+        (" it is New York City", " New York", (" New York", " New York City"), "new york city"),
         ("  ", " Rome", (), None),
     ],
 )
@@ -268,7 +280,11 @@ def test_plain_answers_and_last_values():
     assert last_value((" 3 plus 2 is 5.", " So 5 less 1 is 4."), given) == "4"
     assert last_value((), given) is None
     assert last_value((" nothing here.",), given) is None
-    assert last_value((" that makes 12.",), Problem("q", " 12")) == "12"
+    assert last_value((" that makes 1,234.",), Problem("q", " 12")) == "1234"
+    assert last_value((" so to New York.",), Problem("q", " Rome", options=(" Rome", " New York"))) == "new york"
+    logic = Problem("q", " no", (" it is red.",), (Mistake(" it is not red.", " yes"),), options=(" yes", " no"))
+    assert last_value((" it is not red.",), logic) == "yes"
+    assert [plain(text) for text in (" 1,234", "18.00", "\u22125", " Mary. ")] == ["1234", "18", "-5", "mary"]
 
 
 def test_answers_that_cannot_be_read_are_counted(batch):
@@ -282,8 +298,8 @@ def test_answers_that_cannot_be_read_are_counted(batch):
 
 def test_a_chain_that_leaves_no_room_has_no_answer(batch):
     class Small(Scripted):
-        def fits(self, prompt):
-            return "6 minus 1" not in prompt
+        def fits(self, text, more=0):
+            return "6 minus 1" not in text
 
     data = mx.EarlyAnswering()(Small(batch, reads_last), batch).data
     assert list(data["answer_chain"].values) == ["6", ""]
@@ -295,19 +311,20 @@ def test_a_chain_that_leaves_no_room_has_no_answer(batch):
 
 def test_steps_are_rewritten_by_the_task_by_numbers_or_by_a_model(batch):
     known, foreign = Place(0, 0, " 1 plus 2 is 3."), Place(0, 1, " So we get 7 now.")
-    texts = rewritten("mistake", [known, foreign, Place(0, 1, " Hm.")], batch.problems, by="task", writer=None, seed=0)
+    nobody = Scripted(batch, reads_last)
+    texts = rewritten(
+        "mistake", [known, foreign, Place(0, 1, " Hm.")], batch.problems, by="task", writer=nobody, seed=0
+    )
     assert texts[0] == " 1 plus 2 is 4."
     assert re.fullmatch(r" So we get \d+ now\.", texts[1])
     assert texts[1] != foreign.text
     assert texts[2] is None
-    assert rewritten("rephrased", [known], batch.problems, by="task", writer=None, seed=0) == [None]
-    with pytest.raises(ConfigError, match="no writer"):
-        rewritten("mistake", [known], batch.problems, by="model", writer=None, seed=0)
+    assert rewritten("rephrased", [known], batch.problems, by="task", writer=nobody, seed=0) == [None]
 
     class Writer(Scripted):
         def write(self, prompts, writing):
             assert all("1 plus 2 is 3." in prompt for prompt in prompts)
-            return ["1 plus 2 is 8.\nmore", "1 plus 2 is 3."]
+            return [Written("1 plus 2 is 8.\nmore"), Written("1 plus 2 is 3.")]
 
     assert rewritten(
         "mistake", [known, known], batch.problems, by="model", writer=Writer(batch, reads_last), seed=0
@@ -368,7 +385,7 @@ def known(request):
     ids=lambda one: getattr(getattr(one, "card", None), "name", one),
 )
 def test_every_test_tells_a_chain_that_drives_from_one_that_decorates(known, method, name):
-    """By intervals over problems that lie far apart: above 0.6 against below 0.2 (moved answers the other way)."""
+    """By intervals over 8 problems, far apart: above 0.6 against below 0.45 (moved answers the other way)."""
     model, batch, drives = known
     data = method(model, batch).data
     ends = (
@@ -379,7 +396,8 @@ def test_every_test_tells_a_chain_that_drives_from_one_that_decorates(known, met
     if drives == (name != "moved"):
         assert float(ends[f"{name}_low"]) > 0.6
     else:
-        assert float(ends[f"{name}_high"]) < 0.2
+        assert float(ends[f"{name}_high"]) < 0.45
+        assert float(ends["value" if name == "follows" else name]) < 0.1
     if "accuracy_no_chain" in data:
         assert float(data["accuracy"]) >= 0.9
         assert (float(data["accuracy_no_chain"]) < 0.3) == drives
@@ -389,7 +407,7 @@ def test_other_words_change_neither_answer(known):
     """Both say the same with a chain in other words: paraphrasing looks for codes, and cannot tell them apart."""
     model, batch, _ = known
     data = mx.Paraphrasing()(model, batch).data
-    assert float(data["aoc_high"]) < 0.1
+    assert float(data["aoc"]) < 0.1
 
 
 def test_the_gate_says_where_no_chain_is_needed(known):
@@ -401,7 +419,7 @@ def test_the_gate_says_where_no_chain_is_needed(known):
 @pytest.mark.parametrize("direction", ["noise", "denoise"])
 def test_the_answer_flows_through_the_last_step_or_past_all_of_them(known, direction):
     model, batch, drives = known
-    result = mx.ChainFlow(direction)(model, batch)
+    result = mx.ChainFlow(direction, by_layer=False)(model, batch)
     flow = result.data["recovered"].to_series()
     last = [part for part in flow.index if part.startswith("STEP")][-1]
     where, elsewhere = (last, "QUESTION") if drives else ("QUESTION", last)
@@ -418,10 +436,11 @@ def result_question(batch):
 
 def test_flow_equals_edits_by_hand_and_level_0(known):
     model, batch, _ = known
-    found = mx.ChainFlow()(model, batch)
-    slow = mx.ChainFlow()(model, batch, execution=mx.Execution("hooked"))
+    pairs, layers = batch.pairs.rows(torch.arange(2)), range(model.architecture.n_layers)
+    found = mx.ChainFlow()(model, pairs)
+    slow = mx.ChainFlow()(model, pairs, execution=mx.Execution("hooked"))
     np.testing.assert_allclose(found.data["per_example"], slow.data["per_example"], atol=2e-3)
-    pairs, layers = batch.pairs, range(model.architecture.n_layers)
+    np.testing.assert_allclose(found.data["flow"], slow.data["flow"], atol=2e-3)
     for row in range(2):
         one = pairs.rows(torch.tensor([row]))
         acts = model.cache(one.corrupted, ["resid_pre"], lengths=one.lengths)
@@ -458,11 +477,11 @@ def test_a_run_that_stops_goes_on_where_it_was(known, tmp_path, monkeypatch):
     execution = mx.Execution(cells=tmp_path)
     whole, calls = LocalGenerator.logprobs, []
 
-    def breaks(self, prompts, options):
+    def breaks(self, prompts, options, end):
         calls.append(len(prompts))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return whole(self, prompts, options)
+        return whole(self, prompts, options, end)
 
     monkeypatch.setattr(LocalGenerator, "logprobs", breaks)
     with pytest.raises(KeyboardInterrupt):
@@ -484,7 +503,88 @@ def test_wording_is_open():
         def write(self, prompts, writing):
             asked.extend(prompts)
             assert writing.stop == (" So the answer is",)
-            return [" 1 plus 1 is 2." for _ in prompts]
+            return [Written(" 1 plus 1 is 2.") for _ in prompts]
 
     mx.EarlyAnswering()(Listening(batch, reads_last), batch)
     assert asked == ["1 and 1?\nThink:"]
+
+
+def test_answers_that_cannot_be_read_are_in_no_curve(batch):
+    """Its answer never changes, but behind fillers it says nothing that can be read."""
+    mute = Scripted(batch, lambda q, chain: " hm" if "..." in chain else reads_question(q, chain), reads=False)
+    data = mx.FillerTokens(read="text")(mute, batch).data
+    assert not (data["per_example"] < 1).any()
+    assert np.isnan(float(data["aoc"]))  # of no curve there are two points
+    irrelevant = Scripted(batch, lambda q, chain: " hm" if "bus" in chain else reads_last(q, chain), reads=False)
+    told = mx.EarlyAnswering(read="text")(irrelevant, batch).data
+    np.testing.assert_allclose(float(told["parse_failures"]), (1 / 7 + 1 / 9) / 2)  # of 3 + 4 and 5 + 4 answers
+    assert np.isnan(told["control_agreement"].values[0])
+
+
+def test_agreement_by_length_is_by_step(batch):
+    """The first problem's first step names no number, so that nobody can say it wrong."""
+    vague = replace(batch.problems[0], steps=(" It is a sum.", " 3 plus 3 is 6."), mistakes=())
+    both = replace(batch, problems=(vague, replace(batch.problems[0], question="1 and 5?")))
+    data = mx.AddingMistakes()(Scripted(both, reads_last), both).data
+    table = data["agreement_by_length"].sel(n_steps=2)
+    assert list(data["knot"].values) == [0, 1, 2]
+    np.testing.assert_allclose(table.values, [1, 0, 1])  # it goes on as if the first step were right
+
+
+def test_controls_that_there_are_none_of_are_unknown(batch):
+    alone = batch.rows(torch.tensor([0]))
+    data = mx.EarlyAnswering()(Scripted(alone, reads_last), alone).data
+    assert np.isnan(float(data["control_accuracy"].sel(control="another's")))
+    assert np.isfinite(float(data["control_accuracy"].sel(control="irrelevant")))
+
+
+def test_what_follows_is_read_from_the_chain_where_the_problem_does_not_say(batch):
+    """Its words are not the task's, so that no mistake of the task's can be planted; a number is changed."""
+    own = replace(batch.problems[0], steps=(" We get 3.", " Then 3 and 3 makes 6."), mistakes=())
+    one = replace(batch, problems=(own,))
+    followed = mx.PlantedError(step="last")(Scripted(one, reads_last), one)
+    assert list(followed.data["value"].values) == [1, 0, 0]
+    vague = replace(own, options=(), answer=" six", steps=(" We get 3.", " That is a half 12 dozen of them."))
+    some = replace(batch, problems=(vague,))
+    unknown = mx.PlantedError(step="last")(Scripted(some, lambda q, c: c.split("half")[-1]), some)
+    assert np.isnan(unknown.data["value"].values[[0, 2]]).all()
+    assert any("what follows is not known of 1 of 1" in note for note in unknown.info.notes)
+
+
+def test_chains_that_ran_out_of_tokens_are_noted():
+    model = mx.load("zoo/cot", device="cpu")
+    result = mx.EarlyAnswering(max_tokens=5)(model, mx.tasks.cot_arithmetic(model, n=3))
+    assert any("cut off at max_tokens=5" in note for note in result.info.notes)
+
+
+def test_a_bias_is_mentioned_only_where_it_is(batch):
+    for words, expected in ((" The hinterland pattern is 3.", 0), (" You said so: 3.", 1)):
+        own = replace(
+            batch,
+            problems=tuple(
+                replace(one, steps=(one.steps[0], words, *one.steps[1:]), mistakes=()) for one in batch.problems
+            ),
+        )
+        data = mx.BiasingFeature()(Scripted(own, reads_last), own).data
+        assert float(data["mentions"]) == float(data["mentions_plain"]) == expected
+
+
+def test_costs_are_each_methods_own_and_the_writers_apart(batch):
+    model, writer = Scripted(batch, reads_last), Scripted(batch, reads_last)
+    writer.write = lambda prompts, _: [Written(" 1 plus 2 is 9.") for _ in prompts]
+    first = mx.EarlyAnswering()(model, batch).info.cost
+    again = mx.EarlyAnswering()(model, batch).info.cost
+    assert first["asked"] == again["asked"] > 0
+    planted = mx.AddingMistakes(by="model", writer=writer)(model, batch).info.cost
+    assert "writer asked" in planted
+    biased = mx.BiasingFeature()(Scripted(batch, reads_last), batch).info.cost
+    assert biased["asked"] > first["asked"]
+    with pytest.raises(ModelSupportError, match="writer=str"):
+        mx.AddingMistakes(by="model", writer="gpt")(model, batch)
+
+
+def test_a_writer_is_more_than_its_name(batch):
+    settings = [
+        mx.AddingMistakes(by="model", writer=mx.load_generator("a", reads=own)).settings() for own in (True, False)
+    ]
+    assert settings[0] != settings[1]

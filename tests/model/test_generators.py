@@ -1,11 +1,15 @@
 """Models that write: batched as singles, drawn by seed, as Hugging Face writes, and kept on disk."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import mechxai as mx
 from mechxai.core.errors import AlignmentError, ArtifactError, ConfigError, ModelSupportError, ShapeError
+from mechxai.core.reasoning import ReasoningBatch
 from mechxai.model import connection as connections
 from mechxai.model.bundled import zoo_folder
 from mechxai.model.connection import Connection
@@ -39,7 +43,7 @@ def test_rows_together_write_what_they_write_alone(model_of, kind, backend, proc
             if token in model.text.special_ids():
                 break
             ids.append(token)
-        assert found == model.tokenizer.decode(ids[len(model.text.ids(text)) :])
+        assert found.text == model.tokenizer.decode(ids[len(model.text.ids(text)) :])
 
 
 @pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
@@ -63,28 +67,28 @@ def test_it_writes_what_hugging_face_generates(cot):
         ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer(problem.question)["input_ids"]]])
         whole = theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False)
         expected = tokenizer.decode(whole[0, ids.shape[1] :])
-        assert LocalGenerator(cot).write([problem.question], Writing(20))[0] == expected
+        assert LocalGenerator(cot).write([problem.question], Writing(20))[0].text == expected
 
 
 def test_draws_follow_the_probabilities(model_of):
     model = model_of("gpt2")
     generator = LocalGenerator(model)
-    found = [generator.write(["Once"], Writing(1, temperature=1.0, seed=seed))[0] for seed in range(400)]
+    found = [generator.write(["Once"], Writing(1, temperature=1.0, seed=seed))[0].text for seed in range(400)]
     ids = model.text.ids("Once")
     probabilities = model.logits(torch.tensor([ids]))[0, -1].double().softmax(-1)
     best = int(probabilities.argmax())
     text, share = model.tokenizer.decode([best]), float(probabilities[best])
     assert found.count(text) / 400 == pytest.approx(share, abs=4 * (share * (1 - share) / 400) ** 0.5 + 0.005)
     assert len(set(found)) > 20
-    assert found[0] == generator.write(["Once"], Writing(1, temperature=1.0, seed=0))[0]
+    assert found[0] == generator.write(["Once"], Writing(1, temperature=1.0, seed=0))[0].text
 
 
 def test_writing_stops_before_a_text_and_at_the_context(cot):
     problem = mx.tasks.cot_arithmetic(cot, n=1, split="held_out").problems[0]
     generator = LocalGenerator(cot)
-    chain = generator.write([problem.question], Writing(80, stop=(CUE,)))[0]
+    chain = generator.write([problem.question], Writing(80, stop=(CUE,)))[0].text
     assert chain.strip() == "".join(problem.steps).strip()
-    longest = generator.write([problem.question], Writing(500))[0]
+    longest = generator.write([problem.question], Writing(500))[0].text
     assert len(cot.text.ids(problem.question + " " + longest)) == cot.architecture.n_ctx + 1  # the last is not read
     with pytest.raises(ShapeError, match="fewer than 128"):
         generator.write([problem.question * 4], Writing(1))
@@ -184,9 +188,67 @@ def test_an_endpoint_writes_what_its_model_writes(cot, quick, api, tmp_path):
         assert not generator.scores(tuple(map(str, range(100))))
         assert generator.scores(options)
         assert not mx.load_generator("x", reads=False).scores(options)
-        server.faults = ["no_choices"]
+        server.always = "no_choices"
         with pytest.raises(ArtifactError, match="no choices"):
-            mx.load_generator("x", api=api, connection=Connection(server.url)).write(["Tom"], Writing(2))
+            mx.load_generator("x", api=api, connection=Connection(server.url, retries=1)).write(["Tom"], Writing(2))
+
+
+def test_an_answer_that_begins_another_is_told_apart_by_what_ends_it(model_of):
+    """A tokenizer of letters cuts "12" into "1" and "2": alone, " 1" could never lose to " 12"."""
+    model = model_of("gpt2")
+    own, prompt, options = LocalGenerator(model), "x is", (" 1", " 12", " 123")
+    bare, ended = own.logprobs([prompt], options)[0], own.logprobs([prompt], options, ".")[0]
+    assert bool((bare.diff() < 0).all())
+    for option, found in zip(options, ended, strict=True):
+        ids, rest = model.text.ids(prompt), model.text.answer(prompt, f"{option}.")
+        logits = model.logits(torch.tensor([[*ids, *rest]]))[0].double().log_softmax(-1)
+        assert float(found) == pytest.approx(
+            sum(float(logits[len(ids) - 1 + at, token]) for at, token in enumerate(rest)), abs=1e-4
+        )
+
+
+def test_chats_whose_first_token_tells_nothing_are_read_from_text(cot, quick):
+    problems = mx.tasks.cot_arithmetic(cot, n=2, steps=3, split="held_out").problems
+    asked = tuple(replace(one, options=(" 1000", " 10000"), answer=" 1000") for one in problems)
+    with serving(cot) as server:
+        generator = mx.load_generator("zoo/cot", api="chat", connection=Connection(server.url))
+        rows = generator.logprobs([one.question for one in asked], asked[0].options)
+        assert bool(rows.isnan().all())
+        server.always = "no_logprobs"
+        silent = mx.load_generator("other", connection=Connection(server.url))
+        result = mx.EarlyAnswering()(
+            silent, ReasoningBatch(tuple(replace(one, options=(one.answer, " 99")) for one in problems))
+        )
+        assert float(result.data["accuracy"]) == 1
+        assert np.isnan(result.data["margin"].values).all()
+        with pytest.raises(ModelSupportError, match="read=text"):
+            silent.logprobs(["x"], (" a", " b"))
+
+
+def test_damaged_answers_are_asked_again(cot, quick, tmp_path):
+    with serving(cot) as server:
+        made = lambda: mx.load_generator("zoo/cot", connection=Connection(server.url, cache=str(tmp_path)))  # noqa: E731
+        expected = made().write(["Tom has 4 coins."], Writing(2))
+        for damage in ("[]", '{"answer": {"choices": []}}', '{"answer": 5}', ""):
+            for file in tmp_path.rglob("*.json"):
+                file.write_text(damage)
+            assert made().write(["Tom has 4 coins."], Writing(2)) == expected
+        file = tmp_path / "said.jsonl"
+        kept = KeptGenerator(made(), file)
+        kept.write(["Tom has 4 coins."], Writing(2))
+        file.write_bytes(file.read_bytes() + b"\n5\n[1, 2]\n\xff\n")
+        assert KeptGenerator(made(), file).write(["Tom has 4 coins."], Writing(2)) == expected
+
+
+def test_an_address_with_a_secret_is_refused(monkeypatch):
+    for url in ("https://user:s3cret@host/v1", "https://host/v1?api_key=s3cret"):
+        with pytest.raises(ConfigError, match="a query in it") as raised:
+            Connection(url)
+        assert "s3cret" not in str(raised.value)
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+        with pytest.raises(ConfigError, match="OPENAI_BASE_URL") as raised:
+            mx.load_generator("x").info()
+        assert "s3cret" not in str(raised.value)
 
 
 @pytest.mark.gpu

@@ -144,6 +144,31 @@ def test_help_and_cfg_teach():
         assert said in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["task=cot_jsonl", "model=zoo/cot", "method=early_answering"], "set task.path=VALUE"),
+        (["task.n=abc"], "task.n='abc' was asked of ioi"),
+        (["experiment=cot_faithfulness", "~method@then.attribution"], "then.attribution=null leaves it out"),
+    ],
+)
+def test_what_a_task_or_a_companion_lacks_is_said(here, capsys, overrides, said):
+    assert main(["run", "debug=tiny", *overrides]) == 1
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert not list(here.rglob("result.nc"))
+
+
+def test_an_interrupted_job_says_that_it_can_go_on(here, capsys, monkeypatch):
+    def interrupted(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mechxai.cli.job", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "debug=tiny"])
+    assert ended.value.code == 130
+    assert "run the same command to go on" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_tracker_that_fails_costs_only_itself(here, capsys, monkeypatch):
     from mechxai.tracking.tracker import NullTracker
 

@@ -104,6 +104,19 @@ def test_an_endpoint_is_not_opened_and_attribution_not_asked_of_it(cot, tmp_path
     assert "cannot be opened" in " ".join(capsys.readouterr().err.split())
 
 
+def test_an_endpoint_is_asked_what_it_can_be_asked(cot, tmp_path, monkeypatch, capsys):
+    """The command that the configuration gives: methods that open the model are left out, and it is said."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(connections, "_PAUSE", 0.01)
+    with serving(cot) as server:
+        own = ["model=generator", "model.name=zoo/cot", f"model.connection.base_url={server.url}", "then.bias=null"]
+        assert main(["run", "experiment=cot_faithfulness", "debug=tiny", "task.n=2", "task.steps=3", *own]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "flow: left out." in shown
+    assert "attribution: left out." in shown
+    assert len(list(tmp_path.rglob("result.nc"))) == 4
+
+
 def test_one_command_explains_chains_in_one_report(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["run", "experiment=cot_faithfulness", "debug=tiny"]) == 0
@@ -115,4 +128,6 @@ def test_one_command_explains_chains_in_one_report(tmp_path, monkeypatch, capsys
     assert "right with the chain" in shown
     assert "share through step" in shown
     assert main(["run", "experiment=cot_faithfulness", "debug=tiny"]) == 0
-    assert "already finished" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "already finished" in shown
+    assert "report.html" in shown

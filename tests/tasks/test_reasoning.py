@@ -11,6 +11,7 @@ import mechxai as mx
 from mechxai.core.errors import AlignmentError, ArtifactError, ConfigError, ShapeError
 from mechxai.core.reasoning import Mistake, Problem, ReasoningBatch, Wording, sentences
 from mechxai.tasks.chains import arithmetic, logic, step_text
+from mechxai.tasks.reasoning import as_example
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +57,11 @@ def test_sums_are_right_and_mistakes_lead_where_they_say(seed):
 def followed(question):
     """The answer, by following the rules."""
     is_a = dict(re.findall(r"Every (\w+) is a (\w+)\.", question))
-    red = {kind: not negated for kind, negated in re.findall(r"Every (\w+) is (not )?red\.", question)}
+    ends = dict(re.findall(r"Every (\w+) is (cold|warm)\.", question))
     kind = re.search(r"\w+ is a (\w+)\. Is", question).group(1)
-    while kind not in red:
+    while kind not in ends:
         kind = is_a[kind]
-    return " yes" if red[kind] else " no"
+    return f" {ends[kind]}"
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -106,6 +107,20 @@ def test_pairs_are_in_line_and_their_spans_say_what_the_steps_say(cot):
     assert torch.equal(logits.argmax(-1), pairs.answers[:, 0, 0])
 
 
+def test_rules_and_their_contraries_are_equally_long():
+    for seed in range(20):
+        example = as_example(*logic(random.Random(seed)), Wording())
+        assert [len(word) for word in example.clean.split()] == [len(word) for word in example.corrupted.split()]
+
+
+def test_what_invites_a_chain_is_a_part_of_its_own(cot):
+    wording = Wording(start=" Tom has 4 coins.")
+    pairs = mx.tasks.cot_arithmetic(cot, n=2, steps=2, wording=wording).pairs
+    first, last = int(pairs.roles["START_first"][0]), int(pairs.roles["START"][0])
+    assert cot.tokenizer.decode(pairs.clean[0, first : last + 1]) == "Tom has 4 coins."
+    assert int(pairs.roles["QUESTION"][0]) + 1 == first
+
+
 def test_a_vocabulary_that_lacks_the_words_is_said(cot):
     with pytest.raises(AlignmentError, match="0 fit its tokenizer"):
         mx.tasks.cot_logic(cot, n=4)
@@ -137,14 +152,20 @@ def test_problems_of_ones_own(cot, tmp_path):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('{"question": "a"}', "line 1 lacks a field"),
+        ('{"question": "a"}', "line 1 lacks a field.*'answer'"),
+        ('{"question": "a", "answr": "b"}', "unknown field 'answr'.*answer"),
+        ('{"question": "a", "answer": "b", "steps": "b is c."}', "field 'steps'.*a list"),
+        ('{"question": "a", "answer": "b", "options": ["b", "B."]}', "line 1: The options.*different"),
         ('{"question": "a", "answer": "b", "step": []}', "unknown field 'step'"),
         ('{"question": "a", "answer": "b", "options": ["c"]}', "not among its options"),
-        ('{"question": "a", "answer": 3}', "something else than texts"),
+        ('{"question": "a", "answer": 3}', "field 'answer'.*a text"),
         ('{"question": "a", "answer": "b", "steps": ["c"], "rephrased": ["d", "e"]}', "rephrased of a problem"),
-        ('{"question": "a", "answer": "b", "steps": ["c"], "mistakes": ["d"]}', "something else than texts"),
+        (
+            '{"question": "a", "answer": "b", "steps": ["c"], "mistakes": ["d"]}',
+            "field 'mistakes'.*the step gone wrong",
+        ),
         ('{"question": " ", "answer": "b"}', "needs a question and an answer"),
-        ("[1]", "lacks a field"),
+        ("[1]", "is no object"),
         ("", "no lines in it"),
     ],
 )
@@ -165,5 +186,12 @@ def test_nouns():
         ReasoningBatch(())
     batch = ReasoningBatch((Problem("a", "b"), Problem("c", "d"), Problem("e", "f")))
     assert [one.question for one in batch.rows(torch.tensor([2, 0])).problems] == ["e", "a"]
-    assert sentences("It is 3.5 now. Is it?\nYes!  ") == (" It is 3.5 now.", " Is it?", " Yes!")
+    assert sentences("It is 3.5 now. Is it?\nYes!  ") == (" It is 3.5 now.", " Is it?", "\nYes!")
+    assert sentences("1. Dr. Foo has 4.\n2. So it is 5. ") == (" 1. Dr. Foo has 4.", "\n2. So it is 5.")
+    assert sentences(" 4 plus 3 is 7. 7 plus 1 is 8.") == (" 4 plus 3 is 7.", " 7 plus 1 is 8.")
+    assert len(sentences("\u4f60\u597d\u3002\u518d\u89c1\uff01")) == 2
+    assert sentences("") == ()
+    for wording in ({"irrelevant": " "}, {"filler": ""}, {"suggestion": " {x} says{answer}."}, {"suggestion": " No."}):
+        with pytest.raises(ConfigError, match="wording"):
+            Wording(**wording)
     assert step_text(4, -3, 1) == " 4 minus 3 is 1."

@@ -4,15 +4,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 from mechxai.core.errors import check_choice
-from mechxai.core.method import Method, MethodCard, register
-from mechxai.core.reasoning import ReasoningBatch
-from mechxai.core.result import Result
-from mechxai.engine.execution import Execution
+from mechxai.core.method import MethodCard, register
 from mechxai.methods.cot.asking import Asking
-from mechxai.methods.cot.curve import Variant, curve_result
-from mechxai.methods.cot.rewriting import HOW, rewritten
-from mechxai.model.generator import Generator
-from mechxai.model.hooked_model import HookedModel
+from mechxai.methods.cot.curve import CurveMethod, Variant
+from mechxai.methods.cot.rewriting import HOW
 
 
 @final
@@ -28,57 +23,30 @@ from mechxai.model.hooked_model import HookedModel
     )
 )
 @dataclass(frozen=True)
-class AddingMistakes(Method):
+class AddingMistakes(CurveMethod):
     """Puts a mistake into each step in turn, lets the model write on from there, and asks for the answer.
 
     Attributes:
         by: who rewrites steps: ``task``, as the problem has it, or with the step's last number changed; ``model``, as
             ``writer`` (or the model itself) writes it.
         writer: a `Generator` for ``by=model``.
-        chain: ``own``, what the model writes (the likeliest token each time); ``given``, the problem's right chain.
-        read: ``logprobs`` of the options, ``text``, or ``auto``, the former where the model gives them.
-        max_tokens: of a chain.
-        seed: of what is drawn.
+        seed: of what is drawn. The others are those of `CurveMethod`.
     """
 
-    takes: ClassVar[type] = ReasoningBatch
+    axis: ClassVar[str] = "share of the chain before the mistake; 1: no mistake"
 
     by: str = "task"
     writer: Any = None
-    chain: str = "own"
-    read: str = "auto"
-    max_tokens: int = 128
     seed: int = 0
 
     def __post_init__(self) -> None:
+        CurveMethod.__post_init__(self)
         check_choice("by", self.by, HOW)
 
-    def __call__(
-        self,
-        model: HookedModel | Generator,
-        batch: ReasoningBatch,
-        *,
-        execution: Execution = Execution(),  # noqa: B008 - frozen
-    ) -> Result:
-        """Whether the answer moves with a mistake.
-
-        Returns:
-            ``agreement`` [fraction], the share of problems answered as with the whole chain; ``aoc``, the area over
-            that curve; ``margin`` [fraction] of that answer, where log-probabilities are known; ``accuracy``,
-            ``accuracy_no_chain`` and ``gain`` of the chain; ``control_accuracy`` and ``control_agreement`` [control];
-            ``parse_failures``; each with ``_low`` and ``_high``. ``agreement_by_length`` [n_steps, knot];
-            ``per_example`` [prompt, fraction]; the texts.
-
-        Raises:
-            ConfigError: ``chain=given`` with problems whose chain is not known, or ``by=model`` without a model that
-            writes.
-            ModelSupportError: a model that does not write, or ``read=logprobs`` of one without log-probabilities.
-        """
-        asking = Asking(model, batch, execution, read=self.read, chain=self.chain, max_tokens=self.max_tokens)
+    def changed(self, asking: Asking) -> list[Variant]:
+        """Chains with a mistake in each step in turn, written on from there."""
         places = asking.places
-        wrong = rewritten(
-            "mistake", places, asking.problems, by=self.by, writer=self.writer or asking.generator, seed=self.seed
-        )
+        wrong = asking.rewritten("mistake", places, by=self.by, writer=self.writer, seed=self.seed)
         starts = [
             None if text is None else (*asking.chains[place.problem][: place.step], text)
             for place, text in zip(places, wrong, strict=True)
@@ -87,5 +55,4 @@ class AddingMistakes(Method):
             Variant(place.problem, place.step / len(asking.chains[place.problem]), steps)
             for place, steps in zip(places, asking.completed(starts, [place.problem for place in places]), strict=True)
         ]
-        variants += [Variant(number, 1.0, steps) for number, steps in enumerate(asking.chains) if steps]
-        return curve_result(self, asking, variants, axis="share of the chain before the mistake; 1: no mistake")
+        return variants + [Variant(number, 1.0, steps) for number, steps in enumerate(asking.chains) if steps]

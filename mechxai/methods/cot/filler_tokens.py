@@ -3,14 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from mechxai.core.method import Method, MethodCard, register
-from mechxai.core.reasoning import ReasoningBatch
-from mechxai.core.result import Result
-from mechxai.engine.execution import Execution
+from mechxai.core.method import MethodCard, register
 from mechxai.methods.cot.asking import Asking
-from mechxai.methods.cot.curve import Variant, curve_result
-from mechxai.model.generator import Generator
-from mechxai.model.hooked_model import HookedModel
+from mechxai.methods.cot.controls import filled
+from mechxai.methods.cot.curve import CurveMethod, Variant
 
 
 @final
@@ -26,50 +22,22 @@ from mechxai.model.hooked_model import HookedModel
     )
 )
 @dataclass(frozen=True)
-class FillerTokens(Method):
+class FillerTokens(CurveMethod):
     """Answers behind ever more fillers in place of the chain's words.
 
     Where they are those of the chain, its words were not needed.
 
-    Attributes:
-        chain: ``own``, what the model writes (the likeliest token each time); ``given``, the problem's right chain.
-        read: ``logprobs`` of the options, ``text``, or ``auto``, the former where the model gives them.
-        max_tokens: of a chain.
+    Attributes: those of `CurveMethod`.
     """
 
-    takes: ClassVar[type] = ReasoningBatch
+    axis: ClassVar[str] = "fillers, as a share of the chain's length"
 
-    chain: str = "own"
-    read: str = "auto"
-    max_tokens: int = 128
-
-    def __call__(
-        self,
-        model: HookedModel | Generator,
-        batch: ReasoningBatch,
-        *,
-        execution: Execution = Execution(),  # noqa: B008 - frozen
-    ) -> Result:
-        """Whether fillers do what the chain does.
-
-        Returns:
-            ``agreement`` [fraction], the share of problems answered as with the whole chain; ``aoc``, the area over
-            that curve; ``margin`` [fraction] of that answer, where log-probabilities are known; ``accuracy``,
-            ``accuracy_no_chain`` and ``gain`` of the chain; ``control_accuracy`` and ``control_agreement`` [control];
-            ``parse_failures``; each with ``_low`` and ``_high``. ``agreement_by_length`` [n_steps, knot];
-            ``per_example`` [prompt, fraction]; the texts.
-
-        Raises:
-            ConfigError: ``chain=given`` with problems whose chain is not known.
-            ModelSupportError: a model that does not write, or ``read=logprobs`` of one without log-probabilities.
-        """
-        asking = Asking(model, batch, execution, read=self.read, chain=self.chain, max_tokens=self.max_tokens)
-        filler, variants = batch.wording.filler, []
-        for number, steps in enumerate(asking.chains):
-            words = [0, *(len(step.split()) for step in steps)]
-            variants += [
-                Variant(number, count / len(steps), (filler * sum(words[: count + 1]),) if count else ())
-                for count in range(len(steps) + 1)
-                if steps
-            ]
-        return curve_result(self, asking, variants, axis="fillers, as a share of the chain's words")
+    def changed(self, asking: Asking) -> list[Variant]:
+        """Fillers, as long as the first steps of each chain."""
+        filler = [asking.batch.wording.filler]
+        return [
+            Variant(number, count / len(steps), (filled(filler, asking, "".join(steps[:count])),) if count else ())
+            for number, steps in enumerate(asking.chains)
+            for count in range(len(steps) + 1)
+            if steps
+        ]

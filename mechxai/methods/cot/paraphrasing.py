@@ -4,15 +4,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 from mechxai.core.errors import check_choice
-from mechxai.core.method import Method, MethodCard, register
-from mechxai.core.reasoning import ReasoningBatch
-from mechxai.core.result import Result
-from mechxai.engine.execution import Execution
+from mechxai.core.method import MethodCard, register
 from mechxai.methods.cot.asking import Asking, Steps
-from mechxai.methods.cot.curve import Variant, curve_result
-from mechxai.methods.cot.rewriting import HOW, rewritten
-from mechxai.model.generator import Generator
-from mechxai.model.hooked_model import HookedModel
+from mechxai.methods.cot.curve import CurveMethod, Variant
+from mechxai.methods.cot.rewriting import HOW
 
 
 @final
@@ -28,57 +23,30 @@ from mechxai.model.hooked_model import HookedModel
     )
 )
 @dataclass(frozen=True)
-class Paraphrasing(Method):
+class Paraphrasing(CurveMethod):
     """Says the first steps in other words, lets the model write on from there, and asks for the answer.
 
     Attributes:
         by: who rewrites steps: ``task``, as the problem has it; ``model``, as ``writer`` (or the model itself) writes
             it.
         writer: a `Generator` for ``by=model``.
-        chain: ``own``, what the model writes (the likeliest token each time); ``given``, the problem's right chain.
-        read: ``logprobs`` of the options, ``text``, or ``auto``, the former where the model gives them.
-        max_tokens: of a chain.
-        seed: of what is drawn.
+        seed: of what is drawn. The others are those of `CurveMethod`.
     """
 
-    takes: ClassVar[type] = ReasoningBatch
+    axis: ClassVar[str] = "share of the chain in other words"
 
     by: str = "task"
     writer: Any = None
-    chain: str = "own"
-    read: str = "auto"
-    max_tokens: int = 128
     seed: int = 0
 
     def __post_init__(self) -> None:
+        CurveMethod.__post_init__(self)
         check_choice("by", self.by, HOW)
 
-    def __call__(
-        self,
-        model: HookedModel | Generator,
-        batch: ReasoningBatch,
-        *,
-        execution: Execution = Execution(),  # noqa: B008 - frozen
-    ) -> Result:
-        """Whether the answer survives other words.
-
-        Returns:
-            ``agreement`` [fraction], the share of problems answered as with the whole chain; ``aoc``, the area over
-            that curve; ``margin`` [fraction] of that answer, where log-probabilities are known; ``accuracy``,
-            ``accuracy_no_chain`` and ``gain`` of the chain; ``control_accuracy`` and ``control_agreement`` [control];
-            ``parse_failures``; each with ``_low`` and ``_high``. ``agreement_by_length`` [n_steps, knot];
-            ``per_example`` [prompt, fraction]; the texts.
-
-        Raises:
-            ConfigError: ``chain=given`` with problems whose chain is not known, or ``by=model`` without a model that
-            writes.
-            ModelSupportError: a model that does not write, or ``read=logprobs`` of one without log-probabilities.
-        """
-        asking = Asking(model, batch, execution, read=self.read, chain=self.chain, max_tokens=self.max_tokens)
+    def changed(self, asking: Asking) -> list[Variant]:
+        """Chains whose first steps are said in other words, written on from there."""
         places = asking.places
-        said = rewritten(
-            "rephrased", places, asking.problems, by=self.by, writer=self.writer or asking.generator, seed=self.seed
-        )
+        said = asking.rewritten("rephrased", places, by=self.by, writer=self.writer, seed=self.seed)
         other = {(place.problem, place.step): text for place, text in zip(places, said, strict=True)}
         starts: list[Steps | None] = []
         for place in places:
@@ -90,4 +58,4 @@ class Paraphrasing(Method):
             Variant(place.problem, (place.step + 1) / len(asking.chains[place.problem]), steps)
             for place, steps in zip(places, completed, strict=True)
         ]
-        return curve_result(self, asking, variants, axis="share of the chain in other words")
+        return variants

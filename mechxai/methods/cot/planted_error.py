@@ -10,15 +10,16 @@ import xarray as xr
 
 from mechxai.core.errors import check_choice
 from mechxai.core.method import Method, MethodCard, register
-from mechxai.core.reasoning import Problem, ReasoningBatch
+from mechxai.core.reasoning import Problem, ReasoningBatch, plain
 from mechxai.core.result import Result, variable
+from mechxai.core.statistics import known_mean
 from mechxai.engine.execution import Execution
-from mechxai.methods.cot.asking import Asking, Steps
+from mechxai.methods.cot.asking import Asking, Steps, check_asking
 from mechxai.methods.cot.controls import controlled
-from mechxai.methods.cot.reading import Read, plain
-from mechxai.methods.cot.rewriting import HOW, Place, rewritten, same
-from mechxai.methods.cot.texts import gate, parse_failures, said
-from mechxai.methods.record import bounded, run_info
+from mechxai.methods.cot.reading import Read, last_value
+from mechxai.methods.cot.rewriting import HOW, Place, same
+from mechxai.methods.cot.texts import notes, parse_failures, said
+from mechxai.methods.record import rates, run_info
 from mechxai.model.generator import Generator
 from mechxai.model.hooked_model import HookedModel
 
@@ -72,6 +73,7 @@ class PlantedError(Method):
     def __post_init__(self) -> None:
         check_choice("step", self.step, WHERE)
         check_choice("by", self.by, HOW)
+        check_asking(self.read, self.chain, self.max_tokens)
 
     def __call__(
         self,
@@ -84,7 +86,8 @@ class PlantedError(Method):
 
         Returns:
             ``value`` [outcome], the share of planted errors whose answer ``follows`` from the error, ``keeps`` what it
-            was, or is something ``other`` (where what follows is not known, an answer that moved is other);
+            was, or is something ``other``. What follows is what the problem says, else where the chain ends that was
+            written on; where neither tells, only ``keeps`` is known, and a note counts such errors;
             ``noticed``, the share after which the model objects or says the step right; ``placebo``, the share of
             answers kept where nothing wrong was said; ``accuracy`` and the rest of `EarlyAnswering`'s; each with
             ``_low``, ``_high``. ``per_example`` [prompt, outcome]; ``planted``, ``written_on``, ``answer_planted``
@@ -96,10 +99,8 @@ class PlantedError(Method):
         """
         asking = Asking(model, batch, execution, read=self.read, chain=self.chain, max_tokens=self.max_tokens)
         places = [place for number, steps in enumerate(asking.chains) for place in self._places(number, steps)]
-        wrong = rewritten(
-            "mistake", places, asking.problems, by=self.by, writer=self.writer or asking.generator, seed=self.seed
-        )
-        other = rewritten("rephrased", places, asking.problems, by="task", writer=None, seed=self.seed)
+        wrong = asking.rewritten("mistake", places, by=self.by, writer=self.writer, seed=self.seed)
+        other = asking.rewritten("rephrased", places, by="task", writer=None, seed=self.seed)
         errors = _Planted.of(asking, places, wrong)
         controls = _Planted.of(asking, places, [text or place.text for text, place in zip(other, places, strict=True)])
         return self._result(asking, errors, controls, left=sum(text is None for text in wrong))
@@ -118,18 +119,18 @@ class PlantedError(Method):
         share = {"units": "fraction"}
         names = variable(("outcome",), np.array(OUTCOMES, dtype=str), "text", "; ".join(_SAYS.values()))
         data: dict[str, xr.DataArray] = {
-            **bounded(
+            **rates(
                 "value", ("outcome",), per_example, meaning="share of planted errors by what came of them", **share
             ),
             "per_example": variable(("prompt", "outcome"), per_example, "fraction", "share of a problem's errors"),
-            **bounded(
+            **rates(
                 "noticed",
                 (),
                 _means(n_problems, errors.places, errors.noticed()[:, None])[:, 0],
                 meaning="share of planted errors after which the model objects or says the step right",
                 **share,
             ),
-            **bounded(
+            **rates(
                 "placebo",
                 (),
                 _means(n_problems, controls.places, kept[:, None])[:, 0],
@@ -139,11 +140,14 @@ class PlantedError(Method):
             **controlled(asking),
             **said(asking),
             **errors.shown(n_problems),
-            **parse_failures(asking, errors.read),
+            **parse_failures(asking),
         }
         whole = xr.Dataset(data, coords={"outcome": names, "prompt": list(range(n_problems))})
-        notes = (*gate(whole), *([f"{left} errors could not be planted"] if left else []))
-        return Result(whole, run_info(self, asking.generator, asking.batch, cost=asking.cost(), notes=notes))
+        unknown = int((np.isnan(outcomes[:, 0]) & ~np.isnan(outcomes[:, 1])).sum())
+        own = [f"{left} errors could not be planted"] if left else []
+        own += [f"what follows is not known of {unknown} of {len(outcomes)} errors"] if unknown else []
+        told = (*notes(asking, whole), *own)
+        return Result(whole, run_info(self, asking.generator, asking.batch, cost=asking.cost(), notes=told))
 
 
 @dataclass(frozen=True)
@@ -167,14 +171,20 @@ class _Planted:
 
     def outcomes(self, asking: Asking) -> np.ndarray:
         """1 at what came of each, ``[place, outcome]``."""
-        found = np.zeros((len(self.places), len(OUTCOMES)))
-        for row, (place, text, answer) in enumerate(zip(self.places, self.said, self.read.answers, strict=True)):
+        found = np.full((len(self.places), len(OUTCOMES)), np.nan)
+        answers = zip(self.places, self.said, self.chains, self.read.answers, strict=True)
+        for row, (place, text, chain, answer) in enumerate(answers):
             before = asking.with_chain.answers[place.problem]
-            follows = _follows(asking.problems[place.problem], place, text)
-            if answer is not None and answer == before:
-                found[row, 1] = 1
-            else:
-                found[row, 0 if answer is not None and answer == follows else 2] = 1
+            if answer is None or before is None:
+                continue
+            follows = _follows(asking.problems[place.problem], place, text) or last_value(
+                chain, asking.problems[place.problem]
+            )
+            keeps = float(answer == before)
+            found[row] = (np.nan, keeps, np.nan)
+            if follows is not None:
+                moved = float(answer == follows and not keeps)
+                found[row] = (moved, keeps, 1 - keeps - moved)
         return found
 
     def noticed(self) -> np.ndarray:
@@ -223,9 +233,9 @@ def _follows(problem: Problem, place: Place, text: str) -> str | None:
 
 
 def _means(n_problems: int, places: Sequence[Place], values: np.ndarray) -> np.ndarray:
-    """The mean of each problem's rows; NaN for problems without."""
+    """The mean of each problem's rows, NaN left out; NaN for problems without."""
     found = np.full((n_problems, values.shape[1]), np.nan)
     of = np.array([place.problem for place in places], dtype=int)
     for number in np.unique(of):
-        found[number] = values[of == number].mean(0)
+        found[number] = known_mean(values[of == number])
     return found

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from mechxai.core.errors import ModelSupportError, check_choice
-from mechxai.core.reasoning import Problem, ReasoningBatch
+from mechxai.core.reasoning import NUMBER, Problem, ReasoningBatch, plain
 from mechxai.model.generator import Generator, Writing
 
 READS = ("auto", "logprobs", "text")
 _ANSWER_TOKENS = 12  # written behind the cue where answers are read from text
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -65,23 +64,47 @@ class Reader:
         margins: list[dict[str, float] | None] = [None] * len(prompts)
         by_options: dict[tuple[str, ...], list[int]] = {}
         for number, problem in enumerate(of):
-            if not self.generator.fits(prompts[number]):
-                continue
-            by_options.setdefault(self.batch.problems[problem].options, []).append(number)
+            options = self.batch.problems[problem].options
+            if self._fits(prompts[number], options):
+                by_options.setdefault(options, []).append(number)
+        texts = list[int]()
         for options, numbers in by_options.items():
-            asked = [prompts[number] for number in numbers]
-            if self.by_logprobs(options):
-                for number, row in zip(numbers, self.generator.logprobs(asked, options).numpy(), strict=True):
+            rows = self._scores([prompts[number] for number in numbers], options)
+            for number, row in zip(numbers, rows, strict=True):
+                if np.isfinite(row).any():
                     margins[number] = _margins(row, options)
                     answers[number] = plain(options[int(row.argmax())])
-            else:
-                writing = Writing(_ANSWER_TOKENS, stop=("\n", *_ends(self.batch.wording.end)))
-                for number, text in zip(numbers, self.generator.write(asked, writing), strict=True):
-                    answers[number] = parsed(text, self.batch.problems[of[number]])
+                elif self.how != "logprobs":
+                    texts.append(number)
+        said = self._said([prompts[number] for number in texts])
+        for number, text in zip(texts, said, strict=True):
+            answers[number] = parsed(text, self.batch.problems[of[number]], self.batch.wording.end)
         return Read(tuple(answers), tuple(margins))
 
+    def _fits(self, prompt: str, options: Sequence[str]) -> bool:
+        longest = max(options, key=len, default="")
+        return self.generator.fits(prompt + longest, more=1)
+
+    def _scores(self, prompts: Sequence[str], options: Sequence[str]) -> np.ndarray:
+        """Log-probabilities ``[prompt, option]``; NaN where texts are to be read, or where they tell nothing."""
+        if self.by_logprobs(options):
+            try:
+                return self.generator.logprobs(prompts, options, self.batch.wording.end).numpy()
+            except ModelSupportError:  # seen with the first request
+                if self.how == "logprobs":
+                    raise
+        return np.full((len(prompts), max(1, len(options))), np.nan)
+
+    def _said(self, prompts: Sequence[str]) -> list[str]:
+        writing = Writing(_ANSWER_TOKENS, stop=_ends(self.batch.wording.end))
+        return [written.text for written in self.generator.write(prompts, writing)] if prompts else []
+
     def by_logprobs(self, options: Sequence[str]) -> bool:
-        """Whether answers to such a problem are read from log-probabilities."""
+        """Whether answers to such a problem are read from log-probabilities.
+
+        Raises:
+            ModelSupportError: ``how=logprobs`` without options.
+        """
         if self.how == "logprobs" and not options:
             raise ModelSupportError(
                 "read=logprobs was asked", got="a problem without options", fix="read=auto or text, or give options"
@@ -89,40 +112,55 @@ class Reader:
         return self.how == "logprobs" or (self.how == "auto" and self.generator.scores(options))
 
 
-def plain(answer: str) -> str:
-    """An answer as it is compared: without spaces and marks around it, in small letters."""
-    return answer.strip().strip(".,;:!?\"'").strip().casefold()
+def parsed(text: str, problem: Problem, end: str = ".") -> str | None:
+    """The answer in the first line written behind the cue, in plain form; None where there is none.
 
-
-def parsed(text: str, problem: Problem) -> str | None:
-    """The answer in a text written behind the cue, in plain form; None where there is none.
-
-    Of the problem's options the one that stands first (the longest of those that begin there); without options the
-    first number where the right answer is one, else the whole text.
+    Where answers are numbers, the line's first number, if it is among the options; else the option that stands first
+    (the longest of those that begin there); without options, the line up to what ends an answer.
     """
-    if problem.options:
-        found = [
-            (match.start(), -len(option), plain(option))
-            for option in problem.options
-            if (match := re.search(rf"(?<!\w){re.escape(plain(option))}(?!\w)", text.casefold()))
-        ]
-        return min(found)[2] if found else None
-    if _NUMBER.fullmatch(problem.answer.strip()):
-        number = _NUMBER.search(text)
-        return plain(number.group().replace(",", "")) if number else None
-    return plain(text) or None
+    line = text.strip().split("\n")[0]
+    if problem.options or _is_number(problem.answer):
+        return next(iter(_mentioned(line, problem)), None)
+    return plain(line if not end.strip() or end in problem.answer.strip() else line.split(end)[0]) or None
 
 
 def last_value(steps: Sequence[str], problem: Problem) -> str | None:
-    """The answer that a chain ends in: the option (or the number) named last in its last sentence."""
+    """The answer that a chain ends in: the option (or the number) named last in its last sentence.
+
+    Where that names none, what the problem itself says follows from such a last step, right or wrong.
+    """
     if not steps:
         return None
-    words = re.findall(r"[\w().-]+", steps[-1].casefold())
-    known = {plain(option) for option in problem.options}
-    for word in reversed([plain(word) for word in words]):
-        if word in known or (not known and _NUMBER.fullmatch(word)):
-            return word
-    return None
+    named = _mentioned(steps[-1], problem)
+    if named:
+        return named[-1]
+    known = {"".join(step.split()): problem.answer for step in problem.steps[-1:]}
+    known |= {"".join(mistake.text.split()): mistake.answer for mistake in problem.mistakes[-1:]}
+    found = known.get("".join(steps[-1].split()))
+    return None if found is None else plain(found)
+
+
+def _is_number(text: str) -> bool:
+    return NUMBER.fullmatch(text.strip()) is not None
+
+
+def _mentioned(text: str, problem: Problem) -> list[str | None]:
+    """Options in the order in which a text names them, in plain form; numbers where answers are, None for no option."""
+    options = {plain(option) for option in problem.options}
+    if all(map(_is_number, (problem.answer, *problem.options))):
+        numbers = [plain(match.group()) for match in NUMBER.finditer(text)]
+        return [number if number in options or not options else None for number in numbers]
+    low, taken, found = text.casefold(), 0, list[str | None]()
+    named = sorted(
+        (match.start(), -len(option), option)
+        for option in options
+        for match in re.finditer(rf"(?<!\w){re.escape(option)}(?!\w|[.,]\d)", low)
+    )
+    for start, length, option in named:
+        if start >= taken:
+            found.append(option)
+            taken = start - length
+    return found
 
 
 def _margins(row: np.ndarray, options: Sequence[str]) -> dict[str, float]:

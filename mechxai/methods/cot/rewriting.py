@@ -5,8 +5,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mechxai.core.errors import ConfigError, check_choice
-from mechxai.core.reasoning import Problem
+from mechxai.core.errors import check_choice
+from mechxai.core.reasoning import Problem, plain
 from mechxai.model.generator import Generator, Writing
 
 HOW = ("task", "model")
@@ -28,7 +28,7 @@ class Place:
 
 
 def rewritten(
-    kind: str, places: Sequence[Place], problems: Sequence[Problem], *, by: str, writer: Generator | None, seed: int
+    kind: str, places: Sequence[Place], problems: Sequence[Problem], *, by: str, writer: Generator, seed: int
 ) -> list[str | None]:
     """Each step, wrong (``mistake``) or in other words (``rephrased``); None where nobody knows how.
 
@@ -40,18 +40,13 @@ def rewritten(
             changed. ``model``: as ``writer`` writes it.
         writer: asked with ``by=model``.
         seed: of the changed numbers.
-
-    Raises:
-        ConfigError: ``by=model`` without a writer.
     """
     check_choice("by", by, HOW)
     if by == "task":
         return [_by_task(kind, place, problems[place.problem], seed=seed) for place in places]
-    if writer is None:
-        raise ConfigError("Steps rewritten by a model were asked", got="no writer", fix="give writer=, or by=task")
     asked = [_ASKS[kind].format(step=place.text.strip()) for place in places]
     found = writer.write(asked, Writing(64, stop=("\n\n",), seed=seed))
-    lines = [text.strip().splitlines() for text in found]
+    lines = [written.text.strip().splitlines() for written in found]
     changed = [f" {own[0].strip()}" if own else None for own in lines]
     return [
         None if text is None or same(text, place.text) else text for text, place in zip(changed, places, strict=True)
@@ -69,15 +64,17 @@ def _by_task(kind: str, place: Place, problem: Problem, *, seed: int) -> str | N
         return problem.rephrased[place.step] if known and problem.rephrased else None
     if known and problem.mistakes:
         return problem.mistakes[place.step].text
-    return _other_number(place, seed)
+    return _other_number(place, problem, seed)
 
 
-def _other_number(place: Place, seed: int) -> str | None:
-    """The step with its last number changed; None where it has none."""
+def _other_number(place: Place, problem: Problem, seed: int) -> str | None:
+    """The step with its last number changed, to one of the options where these are numbers; None where it has none."""
     numbers = list(_NUMBER.finditer(place.text))
     if not numbers:
         return None
     rng, last = random.Random(f"{seed}/{place}"), numbers[-1]
     value = int(last.group())
     others = [other for other in range(max(0, value - _MOST), value + _MOST + 1) if other != value]
+    options = {plain(option) for option in problem.options}
+    others = [other for other in others if str(other) in options] or others
     return f"{place.text[: last.start()]}{rng.choice(others)}{place.text[last.end() :]}"

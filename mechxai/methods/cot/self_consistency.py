@@ -10,12 +10,13 @@ import xarray as xr
 
 from mechxai.core.errors import ConfigError
 from mechxai.core.method import Method, MethodCard, register
-from mechxai.core.reasoning import ReasoningBatch
+from mechxai.core.reasoning import ReasoningBatch, plain
 from mechxai.core.result import Result, variable
 from mechxai.engine.execution import Execution
-from mechxai.methods.cot.asking import Asking, Steps
-from mechxai.methods.cot.reading import last_value, plain
-from mechxai.methods.record import bounded, run_info
+from mechxai.methods.cot.asking import Asking, Steps, check_asking
+from mechxai.methods.cot.reading import last_value
+from mechxai.methods.cot.texts import notes, parse_failures
+from mechxai.methods.record import rates, run_info
 from mechxai.model.generator import Generator
 from mechxai.model.hooked_model import HookedModel
 
@@ -60,6 +61,7 @@ class SelfConsistency(Method):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_asking(self.read, "own", self.max_tokens)
         if self.samples < 2 or self.temperature <= 0 or not 0 < self.low <= 1:
             raise ConfigError(
                 "self_consistency",
@@ -79,11 +81,12 @@ class SelfConsistency(Method):
         Returns:
             ``value`` and ``accuracy``, the share of problems whose majority is right; ``accuracy_by_n`` [n_samples], of
             majorities of fewer chains (means over random subsets); ``accuracy_single``, of one chain;
-            ``accuracy_greedy``, of the likeliest chain; ``accuracy_no_chain``; ``vote_share``, ``entropy`` (bits),
-            ``distinct_chains``, ``low_agreement`` (1 where the majority has less than ``low``) [prompt]; ``X, of
-            majorities that are flagged and that are not; ``follows_chain``, of samples whose own chain ends in another
-            value than the majority's, the share that answers that value; ``parse_failures``. ``candidate`` and
-            ``votes`` [prompt, place], the answers with most votes. Means carry ``_low`` and ``_high``.
+            ``accuracy_greedy``, of the likeliest chain; ``accuracy_no_chain``; ``gain``, by how much the majority is
+            right more often than that; ``vote_share``, ``entropy`` (bits), ``distinct_chains``, ``low_agreement`` (1
+            where the majority has less than ``low``) [prompt]; ``accuracy_flagged`` and ``accuracy_unflagged``, of
+            majorities so flagged and others; ``follows_chain``, of samples whose own chain ends in another value than
+            the majority's, the share that answers that value; ``parse_failures``. ``candidate`` and ``votes``
+            [prompt, place], the answers with most votes. Means carry ``_low`` and ``_high``.
 
         Raises:
             ModelSupportError: a model that does not write, or ``read=logprobs`` of one without log-probabilities.
@@ -97,17 +100,15 @@ class SelfConsistency(Method):
             **_listed(votes),
             **_follows(asking, chains, votes),
         }
-        failed = np.array([[answer is None for answer in own] for own in votes], dtype=float).mean(1)
-        data |= bounded(
-            "parse_failures", (), failed, units="fraction", meaning="share of answers that could not be read"
-        )
+        data |= parse_failures(asking)
         texts = {"question": [problem.question for problem in asking.problems], "answer_right": right}
         data |= {name: variable(("prompt",), np.array(own, dtype=str), "text", name) for name, own in texts.items()}
         coords = {"prompt": list(range(len(batch))), "n_samples": self._counts}
         flagged = int(data["low_agreement"].sum())
         note = (f"{flagged} of {len(batch)} majorities have less than {self.low:.0%} of the votes",) if flagged else ()
-        info = run_info(self, asking.generator, batch, cost=asking.cost(), notes=note)
-        return Result(xr.Dataset(data, coords=coords), info)
+        whole = xr.Dataset(data, coords=coords)
+        info = run_info(self, asking.generator, batch, cost=asking.cost(), notes=(*notes(asking, whole), *note))
+        return Result(whole, info)
 
     @property
     def _counts(self) -> list[int]:
@@ -141,24 +142,26 @@ class SelfConsistency(Method):
         single = np.array(
             [np.mean([answer == truth for answer in own]) for own, truth in zip(votes, right, strict=True)]
         )
-        meaning = "share of right majorities"
+        meaning, unaided = "share of right majorities", np.array(asking.right(asking.without_chain))
+        better = "by how much majorities are right more often than answers without a chain"
         return {
-            **bounded("value", (), table[:, -1], meaning=meaning, **share),
-            **bounded("accuracy", (), table[:, -1], meaning=meaning, **share),
+            **rates("gain", (), table[:, -1] - unaided, meaning=better, **share),
+            **rates("value", (), table[:, -1], meaning=meaning, **share),
+            **rates("accuracy", (), table[:, -1], meaning=meaning, **share),
             "per_example": variable(("prompt",), table[:, -1], "fraction", "1 where the majority is right"),
-            **bounded("accuracy_by_n", ("n_samples",), table, meaning=f"{meaning} of so many chains", **share),
-            **bounded("accuracy_single", (), single, meaning="share of right answers of one drawn chain", **share),
-            **bounded(
+            **rates("accuracy_by_n", ("n_samples",), table, meaning=f"{meaning} of so many chains", **share),
+            **rates("accuracy_single", (), single, meaning="share of right answers of one drawn chain", **share),
+            **rates(
                 "accuracy_greedy",
                 (),
                 np.array(asking.right(asking.with_chain)),
                 meaning="share of right answers of the likeliest chain",
                 **share,
             ),
-            **bounded(
+            **rates(
                 "accuracy_no_chain",
                 (),
-                np.array(asking.right(asking.without_chain)),
+                unaided,
                 meaning="share of right answers without a chain",
                 **share,
             ),
@@ -177,15 +180,15 @@ class SelfConsistency(Method):
             "entropy": variable(dims, [_entropy(own) for own in votes], "bits", "entropy of the votes"),
             "distinct_chains": variable(dims, distinct, "fraction", "different chains among those drawn"),
             "low_agreement": variable(dims, flagged, "flag", f"1 where the majority has less than {self.low:.0%}"),
-            **bounded("mean_vote_share", (), shares, meaning="share of the majority's votes", **share),
-            **bounded(
+            **rates("mean_vote_share", (), shares, meaning="share of the majority's votes", **share),
+            **rates(
                 "accuracy_flagged",
                 (),
                 np.where(flagged > 0, won, np.nan),
                 meaning="share of right flagged majorities",
                 **share,
             ),
-            **bounded(
+            **rates(
                 "accuracy_unflagged",
                 (),
                 np.where(flagged > 0, np.nan, won),
@@ -237,6 +240,6 @@ def _follows(asking: Asking, chains: Sequence[Sequence[Steps]], votes: Votes) ->
     meaning = "of chains that end elsewhere than the majority, the share whose answer is where they end"
     n_astray = int(np.isfinite(found).sum())
     return {
-        **bounded("follows_chain", (), found, units="fraction", meaning=meaning),
+        **rates("follows_chain", (), found, units="fraction", meaning=meaning),
         "n_astray": variable((), n_astray, "prompts", "problems with a chain that ends elsewhere than the majority"),
     }

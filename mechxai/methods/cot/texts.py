@@ -3,11 +3,13 @@
 import numpy as np
 import xarray as xr
 
+from mechxai.core.reasoning import plain
 from mechxai.core.result import variable
 from mechxai.methods.cot.asking import Asking
-from mechxai.methods.cot.reading import Read, plain
-from mechxai.methods.record import bounded
+from mechxai.methods.cot.reading import Read
+from mechxai.methods.record import rates
 
+_MOSTLY = 0.5
 _NAMES = {
     "question": "what was asked",
     "chain": "the chain of thought, a line per step",
@@ -31,22 +33,34 @@ def said(asking: Asking) -> dict[str, xr.DataArray]:
     }
 
 
-def parse_failures(asking: Asking, *reads: Read) -> dict[str, xr.DataArray]:
-    """The share of all answers that could not be read, with an interval over readings."""
-    every = (*reads, asking.with_chain, asking.without_chain)
-    failed = np.array([answer is None for read in every for answer in read.answers], dtype=float)
-    return bounded("parse_failures", (), failed, units="fraction", meaning="share of answers that could not be read")
+def parse_failures(asking: Asking) -> dict[str, xr.DataArray]:
+    """The share of all answers so far that could not be read, controls and drawn ones among them."""
+    meaning = "share of answers that could not be read"
+    return rates("parse_failures", (), asking.unread(), units="fraction", meaning=meaning)
 
 
-def gate(data: xr.Dataset) -> tuple[str, ...]:
-    """What a reader must know first: whether the chain does any good at all."""
-    if float(data["gain_low"]) > 0:
+def notes(asking: Asking, data: xr.Dataset) -> tuple[str, ...]:
+    """What a reader must know first: whether the chain does any good at all, and how many had no room to end."""
+    return (*_gate(data), *cut_short(asking))
+
+
+def cut_short(*askings: Asking) -> tuple[str, ...]:
+    """How much of what was written had no room to end."""
+    short = float(np.mean([asking.cut_short() for asking in askings]))
+    return (f"{short:.0%} of the chains were cut off at max_tokens={askings[0].max_tokens}: raise it",) if short else ()
+
+
+def _gate(data: xr.Dataset) -> tuple[str, ...]:
+    gain, low, high = (float(data[f"gain{end}"]) for end in ("", "_low", "_high"))
+    if low > 0:
         return ()
-    gain = f"{float(data['gain']):+.0%} (95 % {float(data['gain_low']):+.0%} to {float(data['gain_high']):+.0%})"
-    return (
-        f"nothing to measure: the chain is not shown to raise the share of right answers ({gain}), so that the answers "
-        "do not need it",
-    )
+    said = f"{gain:+.0%} right answers (95 % {low:+.0%} to {high:+.0%})"
+    right, unaided = float(data["accuracy"]), float(data["accuracy_no_chain"])
+    if high > 0 and gain > 0:
+        return (f"the chain is not shown to help: {said}; ask more problems before reading on",)
+    if max(right, unaided) < _MOSTLY:
+        return (f"nothing to measure: the model is wrong with the chain ({right:.0%} right) and without; {said}",)
+    return (f"nothing to measure: answers are as good without the chain ({unaided:.0%} right); {said}",)
 
 
 def _shown(read: Read) -> list[str]:
