@@ -3,98 +3,30 @@
 A run's folder is named by what decides its numbers, so the same question always finds the same folder.
 """
 
-import contextlib
-import json
 import random
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from mechxai.core.errors import ArtifactError, ConfigError, MechXAIError, SiteError, UnfinishedError
+from mechxai.core.errors import ConfigError, SiteError, UnfinishedError
 from mechxai.core.files import write_whole
-from mechxai.core.method import Method
 from mechxai.core.probe_dataset import ProbeDataset
-from mechxai.core.prompts import Prompts
 from mechxai.core.result import Result
 from mechxai.engine.execution import Execution
 from mechxai.engine.explain import explain_plan
 from mechxai.engine.plan import Planned
-from mechxai.figures.attention_view import is_patterns, save_attention
-from mechxai.figures.export import png_available, save_html, save_png
-from mechxai.figures.plot import plot
-from mechxai.figures.tokens import is_attribution, token_text
 from mechxai.model.hooked_model import HookedModel
-from mechxai.report.account import circuit_account
-from mechxai.report.chains import EXAMPLES
 from mechxai.report.page import report
 from mechxai.report.tables import own_tables
-from mechxai.run_folder import AnyModel, check_model, is_finished, prompts_for, run_folder, run_id
+from mechxai.run_folder import alone, check_model, is_finished
+from mechxai.run_output import track, write_figures, write_manifest, write_report
+from mechxai.study import Finished, Say, Study
 from mechxai.tracking.tracker import SafeTracker, Tracker
-
-_COLORED = 3  # prompts whose tokens are shown in colour
-_VIEWED = 4  # prompts whose attention gets a page
-Say = Callable[[object], None]
-
-
-@dataclass(frozen=True)
-class Study:
-    """One job: methods put to one model and one task, in order.
-
-    Attributes:
-        name: of the experiment.
-        methods: label -> method; the first is the job's headline.
-        root: folder under which run folders are made.
-        seed: of the run; the task has its own.
-        engine: passed to `Execution`, as is ``tokens_per_wave``.
-        force: compute again what is finished.
-        shard: ``(i, n)``: this process computes a share of the waves and writes no results; see `Execution`.
-        png: write PNG beside HTML figures, where Chromium is there.
-        config: what was asked, as YAML, kept beside the result.
-    """
-
-    name: str
-    model: AnyModel
-    batch: Prompts
-    methods: Mapping[str, Method]
-    root: Path = Path("outputs")
-    seed: int = 0
-    engine: str = "auto"
-    tokens_per_wave: int | None = None
-    force: bool = False
-    shard: tuple[int, int] | None = None
-    png: bool = True
-    config: Mapping[str, str] = field(default_factory=dict)
-
-    def prompts(self, label: str) -> Prompts:
-        """What one of the methods is asked about."""
-        return prompts_for(label, self.methods[label], self.batch)
-
-    def folder(self, label: str) -> Path:
-        """Where the results of one of the methods lie."""
-        method = self.methods[label]
-        return run_folder(self.root / self.name, self.model, self.prompts(label), method, seed=self.seed)
-
-    def execution(self, folder: Path, *, progress: bool = True) -> Execution:
-        """How a method is run whose results go into a folder."""
-        cells = folder / "cells"
-        return Execution(
-            self.engine, tokens_per_wave=self.tokens_per_wave, cells=cells, shard=self.shard, progress=progress
-        )
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A finished run: its folder, its result, and whether it was there before."""
-
-    folder: Path
-    result: Result
-    found: bool
 
 
 def run_study(
@@ -136,7 +68,7 @@ def run_study(
         done = {
             label: _run_method(study, label, folder=folders[label], tracker=safe, say=say) for label in study.methods
         }
-        _write_report(study, done, folder=first, say=say)
+        write_report(study, done, folder=first, say=say)
         failed = False
     finally:
         safe.close(failed=failed)
@@ -202,11 +134,17 @@ def _applicable(study: Study, say: Say) -> Study:
 
 
 def _run_method(study: Study, label: str, *, folder: Path, tracker: SafeTracker, say: Say) -> Finished:
+    """One method's run, by this process alone: another that was asked the same waits, and finds it finished."""
+    with alone(folder, study.root, say):
+        return _run_alone(study, label, folder=folder, tracker=tracker, say=say)
+
+
+def _run_alone(study: Study, label: str, *, folder: Path, tracker: SafeTracker, say: Say) -> Finished:
     method = study.methods[label]
     if is_finished(folder) and not study.force:
         say(f"{label}: already finished: {folder}")
         result = Result.load(folder / "result.nc")
-        _track(tracker, label, result, folder=folder)
+        track(tracker, label, result, folder=folder)
         return Finished(folder, result, found=True)
     folder.mkdir(parents=True, exist_ok=True)
     if study.force:
@@ -220,87 +158,19 @@ def _run_method(study: Study, label: str, *, folder: Path, tracker: SafeTracker,
     started = time.time()
     result = method(study.model, prompts, execution=execution)
     result.save(folder / "result.nc")
-    _write_figures(result, folder, png=study.png)
+    write_figures(result, folder, png=study.png)
     for name, text in study.config.items():
         write_whole(folder / ".hydra" / name, text)
     if len(study.methods) == 1:
         tables = own_tables(result, study.model.card)
         report([result], folder / "report.html", title=result.info.title, tables=tables)
-    _write_manifest(study, label, result, folder=folder, started=started)
+    write_manifest(study, label, result, folder=folder, started=started)
     shutil.rmtree(folder / "cells", ignore_errors=True)
     cost = result.info.cost
     reused = f", {cost['cells_reused']:,.0f} of {cost['cells']:,.0f} cells reused" if cost.get("cells_reused") else ""
     say(f"{label}: done in {time.time() - started:.1f} s{reused}: {folder}")
-    for note in result.info.notes:
-        say(f"{label}, note: {note}")
-    _track(tracker, label, result, folder=folder)
+    track(tracker, label, result, folder=folder)
     return Finished(folder, result, found=False)
-
-
-def _write_figures(result: Result, folder: Path, *, png: bool) -> None:
-    figure = plot(result)
-    site = result.info.method.get("site")
-    target = folder / "figures" / (site if isinstance(site, str) else str(result.info.method["name"]))
-    save_html(figure, target.with_suffix(".html"))
-    for prompt in range(min(_VIEWED, result.data.sizes["prompt"])) if is_patterns(result) else ():
-        save_attention(result, folder / "figures" / f"attention-{prompt}.html", prompt)
-    if png and png_available():
-        with contextlib.suppress(ArtifactError, OSError):
-            save_png(figure, target.with_suffix(".png"))
-
-
-def _write_report(study: Study, done: Mapping[str, Finished], *, folder: Path, say: Say) -> None:
-    tables: dict[str, Sequence[Mapping[str, Any]]] = {}
-    for label, finished in done.items():
-        if is_attribution(finished.result):
-            say(f"{label}, token by token (blue: towards the answer, red: against):")
-            for prompt in range(min(_COLORED, finished.result.data.sizes["prompt"])):
-                say(token_text(finished.result, prompt))
-        for title, rows in own_tables(finished.result, study.model.card).items():
-            tables[title] = rows
-            if len(done) == 1 or not title.endswith(EXAMPLES):  # of several methods they would bury the numbers
-                say({"title": title, "rows": rows})
-    if len(done) > 1:
-        for sentence in circuit_account(finished.result for finished in done.values()):
-            say(sentence)
-        path = report(
-            {label: finished.result for label, finished in done.items()},
-            folder / "report.html",
-            title=f"{study.name} on {study.model.name}",
-            tables=tables,
-        )
-        say(f"report: {path}")
-
-
-def _write_manifest(study: Study, label: str, result: Result, *, folder: Path, started: float) -> None:
-    files = sorted(
-        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and "cells" not in path.parts
-    )
-    content = {
-        "run": run_id(study.model, study.prompts(label), study.methods[label], seed=study.seed),
-        "experiment": study.name,
-        "status": "finished",
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "files": files,
-        **result.info.as_dict(),
-    }
-    write_whole(folder / "manifest.json", json.dumps(content, indent=2, default=str) + "\n")
-
-
-def _track(tracker: SafeTracker, label: str, result: Result, *, folder: Path) -> None:
-    numbers = {f"{label}/{key}": float(value) for key, value in result.info.cost.items()}
-    for name in ("recovered", "effect"):
-        if name in result.data:
-            numbers[f"{label}/max_{name}"] = float(np.nanmax(np.abs(result.data[name].values)))
-    for name in ("baseline_clean", "baseline_corrupted", "noise_floor"):
-        if name in result.data:
-            numbers[f"{label}/{name}"] = float(result.data[name].mean())
-    tracker.metrics(numbers)
-    tracker.summary({**numbers, f"{label}/folder": str(folder)})
-    with contextlib.suppress(MechXAIError):
-        tracker.figure(label, plot(result))
-    tracker.artifact(folder / "result.nc", name=folder.name, kind="result")
 
 
 def _seed(seed: int) -> None:

@@ -8,7 +8,7 @@ from plotly.subplots import make_subplots
 
 from mechxai.core.result import Result
 from mechxai.figures.axes import axis_of, below, beside, pixels
-from mechxai.figures.choose import Shown, drawable, heatmap_dims, shown
+from mechxai.figures.choose import Shown, default_variable, drawable, heatmap_dims, shown
 from mechxai.figures.colors import Scale
 from mechxai.figures.headings import method_phrase, subtitle
 from mechxai.figures.heatmap import color_axis, default_scale, layer
@@ -89,3 +89,9 @@ def _turned(part: Shown) -> Shown:
 
 def _without_unit(part: Shown) -> str:
     return subtitle(part).removesuffix(f" · unit {part.unit}")
+
+
+def headline_variable(result: Result) -> str | None:
+    """The variable a table is made of: where several are drawn side by side, the effect."""
+    names = panel_names(result)
+    return "effect" if len(names) > 1 and "effect" in names else default_variable(result)

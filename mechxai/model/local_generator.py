@@ -127,7 +127,8 @@ class LocalGenerator:
                 elif number not in done:
                     text = self._ended(written[number], ids[number], writing=writing, special=special)
                     if text is not None or position == n_ctx:
-                        done[number] = text or Written(self.model.tokenizer.decode(written[number]), ended=False)
+                        whole = self.model.tokenizer.decode(written[number])
+                        done[number] = text or Written(self._readable(whole, written[number], writing), ended=False)
             if len(done) == len(rows):
                 break
             given = torch.tensor(ids, device=self.model.device)[:, None]
@@ -156,7 +157,15 @@ class LocalGenerator:
             self._spent["tokens_written"] += 1
         text, stopped = cut_at(self.model.tokenizer.decode(own), writing.stop)
         ended = stopped or token in special
-        return Written(text, ended) if ended or len(own) >= writing.max_tokens else None
+        if not ended and len(own) < writing.max_tokens:
+            return None
+        return Written(self._readable(text, own, writing), ended)
+
+    def _readable(self, text: str, own: list[int], writing: Writing) -> str:
+        """A text that the model can read again: words apart where its tokenizer would make others of them ("?.")."""
+        if self.model.text.unknown is None or self.model.text.unknown not in self.model.text.ids(text):
+            return text
+        return cut_at(" ".join(self.model.tokenizer.decode([token]).strip() for token in own), writing.stop)[0]
 
     # Answers ---------------------------------------------------------------------------------------------------------
 

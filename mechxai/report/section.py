@@ -5,10 +5,10 @@ import numpy as np
 from mechxai.core.errors import ConfigError
 from mechxai.core.result import Result
 from mechxai.figures.cells import largest
-from mechxai.figures.choose import Shown, default_variable, shown
+from mechxai.figures.choose import Shown, shown
 from mechxai.figures.export import figure_div
 from mechxai.figures.headings import display_name
-from mechxai.figures.panels import panel_names
+from mechxai.figures.panels import headline_variable
 from mechxai.figures.plot import plot
 from mechxai.figures.text import interval, number, words
 from mechxai.figures.tokens import is_attribution, token_html
@@ -21,7 +21,7 @@ N_COLORED = 6  # prompts whose tokens are shown in colour
 
 def section(name: str, result: Result, index: int) -> str:
     """The section of one result, its figure included; plotly.js is expected on the page."""
-    variable = _headline(result)
+    variable = headline_variable(result)
     chosen = shown(result, variable) if variable else None
     parts = [
         f"<h2>{escaped(name)}</h2>",
@@ -37,12 +37,6 @@ def section(name: str, result: Result, index: int) -> str:
     if chosen is not None and chosen.dims:
         parts.append(_strongest(result, chosen))
     return f'<section id="result-{index}">{"".join(part for part in parts if part != "<p></p>")}</section>'
-
-
-def _headline(result: Result) -> str | None:
-    """The variable of the table: where several are drawn side by side, the effect."""
-    panels = panel_names(result)
-    return "effect" if len(panels) > 1 and "effect" in panels else default_variable(result)
 
 
 def _figure(result: Result, index: int) -> str:

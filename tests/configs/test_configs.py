@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 
 import mechxai as mx
 from mechxai._resources import configs_dir
-from mechxai.cli import check_targets, main
+from mechxai.cli import main
+from mechxai.launch.job import check_targets
 
 GROUPS = ("model", "task", "metric", "method", "tracker", "figure", "experiment", "sweep", "debug")
 

@@ -146,6 +146,16 @@ def test_words_outside_the_vocabulary_are_refused(cot):
         mx.BiasingFeature("always_first")(cot, mx.tasks.cot_arithmetic(cot, n=6))
 
 
+def test_what_it_writes_it_can_read_again(cot, monkeypatch):
+    """Drawn at random it may write "?" and "." in a row, which its tokenizer would take for one unknown word."""
+    generator, codec = LocalGenerator(cot), cot.text
+    own = codec.ids("4 plus 8 ?")[1:] + codec.ids("x . 55")[2:]
+    text = cot.tokenizer.decode(own)
+    assert codec.unknown in codec.ids(text)
+    readable = generator._readable(text, own, Writing(9))
+    assert codec.ids(readable)[1:] == own
+
+
 def test_wrong_writing_is_refused():
     with pytest.raises(ConfigError, match="1 token or more"):
         Writing(0)

@@ -1,0 +1,62 @@
+"""Runs a job so that its error stops no other: it is written down, and told by whoever watches the sweep."""
+
+import sys
+import traceback
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from rich.console import Console
+
+from mechxai.core.errors import MechXAIError
+from mechxai.launch.job import job
+from mechxai.launch.job_record import JobRecord
+
+INTERRUPTED = 130  # the exit code that shells have for it
+
+
+def guarded(config: DictConfig) -> None:
+    """One job, alone or of a sweep; a launcher may call it in another process or on another machine.
+
+    Alone, an error is shown and ends the process with 1. In a sweep it goes into the job's record.
+    """
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode != RunMode.MULTIRUN:
+        _alone(config)
+        return
+    folder = Path(hydra_config.runtime.output_dir)
+    record = JobRecord(int(hydra_config.job.num), tuple(hydra_config.overrides.task))
+    record.save(folder)
+    try:
+        record = record.finished({label: str(path) for label, path in job(config).items()})
+    except KeyboardInterrupt:
+        record = record.failed("interrupted")
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other jobs go on
+        known = _ours(error)
+        text = f"{type(error).__name__}: {error}" if known is None else f"{type(known).__name__}: {known}"
+        record = record.failed(text, "" if known is not None else traceback.format_exc())
+    finally:
+        record.save(folder)
+
+
+def _alone(config: DictConfig) -> None:
+    try:
+        job(config)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; what is finished is kept: run the same command to go on")
+        sys.exit(INTERRUPTED)
+    except (MechXAIError, InstantiationException) as raised:
+        error = _ours(raised)
+        if error is None:
+            raise
+        Console(stderr=True, soft_wrap=True).print(f"{type(error).__name__}: {error}", markup=False, highlight=False)
+        sys.exit(1)
+
+
+def _ours(raised: Exception) -> MechXAIError | None:
+    """The error as it was meant for the user, which hydra wraps where it makes things."""
+    error = raised.__cause__ if isinstance(raised, InstantiationException) else raised
+    return error if isinstance(error, MechXAIError) else None

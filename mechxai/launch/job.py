@@ -1,0 +1,163 @@
+"""One job: what a configuration names is made and run, in this process or shared out over several."""
+
+import inspect
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from mechxai import listing
+from mechxai.core.errors import ConfigError
+
+
+def job(config: DictConfig) -> dict[str, Path]:
+    """One job: what the configuration names is made, run, and its folder shown.
+
+    Returns:
+        label of a method -> folder of its results; empty for a plan and for a shard.
+    """
+    from mechxai.run import explain_study, run_study  # noqa: PLC0415 - heavy
+    from mechxai.study import Study  # noqa: PLC0415 - heavy
+
+    check_targets(OmegaConf.to_container(config, resolve=False))
+    parts = {
+        name: hydra.utils.instantiate(config[name], _convert_="all") for name in ("model", "task", "method", "tracker")
+    }
+    then = {label: hydra.utils.instantiate(config.then[label], _convert_="all") for label in wanted(config.then)}
+    first = str(config.method.get("site") or parts["method"].settings()["name"])
+    study = Study(
+        name=config.name,
+        model=parts["model"],
+        batch=made(parts["task"], parts["model"]),
+        methods={first: parts["method"], **then},
+        root=Path(config.output),
+        seed=config.seed,
+        engine=config.engine,
+        tokens_per_wave=config.tokens_per_wave,
+        force=config.force,
+        shard=read_shard(config.shard),
+        png=config.figure.png,
+        config={
+            "config.yaml": OmegaConf.to_yaml(config),
+            "overrides.yaml": OmegaConf.to_yaml(HydraConfig.get().overrides.task),
+        },
+    )
+    listing.show(f"{study.name}: {study.model!r}")
+    if config.plan:
+        explain_study(study, listing.show)
+        return {}
+    if config.processes > 1 and study.shard is None:
+        share_out(list(HydraConfig.get().overrides.task), config.processes)
+    settings = OmegaConf.to_container(config, resolve=True)
+    known = {str(key): value for key, value in settings.items()} if isinstance(settings, dict) else {}
+    done = run_study(study, parts["tracker"], listing.show, settings=known)
+    return {label: finished.folder for label, finished in done.items()}
+
+
+def wanted(then: Mapping[str, Any]) -> list[str]:
+    """The labels of the methods beside the first; ``then.LABEL=null`` leaves one out.
+
+    Raises:
+        ConfigError: one of which settings are left, but no method.
+    """
+    found = [str(label) for label, one in then.items() if one is not None]
+    headless = [label for label in found if "_target_" not in then[label]]
+    if headless:
+        name = headless[0]
+        raise ConfigError(f"then.{name} was asked", got="no method", fix=f"then.{name}=null leaves it out")
+    return found
+
+
+def made(task: Callable[..., Any], model: Any) -> Any:
+    """A task's prompts for a model.
+
+    Raises:
+        ConfigError: a setting that the task needs is missing, or n or seed is no whole number.
+    """
+    name = getattr(getattr(task, "func", task), "__name__", "task")
+    try:
+        given = inspect.signature(task).bind(model)
+    except TypeError as error:
+        lacking = str(error).rpartition("argument: ")[2].strip("'")
+        raise ConfigError(f"task={name} was asked", got=str(error), fix=f"set task.{lacking}=VALUE") from None
+    given.apply_defaults()
+    for key in ("n", "seed"):
+        value = given.arguments.get(key)
+        if not isinstance(value, int | None) or isinstance(value, bool):
+            raise ConfigError(f"task.{key}={value!r} was asked of {name}", allowed="a whole number")
+    return task(model)
+
+
+def read_shard(text: str | None) -> tuple[int, int] | None:
+    """``"0/4"`` as numbers.
+
+    Raises:
+        ConfigError: it is not of that form.
+    """
+    if text is None:
+        return None
+    index, slash, count = str(text).partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise ConfigError(f"shard={text!r} was asked", allowed="i/n with i from 0 to n - 1, as in shard=0/4")
+    return int(index), int(count)
+
+
+def share_out(overrides: Sequence[str], n_processes: int) -> None:
+    """Runs the same job in several processes, each its shard of the waves and, where there are GPUs, its own GPU.
+
+    Raises:
+        ConfigError: a process failed; its own words are on the screen.
+    """
+    own = [override for override in overrides if override.partition("=")[0] not in ("shard", "processes")]
+    running = []
+    for index in range(n_processes):
+        command = [sys.executable, "-m", "mechxai.cli", "run", *own, f"shard={index}/{n_processes}"]
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": _gpu(index)}
+        running.append(subprocess.Popen(command, env=environment))
+    failed = [index for index, process in enumerate(running) if process.wait() != 0]
+    if failed:
+        raise ConfigError(
+            f"processes={n_processes} was asked",
+            got=f"shard {failed[0]} failed, see above",
+            fix="finished waves are kept; run the same command again",
+        )
+
+
+def _gpu(index: int) -> str:
+    """The GPU of a shard: they take turns among those that this process may see."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    known = visible.split(",") if visible else [str(number) for number in range(_n_gpus())]
+    return known[index % len(known)] if known else ""
+
+
+def _n_gpus() -> int:
+    import torch  # noqa: PLC0415 - heavy
+
+    return torch.cuda.device_count()
+
+
+def check_targets(node: object, where: str = "") -> None:
+    """Refuses a ``_target_`` outside MechXAI: a configuration must not be able to call just anything.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    if isinstance(node, Mapping):
+        target = node.get("_target_")
+        if target is not None and not str(target).startswith("mechxai."):
+            raise ConfigError(
+                f"{where}_target_={target!r} was asked",
+                allowed="targets that begin with mechxai.",
+                fix="call other code from Python instead",
+            )
+        for key, value in node.items():
+            check_targets(value, f"{where}{key}.")
+    elif isinstance(node, (list, tuple)):
+        for index, value in enumerate(node):
+            check_targets(value, f"{where}{index}.")

@@ -1,0 +1,64 @@
+"""What became of one job of a sweep: a small file that the job writes itself, wherever it runs."""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from mechxai.core.files import write_whole
+
+NAME = "job.json"
+RUNNING, FINISHED, FAILED = "running", "finished", "failed"
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """One job, as far as it has come.
+
+    Attributes:
+        number: of the job in its sweep.
+        overrides: what sets it apart, as ``key=value``.
+        status: ``running`` (also of a job that was killed), ``finished`` or ``failed``.
+        error: why it failed, in one line.
+        trace: the traceback of an error that is no message to the user.
+        folders: label of a method -> folder of its results.
+        started, ended: seconds since 1970.
+        where: host and process.
+    """
+
+    number: int
+    overrides: tuple[str, ...]
+    status: str = RUNNING
+    error: str = ""
+    trace: str = ""
+    folders: Mapping[str, str] = field(default_factory=dict[str, str])
+    started: float = field(default_factory=time.time)
+    ended: float = 0.0
+    where: str = field(default_factory=lambda: f"{platform.node()}/{os.getpid()}")
+
+    def save(self, folder: Path) -> None:
+        """Writes it into the job's folder, whole or not at all."""
+        write_whole(folder / NAME, json.dumps(asdict(self), indent=2) + "\n")
+
+    def finished(self, folders: Mapping[str, str]) -> "JobRecord":
+        """The same job, done."""
+        return replace(self, status=FINISHED, folders=dict(folders), ended=time.time())
+
+    def failed(self, error: str, trace: str = "") -> "JobRecord":
+        """The same job, failed."""
+        return replace(self, status=FAILED, error=error, trace=trace, ended=time.time())
+
+
+def records(sweep: Path) -> list[JobRecord]:
+    """The records below a sweep's folder, by number; damaged ones are left out."""
+    found = []
+    for path in sweep.rglob(NAME):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            found.append(JobRecord(**{**content, "overrides": tuple(content["overrides"])}))
+        except (OSError, ValueError, TypeError, KeyError):
+            continue
+    return sorted(found, key=lambda record: record.number)

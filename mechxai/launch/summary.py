@@ -1,0 +1,123 @@
+"""The table of a sweep: a row for every method of every job, what sets the job apart, and what came of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mechxai.core.errors import MechXAIError
+from mechxai.core.result import Result
+from mechxai.figures.cells import largest
+from mechxai.figures.choose import shown
+from mechxai.figures.headings import display_name
+from mechxai.figures.panels import headline_variable
+from mechxai.figures.text import number, shortened
+from mechxai.launch.job_record import FINISHED, JobRecord
+from mechxai.report.page import report
+
+TABLE, PAGE = "results.parquet", "sweep.html"
+_SHORT = 80  # characters of an error in a cell
+_BASELINES = ("baseline_clean", "baseline_corrupted")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method of one job.
+
+    Attributes:
+        job: its number.
+        varied: the overrides in which the jobs of the sweep differ.
+        status: of the job.
+        label: of the method.
+        headline: the strongest cell, in words.
+        values: the result's single numbers, and the strongest cell's.
+        folder: of the results.
+        error: why the job failed.
+    """
+
+    job: int
+    varied: Mapping[str, str]
+    status: str
+    label: str = ""
+    headline: str = ""
+    values: Mapping[str, object] = field(default_factory=dict[str, object])
+    folder: str = ""
+    error: str = ""
+
+    def shown(self) -> dict[str, object]:
+        """As the terminal and the page show it."""
+        found = self.headline or shortened(self.error, _SHORT)
+        return {"job": str(self.job), **self.varied, "method": self.label, "status": self.status, "found": found}
+
+    def flat(self) -> dict[str, object]:
+        """As the file holds it."""
+        own = {"job": self.job, "status": self.status, "method": self.label, "folder": self.folder, "error": self.error}
+        return {**own, **self.varied, **self.values}
+
+
+def summary_rows(found: Sequence[JobRecord]) -> list[Row]:
+    """The rows of a sweep, in the order of its jobs; a row without a method for jobs that did not finish."""
+    rows = []
+    varied = _varied(found)
+    for record, own in zip(found, varied, strict=True):
+        if record.status != FINISHED or not record.folders:
+            rows.append(Row(record.number, own, record.status, error=record.error))
+        for label, folder in record.folders.items():
+            rows.append(_with_result(Row(record.number, own, record.status, label, folder=folder)))
+    return rows
+
+
+def write_summary(folder: Path, found: Sequence[JobRecord], rows: Sequence[Row]) -> list[Path]:
+    """Writes ``results.parquet`` (pandas and pyarrow do) and ``sweep.html`` into the sweep's folder."""
+    table = pd.DataFrame([row.flat() for row in rows])
+    path = folder / TABLE
+    part = path.with_suffix(".part")
+    table.to_parquet(part, index=False)
+    part.replace(path)
+    jobs = [row.shown() for row in rows]
+    failed = [{"job": row.job, "error": row.error} for row in rows if row.error]
+    tables = {f"{len(found)} jobs": jobs} | ({"Failed": failed} if failed else {})
+    return [path, report([], folder / PAGE, title=f"Sweep {folder.name}", tables=tables)]
+
+
+def _varied(found: Sequence[JobRecord]) -> list[dict[str, str]]:
+    """Of each job, the overrides that are not those of all."""
+    pairs = [dict(_pair(override) for override in record.overrides) for record in found]
+    keys = list(dict.fromkeys(key for own in pairs for key in own))
+    differ = [key for key in keys if len({own.get(key) for own in pairs}) > 1]
+    return [{key: own.get(key, "") for key in differ} for own in pairs]
+
+
+def _pair(override: str) -> tuple[str, str]:
+    key, _, value = override.lstrip("+").partition("=")
+    return key, value
+
+
+def _with_result(row: Row) -> Row:
+    """The row with what its folder holds."""
+    try:
+        result = Result.load(Path(row.folder) / "result.nc")
+    except (MechXAIError, OSError) as error:
+        return replace(row, error=f"{type(error).__name__}: {error}")
+    data = result.data
+    single = {str(name): own for name, own in data.data_vars.items() if not own.ndim and own.dtype.kind in "biuf"}
+    values: dict[str, object] = {name: float(own) for name, own in single.items()}
+    values |= {f"mean {name}": float(np.nanmean(data[name])) for name in _BASELINES if name in data}
+    values |= {key: float(value) for key, value in result.info.cost.items()}
+    headline, strongest = _strongest(result)
+    return replace(row, headline=headline, values=values | strongest)
+
+
+def _strongest(result: Result) -> tuple[str, dict[str, object]]:
+    """The cell farthest from no effect, in words and as values."""
+    name = headline_variable(result)
+    chosen = None if name is None else shown(result, name)
+    cells = [] if chosen is None else largest(chosen.cells(), 1, chosen.center)
+    if chosen is None or not cells:
+        return "", {}
+    where = f" at {cells[0].name}" if chosen.dims else ""
+    unit = "" if chosen.unit == "fraction" else chosen.unit
+    said = f"{display_name(chosen)} {number(cells[0].value, unit)}{where}"
+    return said, {"strongest": cells[0].value, "strongest at": cells[0].name, "strongest of": name}

@@ -1,0 +1,92 @@
+"""A sweep as a whole: its jobs are watched while they run, and gathered in one table at the end."""
+
+import hashlib
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+
+from mechxai import listing
+from mechxai.launch.job_record import FAILED, FINISHED, RUNNING, JobRecord, records
+
+_EVERY = 0.5  # seconds between two looks
+_SHORT = 160  # characters of an error in a table
+
+
+def sweep_hash(overrides: Sequence[str]) -> str:
+    """What names a sweep: the same overrides, in any order, are the same sweep. How it is launched does not matter."""
+    own = sorted(one for one in overrides if not one.lstrip("+~").startswith(("hydra", "force=", "processes=", "-")))
+    return hashlib.blake2b("\n".join(own).encode(), digest_size=5).hexdigest()
+
+
+@dataclass
+class Watch:
+    """``with Watch(folder): ...``: jobs are told as they end, by whatever launcher they run.
+
+    Attributes:
+        folder: of the sweep.
+    """
+
+    folder: Path
+
+    def __enter__(self) -> "Watch":
+        for record in records(self.folder):  # of an earlier run of the same sweep, which looks at all of them again
+            (self.folder / "jobs" / str(record.number) / "job.json").unlink(missing_ok=True)
+        self._told: set[int] = set()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._tell()
+
+    def _look(self) -> None:
+        while not self._ended.wait(_EVERY):
+            self._tell()
+
+    def _tell(self) -> None:
+        for record in records(self.folder):
+            if record.status != RUNNING and record.number not in self._told:
+                self._told.add(record.number)
+                listing.show(told(record))
+
+
+def told(record: JobRecord) -> str:
+    """A job that has ended, in a line."""
+    what = " ".join(record.overrides)
+    if record.status == FAILED:
+        return f"job {record.number} failed: {record.error} ({what})"
+    return f"job {record.number} finished in {record.ended - record.started:.1f} s ({what})"
+
+
+def end(folder: Path) -> int:
+    """Shows and writes the table of a sweep, and its failures once more; returns the exit code."""
+    from mechxai.launch.summary import summary_rows, write_summary  # noqa: PLC0415 - heavy
+
+    found = records(folder)
+    rows = summary_rows(found)
+    listing.show({"title": f"Sweep of {len(found)} jobs", "rows": [row.shown() for row in rows]})
+    for path in write_summary(folder, found, rows):
+        listing.show(f"{path.suffix.removeprefix('.')}: {path}")
+    missed = [record for record in found if record.status != FINISHED]
+    if not missed:
+        return 0
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(
+        f"{len(missed)} of {len(found)} jobs did not finish; the same command runs them again:", style="bold red"
+    )
+    for record in missed:
+        said = record.error or f"it died ({record.where}), or still runs"
+        console.print(f"  job {record.number}: {said[:_SHORT]}", markup=False, highlight=False)
+        console.print(f"    {' '.join(record.overrides)}", markup=False, highlight=False)
+        if record.trace:
+            console.print(f"    traceback: {folder / 'jobs' / str(record.number) / 'job.json'}", markup=False)
+    return 1

@@ -1,0 +1,109 @@
+"""What a run leaves beside its result: figures, the report, the manifest, and what a tracker is told."""
+
+import contextlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mechxai.core.errors import ArtifactError, MechXAIError
+from mechxai.core.files import write_whole
+from mechxai.core.result import Result
+from mechxai.figures.attention_view import is_patterns, save_attention
+from mechxai.figures.export import png_available, save_html, save_png
+from mechxai.figures.plot import plot
+from mechxai.figures.tokens import is_attribution, token_text
+from mechxai.report.account import circuit_account
+from mechxai.report.chains import EXAMPLES
+from mechxai.report.page import report
+from mechxai.report.tables import own_tables
+from mechxai.run_folder import run_id
+from mechxai.study import Finished, Say, Study
+from mechxai.tracking.tracker import SafeTracker
+
+_COLORED = 3  # prompts whose tokens are shown in colour
+_VIEWED = 4  # prompts whose attention gets a page
+
+
+def write_figures(result: Result, folder: Path, *, png: bool) -> None:
+    """The figure as a page (and a PNG, where a browser is at hand), and the attention of the first prompts."""
+    figure = plot(result)
+    site = result.info.method.get("site")
+    target = folder / "figures" / (site if isinstance(site, str) else str(result.info.method["name"]))
+    save_html(figure, target.with_suffix(".html"))
+    for prompt in range(min(_VIEWED, result.data.sizes["prompt"])) if is_patterns(result) else ():
+        save_attention(result, folder / "figures" / f"attention-{prompt}.html", prompt)
+    if png and png_available():
+        with contextlib.suppress(ArtifactError, OSError):
+            save_png(figure, target.with_suffix(".png"))
+
+
+def write_report(study: Study, done: Mapping[str, Finished], *, folder: Path, say: Say) -> None:
+    """Shows tables and sentences, and writes one page over several methods."""
+    tables: dict[str, Sequence[Mapping[str, Any]]] = {}
+    _say_notes(done, say)
+    for label, finished in done.items():
+        if is_attribution(finished.result):
+            say(f"{label}, token by token (blue: towards the answer, red: against):")
+            for prompt in range(min(_COLORED, finished.result.data.sizes["prompt"])):
+                say(token_text(finished.result, prompt))
+        for title, rows in own_tables(finished.result, study.model.card).items():
+            tables[title] = rows
+            if len(done) == 1 or not title.endswith(EXAMPLES):  # of several methods they would bury the numbers
+                say({"title": title, "rows": rows})
+    if len(done) > 1:
+        for sentence in circuit_account(finished.result for finished in done.values()):
+            say(sentence)
+        path = report(
+            {label: finished.result for label, finished in done.items()},
+            folder / "report.html",
+            title=f"{study.name} on {study.model.name}",
+            tables=tables,
+        )
+        say(f"report: {path}")
+
+
+def _say_notes(done: Mapping[str, Finished], say: Say) -> None:
+    """Each note once, with its method where it is of one."""
+    noted: dict[str, list[str]] = {}
+    for label, finished in done.items():
+        for note in finished.result.info.notes:
+            noted.setdefault(note, []).append(label)
+    for note, labels in noted.items():
+        say(f"{'' if len(labels) > 1 else f'{labels[0]}, '}note: {note}")
+
+
+def write_manifest(study: Study, label: str, result: Result, *, folder: Path, started: float) -> None:
+    """What another lab needs; written last, so that it says that the run is finished."""
+    files = sorted(
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and "cells" not in path.parts
+    )
+    content = {
+        "run": run_id(study.model, study.prompts(label), study.methods[label], seed=study.seed),
+        "experiment": study.name,
+        "status": "finished",
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "files": files,
+        **result.info.as_dict(),
+    }
+    write_whole(folder / "manifest.json", json.dumps(content, indent=2, default=str) + "\n")
+
+
+def track(tracker: SafeTracker, label: str, result: Result, *, folder: Path) -> None:
+    """Tells the tracker numbers, figure and file."""
+    numbers = {f"{label}/{key}": float(value) for key, value in result.info.cost.items()}
+    for name in ("recovered", "effect"):
+        if name in result.data:
+            numbers[f"{label}/max_{name}"] = float(np.nanmax(np.abs(result.data[name].values)))
+    for name in ("baseline_clean", "baseline_corrupted", "noise_floor"):
+        if name in result.data:
+            numbers[f"{label}/{name}"] = float(result.data[name].mean())
+    tracker.metrics(numbers)
+    tracker.summary({**numbers, f"{label}/folder": str(folder)})
+    with contextlib.suppress(MechXAIError):
+        tracker.figure(label, plot(result))
+    tracker.artifact(folder / "result.nc", name=folder.name, kind="result")

@@ -1,0 +1,172 @@
+"""Sweeps: watched, gone on with, gathered; by several launchers, several processes, and killed at random."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mechxai.cli import main
+from mechxai.core.result import Result
+from mechxai.launch.job_record import JobRecord, records
+from mechxai.launch.summary import summary_rows
+from mechxai.launch.sweep import sweep_hash
+
+MODEL = ("debug=tiny", "model=zoo/handmade-ioi", "task.template=0", "task.order=abba", "name=swept")
+SWEEP = ("-m", *MODEL, "method.site=resid_pre,attn_out,bogus")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def files(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "mechxai.cli", "run", *arguments]
+
+
+def test_a_failed_job_stops_no_other_and_is_told_twice(here, capsys):
+    assert main(["run", *SWEEP]) == 1
+    shown = capsys.readouterr()
+    assert "job 2 failed: SiteError" in " ".join(shown.out.split()), "as it happens"
+    assert "1 of 3 jobs did not finish" in " ".join(shown.err.split()), "and at the end"
+    assert "method.site=bogus" in shown.err
+    (folder,) = (here / "outputs/debug/sweeps/swept").iterdir()
+    table = pd.read_parquet(folder / "results.parquet")
+    assert list(table["method.site"]) == ["resid_pre", "attn_out", "bogus"]
+    assert list(table["status"]) == ["finished", "finished", "failed"]
+    assert "SiteError" in table["error"][2]
+    for place in (0, 1):
+        data = Result.load(Path(table["folder"][place]) / "result.nc").data
+        assert table["strongest"][place] == pytest.approx(float(abs(data["recovered"]).max()), abs=1e-9)
+    page = (folder / "sweep.html").read_text(encoding="utf-8")
+    assert "bogus" in page
+    assert "http" not in page.split("<body>")[1].split("<script")[0]
+
+
+def test_a_sweep_that_is_run_again_computes_nothing_and_leaves_the_same_files(here, capsys):
+    assert main(["run", *SWEEP[:-1], "method.site=resid_pre,attn_out"]) == 0
+    before = files(here)
+    times = {path: path.stat().st_mtime_ns for path in here.rglob("result.nc")}
+    capsys.readouterr()
+    assert main(["run", *SWEEP[:-1], "method.site=resid_pre,attn_out"]) == 0
+    assert capsys.readouterr().out.count("already finished") == 2
+    assert files(here) == before
+    assert times == {path: path.stat().st_mtime_ns for path in here.rglob("result.nc")}
+
+
+def test_every_choice_of_a_sweep_is_checked_before_anything_runs(here, capsys):
+    assert main(["run", "-m", "model=zoo/ioi,zoo/plantd-ioi"]) == 2
+    assert "zoo/planted-ioi" in capsys.readouterr().err
+    assert not list(here.iterdir())
+
+
+def test_two_processes_that_start_the_same_job_do_it_once(here):
+    own = command(*MODEL, "method.site=z", "method.over=[layer,head,pos]", "task.n=16", "tokens_per_wave=512")
+    both = [subprocess.Popen(own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert sum("already finished" in one for one in said) == 1, said
+    assert len(list(here.rglob("result.nc"))) == 1
+    (manifest,) = here.rglob("manifest.json")
+    assert json.loads(manifest.read_text())["cost"]["cells_reused"] == 0
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_other_launchers_end_with_the_same_table(here, launcher):
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.split('_')[0]}_launcher")
+    own = [f"hydra/launcher={launcher}", *(["hydra.launcher.n_jobs=2"] if launcher == "joblib" else [])]
+    done = subprocess.run(command(*SWEEP, *own), capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "job 2 failed: SiteError" in " ".join(done.stdout.split())
+    found = summary_rows(records(here / "outputs"))
+    assert [row.status for row in found] == ["finished", "finished", "failed"]
+    assert found[0].headline.startswith("recovered 1")
+
+
+def test_a_sweep_is_named_by_what_it_asks():
+    assert sweep_hash(["a=1", "b=2"]) == sweep_hash(["b=2", "a=1", "hydra/launcher=joblib", "force=true"])
+    assert sweep_hash(["a=1"]) != sweep_hash(["a=2"])
+
+
+def test_a_job_that_died_is_told_and_a_damaged_record_left_out(tmp_path):
+    JobRecord(0, ("a=1",)).save(tmp_path / "jobs/0")
+    JobRecord(1, ("a=2",)).failed("broken").save(tmp_path / "jobs/1")
+    (tmp_path / "jobs/2").mkdir()
+    (tmp_path / "jobs/2/job.json").write_text("{")
+    found = records(tmp_path)
+    assert [record.status for record in found] == ["running", "failed"]
+    assert [row.varied for row in summary_rows(found)] == [{"a": "1"}, {"a": "2"}]
+
+
+def kill(sweep: int, *, only_worker: bool) -> int:
+    """Ends a sweep of joblib's, or one of its workers (others of its children track resources); how many were ended."""
+    if not only_worker:
+        os.killpg(sweep, signal.SIGKILL)
+        return 1
+    children = Path(f"/proc/{sweep}/task/{sweep}/children").read_text().split()
+    workers = [pid for pid in children if b"popen_loky" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    if workers:
+        os.kill(int(workers[0]), signal.SIGKILL)
+    return min(1, len(workers))
+
+
+@pytest.mark.slow
+def test_chaos(tmp_path):
+    """24 jobs over two models, workers killed at random until all are done: the values of an undisturbed sweep."""
+    jobs = (
+        "-m",
+        "debug=tiny",
+        "name=chaos",
+        "model=zoo/handmade-ioi,zoo/planted-ioi",
+        "task.n=8",
+        "method.site=resid_pre,attn_out,z",
+        "method.direction=denoise,noise",
+        "task.seed=0,1",
+        "tokens_per_wave=128",
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+    )
+    calm, stormy = tmp_path / "calm", tmp_path / "stormy"
+    calm.mkdir()
+    stormy.mkdir()
+    subprocess.run(command(*jobs), cwd=calm, check=True, timeout=900, stdout=subprocess.DEVNULL)
+    expected = {path.parent.name: Result.load(path).data for path in calm.rglob("result.nc")}
+    assert len(expected) == 24
+    finished: dict[str, int] = {}
+    kills = 0
+    for attempt in range(40):
+        process = subprocess.Popen(
+            command(*jobs), cwd=stormy, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        deadline, wanted = time.monotonic() + 300, len(finished) + 1 + attempt % 3
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+            if len(list(stormy.rglob("manifest.json"))) >= wanted and list(stormy.rglob("cells/*.safetensors")):
+                kills += kill(process.pid, only_worker=attempt % 2 == 0)
+                break
+        code = process.wait()
+        now = {path.parent.name: path.stat().st_mtime_ns for path in stormy.rglob("result.nc")}
+        assert now | finished == now, "what was finished is not written again"
+        finished = now
+        if code == 0:
+            break
+    assert code == 0
+    assert kills >= 3
+    found = {path.parent.name: Result.load(path) for path in stormy.rglob("result.nc")}
+    assert set(found) == set(expected)
+    for name, result in found.items():
+        assert result.data.equals(expected[name]), name
+    reused = sum(result.info.cost["cells_reused"] > 0 for result in found.values())
+    assert reused >= 1, "an interrupted job went on with its finished waves"
+    assert {path.replace("calm", "stormy") for path in files(calm)} == files(stormy)
