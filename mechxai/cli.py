@@ -14,6 +14,7 @@ from mechxai.core.errors import ConfigError, MechXAIError, nearest
 from mechxai.launch import sweep
 from mechxai.launch.guard import INTERRUPTED, guarded
 from mechxai.launch.overrides import asked, check_overrides
+from mechxai.launch.runs import runs
 
 _USAGE = """usage: mechxai COMMAND ...
 
@@ -21,7 +22,7 @@ _USAGE = """usage: mechxai COMMAND ...
   methods   what each method asks, what it costs, where it comes from
   models    the bundled models and what they can do
   tasks     the tasks and their settings
-  runs      the finished runs below a folder (default: outputs)
+  runs      the runs below a folder (default: outputs): list, show, compare, merge, clean
   report    one HTML page from result files: mechxai report RESULT.nc ... -o report.html
 
 New here? mechxai run experiment=ioi_patching model=zoo/planted-ioi tracker=none"""
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "methods": listing.methods,
         "models": listing.models,
         "tasks": listing.tasks,
-        "runs": listing.runs,
+        "runs": runs,
         "report": listing.report,
     }
     if not arguments or arguments[0] in ("-h", "--help", "help"):

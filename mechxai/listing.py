@@ -1,12 +1,9 @@
-"""What the command line shows of what is there: methods, models, tasks, runs, reports. Each gives the exit code."""
+"""What the command line shows of what is there: methods, models, tasks, reports. Each gives the exit code."""
 
 import inspect
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -117,32 +114,6 @@ def tasks(arguments: Sequence[str]) -> int:
         settings = [str(parameter) for key, parameter in inspect.signature(task).parameters.items() if key != "model"]
         rows.append({"name": name, "what": (task.__doc__ or "").splitlines()[0], "settings": ", ".join(settings)})
     _table("Tasks", rows)
-    return 0
-
-
-def runs(arguments: Sequence[str]) -> int:
-    """``mechxai runs [FOLDER]``: the finished runs below a folder."""
-    root = Path(arguments[0] if arguments else "outputs")
-    rows = []
-    for path in sorted(root.rglob("manifest.json"), key=os.path.getmtime):
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        cost = manifest.get("cost", {})
-        rows.append(
-            {
-                "run": manifest["run"][:10],
-                "experiment": manifest["experiment"],
-                "method": " ".join(str(manifest["method"].get(key, "")) for key in ("name", "site")),
-                "model": manifest["model"]["name"],
-                "task": str(manifest["task"].get("name")),
-                "finished": manifest["finished"],
-                "seconds": float(cost.get("seconds", 0.0)),
-                "folder": str(path.parent),
-            }
-        )
-    if rows:
-        _table(f"Finished runs below {root}", rows)
-    else:
-        show(f"no finished runs below {root}; make one: mechxai run experiment=ioi_patching tracker=none")
     return 0
 
 

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from mechxai.core.errors import ConfigError, SiteError, UnfinishedError
-from mechxai.core.files import write_whole
 from mechxai.core.probe_dataset import ProbeDataset
 from mechxai.core.result import Result
 from mechxai.engine.execution import Execution
@@ -24,7 +23,7 @@ from mechxai.model.hooked_model import HookedModel
 from mechxai.report.page import report
 from mechxai.report.tables import own_tables
 from mechxai.run_folder import alone, check_model, is_finished
-from mechxai.run_output import track, write_figures, write_manifest, write_report
+from mechxai.run_output import track, write_config, write_figures, write_manifest, write_report
 from mechxai.study import Finished, Say, Study
 from mechxai.tracking.tracker import SafeTracker, Tracker
 
@@ -88,6 +87,7 @@ def _run_shard(study: Study, say: Say) -> None:
             say(f"{label}: already finished: {folder}")
             continue
         execution = study.execution(folder, progress=False)
+        write_config(study, folder)
         _seed(study.seed)
         try:
             method(study.model, study.prompts(label), execution=execution)
@@ -159,8 +159,7 @@ def _run_alone(study: Study, label: str, *, folder: Path, tracker: SafeTracker, 
     result = method(study.model, prompts, execution=execution)
     result.save(folder / "result.nc")
     write_figures(result, folder, png=study.png)
-    for name, text in study.config.items():
-        write_whole(folder / ".hydra" / name, text)
+    write_config(study, folder)
     if len(study.methods) == 1:
         tables = own_tables(result, study.model.card)
         report([result], folder / "report.html", title=result.info.title, tables=tables)

@@ -41,6 +41,12 @@ def write_figures(result: Result, folder: Path, *, png: bool) -> None:
             save_png(figure, target.with_suffix(".png"))
 
 
+def write_config(study: Study, folder: Path) -> None:
+    """What was asked, as it was asked."""
+    for name, text in study.config.items():
+        write_whole(folder / ".hydra" / name, text)
+
+
 def write_report(study: Study, done: Mapping[str, Finished], *, folder: Path, say: Say) -> None:
     """Shows tables and sentences, and writes one page over several methods."""
     tables: dict[str, Sequence[Mapping[str, Any]]] = {}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import xarray as xr
 
 from mechxai.cli import main
 from mechxai.core.result import Result
@@ -149,14 +150,15 @@ def test_chaos(tmp_path):
         process = subprocess.Popen(
             command(*jobs), cwd=stormy, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
-        deadline, wanted = time.monotonic() + 300, len(finished) + 1 + attempt % 3
+        deadline, wanted = time.monotonic() + 300, len(finished) + 3 + attempt % 3
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
             if len(list(stormy.rglob("manifest.json"))) >= wanted and list(stormy.rglob("cells/*.safetensors")):
                 kills += kill(process.pid, only_worker=attempt % 2 == 0)
                 break
         code = process.wait()
-        now = {path.parent.name: path.stat().st_mtime_ns for path in stormy.rglob("result.nc")}
+        done = [path.parent / "result.nc" for path in stormy.rglob("manifest.json")]
+        now = {path.parent.name: path.stat().st_mtime_ns for path in done}
         assert now | finished == now, "what was finished is not written again"
         finished = now
         if code == 0:
@@ -166,7 +168,8 @@ def test_chaos(tmp_path):
     found = {path.parent.name: Result.load(path) for path in stormy.rglob("result.nc")}
     assert set(found) == set(expected)
     for name, result in found.items():
-        assert result.data.equals(expected[name]), name
+        same = [one.drop_vars("noise_floor") for one in (result.data, expected[name])]
+        xr.testing.assert_allclose(*same, rtol=0, atol=1e-6)
     reused = sum(result.info.cost["cells_reused"] > 0 for result in found.values())
     assert reused >= 1, "an interrupted job went on with its finished waves"
     assert {path.replace("calm", "stormy") for path in files(calm)} == files(stormy)

@@ -1,0 +1,131 @@
+"""Runs that lie on disk: found below a folder, filtered, and looked up by the beginning of their id."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from mechxai.core.errors import ArtifactError, ConfigError, nearest
+from mechxai.core.result import Result
+
+_ID = 10  # letters of an id that are shown; the name of a run's folder ends in them
+FILTERS = ("run", "experiment", "method", "site", "model", "task", "status")
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """A run's folder, finished or not.
+
+    Attributes:
+        folder: where it lies.
+        manifest: what it says of itself; empty where it is not finished.
+    """
+
+    folder: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is a result."""
+        return bool(self.manifest)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What it can be filtered by."""
+        if not self.finished:
+            return {
+                "run": self.folder.name.rpartition("-")[2],
+                "experiment": self.folder.parent.parent.name,
+                "method": self.folder.name.partition("-")[0],
+                "site": "",
+                "model": self.folder.parent.name,
+                "task": "",
+                "status": "unfinished",
+            }
+        method = self.manifest["method"]
+        return {
+            "run": str(self.manifest["run"])[:_ID],
+            "experiment": str(self.manifest["experiment"]),
+            "method": str(method.get("name")),
+            "site": str(method.get("site") or ""),
+            "model": str(self.manifest["model"].get("name")),
+            "task": str(self.manifest["task"].get("name")),
+            "status": "finished",
+        }
+
+    def result(self) -> Result:
+        """What came of it.
+
+        Raises:
+            ArtifactError: it is not finished, or its file is damaged.
+        """
+        return Result.load(self.folder / "result.nc")
+
+
+def found_runs(root: Path, wanted: Mapping[str, str] | None = None) -> list[FoundRun]:
+    """The runs below a folder, the oldest first.
+
+    Args:
+        root: the folder.
+        wanted: name -> pattern with ``*`` and ``?``, of `FILTERS`; all must fit.
+
+    Raises:
+        ConfigError: a filter of another name.
+    """
+    wanted = wanted or {}
+    for name in wanted:
+        if name not in FILTERS:
+            raise ConfigError(f"runs with {name}={wanted[name]} were asked", allowed=nearest(name, FILTERS))
+    folders = {path.parent for path in root.rglob("manifest.json")} | {
+        path.parent for path in root.rglob("cells") if path.is_dir()
+    }
+    found = [FoundRun(folder, _manifest(folder)) for folder in sorted(folders, key=_age)]
+    return [run for run in found if all(fnmatch(run.facts[name], pattern) for name, pattern in wanted.items())]
+
+
+def one_run(root: Path, name: str) -> FoundRun:
+    """The run of a folder, or of an id that begins so.
+
+    Raises:
+        ArtifactError: there is none, or several.
+    """
+    if (Path(name) / "manifest.json").is_file():
+        return FoundRun(Path(name), _manifest(Path(name)))
+    known = found_runs(root)
+    fitting = [run for run in known if run.finished and run.facts["run"].startswith(name)]
+    if len(fitting) == 1:
+        return fitting[0]
+    raise ArtifactError(
+        f"Run {name!r} below {root} was asked",
+        got="several runs of that name" if fitting else "no finished run of that name",
+        allowed=nearest(name, [run.facts["run"] for run in fitting or known]),
+        fix="give more letters of the id, or the run's folder (mechxai runs lists them)",
+    )
+
+
+def _age(folder: Path) -> float:
+    manifest = folder / "manifest.json"
+    return Path(manifest if manifest.is_file() else folder).stat().st_mtime
+
+
+def _manifest(folder: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def read_filters(arguments: Sequence[str]) -> dict[str, str]:
+    """``model=zoo/*`` as name and pattern.
+
+    Raises:
+        ConfigError: not of that form.
+    """
+    pairs = [argument.partition("=") for argument in arguments]
+    odd = [name for name, equals, _ in pairs if not equals]
+    if odd:
+        raise ConfigError(f"runs {odd[0]} was asked", allowed="filters as in model=zoo/ioi 'method=activation_*'")
+    return {name: pattern for name, _, pattern in pairs}

@@ -1,0 +1,158 @@
+"""``mechxai runs``: the runs on disk, listed, looked at, compared, gathered from shards, and cleaned away."""
+
+import argparse
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.prompt import Confirm
+
+from mechxai import listing
+from mechxai.core.errors import ConfigError
+from mechxai.found_run import FILTERS, FoundRun, found_runs, one_run, read_filters
+
+_HELP = """The runs below a folder.
+
+  mechxai runs [FILTER ...]            list them; FILTER is name=pattern, as in model=zoo/* task=ioi status=unfinished
+  mechxai runs show RUN                one run: settings, cost, notes, files
+  mechxai runs compare RUN RUN         what differs in settings and values; a page with both figures
+  mechxai runs merge [FILTER ...]      gather runs whose shards (shard=i/n) have been computed
+  mechxai runs clean [FILTER ...]      remove runs from disk (status=unfinished: those that were given up); asks first
+
+RUN is a run's folder or the first letters of its id. Filters: """ + ", ".join(FILTERS)
+
+
+def runs(arguments: Sequence[str]) -> int:
+    """``mechxai runs ...``; returns the exit code."""
+    known: dict[str, Callable[[argparse.Namespace], int]] = {
+        "list": _list,
+        "show": _show,
+        "compare": _compare,
+        "merge": _merge,
+        "clean": _clean,
+    }
+    own = list(arguments)
+    what = own.pop(0) if own and own[0] in known else "list"
+    if what == "list" and own and Path(own[0]).is_dir() and "=" not in own[0]:
+        own = ["--in", own[0], *own[1:]]
+    parser = argparse.ArgumentParser(
+        "mechxai runs", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", nargs="*", metavar="RUN or FILTER")
+    parser.add_argument("--in", dest="root", default="outputs", type=Path, metavar="FOLDER", help="default: outputs")
+    parser.add_argument("-o", dest="page", type=Path, metavar="FILE", help="of compare's page (default: compare.html)")
+    parser.add_argument("--yes", action="store_true", help="clean without asking")
+    return known[what](parser.parse_args(own))
+
+
+def _list(asked: argparse.Namespace) -> int:
+    found = found_runs(asked.root, read_filters(asked.what))
+    if not found:
+        more = " that fit" if asked.what else "; make one: mechxai run experiment=ioi_patching tracker=none"
+        listing.show(f"no runs below {asked.root}{more}")
+        return 0
+    listing.show({"title": f"Runs below {asked.root}, the newest last", "rows": [_row(run) for run in found]})
+    listing.show("mechxai runs show RUN shows one; mechxai runs --help says what else there is")
+    return 0
+
+
+def _row(run: FoundRun) -> dict[str, object]:
+    facts = run.facts
+    seconds = run.manifest.get("cost", {}).get("seconds")
+    return {
+        "run": facts["run"],
+        "method": f"{facts['method']} {facts['site']}".strip(),
+        "model": facts["model"],
+        "task": facts["task"],
+        "seconds": f"{float(seconds):.1f}" if seconds is not None else "",
+        "finished": str(run.manifest.get("finished", ""))[5:16].replace("T", " ") or "no",
+    }
+
+
+def _show(asked: argparse.Namespace) -> int:
+    (name,) = _named(asked.what, 1)
+    run = one_run(asked.root, name)
+    manifest = run.manifest
+    rows = [{"": "folder", " ": str(run.folder)}]
+    for part in ("experiment", "method", "model", "task", "seed", "started", "finished", "versions", "commit", "cost"):
+        value = manifest.get(part)
+        pairs = value.items() if isinstance(value, dict) else [("", value)]
+        rows += [{"": f"{part} {key}".strip(), " ": str(own)} for key, own in pairs if own not in (None, {}, [])]
+    listing.show({"title": run.result().info.title, "rows": rows})
+    for note in manifest.get("notes", []):
+        listing.show(f"note: {note}")
+    for file in manifest.get("files", []):
+        listing.show(f"  {run.folder / file}")
+    return 0
+
+
+def _compare(asked: argparse.Namespace) -> int:
+    from mechxai.compare_runs import settings_that_differ, values_that_differ, write_comparison  # noqa: PLC0415 - heavy
+
+    both = [one_run(asked.root, name) for name in _named(asked.what, 2)]
+    settings = settings_that_differ(*both)
+    values = values_that_differ(*(run.result() for run in both))
+    tables = {"Settings that differ": settings, "Values": values}
+    for title, rows in tables.items():
+        listing.show({"title": title, "rows": rows} if rows else f"{title}: none")
+    listing.show(f"page: {write_comparison(both, asked.page or Path('compare.html'), tables)}")
+    return 0
+
+
+def _merge(asked: argparse.Namespace) -> int:
+    """Each command once, without its shard: what the shards computed is found, what is missing is computed."""
+    waiting = found_runs(asked.root, {**read_filters(asked.what), "status": "unfinished"})
+    commands: dict[tuple[str, ...], FoundRun] = {}
+    for run in waiting:
+        overrides = _overrides(run)
+        if overrides is None:
+            listing.show(f"left out, for it does not say how it was asked: {run.folder}")
+        else:
+            commands.setdefault(overrides, run)
+    if not commands:
+        listing.show(f"nothing to merge below {asked.root}")
+    failed = 0
+    for overrides in commands:
+        listing.show(f"mechxai run {' '.join(overrides)}")
+        failed |= subprocess.run([sys.executable, "-m", "mechxai.cli", "run", *overrides], check=False).returncode
+    return int(failed != 0)
+
+
+def _overrides(run: FoundRun) -> tuple[str, ...] | None:
+    """How a run was asked, without its shard."""
+    from omegaconf import OmegaConf  # noqa: PLC0415 - heavy
+
+    path = run.folder / ".hydra" / "overrides.yaml"
+    if not path.is_file():
+        return None
+    own = OmegaConf.to_container(OmegaConf.load(path)) or ()
+    return tuple(
+        str(one) for one in own if str(one).partition("=")[0].lstrip("+") not in ("shard", "processes", "hydra")
+    )
+
+
+def _clean(asked: argparse.Namespace) -> int:
+    chosen = found_runs(asked.root, read_filters(asked.what))
+    if not asked.what:
+        raise ConfigError("mechxai runs clean was asked", got="no filter", fix="run=*, or a narrower one")
+    if not chosen:
+        listing.show(f"no runs below {asked.root} that fit")
+        return 0
+    listing.show({"title": "To be removed", "rows": [{**_row(run), "folder": str(run.folder)} for run in chosen]})
+    if not asked.yes and not Confirm.ask(f"Remove these {len(chosen)} runs?", default=False):
+        listing.show("nothing removed")
+        return 1
+    for run in chosen:
+        shutil.rmtree(run.folder)
+    listing.show(f"{len(chosen)} runs removed")
+    return 0
+
+
+def _named(given: Sequence[str], n: int) -> Sequence[str]:
+    if len(given) != n:
+        raise ConfigError(
+            f"{n} run{'s' if n > 1 else ''} must be named", got=list(given), fix="mechxai runs lists them"
+        )
+    return given

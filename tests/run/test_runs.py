@@ -1,0 +1,117 @@
+"""``mechxai runs``: found, filtered, shown, compared, merged from shards, cleaned away."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from mechxai.cli import main
+from mechxai.compare_runs import difference, settings_that_differ, values_that_differ
+from mechxai.core.errors import ArtifactError, ConfigError
+from mechxai.core.result import Result
+from mechxai.found_run import found_runs, one_run, read_filters
+
+OWN = ("debug=tiny", "model=zoo/handmade-ioi", "task.template=0", "task.order=abba", "name=own", "output=outputs")
+LONG = (*OWN, "method.site=z", "method.over=[layer,head,pos]", "task.n=8", "tokens_per_wave=256")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Two finished runs that differ in their direction, and one that was given up."""
+    root = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for direction in ("denoise", "noise"):
+            assert (
+                main(["run", *OWN, "method.site=z", "method.over=[layer,head]", f"method.direction={direction}"]) == 0
+            )
+        assert main(["run", *LONG, "shard=0/2"]) == 0
+    return root
+
+
+@pytest.fixture
+def here(made, monkeypatch):
+    monkeypatch.chdir(made)
+    return made
+
+
+def test_runs_are_listed_and_filtered(here, capsys):
+    assert main(["runs"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("zoo/h") + shown.count("zoo-h") == 3
+    assert "no" in shown.split()
+    assert main(["runs", "model=zoo/*", "status=finished"]) == 0
+    assert capsys.readouterr().out.count("zoo/h") == 2
+    assert main(["runs", "model=gpt2"]) == 0
+    assert "no runs below outputs that fit" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="experiment"):
+        found_runs(Path("outputs"), {"experimnt": "x"})
+    with pytest.raises(ConfigError, match="filters as in"):
+        read_filters(["zoo"])
+    assert main(["runs", "modle=x"]) == 2
+
+
+def test_a_run_is_shown_by_the_beginning_of_its_id(here, capsys):
+    first = found_runs(Path("outputs"), {"status": "finished"})[0]
+    assert main(["runs", "show", first.facts["run"][:6]]) == 0
+    shown = capsys.readouterr().out
+    assert "activation_patching of z on zoo/handmade-ioi" in shown
+    assert "result.nc" in shown
+    assert one_run(Path("outputs"), str(first.folder)).folder == first.folder
+    with pytest.raises(ArtifactError, match="no finished run"):
+        one_run(Path("outputs"), "zzzz")
+    with pytest.raises(ArtifactError, match="several runs"):
+        one_run(Path("outputs"), "")
+    assert main(["runs", "show"]) == 2
+
+
+def test_two_runs_are_compared(here, capsys, tmp_path):
+    one, other = found_runs(Path("outputs"), {"status": "finished"})
+    settings = settings_that_differ(one, other)
+    assert [row["setting"] for row in settings] == ["method.direction"]
+    results = one.result(), other.result()
+    rows = {row["value"]: row for row in values_that_differ(*results)}
+    gap = results[0].data["recovered"].values - results[1].data["recovered"].values
+    assert rows["recovered"]["largest difference"] == pytest.approx(float(np.abs(gap).max()))
+    place = np.unravel_index(np.abs(gap).argmax(), gap.shape)
+    assert rows["recovered"]["where"] == f"layer={place[0]}, head={place[1]}"
+    np.testing.assert_allclose(difference(*results).data["value"].values, gap)
+    page = tmp_path / "both.html"
+    names = [run.facts["run"] for run in (one, other)]
+    assert main(["runs", "compare", *names, "-o", str(page)]) == 0
+    assert "method.direction" in capsys.readouterr().out
+    assert "first less second" in page.read_text(encoding="utf-8")
+    assert settings_that_differ(one, one) == []
+    assert main(["runs", "compare", names[0]]) == 2
+
+
+def test_shards_are_merged_to_the_values_of_an_unsharded_run(here, capfd, tmp_path):
+    assert main(["run", *LONG, "shard=1/2"]) == 0
+    assert len(found_runs(Path("outputs"), {"status": "unfinished"})) == 1
+    assert main(["runs", "merge"]) == 0
+    assert "cells reused" in capfd.readouterr().out
+    assert not found_runs(Path("outputs"), {"status": "unfinished"})
+    merged = next(run for run in found_runs(Path("outputs")) if "pos" in run.manifest["method"]["over"])
+    cost = merged.manifest["cost"]
+    assert cost["cells_reused"] + cost["cells_without_effect"] == cost["cells"]
+    assert main(["run", *LONG, f"output={tmp_path}"]) == 0
+    (whole,) = tmp_path.rglob("result.nc")
+    same = [one.data.drop_vars("noise_floor") for one in (merged.result(), Result.load(whole))]
+    xr.testing.assert_allclose(*same, rtol=0, atol=1e-6)
+    assert main(["runs", "merge"]) == 0
+    assert "nothing to merge" in capfd.readouterr().out
+
+
+def test_cleaning_asks_first_and_needs_a_filter(here, capsys, monkeypatch):
+    before = len(found_runs(Path("outputs")))
+    assert main(["runs", "clean"]) == 2
+    monkeypatch.setattr("mechxai.launch.runs.Confirm.ask", lambda *_, **__: False)
+    assert main(["runs", "clean", "run=*"]) == 1
+    assert len(found_runs(Path("outputs"))) == before
+    first = found_runs(Path("outputs"))[0]
+    assert main(["runs", "clean", f"run={first.facts['run']}", "--yes"]) == 0
+    assert not first.folder.exists()
+    assert len(found_runs(Path("outputs"))) == before - 1
+    assert main(["runs", "clean", "model=none"]) == 0
+    assert "that fit" in capsys.readouterr().out
