@@ -2,19 +2,11 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-import hydra
-from hydra.core.global_hydra import GlobalHydra
 from rich.console import Console
 
 from mechxai import listing
-from mechxai._resources import configs_dir
 from mechxai.core.errors import ConfigError, MechXAIError, nearest
-from mechxai.launch import sweep
-from mechxai.launch.guard import INTERRUPTED, guarded
-from mechxai.launch.overrides import asked, check_overrides
-from mechxai.launch.runs import runs
 
 _USAGE = """usage: mechxai COMMAND ...
 
@@ -37,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "methods": listing.methods,
         "models": listing.models,
         "tasks": listing.tasks,
-        "runs": runs,
+        "runs": _runs,
         "report": listing.report,
     }
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -54,33 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    """``mechxai run``: hydra composes the configuration and runs one job, or every job of a sweep."""
-    if any(flag in arguments for flag in ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i")):
-        return _hydra(arguments)
-    folder = check_overrides(arguments)
-    if folder is None:
-        return _hydra(arguments)
-    return _sweep(arguments, Path(folder) / sweep.sweep_hash(asked(arguments)))
+    from mechxai.launch.run_command import run  # noqa: PLC0415 - hydra, which keeps --help waiting
+
+    return run(arguments)
 
 
-def _sweep(arguments: list[str], folder: Path) -> int:
-    """All jobs of a sweep; what was finished before is found, what failed is told."""
-    with sweep.Watch(folder):
-        code = _hydra([*arguments, f"hydra.sweep.dir='{folder}'"])
-    return sweep.end(folder) or code
+def _runs(arguments: list[str]) -> int:
+    from mechxai.launch.runs import runs  # noqa: PLC0415 - heavy
 
-
-def _hydra(arguments: list[str]) -> int:
-    GlobalHydra.instance().clear()
-    sys.argv = ["mechxai run", *arguments]
-    try:
-        hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name="run")(guarded)()
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else 1
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; what is finished is kept: run the same command to go on")
-        return INTERRUPTED
-    return 0
+    return runs(arguments)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def run_study(
     safe.start(
         name=f"{study.name}-{first.name}",
         config=settings or {},
-        group=study.name,
+        group=study.sweep or study.name,
         job_type=study.model.name,
         run_id=first.name[-10:],
     )

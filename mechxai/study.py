@@ -27,6 +27,7 @@ class Study:
         shard: ``(i, n)``: this process computes a share of the waves and writes no results; see `Execution`.
         png: write PNG beside HTML figures, where Chromium is there.
         config: what was asked, as YAML, kept beside the result.
+        sweep: the name of the sweep it is part of, for trackers; empty for a job alone.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Study:
     shard: tuple[int, int] | None = None
     png: bool = True
     config: Mapping[str, str] = field(default_factory=dict)
+    sweep: str = ""
 
     def prompts(self, label: str) -> Prompts:
         """What one of the methods is asked about."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mechxai import listing
@@ -43,6 +44,7 @@ def job(config: DictConfig) -> dict[str, Path]:
         force=config.force,
         shard=read_shard(config.shard),
         png=config.figure.png,
+        sweep=_sweep(config.name),
         config={
             "config.yaml": OmegaConf.to_yaml(config),
             "overrides.yaml": OmegaConf.to_yaml(HydraConfig.get().overrides.task),
@@ -58,6 +60,13 @@ def job(config: DictConfig) -> dict[str, Path]:
     known = {str(key): value for key, value in settings.items()} if isinstance(settings, dict) else {}
     done = run_study(study, parts["tracker"], listing.show, settings=known)
     return {label: finished.folder for label, finished in done.items()}
+
+
+def _sweep(name: str) -> str:
+    """What the jobs of a sweep have in common; empty for a job alone."""
+    hydra_config = HydraConfig.get()
+    own = Path(hydra_config.sweep.dir).name if hydra_config.mode == RunMode.MULTIRUN else ""
+    return f"{name}-{own}" if own else ""
 
 
 def wanted(then: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mechxai.cli import main
-from tests.tracking.offline_record import forget_session
+from tests.tracking.offline_record import forget_session, offline_folders, read_offline
 
 
 @pytest.fixture
@@ -32,3 +32,13 @@ def test_one_offline_run_per_job_with_figures_and_artifact(bare_home, capsys):
     assert list(record.parent.rglob("media/plotly/*.json"))
     (manifest,) = bare_home.rglob("outputs/**/manifest.json")
     assert json.loads(manifest.read_text())["status"] == "finished"
+
+
+def test_the_jobs_of_a_sweep_share_a_group(bare_home):
+    arguments = ["run", "-m", "debug=tiny", "tracker=wandb", "model=zoo/handmade-ioi", "task.template=0", "name=many"]
+    assert main([*arguments, "task.order=abba", "method.over=[layer]", "method.site=resid_pre,attn_out"]) == 0
+    forget_session()
+    found = [read_offline(folder) for folder in offline_folders(bare_home / "outputs/debug")]
+    (sweep,) = (bare_home / "outputs/debug/sweeps/many").iterdir()
+    assert [one.run.run_group for one in found] == [f"many-{sweep.name}"] * 2
+    assert {one.run.job_type for one in found} == {"zoo/handmade-ioi"}

@@ -1,0 +1,48 @@
+"""``mechxai run``: hydra composes the configuration and runs one job, or every job of a sweep."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from rich.console import Console
+
+from mechxai._resources import configs_dir
+from mechxai.launch import sweep
+from mechxai.launch.guard import INTERRUPTED, guarded
+from mechxai.launch.overrides import asked, check_overrides
+
+_TOLD = ("--help", "-h", "--hydra-help", "--version")  # hydra answers these itself
+_SHOWN = ("--cfg", "-c", "--info", "-i")  # and shows the configuration for these, with nothing run
+
+
+def run(arguments: Sequence[str]) -> int:
+    """``mechxai run``: hydra composes the configuration and runs one job, or every job of a sweep."""
+    if any(flag in arguments for flag in _TOLD):
+        return _hydra(arguments)
+    folder = check_overrides(arguments)
+    if folder is None or any(flag in arguments for flag in _SHOWN):
+        return _hydra(arguments)
+    return _sweep(arguments, Path(folder) / sweep.sweep_hash(asked(arguments)))
+
+
+def _sweep(arguments: Sequence[str], folder: Path) -> int:
+    """All jobs of a sweep; what was finished before is found, what failed is told."""
+    with sweep.Watch(folder):
+        code = _hydra([*arguments, f"hydra.sweep.dir='{folder}'"])
+    ended = sweep.end(folder)
+    return code if code == INTERRUPTED else ended or code
+
+
+def _hydra(arguments: Sequence[str]) -> int:
+    GlobalHydra.instance().clear()
+    sys.argv = ["mechxai run", *arguments]
+    try:
+        hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name="run")(guarded)()
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 1
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; what is finished is kept: run the same command to go on")
+        return INTERRUPTED
+    return 0
