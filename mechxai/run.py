@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from mechxai.core.errors import ConfigError, SiteError, UnfinishedError
+from mechxai.core.files import sweep_up
 from mechxai.core.probe_dataset import ProbeDataset
 from mechxai.core.result import Result
 from mechxai.engine.execution import Execution
@@ -136,6 +137,7 @@ def _applicable(study: Study, say: Say) -> Study:
 def _run_method(study: Study, label: str, *, folder: Path, tracker: SafeTracker, say: Say) -> Finished:
     """One method's run, by this process alone: another that was asked the same waits, and finds it finished."""
     with alone(folder, study.root, say):
+        sweep_up(folder, spared="cells")  # shards may be writing there
         return _run_alone(study, label, folder=folder, tracker=tracker, say=say)
 
 

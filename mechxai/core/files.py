@@ -28,3 +28,15 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> Path:
     with whole(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
     return Path(path)
+
+
+def sweep_up(folder: Path, spared: str = "") -> None:
+    """Removes the beginnings of files that processes left which were killed; nobody else may be writing there.
+
+    Args:
+        folder: where, with all folders below.
+        spared: a folder's name; what lies in it is left alone.
+    """
+    for part in folder.rglob(".*.part"):
+        if spared not in part.relative_to(folder).parts:
+            part.unlink(missing_ok=True)

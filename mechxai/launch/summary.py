@@ -73,9 +73,8 @@ def write_summary(folder: Path, found: Sequence[JobRecord], rows: Sequence[Row])
     """Writes ``results.parquet`` (pandas and pyarrow do) and ``sweep.html`` into the sweep's folder."""
     table = pd.DataFrame([row.flat() for row in rows])
     path = folder / TABLE
-    part = path.with_suffix(".part")
-    table.to_parquet(part, index=False)
-    part.replace(path)
+    with whole(path) as part:
+        table.to_parquet(part, index=False)
     jobs = [row.shown() for row in rows]
     failed = [{"job": row.job, "error": row.error} for row in rows if row.error]
     tables = {f"{len(found)} jobs": jobs} | ({"Failed": failed} if failed else {})

@@ -10,6 +10,7 @@ from types import TracebackType
 from rich.console import Console
 
 from mechxai import listing
+from mechxai.core.files import sweep_up
 from mechxai.launch.job_record import FAILED, FINISHED, RUNNING, JobRecord, records
 
 _EVERY = 0.5  # seconds between two looks
@@ -35,6 +36,7 @@ class Watch:
     def __enter__(self) -> "Watch":
         for record in records(self.folder):  # of an earlier run of the same sweep, which looks at all of them again
             (self.folder / "jobs" / str(record.number) / "job.json").unlink(missing_ok=True)
+        sweep_up(self.folder)
         self._told: set[int] = set()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)

@@ -173,3 +173,16 @@ def test_chaos(tmp_path):
     reused = sum(result.info.cost["cells_reused"] > 0 for result in found.values())
     assert reused >= 1, "an interrupted job went on with its finished waves"
     assert {path.replace("calm", "stormy") for path in files(calm)} == files(stormy)
+
+
+def test_what_a_killed_process_left_is_swept_up(here):
+    own = ["run", *MODEL, "method.site=resid_pre", "method.over=[layer]"]
+    assert main(own) == 0
+    (folder,) = {path.parent for path in here.rglob("result.nc")}
+    for left in (folder / ".result.nc.99.part", folder / "figures/.x.html.99.part", folder / "cells/.w.99.part"):
+        left.parent.mkdir(exist_ok=True)
+        left.write_text("half")
+    assert main([*own, "method.layers=null"]) == 0
+    (folder / "manifest.json").unlink()
+    assert main(own) == 0
+    assert not list(folder.rglob("*.part"))
