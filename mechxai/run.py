@@ -49,7 +49,8 @@ def run_study(
         return {}
     folders = {label: study.folder(label) for label in study.methods}
     first = next(iter(folders.values()))
-    if not study.force and all(is_finished(folder) for folder in folders.values()):
+    finished = all(is_finished(folder) for folder in folders.values()) and (first / "report.html").is_file()
+    if finished and not study.force:
         say(f"already finished, nothing computed (force=true computes again): {first}")
         say(f"report: {first / 'report.html'}")
         return {

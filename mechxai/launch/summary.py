@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mechxai.core.errors import MechXAIError
+from mechxai.core.files import whole
 from mechxai.core.result import Result
 from mechxai.figures.cells import largest
 from mechxai.figures.choose import shown

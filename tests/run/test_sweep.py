@@ -175,6 +175,18 @@ def test_chaos(tmp_path):
     assert {path.replace("calm", "stormy") for path in files(calm)} == files(stormy)
 
 
+def test_a_report_that_was_not_reached_is_written(here, capsys):
+    own = ["run", "experiment=ioi_patching", *MODEL]
+    assert main(own) == 0
+    (page,) = here.rglob("report.html")
+    page.unlink()
+    (page.parent / ".report.html.99.part").write_text("half")
+    assert main(own) == 0
+    assert page.is_file()
+    assert not list(here.rglob("*.part"))
+    assert "cells x" not in capsys.readouterr().out.rpartition("report:")[2]
+
+
 def test_what_a_killed_process_left_is_swept_up(here):
     own = ["run", *MODEL, "method.site=resid_pre", "method.over=[layer]"]
     assert main(own) == 0
