@@ -14,6 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 from mechxai._resources import configs_dir
 from mechxai.core.errors import ConfigError, nearest
 
+# launchers and the extra that brings them
+_LAUNCHERS = {"basic": "", "joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray"}
 _FLAGS_WITH_VALUE = (
     "--cfg",
     "-c",
@@ -101,6 +103,14 @@ def _explained(error: Exception, overrides: Sequence[str]) -> ConfigError:
     known = _known_keys(plain)
     unknown = [key for key in keys if key not in known and not key.startswith("hydra")]
     message = str(error).splitlines()
+    launcher = next((one.partition("=")[2] for one in overrides if one.startswith("hydra/launcher=")), None)
+    if launcher is not None and launcher in " ".join(message):
+        return ConfigError(
+            f"hydra/launcher={launcher} was asked",
+            got="no such launcher is installed",
+            allowed=nearest(launcher, _LAUNCHERS),
+            fix=f"pip install 'mechxai[{_LAUNCHERS[launcher]}]'" if _LAUNCHERS.get(launcher) else None,
+        )
     if unknown:
         return ConfigError(f"The key {unknown[0]!r} was asked", got="no such key", allowed=nearest(unknown[0], known))
     for override in plain:

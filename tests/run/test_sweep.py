@@ -1,5 +1,6 @@
 """Sweeps: watched, gone on with, gathered; by several launchers, several processes, and killed at random."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -173,6 +174,14 @@ def test_chaos(tmp_path):
     reused = sum(result.info.cost["cells_reused"] > 0 for result in found.values())
     assert reused >= 1, "an interrupted job went on with its finished waves"
     assert {path.replace("calm", "stormy") for path in files(calm)} == files(stormy)
+
+
+def test_a_launcher_that_is_not_installed_is_said(here, capsys):
+    for launcher, said in (("ray", "mechxai[ray]"), ("joblb", "joblib")):
+        if launcher == "ray" and importlib.util.find_spec("ray"):
+            continue
+        assert main(["run", "-m", *MODEL, f"hydra/launcher={launcher}"]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_a_report_that_was_not_reached_is_written(here, capsys):
