@@ -1,6 +1,7 @@
 """Runs that lie on disk: found below a folder, filtered, and looked up by the beginning of their id."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -11,6 +12,8 @@ from mechxai.core.errors import ArtifactError, ConfigError, nearest
 from mechxai.core.result import Result
 
 _ID = 10  # letters of an id that are shown; the name of a run's folder ends in them
+_OURS = re.compile(r"-[0-9a-f]{10}$")
+_NEEDED = {"run", "experiment", "method", "model", "task"}
 FILTERS = ("run", "experiment", "method", "site", "model", "task", "status")
 
 
@@ -81,7 +84,8 @@ def found_runs(root: Path, wanted: Mapping[str, str] | None = None) -> list[Foun
     folders = {path.parent for path in root.rglob("manifest.json")} | {
         path.parent for path in root.rglob("cells") if path.is_dir()
     }
-    found = [FoundRun(folder, _manifest(folder)) for folder in sorted(folders, key=_age)]
+    own = [folder for folder in folders if _OURS.search(folder.name) and not folder.is_symlink()]
+    found = [FoundRun(folder, _manifest(folder)) for folder in sorted(own, key=_age)]
     return [run for run in found if all(fnmatch(run.facts[name], pattern) for name, pattern in wanted.items())]
 
 
@@ -115,7 +119,7 @@ def _manifest(folder: Path) -> Mapping[str, Any]:
         found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) and set(found) >= _NEEDED else {}
 
 
 def read_filters(arguments: Sequence[str]) -> dict[str, str]:

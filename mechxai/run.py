@@ -20,10 +20,11 @@ from mechxai.core.result import Result
 from mechxai.engine.execution import Execution
 from mechxai.engine.explain import explain_plan
 from mechxai.engine.plan import Planned
+from mechxai.locks import alone
 from mechxai.model.hooked_model import HookedModel
 from mechxai.report.page import report
 from mechxai.report.tables import own_tables
-from mechxai.run_folder import alone, check_model, is_finished
+from mechxai.run_folder import check_model, is_finished
 from mechxai.run_output import track, write_config, write_figures, write_manifest, write_report
 from mechxai.study import Finished, Say, Study
 from mechxai.tracking.tracker import SafeTracker, Tracker

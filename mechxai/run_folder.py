@@ -1,13 +1,9 @@
 """Where a run's results lie: a folder named by what decides its numbers, so that the same question finds it again."""
 
-import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError
@@ -48,26 +44,6 @@ def is_finished(folder: Path) -> bool:
     """Whether a run's folder holds a finished run; the manifest is written last."""
     manifest = folder / "manifest.json"
     return manifest.is_file() and (folder / "result.nc").is_file()
-
-
-@contextlib.contextmanager
-def alone(folder: Path, root: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Keeps other processes from the same run; ``filelock`` does, and a process that dies lets go.
-
-    Locks lie in one folder of their own, so that a run's folder holds nothing but the run.
-    """
-    locks = root / ".locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(locks / f"{folder.parent.name}-{folder.name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"{folder.name}: another process runs it; waiting")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def prompts_for(label: str, method: Method, prompts: Prompts) -> Prompts:

@@ -85,7 +85,9 @@ def _say_notes(done: Mapping[str, Finished], say: Say) -> None:
 def write_manifest(study: Study, label: str, result: Result, *, folder: Path, started: float) -> None:
     """What another lab needs; written last, so that it says that the run is finished."""
     files = sorted(
-        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and "cells" not in path.parts
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and "cells" not in path.relative_to(folder).parts
     )
     content = {
         "run": run_id(study.model, study.prompts(label), study.methods[label], seed=study.seed),

@@ -28,9 +28,9 @@ def guarded(config: DictConfig) -> None:
         return
     folder = Path(hydra_config.runtime.output_dir)
     record = JobRecord(int(hydra_config.job.num), tuple(hydra_config.overrides.task))
-    record.save(folder)
+    _save(record, folder)
     try:
-        record = record.finished({label: str(path) for label, path in job(config).items()})
+        record = record.finished({label: str(path.resolve()) for label, path in job(config).items()})
     except KeyboardInterrupt:
         record = record.failed("interrupted")
         raise
@@ -39,7 +39,15 @@ def guarded(config: DictConfig) -> None:
         text = f"{type(error).__name__}: {error}" if known is None else f"{type(known).__name__}: {known}"
         record = record.failed(text, "" if known is not None else traceback.format_exc())
     finally:
+        _save(record, folder)
+
+
+def _save(record: JobRecord, folder: Path) -> None:
+    """Keeps the record; a full disk must not stop the jobs that follow."""
+    try:
         record.save(folder)
+    except OSError as error:
+        Console(stderr=True).print(f"job {record.number}: its record could not be kept: {error}", markup=False)
 
 
 def _alone(config: DictConfig) -> None:

@@ -2,9 +2,11 @@
 
 import inspect
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,10 @@ def job(config: DictConfig) -> dict[str, Path]:
     }
     then = {label: hydra.utils.instantiate(config.then[label], _convert_="all") for label in wanted(config.then)}
     first = str(config.method.get("site") or parts["method"].settings()["name"])
+    if first in then:
+        raise ConfigError(
+            f"then.{first} was asked", got=f"the first method is called {first} already", fix="another label"
+        )
     study = Study(
         name=config.name,
         model=parts["model"],
@@ -55,6 +61,9 @@ def job(config: DictConfig) -> dict[str, Path]:
         explain_study(study, listing.show)
         return {}
     if config.processes > 1 and study.shard is None:
+        for label in study.methods if study.force else ():  # once, before the shards, which then find nothing
+            shutil.rmtree(study.folder(label), ignore_errors=True)
+        study = replace(study, force=False)
         share_out(list(HydraConfig.get().overrides.task), config.processes)
     settings = OmegaConf.to_container(config, resolve=True)
     known = {str(key): value for key, value in settings.items()} if isinstance(settings, dict) else {}
@@ -123,7 +132,8 @@ def share_out(overrides: Sequence[str], n_processes: int) -> None:
     Raises:
         ConfigError: a process failed; its own words are on the screen.
     """
-    own = [override for override in overrides if override.partition("=")[0] not in ("shard", "processes")]
+    own = [override for override in overrides if override.partition("=")[0] not in ("shard", "processes", "force")]
+    own.append("hydra.mode=RUN")  # a job of a sweep is no sweep
     running = []
     for index in range(n_processes):
         command = [sys.executable, "-m", "mechxai.cli", "run", *own, f"shard={index}/{n_processes}"]

@@ -61,14 +61,19 @@ def check_overrides(arguments: Sequence[str]) -> str | None:
             got=str(error).splitlines()[0],
             fix="write key=value; quote lists for the shell",
         ) from error
-    single = [_first_choice(override) for override in parsed]
-    for override in parsed:
-        _check_choices(override)
-    multirun = any(flag in arguments for flag in ("-m", "--multirun"))
+    try:
+        single = [_first_choice(override) for override in parsed]
+        for override in parsed:
+            _check_choices(override)
+    except (HydraException, StopIteration) as error:
+        raise ConfigError(
+            f"A sweep over {overrides} was asked", got=str(error), allowed="lists (a=1,2), choice(1,2), range(0,4)"
+        ) from error
+    multirun = any(argument == "-m" or (argument.startswith("--mu") and "=" not in argument) for argument in arguments)
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(configs_dir()), version_base="1.3", job_name="run"):
-        if any(flag in arguments for flag in ("--config-dir", "-cd")):
-            return None  # the user's own choices are known to hydra alone
+        if any(argument.partition("=")[0] in ("--config-dir", "-cd") for argument in arguments):
+            return "outputs/sweeps/own" if multirun else None  # the user's own choices are known to hydra alone
         try:
             config = hydra.compose("run", overrides=single, return_hydra_config=True)
         except (HydraException, OmegaConfBaseException) as error:
@@ -84,7 +89,7 @@ def _check_choices(override: Any) -> None:
     if not override.is_sweep_override() or not (configs_dir() / group).is_dir():
         return
     for choice in override.sweep_string_iterator():
-        if choice not in _choices(group):
+        if choice != "null" and choice not in _choices(group):
             raise ConfigError(
                 f"{group}={choice} was asked", got="no such choice", allowed=nearest(choice, _choices(group))
             )

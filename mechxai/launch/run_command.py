@@ -8,10 +8,12 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from rich.console import Console
 
+from mechxai import listing
 from mechxai._resources import configs_dir
 from mechxai.launch import sweep
 from mechxai.launch.guard import INTERRUPTED, guarded
 from mechxai.launch.overrides import asked, check_overrides
+from mechxai.locks import alone
 
 _TOLD = ("--help", "-h", "--hydra-help", "--version")  # hydra answers these itself
 _SHOWN = ("--cfg", "-c", "--info", "-i")  # and shows the configuration for these, with nothing run
@@ -29,9 +31,15 @@ def run(arguments: Sequence[str]) -> int:
 
 def _sweep(arguments: Sequence[str], folder: Path) -> int:
     """All jobs of a sweep; what was finished before is found, what failed is told."""
-    with sweep.Watch(folder):
-        code = _hydra([*arguments, f"hydra.sweep.dir='{folder}'"])
-    ended = sweep.end(folder)
+    own = asked(arguments)
+    flags = [
+        argument for argument in arguments if argument not in own
+    ]  # hydra wants them before or behind, not between
+    place = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    with alone(folder, folder.parents[2], listing.show):
+        with sweep.Watch(folder):
+            code = _hydra([*flags, *own, f"hydra.sweep.dir='{place}'"])
+        ended = sweep.end(folder)
     return code if code == INTERRUPTED else ended or code
 
 

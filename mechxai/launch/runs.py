@@ -7,11 +7,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from filelock import Timeout
 from rich.prompt import Confirm
 
 from mechxai import listing
 from mechxai.core.errors import ConfigError
 from mechxai.found_run import FILTERS, FoundRun, found_runs, one_run, read_filters
+from mechxai.locks import lock_of
 
 _HELP = """The runs below a folder.
 
@@ -114,10 +116,17 @@ def _merge(asked: argparse.Namespace) -> int:
     if not commands:
         listing.show(f"nothing to merge below {asked.root}")
     failed = 0
-    for overrides in commands:
-        listing.show(f"mechxai run {' '.join(overrides)}")
-        failed |= subprocess.run([sys.executable, "-m", "mechxai.cli", "run", *overrides], check=False).returncode
-    return int(failed != 0)
+    for overrides, run in commands.items():
+        place = str(run.folder.resolve().parents[2]).replace("'", "\\'")
+        whole = [*overrides, f"output='{place}'", "hydra.mode=RUN"]
+        listing.show(f"mechxai run {' '.join(whole)}")
+        failed |= subprocess.run([sys.executable, "-m", "mechxai.cli", "run", *whole], check=False).returncode
+    left = [
+        run for run in found_runs(asked.root, {"status": "unfinished"}) if run.folder in {one.folder for one in waiting}
+    ]
+    for run in left:
+        listing.show(f"still unfinished: {run.folder}")
+    return int(failed != 0 or bool(left))
 
 
 def _overrides(run: FoundRun) -> tuple[str, ...] | None:
@@ -129,7 +138,9 @@ def _overrides(run: FoundRun) -> tuple[str, ...] | None:
         return None
     own = OmegaConf.to_container(OmegaConf.load(path)) or ()
     return tuple(
-        str(one) for one in own if str(one).partition("=")[0].lstrip("+") not in ("shard", "processes", "hydra")
+        str(one)
+        for one in own
+        if str(one).partition("=")[0].lstrip("+") not in ("shard", "processes", "force", "output")
     )
 
 
@@ -144,10 +155,25 @@ def _clean(asked: argparse.Namespace) -> int:
     if not asked.yes and not Confirm.ask(f"Remove these {len(chosen)} runs?", default=False):
         listing.show("nothing removed")
         return 1
-    for run in chosen:
-        shutil.rmtree(run.folder)
-    listing.show(f"{len(chosen)} runs removed")
+    busy = [run for run in chosen if not _removed(run)]
+    listing.show(f"{len(chosen) - len(busy)} runs removed")
+    for run in busy:
+        listing.show(f"left alone, for a process is at it: {run.folder}")
     return 0
+
+
+def _removed(run: FoundRun) -> bool:
+    """Removes a run that no process is at."""
+    lock = lock_of(run.folder, run.folder.resolve().parents[2])  # output/experiment/model/run
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    try:
+        shutil.rmtree(run.folder, ignore_errors=True)
+    finally:
+        lock.release()
+    return True
 
 
 def _named(given: Sequence[str], n: int) -> Sequence[str]:

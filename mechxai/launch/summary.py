@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mechxai.core.errors import MechXAIError
 from mechxai.core.files import whole
 from mechxai.core.result import Result
 from mechxai.figures.cells import largest
@@ -18,6 +17,7 @@ from mechxai.figures.text import number, shortened
 from mechxai.launch.job_record import FINISHED, JobRecord
 from mechxai.report.page import report
 
+DAMAGED = "damaged"
 TABLE, PAGE = "results.parquet", "sweep.html"
 _SHORT = 80  # characters of an error in a cell
 _BASELINES = ("baseline_clean", "baseline_corrupted")
@@ -50,11 +50,11 @@ class Row:
     def shown(self) -> dict[str, object]:
         """As the terminal and the page show it."""
         found = self.headline or shortened(self.error, _SHORT)
-        return {"job": str(self.job), **self.varied, "method": self.label, "status": self.status, "found": found}
+        return {"job": str(self.job), **self.varied, "of": self.label, "status": self.status, "found": found}
 
     def flat(self) -> dict[str, object]:
         """As the file holds it."""
-        own = {"job": self.job, "status": self.status, "method": self.label, "folder": self.folder, "error": self.error}
+        own = {"job": self.job, "status": self.status, "label": self.label, "folder": self.folder, "error": self.error}
         return {**own, **self.varied, **self.values}
 
 
@@ -98,9 +98,13 @@ def _pair(override: str) -> tuple[str, str]:
 def _with_result(row: Row) -> Row:
     """The row with what its folder holds."""
     try:
-        result = Result.load(Path(row.folder) / "result.nc")
-    except (MechXAIError, OSError) as error:
-        return replace(row, error=f"{type(error).__name__}: {error}")
+        return _read(row)
+    except Exception as error:  # noqa: BLE001 - one damaged file must not cost the table
+        return replace(row, status=DAMAGED, error=f"{type(error).__name__}: {error}")
+
+
+def _read(row: Row) -> Row:
+    result = Result.load(Path(row.folder) / "result.nc")
     data = result.data
     single = {str(name): own for name, own in data.data_vars.items() if not own.ndim and own.dtype.kind in "biuf"}
     values: dict[str, object] = {name: float(own) for name, own in single.items()}

@@ -19,7 +19,9 @@ _SHORT = 160  # characters of an error in a table
 
 def sweep_hash(overrides: Sequence[str]) -> str:
     """What names a sweep: the same overrides, in any order, are the same sweep. How it is launched does not matter."""
-    own = sorted(one for one in overrides if not one.lstrip("+~").startswith(("hydra", "force=", "processes=", "-")))
+    launching = ("hydra/launcher", "hydra.launcher", "force=", "processes=", "-")
+    own = [one for one in overrides if not one.lstrip("+~").startswith(launching)]
+    own.sort(key=lambda one: one.lstrip("+~").partition("=")[0])  # of one key the last counts, so their order stays
     return hashlib.blake2b("\n".join(own).encode(), digest_size=5).hexdigest()
 
 
@@ -74,6 +76,9 @@ def end(folder: Path) -> int:
     from mechxai.launch.summary import summary_rows, write_summary  # noqa: PLC0415 - heavy
 
     found = records(folder)
+    if not found:
+        Console(stderr=True).print("no job was started: see above", style="bold red")
+        return 1
     rows = summary_rows(found)
     listing.show({"title": f"Sweep of {len(found)} jobs", "rows": [row.shown() for row in rows]})
     for path in write_summary(folder, found, rows):

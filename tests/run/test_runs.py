@@ -11,6 +11,7 @@ from mechxai.compare_runs import difference, settings_that_differ, values_that_d
 from mechxai.core.errors import ArtifactError, ConfigError
 from mechxai.core.result import Result
 from mechxai.found_run import found_runs, one_run, read_filters
+from mechxai.locks import lock_of
 
 OWN = ("debug=tiny", "model=zoo/handmade-ioi", "task.template=0", "task.order=abba", "name=own", "output=outputs")
 LONG = (*OWN, "method.site=z", "method.over=[layer,head,pos]", "task.n=8", "tokens_per_wave=256")
@@ -86,10 +87,12 @@ def test_two_runs_are_compared(here, capsys, tmp_path):
     assert main(["runs", "compare", names[0]]) == 2
 
 
-def test_shards_are_merged_to_the_values_of_an_unsharded_run(here, capfd, tmp_path):
-    assert main(["run", *LONG, "shard=1/2"]) == 0
+def test_shards_are_merged_to_the_values_of_an_unsharded_run(here, capfd, tmp_path, monkeypatch):
+    assert main(["run", *LONG, "shard=1/2", "force=true"]) == 0
     assert len(found_runs(Path("outputs"), {"status": "unfinished"})) == 1
-    assert main(["runs", "merge"]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(["runs", "merge", "--in", str(here / "outputs")]) == 0
+    monkeypatch.chdir(here)
     assert "cells reused" in capfd.readouterr().out
     assert not found_runs(Path("outputs"), {"status": "unfinished"})
     merged = next(run for run in found_runs(Path("outputs")) if "pos" in run.manifest["method"]["over"])
@@ -101,6 +104,24 @@ def test_shards_are_merged_to_the_values_of_an_unsharded_run(here, capfd, tmp_pa
     xr.testing.assert_allclose(*same, rtol=0, atol=1e-6)
     assert main(["runs", "merge"]) == 0
     assert "nothing to merge" in capfd.readouterr().out
+
+
+def test_what_is_no_run_is_never_cleaned(tmp_path, capsys):
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "src/cells").mkdir(parents=True)
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package/manifest.json").write_text('{"name": "other"}')
+    assert found_runs(tmp_path) == []
+    assert main(["runs", "clean", "run=*", "--in", str(tmp_path), "--yes"]) == 0
+    assert (tmp_path / "src/cells").is_dir()
+
+
+def test_a_run_that_a_process_is_at_is_not_cleaned(here, capsys):
+    run = found_runs(Path("outputs"))[0]
+    with lock_of(run.folder, Path("outputs")):
+        assert main(["runs", "clean", f"run={run.facts['run']}", "--yes"]) == 0
+    assert "left alone" in " ".join(capsys.readouterr().out.split())
+    assert run.folder.is_dir()
 
 
 def test_cleaning_asks_first_and_needs_a_filter(here, capsys, monkeypatch):

@@ -67,6 +67,41 @@ def test_a_sweep_that_is_run_again_computes_nothing_and_leaves_the_same_files(he
     assert times == {path: path.stat().st_mtime_ns for path in here.rglob("result.nc")}
 
 
+@pytest.mark.parametrize("place", [0, 3, 99])
+def test_flags_may_stand_anywhere(here, place):
+    own = [*MODEL, "method.over=[layer]", "method.site=resid_pre,attn_out"]
+    own.insert(place, "-m")
+    assert main(["run", *own]) == 0
+    (table,) = here.rglob("results.parquet")
+    assert list(pd.read_parquet(table)["status"]) == ["finished"] * 2
+
+
+def test_two_sweeps_of_the_same_command_end_alike(here):
+    own = command("-m", *MODEL, "method.over=[layer]", "method.site=resid_pre,bogus")
+    both = [subprocess.Popen(own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [1, 1], said
+    assert sum("another process runs it" in one for one in said) == 1, said
+    (table,) = here.rglob("results.parquet")
+    assert list(pd.read_parquet(table)["status"]) == ["finished", "failed"]
+
+
+def test_a_sweep_of_which_no_job_starts_is_no_success(here, capsys):
+    assert main(["run", "-m", *MODEL, "method=activation_patching,ablation", "method.direction=noise"]) != 0
+    assert main(["run", "-m", *MODEL, "seed=interval(0,1)"]) == 2
+    assert "lists" in capsys.readouterr().err
+
+
+def test_methods_are_told_apart_in_the_table(here):
+    assert main(["run", "-m", *MODEL, "method=activation_patching,ablation"]) == 0
+    (path,) = here.rglob("results.parquet")
+    table = pd.read_parquet(path)
+    assert list(table["method"]) == ["activation_patching", "ablation"]
+    Path(table["folder"][0], "result.nc").write_bytes(b"damaged")
+    rows = summary_rows(records(path.parent))
+    assert [row.status for row in rows] == ["damaged", "finished"]
+
+
 def test_every_choice_of_a_sweep_is_checked_before_anything_runs(here, capsys):
     assert main(["run", "-m", "model=zoo/ioi,zoo/plantd-ioi"]) == 2
     assert "zoo/planted-ioi" in capsys.readouterr().err
