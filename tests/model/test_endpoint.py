@@ -146,7 +146,7 @@ def test_a_slow_answer_is_asked_for_again(server):
         ("garbage", ArtifactError, "no usable answer"),
         ("401", ConfigError, "put a valid key into OPENAI_API_KEY"),
         ("400", ModelSupportError, "fault 400"),
-        ("no_logprobs", ModelSupportError, "black box without scores cannot be explained"),
+        ("no_logprobs", ModelSupportError, "use a server that returns them"),
         ("no_choices", ArtifactError, "no choices"),
     ],
 )
