@@ -8,12 +8,13 @@ import numpy as np
 import xarray as xr
 
 from mechxai.core.result import Result
+from mechxai.core.statistics import known_mean
 from mechxai.figures.panels import headline_variable
 from mechxai.found_run import FoundRun
 from mechxai.report.page import report
 
 Rows = list[dict[str, object]]
-_SAME = "the runs have the same settings"
+_COMPARED = ("experiment", "method", "model", "task", "seed", "versions", "commit")
 
 
 def settings_that_differ(one: FoundRun, other: FoundRun) -> Rows:
@@ -25,9 +26,6 @@ def settings_that_differ(one: FoundRun, other: FoundRun) -> Rows:
         for name in names
         if first.get(name) != second.get(name)
     ]
-
-
-_COMPARED = ("experiment", "method", "model", "task", "seed", "versions", "commit")
 
 
 def values_that_differ(one: Result, other: Result) -> Rows:
@@ -72,8 +70,7 @@ def _gap(first: xr.DataArray, second: xr.DataArray) -> xr.DataArray | None:
 
 
 def _mean(array: xr.DataArray) -> float:
-    values = array.values.astype(float)
-    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+    return float(known_mean(array.values.astype(float).ravel()))
 
 
 def _where(gap: xr.DataArray) -> str:

@@ -30,6 +30,11 @@ class FoundRun:
     manifest: Mapping[str, Any]
 
     @property
+    def root(self) -> Path:
+        """The folder that ``output`` named: of it come experiment, model, run."""
+        return self.folder.resolve().parents[2]
+
+    @property
     def finished(self) -> bool:
         """Whether there is a result."""
         return bool(self.manifest)

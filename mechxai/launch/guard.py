@@ -14,8 +14,6 @@ from mechxai.core.errors import MechXAIError
 from mechxai.launch.job import job
 from mechxai.launch.job_record import JobRecord
 
-INTERRUPTED = 130  # the exit code that shells have for it
-
 
 def guarded(config: DictConfig) -> None:
     """One job, alone or of a sweep; a launcher may call it in another process or on another machine.
@@ -36,8 +34,8 @@ def guarded(config: DictConfig) -> None:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the other jobs go on
         known = _ours(error)
-        text = f"{type(error).__name__}: {error}" if known is None else f"{type(known).__name__}: {known}"
-        record = record.failed(text, "" if known is not None else traceback.format_exc())
+        told = known or error
+        record = record.failed(f"{type(told).__name__}: {told}", "" if known else traceback.format_exc())
     finally:
         _save(record, folder)
 
@@ -53,9 +51,6 @@ def _save(record: JobRecord, folder: Path) -> None:
 def _alone(config: DictConfig) -> None:
     try:
         job(config)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; what is finished is kept: run the same command to go on")
-        sys.exit(INTERRUPTED)
     except (MechXAIError, InstantiationException) as raised:
         error = _ours(raised)
         if error is None:

@@ -52,6 +52,12 @@ class JobRecord:
         return replace(self, status=FAILED, error=error, trace=trace, ended=time.time())
 
 
+def forget(sweep: Path) -> None:
+    """Removes the records below a sweep's folder."""
+    for path in sweep.rglob(NAME):
+        path.unlink(missing_ok=True)
+
+
 def records(sweep: Path) -> list[JobRecord]:
     """The records below a sweep's folder, by number; damaged ones are left out."""
     found = []

@@ -1,6 +1,7 @@
 """Overrides of the command line; those that do not fit are refused before anything is loaded."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -41,6 +42,12 @@ def asked(arguments: Sequence[str]) -> list[str]:
             continue
         overrides.append(argument)
     return overrides
+
+
+def quoted(path: Path) -> str:
+    """A path as the value of an override, whatever letters are in it."""
+    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"
 
 
 def check_overrides(arguments: Sequence[str]) -> str | None:
@@ -88,11 +95,14 @@ def _check_choices(override: Any) -> None:
     group = override.get_key_element().lstrip("+~")
     if not override.is_sweep_override() or not (configs_dir() / group).is_dir():
         return
+    choices = _choices(group)
     for choice in override.sweep_string_iterator():
-        if choice != "null" and choice not in _choices(group):
-            raise ConfigError(
-                f"{group}={choice} was asked", got="no such choice", allowed=nearest(choice, _choices(group))
-            )
+        if choice != "null" and choice not in choices:
+            raise _no_choice(group, choice, choices)
+
+
+def _no_choice(group: str, choice: str, choices: Sequence[str]) -> ConfigError:
+    return ConfigError(f"{group}={choice} was asked", got="no such choice", allowed=nearest(choice, choices))
 
 
 def _first_choice(override: Any) -> str:
@@ -122,7 +132,7 @@ def _explained(error: Exception, overrides: Sequence[str]) -> ConfigError:
         group, _, choice = override.partition("=")
         choices = _choices(group)
         if choices and choice not in choices:
-            return ConfigError(f"{group}={choice} was asked", got="no such choice", allowed=nearest(choice, choices))
+            return _no_choice(group, choice, choices)
     return ConfigError("The configuration cannot be composed", got=" ".join(message[:3]))
 
 

@@ -11,10 +11,11 @@ from rich.console import Console
 from mechxai import listing
 from mechxai._resources import configs_dir
 from mechxai.launch import sweep
-from mechxai.launch.guard import INTERRUPTED, guarded
-from mechxai.launch.overrides import asked, check_overrides
+from mechxai.launch.guard import guarded
+from mechxai.launch.overrides import asked, check_overrides, quoted
 from mechxai.locks import alone
 
+_INTERRUPTED = 130  # the exit code that shells have for it
 _TOLD = ("--help", "-h", "--hydra-help", "--version")  # hydra answers these itself
 _SHOWN = ("--cfg", "-c", "--info", "-i")  # and shows the configuration for these, with nothing run
 
@@ -32,15 +33,12 @@ def run(arguments: Sequence[str]) -> int:
 def _sweep(arguments: Sequence[str], folder: Path) -> int:
     """All jobs of a sweep; what was finished before is found, what failed is told."""
     own = asked(arguments)
-    flags = [
-        argument for argument in arguments if argument not in own
-    ]  # hydra wants them before or behind, not between
-    place = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    flags = [argument for argument in arguments if argument not in own]  # hydra takes none between overrides
     with alone(folder, folder.parents[2], listing.show):
         with sweep.Watch(folder):
-            code = _hydra([*flags, *own, f"hydra.sweep.dir='{place}'"])
+            code = _hydra([*flags, *own, f"hydra.sweep.dir={quoted(folder)}"])
         ended = sweep.end(folder)
-    return code if code == INTERRUPTED else ended or code
+    return code if code == _INTERRUPTED else ended or code
 
 
 def _hydra(arguments: Sequence[str]) -> int:
@@ -52,5 +50,5 @@ def _hydra(arguments: Sequence[str]) -> int:
         return ended.code if isinstance(ended.code, int) else 1
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted; what is finished is kept: run the same command to go on")
-        return INTERRUPTED
+        return _INTERRUPTED
     return 0

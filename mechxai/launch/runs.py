@@ -13,6 +13,7 @@ from rich.prompt import Confirm
 from mechxai import listing
 from mechxai.core.errors import ConfigError
 from mechxai.found_run import FILTERS, FoundRun, found_runs, one_run, read_filters
+from mechxai.launch.overrides import quoted
 from mechxai.locks import lock_of
 
 _HELP = """The runs below a folder.
@@ -117,15 +118,13 @@ def _merge(asked: argparse.Namespace) -> int:
         listing.show(f"nothing to merge below {asked.root}")
     failed = 0
     for overrides, run in commands.items():
-        place = str(run.folder.resolve().parents[2]).replace("'", "\\'")
-        whole = [*overrides, f"output='{place}'", "hydra.mode=RUN"]
+        whole = [*overrides, f"output={quoted(run.root)}", "hydra.mode=RUN"]
         listing.show(f"mechxai run {' '.join(whole)}")
         failed |= subprocess.run([sys.executable, "-m", "mechxai.cli", "run", *whole], check=False).returncode
-    left = [
-        run for run in found_runs(asked.root, {"status": "unfinished"}) if run.folder in {one.folder for one in waiting}
-    ]
-    for run in left:
-        listing.show(f"still unfinished: {run.folder}")
+    unfinished = {run.folder for run in found_runs(asked.root, {"status": "unfinished"})}
+    left = [run.folder for run in waiting if run.folder in unfinished]
+    for folder in left:
+        listing.show(f"still unfinished: {folder}")
     return int(failed != 0 or bool(left))
 
 
@@ -164,15 +163,11 @@ def _clean(asked: argparse.Namespace) -> int:
 
 def _removed(run: FoundRun) -> bool:
     """Removes a run that no process is at."""
-    lock = lock_of(run.folder, run.folder.resolve().parents[2])  # output/experiment/model/run
     try:
-        lock.acquire(timeout=0)
+        with lock_of(run.folder, run.root).acquire(timeout=0):
+            shutil.rmtree(run.folder, ignore_errors=True)
     except Timeout:
         return False
-    try:
-        shutil.rmtree(run.folder, ignore_errors=True)
-    finally:
-        lock.release()
     return True
 
 

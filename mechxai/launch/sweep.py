@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mechxai import listing
 from mechxai.core.files import sweep_up
-from mechxai.launch.job_record import FAILED, FINISHED, RUNNING, JobRecord, records
+from mechxai.launch.job_record import FAILED, FINISHED, RUNNING, JobRecord, forget, records
 
 _EVERY = 0.5  # seconds between two looks
 _SHORT = 160  # characters of an error in a table
@@ -36,8 +36,7 @@ class Watch:
     folder: Path
 
     def __enter__(self) -> "Watch":
-        for record in records(self.folder):  # of an earlier run of the same sweep, which looks at all of them again
-            (self.folder / "jobs" / str(record.number) / "job.json").unlink(missing_ok=True)
+        forget(self.folder)  # those of an earlier run of the same sweep: this one looks at all its jobs again
         sweep_up(self.folder)
         self._told: set[int] = set()
         self._ended = threading.Event()

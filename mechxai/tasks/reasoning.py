@@ -173,16 +173,11 @@ def _problem(row: Any, where: str) -> Problem:
         for name in ("options", "steps", "rephrased")
     }
     mistakes = [_mistake(one, named("mistakes")) for one in _list(row, "mistakes", where)]
+    question, answer = _text(row["question"], named("question")), _spaced(row["answer"], named("answer"))
     try:
-        return Problem(
-            _text(row["question"], named("question")),
-            _spaced(row["answer"], named("answer")),
-            mistakes=tuple(mistakes),
-            template=str(row.get("template", "")),
-            **texts,
-        )
+        return Problem(question, answer, mistakes=tuple(mistakes), template=str(row.get("template", "")), **texts)
     except ShapeError as error:
-        raise error if str(error).startswith(where) else ShapeError(f"{where}: {error}") from error
+        raise ShapeError(f"{where}: {error}") from error
 
 
 def _list(row: Any, name: str, where: str) -> list[Any]:

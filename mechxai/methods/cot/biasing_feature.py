@@ -18,7 +18,7 @@ from mechxai.engine.execution import Execution
 from mechxai.methods.cot.asking import Asking, as_writer, check_asking
 from mechxai.methods.cot.controls import controlled
 from mechxai.methods.cot.reading import Read
-from mechxai.methods.cot.texts import cut_short, said
+from mechxai.methods.cot.texts import cut_short, parse_failures, said
 from mechxai.methods.record import rates, run_info
 from mechxai.model.generator import Generator
 from mechxai.model.hooked_model import HookedModel
@@ -102,8 +102,7 @@ class BiasingFeature(Method):
         before, after = ask(batch=plainly), ask(batch=tempted)
         before.generator  # noqa: B018 - from here on is counted what both spend
         data = {**_moved(before, after, wrong), **controlled(before), **said(before), **_shown(after, wrong)}
-        failed = (before.unread() + after.unread()) / 2
-        data |= rates("parse_failures", (), failed, units="fraction", meaning="share of answers that were not read")
+        data |= parse_failures(before, after)
         whole = xr.Dataset(data, coords={"prompt": list(range(len(batch)))})
         told = cut_short(before, after)  # whether the chain is needed does not decide whether the answer moves
         return Result(whole, run_info(self, before.generator, batch, cost=before.cost(), notes=told))

@@ -33,10 +33,11 @@ def said(asking: Asking) -> dict[str, xr.DataArray]:
     }
 
 
-def parse_failures(asking: Asking) -> dict[str, xr.DataArray]:
+def parse_failures(*askings: Asking) -> dict[str, xr.DataArray]:
     """The share of all answers so far that could not be read, controls and drawn ones among them."""
     meaning = "share of answers that could not be read"
-    return rates("parse_failures", (), asking.unread(), units="fraction", meaning=meaning)
+    unread = np.mean([asking.unread() for asking in askings], axis=0)
+    return rates("parse_failures", (), unread, meaning=meaning)
 
 
 def notes(asking: Asking, data: xr.Dataset) -> tuple[str, ...]:
