@@ -1,4 +1,4 @@
-"""``mechxai …``: run, methods, models, tasks, runs, report."""
+"""``mechxai …``: run, explore, methods, models, tasks, runs, report."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +11,7 @@ from mechxai.core.errors import ConfigError, MechXAIError, nearest
 _USAGE = """usage: mechxai COMMAND ...
 
   run       put a method to a model on a task (mechxai run --help lists choices and examples)
+  explore   a prompt and a model in the browser: lens, attention, contributions, patching, circuit
   methods   what each method asks, what it costs, where it comes from
   models    the bundled models and what they can do
   tasks     the tasks and their settings
@@ -26,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     commands: dict[str, Callable[[list[str]], int]] = {
         "run": _run,
+        "explore": _explore,
         "methods": listing.methods,
         "models": listing.models,
         "tasks": listing.tasks,
@@ -49,6 +51,12 @@ def _run(arguments: list[str]) -> int:
     from mechxai.launch.run_command import run  # noqa: PLC0415 - hydra, which keeps --help waiting
 
     return run(arguments)
+
+
+def _explore(arguments: list[str]) -> int:
+    from mechxai.launch.explore_command import explore  # noqa: PLC0415 - heavy
+
+    return explore(arguments)
 
 
 def _runs(arguments: list[str]) -> int:

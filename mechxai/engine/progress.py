@@ -2,6 +2,9 @@
 
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 
 from rich.console import Console
@@ -10,6 +13,22 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from mechxai.engine.plan import Plan
 
 _PATIENCE = 2.0  # seconds
+Hear = Callable[[float], None]
+_HEARS: ContextVar[Hear | None] = ContextVar("mechxai_progress", default=None)
+
+
+@contextmanager
+def told(hear: Hear) -> Iterator[None]:
+    """Within it, every step of whatever counts its progress is told to ``hear`` as a share done, 0 to 1.
+
+    An exception raised by ``hear`` ends the work as an interruption does. For pages and other front ends; the bar in
+    the terminal needs none of it.
+    """
+    token = _HEARS.set(hear)
+    try:
+        yield
+    finally:
+        _HEARS.reset(token)
 
 
 class Bar:
@@ -25,7 +44,7 @@ class Bar:
     def __init__(self, what: str, total: "int | Plan", *, shown: bool, unit: str = "cells") -> None:
         self._what, self._shown, self._unit = what, shown, unit
         self._total = float(total) if isinstance(total, int) else total.work
-        self._worked = 0.0
+        self._worked, self._hear = 0.0, _HEARS.get()
         self._start, self._computed = time.monotonic(), 0
         self._bar: Progress | None = None
         self._lock, self._ended = threading.Lock(), False
@@ -61,6 +80,8 @@ class Bar:
         with self._lock:
             if self._bar is not None:
                 self._bar.update(self._task, completed=self._worked, rate=rate)
+        if self._hear is not None:
+            self._hear(min(1.0, self._worked / max(self._total, 1e-9)))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -14,6 +14,17 @@ def zoo_names() -> list[str]:
     return sorted(f"zoo/{folder.name}" for folder in _HERE.iterdir() if (folder / "card.json").is_file())
 
 
+def zoo_language_models() -> list[str]:
+    """Names of the bundled models that `mechxai.load` takes: all but classifiers."""
+    return [
+        name for name in zoo_names() if not any("Classification" in one for one in _architectures(zoo_folder(name)))
+    ]
+
+
+def _architectures(folder: Path) -> list[str]:
+    return json.loads((folder / "config.json").read_text()).get("architectures", [])
+
+
 def zoo_folder(name: str) -> Path:
     """The folder of a bundled model.
 

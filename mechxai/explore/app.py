@@ -1,0 +1,205 @@
+"""The web application: one request per change of the view, which draws the panels that it changes and no others."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import flask
+from dash import ClientsideFunction, Dash, Input, Output, State, no_update
+from dash.development.base_component import Component
+
+from mechxai.core.errors import MechXAIError
+from mechxai.explore.drawing import ALL, drawing
+from mechxai.explore.layout import Choices, page
+from mechxai.explore.pages import add_pages
+from mechxai.explore.palette import LIGHT, palette_of
+from mechxai.explore.panel import SWEEPS, start
+from mechxai.explore.room import Room
+from mechxai.explore.scene import scene_of
+from mechxai.explore.view import View
+from mechxai.figures.plot import plot
+from mechxai.figures.text import printable
+
+_CHOICES = ("model", "inputs", "lens", "color", "site")
+
+
+def application(room: Room) -> Dash:
+    """The explorer of a room as a Dash application; `mechxai.explore.serving.serve` runs it."""
+    assets = str(Path(__file__).parent / "assets")
+    app = Dash(__name__, title="MechXAI explorer", update_title="", serve_locally=True, assets_folder=assets)
+    app.layout = lambda: _laid(room, _view_of_address(room))
+    add_pages(app.server, room)
+    _add_follow(app, room)
+    _add_examples(app, room)
+    for panel in SWEEPS:
+        _add_sweep(app, room, panel.name)
+    _add_tick(app, room)
+    _add_clicks(app)
+    return app
+
+
+def _view_of_address(room: Room) -> View:
+    """What the page's own address asks for; it comes along with the request for the layout."""
+    query = urlsplit(flask.request.referrer or "").query if flask.has_request_context() else ""
+    try:
+        return View.of(dict(parse_qsl(query, max_num_fields=40))) if "prompt=" in query else room.first()
+    except (MechXAIError, ValueError):
+        return room.first()
+
+
+def _laid(room: Room, view: View) -> Component:
+    problem = ""
+    try:
+        scene = scene_of(room, view, LIGHT)
+        shown = drawing(scene)
+    except MechXAIError as error:  # a link to what this explorer cannot show
+        scene, problem = scene_of(room, room.first(), LIGHT), str(error)
+        shown = drawing(scene)
+    results = {title: plot(result) for title, result in room.results.items()}
+    choices = Choices(list(room.models), room.tasks(scene.view.model), printable(problem), results)
+    return page(scene.view, choices, shown)
+
+
+def _add_follow(app: Dash, room: Room) -> None:
+    outputs = [Output(panel.name, "figure") for panel in ALL]
+    outputs += [Output("tokens", "children"), Output("commands", "children"), Output("facts", "data")]
+    outputs += [Output("stamps", "data"), Output("message", "children")]
+
+    @app.callback(
+        *outputs,
+        Input("view", "data"),
+        Input("theme", "data"),
+        Input("finished", "data"),
+        State("stamps", "data"),
+        prevent_initial_call=True,
+    )
+    def follow(*given: Any) -> tuple[object, ...]:
+        view, theme, _, before = given
+        try:
+            shown = drawing(scene_of(room, View.of(view), palette_of(theme)), before)
+        except MechXAIError as error:
+            return (*([no_update] * (len(ALL) + 4)), printable(str(error)))
+        figures = [shown.figures.get(panel.name, no_update) for panel in ALL]
+        tokens = no_update if shown.tokens is None else shown.tokens
+        return (*figures, tokens, shown.commands, shown.facts, shown.stamps, "")
+
+
+def _add_examples(app: Dash, room: Room) -> None:
+    @app.callback(
+        Output("view", "data"),
+        Output("prompt-text", "value"),
+        Output("corrupted-text", "value"),
+        Output("message", "children", allow_duplicate=True),
+        Input("another", "n_clicks"),
+        Input("task-choice", "value"),
+        Input("model-choice", "value"),
+        State("view", "data"),
+        prevent_initial_call=True,
+    )
+    def another(*asked: Any) -> tuple[object, ...]:
+        clicks, task, model, given = asked
+        try:
+            number = (clicks or 0) if model == given.get("model") else 0
+            known = room.tasks(model)
+            one = room.example(model, task if task in known else known[0], number)
+        except MechXAIError as error:
+            return no_update, no_update, no_update, printable(str(error))
+        kept = {name: given[name] for name in ("lens", "color", "inputs", "site") if name in given}
+        view = View.of({**kept, **asdict(one), "model": model})
+        return asdict(view), one.prompt, one.corrupted, ""
+
+
+def _add_sweep(app: Dash, room: Room, name: str) -> None:
+    panel = next(one for one in SWEEPS if one.name == name)
+
+    @app.callback(
+        Output("message", "children", allow_duplicate=True),
+        Output("tick", "disabled", allow_duplicate=True),
+        Input(f"{name}-run", "n_clicks"),
+        State("view", "data"),
+        prevent_initial_call=True,
+    )
+    def begin(_clicks: int, given: Mapping[str, object]) -> tuple[str, bool]:
+        try:
+            start(panel, scene_of(room, View.of(given), LIGHT))
+        except MechXAIError as error:
+            return printable(str(error)), True
+        return "", False
+
+    @app.callback(
+        Output(f"{name}-stop", "n_clicks"),
+        Input(f"{name}-stop", "n_clicks"),
+        State("view", "data"),
+        prevent_initial_call=True,
+    )
+    def end(_clicks: int, given: Mapping[str, object]) -> object:
+        room.sweeps.stop(panel.key(scene_of(room, View.of(given), LIGHT)))
+        return no_update
+
+
+def _add_tick(app: Dash, room: Room) -> None:
+    outputs = [Output("finished", "data"), Output("tick", "disabled")]
+    for panel in SWEEPS:
+        outputs += [Output(f"{panel.name}-progress", "value"), Output(f"{panel.name}-progress", "hidden")]
+        outputs += [Output(f"{panel.name}-stop", "hidden"), Output(f"{panel.name}-said", "children")]
+
+    @app.callback(*outputs, Input("tick", "n_intervals"), Input("view", "data"), State("finished", "data"))
+    def tick(_ticks: int, given: Mapping[str, object], finished: str) -> tuple[object, ...]:
+        try:
+            scene = scene_of(room, View.of(given), LIGHT)
+            sweeps = [room.sweeps.get(panel.key(scene)) for panel in SWEEPS]
+        except MechXAIError:
+            return (no_update, True, *(["0", True, True, ""] * len(SWEEPS)))
+        told: list[object] = []
+        for sweep in sweeps:
+            idle = sweep is None or not sweep.running
+            told += ["0" if sweep is None else f"{sweep.share:.3f}", idle, idle, "" if sweep is None else sweep.said]
+        done = json.dumps([None if one is None or one.running else one.error for one in sweeps])
+        waiting = any(one is not None and one.running for one in sweeps)
+        return (no_update if done == finished else done, not waiting, *told)
+
+
+def _add_clicks(app: Dash) -> None:
+    """What happens in the page: clicks and choices change the view, the view changes the address."""
+    app.clientside_callback(
+        ClientsideFunction("mechxai", "clicked"),
+        Output("view", "data", allow_duplicate=True),
+        *[Input(panel.name, "clickData") for panel in ALL],
+        State("view", "data"),
+        prevent_initial_call=True,
+    )
+    app.clientside_callback(
+        ClientsideFunction("mechxai", "chosen"),
+        Output("view", "data", allow_duplicate=True),
+        *[Input(f"{name}-choice", "value") for name in _CHOICES if name != "model"],
+        State("view", "data"),
+        prevent_initial_call=True,
+    )
+    app.clientside_callback(
+        ClientsideFunction("mechxai", "read"),
+        Output("view", "data", allow_duplicate=True),
+        Input("read", "n_clicks"),
+        Input("answer-text", "value"),
+        Input("wrong-text", "value"),
+        State("prompt-text", "value"),
+        State("corrupted-text", "value"),
+        State("view", "data"),
+        prevent_initial_call=True,
+    )
+    app.clientside_callback(
+        ClientsideFunction("mechxai", "shown"),
+        Output("where", "children"),
+        Output("answer-text", "value"),
+        Output("wrong-text", "value"),
+        Output("save", "href"),
+        Input("facts", "data"),
+        State("view", "data"),
+    )
+    for panel in ALL:
+        app.clientside_callback(
+            ClientsideFunction("mechxai", "sized"), Output(panel.name, "style"), Input(panel.name, "figure")
+        )
+    app.clientside_callback(ClientsideFunction("mechxai", "dress"), Output("theme", "data"), Input("dress", "n_clicks"))

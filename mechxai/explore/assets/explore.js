@@ -1,0 +1,133 @@
+"use strict";
+// What happens in the page itself. The view is a plain object in the store "view"; everything here only makes a new one
+// of it, and the server draws what changed.
+(() => {
+  const clientside = (window.dash_clientside = window.dash_clientside || {});
+  const none = () => clientside.no_update;
+  const state = { view: null, facts: null };
+  const set = (id, props) => clientside.set_props(id, props);
+  const text = (value) => (value === null || value === undefined ? "" : String(value));
+
+  function changed(view, parts) {
+    const next = { ...view };
+    for (const [name, value] of Object.entries(parts)) {
+      next[name] = typeof view[name] === "number" ? Number(value) : value;
+    }
+    return JSON.stringify(next) === JSON.stringify(view) ? none() : next;
+  }
+
+  function move(parts) {
+    if (!state.view) return;
+    const next = changed(state.view, parts);
+    if (next !== none()) {
+      state.view = next;
+      set("view", { data: next });
+    }
+  }
+
+  function step(name, by) {
+    const facts = state.facts;
+    if (!facts) return;
+    const most = { pos: facts.n_pos, layer: facts.n_layers, head: facts.n_heads }[name];
+    const at = Math.min(most - 1, Math.max(0, resolved(name) + by));
+    move({ [name]: at });
+  }
+
+  // what was asked last, though the server may not have answered yet
+  function resolved(name) {
+    const asked = state.view[name];
+    return asked >= 0 ? asked : state.facts[name];
+  }
+
+  clientside.mechxai = {
+    clicked(...given) {
+      const view = given[given.length - 1];
+      const triggered = clientside.callback_context.triggered[0];
+      const point = triggered && triggered.value && triggered.value.points && triggered.value.points[0];
+      if (!point || typeof point.customdata !== "string" || !point.customdata) return none();
+      const parts = point.customdata.split("\u001f").map((one) => {
+        const at = one.indexOf("=");
+        return [one.slice(0, at), one.slice(at + 1)];
+      });
+      return changed(view, Object.fromEntries(parts));
+    },
+    chosen(inputs, lens, color, site, view) {
+      return changed(view, { inputs, lens, color, site });
+    },
+    read(_clicks, answer, wrong, prompt, corrupted, view) {
+      const triggered = clientside.callback_context.triggered[0];
+      const asked = { answer: text(answer), wrong: text(wrong) };
+      if (triggered && triggered.prop_id !== "read.n_clicks") return changed(view, asked);
+      const moved = text(prompt) === view.prompt ? {} : { pos: -1 };
+      return changed(view, { ...asked, prompt: text(prompt), corrupted: text(corrupted), ...moved });
+    },
+    shown(facts, view) {
+      state.facts = facts;
+      state.view = view;
+      const query = facts.query.length < 30000 ? "?" + facts.query : location.pathname;
+      history.replaceState(null, "", query);
+      const frame = document.getElementById("views"), box = document.getElementById("views-box");
+      const page = "attention.html?" + facts.query;
+      if (box && box.open && frame.dataset.prompt !== view.model + view.prompt) {
+        frame.dataset.prompt = view.model + view.prompt;
+        frame.src = page;
+      }
+      return [facts.where, view.answer, view.wrong, "export.html?" + facts.query];
+    },
+    sized(figure) {
+      return { height: figure.layout.height + "px" };
+    },
+    dress(clicks) {
+      let theme = null;
+      try { theme = localStorage.getItem("mechxai-theme"); } catch { /* a browser that keeps nothing */ }
+      theme = theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+      if (clicks) theme = theme === "dark" ? "light" : "dark";
+      try { if (clicks) localStorage.setItem("mechxai-theme", theme); } catch { /* likewise */ }
+      document.documentElement.dataset.theme = theme;
+      const button = document.getElementById("dress");
+      if (button) button.textContent = theme === "dark" ? "Light" : "Dark";
+      return theme;
+    },
+  };
+
+  async function copy(button, what) {
+    const before = button.textContent;
+    try {
+      await navigator.clipboard.writeText(what);
+      button.textContent = "Copied";
+    } catch {
+      button.textContent = "Copy by hand: see the address";
+    }
+    setTimeout(() => { button.textContent = before; }, 1500);
+  }
+
+  document.addEventListener("click", (event) => {
+    const token = event.target.closest("#tokens [data-pos]");
+    if (token) move({ pos: Number(token.dataset.pos) });
+    if (event.target.id === "share") copy(event.target, location.href);
+    if (event.target.id === "copy") copy(event.target, document.getElementById("commands").textContent);
+  });
+  document.addEventListener("toggle", (event) => {
+    if (event.target.id === "views-box" && event.target.open && state.view) {
+      const frame = document.getElementById("views");
+      frame.dataset.prompt = state.view.model + state.view.prompt;
+      frame.src = "attention.html?" + state.facts.query;
+    }
+  }, true);
+
+  const KEYS = {
+    ArrowLeft: ["pos", -1], ArrowRight: ["pos", 1], ArrowUp: ["layer", 1], ArrowDown: ["layer", -1],
+    "[": ["head", -1], "]": ["head", 1],
+  };
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      document.getElementById("read").click();
+      return;
+    }
+    const typing = event.target.closest("input, textarea, select, [role=listbox], [role=option], .dash-dropdown");
+    if (typing || event.ctrlKey || event.metaKey || event.altKey || !KEYS[event.key]) return;
+    if (!event.target.closest(".moves") && event.target !== document.body) return;
+    event.preventDefault();
+    step(...KEYS[event.key]);
+  });
+})();

@@ -1,0 +1,103 @@
+"""Pages beside the explorer's own, and what every answer of the server carries."""
+
+import html
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import flask
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from mechxai.core.errors import MechXAIError
+from mechxai.explore.commands import commands
+from mechxai.explore.palette import LIGHT
+from mechxai.explore.panel import PANELS, SWEEPS, drawn
+from mechxai.explore.room import Room
+from mechxai.explore.scene import Scene, scene_of, written
+from mechxai.explore.view import View
+from mechxai.figures.attention_view import attention_html
+from mechxai.figures.export import figure_div
+from mechxai.methods.attention.attention_patterns import AttentionPatterns
+
+_HOSTS = ("127.0.0.1", "localhost", "::1")
+_MOST_BYTES = 2_000_000
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; frame-ancestors 'self'; base-uri 'none'; "
+    "form-action 'none'"
+)
+_OF_PAGES = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; "
+    "sandbox allow-scripts"
+)
+_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<style>body{{font:15px/1.5 Inter,'Helvetica Neue',Arial,sans-serif;color:#1f2933;max-width:1080px;
+margin:2rem auto;padding:0 1rem}}
+h1{{font-size:1.4rem}}h2{{font-size:1.05rem;margin:2rem 0 0}}p{{color:#52606d;margin:.2rem 0}}
+pre{{background:#f5f7fa;padding:1rem;overflow-x:auto;white-space:pre-wrap}}</style>
+<script>{plotly}</script></head><body><h1>{title}</h1>{body}</body></html>"""
+
+
+def add_pages(server: flask.Flask, room: Room) -> None:
+    """Adds the saved page, the page of attention views, and the guard of all requests."""
+    server.config["MAX_CONTENT_LENGTH"] = _MOST_BYTES
+    server.before_request(_guard)
+    server.after_request(_guarded)
+    server.add_url_rule("/export.html", "export", lambda: _answer(room, saved))
+    server.add_url_rule("/attention.html", "attention", lambda: _answer(room, _attention))
+
+
+def _guard() -> flask.Response | None:
+    """Refuses what does not come from this machine's own pages: another site's name for us, or its requests."""
+    host = urlsplit(f"//{flask.request.host}").hostname
+    origin = flask.request.headers.get("Origin")
+    if host not in _HOSTS or (origin is not None and urlsplit(origin).netloc != flask.request.host):
+        return flask.Response("This explorer answers pages of this machine alone.", 403, mimetype="text/plain")
+    return None
+
+
+def _guarded(response: flask.Response) -> flask.Response:
+    if "Content-Security-Policy" not in response.headers:
+        response.headers["Content-Security-Policy"] = _POLICY
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "same-origin"
+    return response
+
+
+def _answer(room: Room, made: Callable[[Scene], str]) -> flask.Response:
+    try:
+        scene = scene_of(room, View.of(flask.request.args), LIGHT)
+        page = made(scene)
+    except MechXAIError as error:
+        return flask.Response(str(error), 400, mimetype="text/plain")
+    response = flask.Response(page, mimetype="text/html")
+    response.headers["Content-Security-Policy"] = _OF_PAGES
+    return response
+
+
+def saved(scene: Scene) -> str:
+    """One page that holds what is shown and opens anywhere, offline; tokens are escaped."""
+    view, parts = scene.view, []
+    for panel in (*PANELS, *SWEEPS):
+        try:
+            figure = drawn(panel, scene)
+        except MechXAIError as error:
+            parts.append(f"<h2>{html.escape(panel.title)}</h2><p>{html.escape(str(error))}</p>")
+            continue
+        figure["layout"] |= {"width": 1000, "autosize": False}
+        head = f"<h2>{html.escape(panel.title)}</h2><p>{html.escape(panel.about)}</p>"
+        parts.append(head + figure_div(go.Figure(figure), panel.name))
+    tokens = " ".join(written(token, 40) for token in scene.reading.tokens)
+    body = [
+        f"<p>{tokens}</p>",
+        f"<p>position {view.pos}, layer {view.layer}, head {scene.block}.{view.head}; {scene.pair}</p>",
+        *parts,
+        f"<h2>The same from the command line and in Python</h2><pre>{html.escape(commands(scene))}</pre>",
+    ]
+    return _PAGE.format(title=html.escape(f"{view.model}: one prompt"), plotly=get_plotlyjs(), body="".join(body))
+
+
+def _attention(scene: Scene) -> str:
+    with scene.room.lock(scene.view.model):
+        result = AttentionPatterns()(scene.reading.model, scene.reading.batch)
+    return attention_html(result)

@@ -1,0 +1,167 @@
+"""The page's colours for figures, in its light and in its dark dress."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mechxai.figures.colors import DIVERGING, SEQUENTIAL
+from mechxai.figures.theme import FONT
+
+Picture = dict[str, Any]  # what plotly draws
+_CLEAR = "rgba(0,0,0,0)"
+Stops = tuple[tuple[float, str], ...]
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Colours of figures.
+
+    Attributes:
+        ink: of text.
+        quiet: of what is less important.
+        line: of axes and grids.
+        accent: of what is chosen.
+        towards: of what speaks for the answer.
+        against: of what speaks against it.
+        sequential: from none to much.
+        diverging: from against to towards, the middle as the page's ground.
+    """
+
+    ink: str
+    quiet: str
+    line: str
+    accent: str
+    towards: str
+    against: str
+    sequential: Stops
+    diverging: Stops
+
+    def figure(
+        self, trace: Mapping[str, object], height: int, *, x: Mapping[str, object], y: Mapping[str, object], **more: Any
+    ) -> Picture:
+        """A figure as a panel shows it: transparent, as wide as there is room, without a title.
+
+        A plain mapping: plotly's figure objects check every property, for longer than an interaction may take.
+
+        Args:
+            trace: what is drawn.
+            height: in pixels.
+            x: of the axis, beside what all have.
+            y: likewise.
+            **more: of the layout.
+        """
+        layout = {
+            "font": {"family": FONT, "size": 12, "color": self.ink},
+            "paper_bgcolor": _CLEAR,
+            "plot_bgcolor": _CLEAR,
+            "margin": {"l": 46, "r": 8, "t": 8, "b": 40},
+            "height": height,
+            "autosize": True,
+            "showlegend": False,
+            "hoverlabel": {"font": {"family": FONT, "size": 12}, "align": "left"},
+            "hovermode": "closest",
+            "dragmode": False,
+            "modebar": {"bgcolor": _CLEAR, "color": self.quiet, "activecolor": self.accent},
+            "xaxis": {**self._axis(), **x},
+            "yaxis": {**self._axis(), **y},
+        }
+        return {"data": [trace], "layout": {**layout, **more}}
+
+    def _axis(self) -> dict[str, object]:
+        return {
+            "color": self.quiet,
+            "linecolor": self.line,
+            "gridcolor": self.line,
+            "zerolinecolor": self.line,
+            "zeroline": False,
+            "ticks": "outside",
+            "ticklen": 4,
+            "tickcolor": self.line,
+            "tickfont": {"size": 11},
+            "automargin": True,
+        }
+
+    def bar(self, title: str, height: int) -> dict[str, object]:
+        """A colour bar beside a drawing of this height."""
+        return {
+            "title": {"text": title, "side": "right", "font": {"size": 11}},
+            "thickness": 10,
+            "outlinewidth": 0,
+            "tickfont": {"size": 10, "color": self.quiet},
+            "lenmode": "pixels",
+            "len": max(120, height - 60),
+            "y": 1,
+            "yanchor": "top",
+        }
+
+    def frame(self, x: tuple[int, int], y: tuple[int, int]) -> dict[str, object]:
+        """Around the cells that are looked at."""
+        ends = {"x0": x[0] - 0.5, "x1": x[1] + 0.5, "y0": y[0] - 0.5, "y1": y[1] + 0.5}
+        return {"type": "rect", **ends, "line": {"color": self.accent, "width": 2.5}}
+
+    def sign(self, value: float) -> str:
+        """The colour of what speaks for the answer, or against it."""
+        return self.towards if value >= 0 else self.against
+
+    def said(self, text: str, height: int) -> Picture:
+        """A figure that is a sentence."""
+        hidden = {"visible": False, "range": [0, 1]}
+        note = {
+            "text": text,
+            "showarrow": False,
+            "font": {"size": 13, "color": self.quiet},
+            "x": 0.5,
+            "y": 0.5,
+            "xref": "x",
+            "yref": "y",
+        }
+        return self.figure({"type": "scatter", "x": [], "y": []}, height, x=hidden, y=hidden, annotations=[note])
+
+
+def ticks(labels: Sequence[str], title: str = "", *, turned: bool = False) -> dict[str, object]:
+    """An axis of cells with these labels; ``turned`` where they are texts below a figure."""
+    axis: dict[str, object] = {"tickvals": list(range(len(labels))), "ticktext": list(labels), "showgrid": False}
+    if title:
+        axis["title"] = {"text": title, "font": {"size": 12}, "standoff": 8}
+    return axis | ({"tickangle": -45} if turned else {})
+
+
+def numbers(count: int, title: str) -> dict[str, object]:
+    """An axis of cells that are numbered; of many, every fourth has its number."""
+    step = 1 if count <= 16 else 4
+    labels = [str(at) if at % step == 0 else "" for at in range(count)]
+    return ticks(labels, title)
+
+
+LIGHT = Palette(
+    ink="#1f2933",
+    quiet="#52606d",
+    line="#d9dee5",
+    accent="#c2570c",
+    towards="#2166ac",
+    against="#b2182b",
+    sequential=SEQUENTIAL,
+    diverging=DIVERGING,
+)
+# The middle and the low end take the dark ground's colour, so that what stands out is what is large.
+DARK = Palette(
+    ink="#e4e9f0",
+    quiet="#9fb0c3",
+    line="#34414f",
+    accent="#f5a35c",
+    towards="#5aa9e6",
+    against="#f0716b",
+    sequential=((0.0, "#1a2430"), (0.35, "#1d4a75"), (0.7, "#2f86c9"), (1.0, "#a7d8ff")),
+    diverging=(
+        (0.0, "#ff9d94"),
+        (0.25, "#c0433f"),
+        (0.5, "#1a2430"),
+        (0.75, "#2f7fc1"),
+        (1.0, "#a7d8ff"),
+    ),
+)
+
+
+def palette_of(theme: str) -> Palette:
+    """The palette of a page's dress, ``light`` or ``dark``."""
+    return DARK if theme == "dark" else LIGHT

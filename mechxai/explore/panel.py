@@ -1,0 +1,176 @@
+"""Which panels there are, what each depends on, how it is drawn. A new one is a file in `panels` and a row here."""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+from mechxai.core.batch import ContrastBatch
+from mechxai.core.errors import ConfigError
+from mechxai.core.method import Method
+from mechxai.core.result import Result
+from mechxai.explore.palette import Picture
+from mechxai.explore.panels import attention, circuit, contributions, lens, next_tokens, patching
+from mechxai.explore.scene import Scene
+from mechxai.figures.text import safe
+from mechxai.tasks.prompts import prompts
+
+_ASKED = ("model", "prompt", "pos", "answer", "wrong")
+_PAIR = ("model", "prompt", "corrupted", "answer", "wrong")
+_WAITING_HEIGHT = 300
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A figure that follows the view.
+
+    Attributes:
+        name: its id on the page.
+        title: shown above it.
+        about: one line below the title.
+        needs: fields of the view that change it.
+        draw: its figure.
+    """
+
+    name: str
+    title: str
+    about: str
+    needs: tuple[str, ...]
+    draw: Callable[[Scene], Picture]
+
+
+@dataclass(frozen=True)
+class SweepPanel:
+    """A figure of a sweep, which somebody has to start.
+
+    Attributes:
+        name: its id on the page.
+        title: shown above it.
+        about: one line below the title.
+        needs: fields of the view that change the figure.
+        key: what decides the sweep's numbers.
+        method: what is run.
+        run: runs it on a pair of prompts.
+        draw: the figure of its result.
+    """
+
+    name: str
+    title: str
+    about: str
+    needs: tuple[str, ...]
+    key: Callable[[Scene], Hashable]
+    method: Callable[[Scene], Method]
+    run: Callable[[Scene, ContrastBatch], Result]
+    draw: Callable[[Scene, Result], Picture]
+
+
+PANELS = (
+    Panel(
+        "lens",
+        "What each layer would say",
+        "the likeliest next token, read off the residual stream before every layer",
+        (*_ASKED, "layer", "lens", "color"),
+        lens.draw,
+    ),
+    Panel(
+        "next",
+        "Next token",
+        "at the chosen layer and position; click one to ask about it",
+        (*_ASKED, "layer", "lens"),
+        next_tokens.draw,
+    ),
+    Panel(
+        "attention",
+        "Attention of the chosen head",
+        "where it looks, not whether that mattered",
+        ("model", "prompt", "pos", "layer", "head"),
+        attention.draw,
+    ),
+    Panel(
+        "heads",
+        "What each head writes",
+        "towards the answer at the chosen position, directly",
+        (*_ASKED, "layer", "head"),
+        contributions.by_head,
+    ),
+    Panel("layers", "What each layer writes", "the parts sum to the logit difference", _ASKED, contributions.by_layer),
+    Panel(
+        "sources",
+        "What the chosen head writes, by token read",
+        "attention times what is read there",
+        (*_ASKED, "layer", "head"),
+        contributions.by_token,
+    ),
+)
+SWEEPS = (
+    SweepPanel(
+        "patching",
+        "Patching: what brings the answer back",
+        "clean activations put into the corrupted run, one cell at a time; 1 is the whole effect",
+        (*_PAIR, "site", "pos", "layer", "head"),
+        patching.key,
+        patching.method,
+        patching.run,
+        patching.draw,
+    ),
+    SweepPanel(
+        "circuit",
+        "Circuit: which edges carry it",
+        "integrated gradients over edges (EAP-IG); an estimate, to be confirmed by patching",
+        (*_PAIR, "layer", "head"),
+        circuit.key,
+        circuit.method,
+        circuit.run,
+        circuit.draw,
+    ),
+)
+
+
+def drawn(panel: Panel | SweepPanel, scene: Scene) -> Picture:
+    """The figure of a panel; of a sweep that is not done, what to do, or why it failed."""
+    if isinstance(panel, Panel):
+        return panel.draw(scene)
+    sweep = scene.room.sweeps.get(panel.key(scene))
+    if sweep is not None and sweep.result is not None:
+        return panel.draw(scene, sweep.result)
+    if sweep is not None and sweep.error:
+        return scene.palette.said(safe(sweep.error, 110), _WAITING_HEIGHT)
+    hint = "not run yet" if scene.view.corrupted else "give a corrupted prompt of as many tokens, then run"
+    return scene.palette.said(hint, _WAITING_HEIGHT)
+
+
+def stamp(panel: Panel | SweepPanel, scene: Scene) -> str:
+    """What the figure depends on, as a text: while it stays the same, so does the figure."""
+    parts = [getattr(scene.view, name) for name in panel.needs]
+    if isinstance(panel, SweepPanel):
+        sweep = scene.room.sweeps.get(panel.key(scene))
+        parts.append("" if sweep is None else f"{sweep.result is not None} {sweep.error}")
+    return repr((scene.palette.ink, *parts))
+
+
+def start(panel: SweepPanel, scene: Scene) -> None:
+    """Begins a panel's sweep in the background.
+
+    Raises:
+        ConfigError: no corrupted prompt.
+        AlignmentError: one of another length.
+    """
+    batch = pair(scene)
+    lock = scene.room.lock(scene.view.model)
+    scene.room.sweeps.start(panel.key(scene), lambda: panel.run(scene, batch), lock=lock)
+
+
+def pair(scene: Scene) -> ContrastBatch:
+    """The prompt beside its corrupted one, answered at the end."""
+    view, reading = scene.view, scene.reading
+    if not view.corrupted.strip():
+        raise ConfigError(
+            "A sweep was asked", got="no corrupted prompt", fix="give one of as many tokens that has another answer"
+        )
+    asked = reading.asked(reading.n_pos - 1, view.answer, view.wrong)
+    with scene.room.lock(view.model):
+        return prompts(
+            reading.model,
+            texts=[view.prompt],
+            counterfactuals=[view.corrupted],
+            answers=[asked.answer],
+            wrong=[asked.wrong],
+        )

@@ -1,0 +1,174 @@
+"""What the panels draw is what the methods say."""
+
+import threading
+
+import numpy as np
+import pytest
+
+import mechxai as mx
+from mechxai.core.errors import ConfigError
+from mechxai.explore.drawing import ALL, drawing
+from mechxai.explore.palette import DARK, LIGHT
+from mechxai.explore.panel import SWEEPS, pair, start
+from mechxai.explore.room import TASKS, Room, example_of
+from mechxai.explore.scene import WIDEST, scene_of
+from mechxai.explore.view import COLORS, INPUTS, View
+
+
+@pytest.fixture
+def room(zoo):
+    return Room({"zoo/ioi": zoo})
+
+
+@pytest.fixture
+def view(room):
+    return room.first()
+
+
+def done(room, panel, scene):
+    start(panel, scene)
+    sweep = room.sweeps.get(panel.key(scene))
+    for _ in range(600):
+        if not sweep.running:
+            break
+        threading.Event().wait(0.05)
+    assert sweep.error == ""
+    return sweep.result
+
+
+def test_the_lens_is_the_logit_lens(room, view, zoo):
+    scene = scene_of(room, view, LIGHT)
+    batch = mx.tasks.prompts(zoo, texts=[view.prompt], answers=[scene.asked.answer], wrong=[scene.asked.wrong])
+    right = mx.LogitLens(k=10)(zoo, batch).data
+    places = list(range(scene.reading.n_pos))
+    for name in ("target_logprob", "target_rank", "entropy", "kl_to_final", "top_token"):
+        ours = getattr(scene.reading.lens("logit", places, scene.asked.answer), name).numpy()
+        np.testing.assert_allclose(ours, right[name].values[0], atol=1e-5, err_msg=name)
+
+
+def test_contributions_sum_to_the_logit_difference_at_any_position(room, view, zoo):
+    for pos in (4, -1):
+        scene = scene_of(room, View(prompt=view.prompt, pos=pos), LIGHT)
+        data = scene.reading.contributions(scene.asked).data
+        logits = zoo.logits(scene.reading.batch.clean)[0, scene.view.pos]
+        right = float(logits[scene.asked.answer] - logits[scene.asked.wrong])
+        assert right > 0
+        assert float(data["value"].sum()) == pytest.approx(right, abs=1e-4)
+        sums = drawing(scene).figures["layers"]["data"][0]["y"]
+        assert sum(sums) == pytest.approx(right, abs=1e-4)
+
+
+def test_sources_are_what_the_head_writes(room, view):
+    scene = scene_of(room, View(prompt=view.prompt, layer=3, head=2), LIGHT)
+    data = scene.reading.contributions(scene.asked).data
+    by_token = drawing(scene).figures["sources"]["data"][0]["y"]
+    assert sum(by_token) == pytest.approx(float(data["head_value"].values[3, 2]), abs=1e-4)
+
+
+def test_attention_is_the_models(room, view, zoo):
+    scene = scene_of(room, view, LIGHT)
+    patterns = zoo.cache(scene.reading.batch.clean, ["pattern"])
+    np.testing.assert_allclose(scene.reading.pattern(2, 5), patterns["pattern", 2][0, 5].numpy(), atol=1e-3)
+
+
+def test_patching_is_activation_patching_and_others_may_look_meanwhile(room, view, zoo):
+    scene = scene_of(room, view, LIGHT)
+    patching = SWEEPS[0]
+    right = mx.ActivationPatching(site="resid_pre", over=("layer", "pos"), direction="denoise")(zoo, pair(scene)).data
+    found = []
+
+    def look():
+        for pos in range(3, 11):
+            other = scene_of(room, View(prompt=view.prompt, pos=pos), LIGHT)
+            found.append(other.reading.contributions(other.asked).data["logit_diff"].values[0])
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    result = done(room, patching, scene)
+    looking.join()
+    np.testing.assert_allclose(result.data["recovered"], right["recovered"], atol=1e-4)
+    assert len(found) == 8
+    assert all(value > 0 for value in found), "the model's first choice is above its next"
+    drawn = drawing(scene).figures["patching"]["data"][0]
+    np.testing.assert_allclose(drawn["z"], result.data["recovered"].values, atol=1e-6)
+
+
+def test_the_circuit_is_edge_attribution(room, view, zoo):
+    scene = scene_of(room, view, LIGHT)
+    result = done(room, SWEEPS[1], scene)
+    right = mx.EdgeAttribution(kind="eap_ig_inputs")(zoo, pair(scene)).data["value"]
+    np.testing.assert_allclose(result.data["value"], right, atol=1e-4)
+    nodes = drawing(scene).figures["circuit"]["data"][-1]
+    assert "layer=1\x1fhead=5" in nodes["customdata"]
+
+
+def test_a_sweep_that_is_stopped_says_so_and_can_be_run_again(room, view):
+    scene = scene_of(room, view, LIGHT)
+    panel, key = SWEEPS[0], SWEEPS[0].key(scene)
+    with room.lock("zoo/ioi"):  # so that it waits
+        start(panel, scene)
+        room.sweeps.stop(key)
+    for _ in range(200):
+        if not room.sweeps.get(key).running:
+            break
+        threading.Event().wait(0.02)
+    assert room.sweeps.get(key).error == "stopped"
+    assert done(room, panel, scene) is not None
+
+
+@pytest.mark.parametrize("palette", [LIGHT, DARK])
+def test_every_choice_is_drawn(room, view, palette):
+    for color in COLORS:
+        shown = drawing(scene_of(room, View(prompt=view.prompt, color=color), palette))
+        assert set(shown.figures) == {panel.name for panel in ALL}
+        assert np.isfinite(np.array(shown.figures["lens"]["data"][0]["z"], float)).all()
+    for inputs in INPUTS:
+        buttons = drawing(scene_of(room, View(prompt=view.prompt, inputs=inputs), palette)).tokens
+        assert len(buttons) == scene_of(room, view, palette).reading.n_pos
+
+
+def test_only_what_changes_is_drawn_again(room, view):
+    first = drawing(scene_of(room, view, LIGHT))
+    again = drawing(scene_of(room, view, LIGHT), first.stamps)
+    assert again.figures == {}
+    assert again.tokens is None
+    head = scene_of(room, View.of({**vars(view), "head": 3}), LIGHT)
+    assert set(drawing(head, first.stamps).figures) == {"attention", "heads", "sources", "patching", "circuit"}
+
+
+@pytest.mark.parametrize("kind", ["llama", "neox"])
+def test_other_architectures_are_shown_too(model_of, kind):
+    model = model_of(kind)
+    room = Room({model.name: model}, start=View(prompt="one two three four five six"))
+    shown = drawing(scene_of(room, room.first(), LIGHT))
+    assert all("failed" not in str(figure["layout"].get("annotations", "")) for figure in shown.figures.values())
+
+
+def test_prompts_that_cannot_be_read_are_refused_with_a_word(room, view):
+    for prompt, word in (("", "nothing"), ("to " * 100, "tokens")):
+        with pytest.raises(ConfigError, match=word):
+            scene_of(room, View(prompt=prompt), LIGHT)
+    with pytest.raises(ConfigError, match="vocabulary"):
+        _ = scene_of(room, View(prompt=view.prompt, answer="Xanthippe"), LIGHT).asked
+    with pytest.raises(ConfigError, match="open in this explorer"):
+        scene_of(room, View(model="/etc", prompt="a"), LIGHT)
+    with pytest.raises(ConfigError, match="corrupted"):
+        pair(scene_of(room, View(prompt=view.prompt), LIGHT))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_examples_are_texts_that_give_the_tasks_tokens(zoo, task):
+    batch = TASKS[task](zoo, n=2, seed=3)
+    one = example_of(zoo, batch, 1)
+    length = int(batch.lengths[1])
+    assert zoo.text.ids(one.prompt) == batch.clean[1, :length].tolist()
+    assert zoo.text.bare_ids(one.answer) == [int(batch.answers[1, 0, 0])]
+
+
+def test_long_prompts_are_shown_a_page_at_a_time(zoo):
+    room = Room({"zoo/ioi": zoo})
+    prompt = " ".join(["the"] * 60)
+    near, far = (scene_of(room, View(prompt=prompt, pos=pos), LIGHT) for pos in (2, 58))
+    assert near.places == range(WIDEST)
+    assert far.places == range(near.reading.n_pos - WIDEST, near.reading.n_pos)
+    assert 58 in far.places

@@ -1,0 +1,112 @@
+"""The server: it answers this machine's own pages, keeps users apart, and nothing that is typed gets out of its place."""
+
+import concurrent.futures
+import json
+
+import pytest
+
+from mechxai.explore.app import application
+from mechxai.explore.room import Room
+from mechxai.explore.view import View
+
+HOSTILE = "<script>hacked=1</script><img src=x>\x00\x1b[31m\u202e"
+LOCAL = {"base_url": "http://127.0.0.1"}
+
+
+@pytest.fixture
+def room(model_of):
+    model = model_of("gpt2")  # of bytes: it reads any text
+    return Room({model.name: model}, start=View(prompt="one two three four"))
+
+
+@pytest.fixture
+def client(room):
+    return application(room).server.test_client()
+
+
+def follow(client, view, stamps=None, theme="light"):
+    """What the page asks for when its view changes."""
+    client_side = client.get("/_dash-dependencies", **LOCAL).get_json()
+    entry = next(one for one in client_side if "lens.figure" in one["output"])
+    outputs = [
+        dict(zip(("id", "property"), part.rsplit(".", 1), strict=True))
+        for part in entry["output"].strip(".").split("...")
+    ]
+    values = {"view": view, "theme": theme, "finished": "", "stamps": stamps or {}}
+    body = {
+        "output": entry["output"],
+        "outputs": outputs,
+        "inputs": [{**one, "value": values[one["id"]]} for one in entry["inputs"]],
+        "state": [{**one, "value": values[one["id"]]} for one in entry["state"]],
+        "changedPropIds": ["view.data"],
+    }
+    answer = client.post("/_dash-update-component", json=body, **LOCAL)
+    assert answer.status_code == 200
+    return answer.get_json()["response"]
+
+
+def test_the_first_picture_comes_with_the_page(client):
+    layout = client.get("/_dash-layout", **LOCAL).get_data(as_text=True)
+    assert '"heatmap"' in layout
+    assert "What each layer would say" in layout
+
+
+def test_a_link_opens_its_own_view(client):
+    address = "http://127.0.0.1/?prompt=seven+eight+nine&pos=1"
+    layout = client.get("/_dash-layout", headers={"Referer": address}, **LOCAL).get_data(as_text=True)
+    assert "seven eight nine" in layout
+    broken = client.get("/_dash-layout", headers={"Referer": "http://127.0.0.1/?prompt=a&pos=x"}, **LOCAL)
+    assert "one two three four" in broken.get_data(as_text=True)
+
+
+def test_what_is_typed_is_text_everywhere(client):
+    view = {"prompt": HOSTILE}
+    answer = follow(client, view)
+    assert answer["message"]["children"] == ""
+    figures = json.dumps([part["figure"] for part in answer.values() if "figure" in part])
+    assert "<script" not in figures
+    assert "<img" not in figures
+    assert "\\u0000" not in figures
+    for page in ("export.html", "attention.html"):
+        shown = client.get(f"/{page}", query_string=view, **LOCAL)
+        assert shown.status_code == 200
+        body = shown.get_data(as_text=True)
+        assert "<script>hacked" not in body
+        assert "<img src=x" not in body
+        assert "sandbox" in shown.headers["Content-Security-Policy"]
+
+
+def test_a_text_of_100_kilobytes_is_refused_with_a_word(client):
+    answer = follow(client, {"prompt": "a" * 100_000})
+    assert "100,000 characters" in answer["message"]["children"]
+    assert "lens" not in answer, "what was shown stays"
+    assert client.get("/export.html", query_string={"prompt": "a" * 30_000}, **LOCAL).status_code == 400
+
+
+def test_other_sites_and_other_names_for_this_machine_get_nothing(client):
+    assert client.get("/_dash-layout", base_url="http://evil.example").status_code == 403
+    assert client.get("/_dash-layout", base_url="http://localhost:8050").status_code == 200
+    assert client.get("/_dash-layout", headers={"Origin": "http://evil.example"}, **LOCAL).status_code == 403
+    headers = client.get("/", **LOCAL).headers
+    assert "default-src 'self'" in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_users_at_once_get_their_own(client):
+    prompts = [f"number {one} and then some more words {one}" for one in range(12)]
+    app = client.application
+
+    def ask(prompt):
+        answer = follow(app.test_client(), {"prompt": prompt, "pos": 2})
+        return answer["facts"]["data"]["query"], json.dumps(answer["lens"]["figure"])
+
+    alone = [ask(prompt) for prompt in prompts]
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(ask, prompts)) == alone
+    assert len({figure for _, figure in alone}) == len(prompts)
+
+
+def test_nothing_is_asked_of_a_network(client):
+    page = client.get("/", **LOCAL).get_data(as_text=True)
+    assert "http://" not in page
+    assert "https://" not in page
