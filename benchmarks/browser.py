@@ -11,7 +11,8 @@ import choreographer
 _WATCH = """
 window.problems = [];
 window.addEventListener("error", (event) => problems.push(event.message));
-document.addEventListener("securitypolicyviolation", (event) => problems.push(event.violatedDirective + " " + event.blockedURI));
+document.addEventListener("securitypolicyviolation",
+  (event) => problems.push(event.violatedDirective + " " + event.blockedURI));
 """
 
 
@@ -37,6 +38,7 @@ class Page:
         self._browser = choreographer.Browser(headless=True, enable_sandbox=False)
         await self._browser.open()
         self._tab = await self._browser.create_tab("about:blank")
+        await self._send("Page.enable")
         await self._send("Page.addScriptToEvaluateOnNewDocument", source=_WATCH)
         await self._resize(*self.size)
 
@@ -59,9 +61,9 @@ class Page:
         self.size = width, height
         self._do(self._resize(width, height))
 
-    def dark(self, on=True):
-        """Whether the system asks for dark pages."""
-        features = [{"name": "prefers-color-scheme", "value": "dark" if on else "light"}]
+    def prefer(self, scheme):
+        """Whether the system asks for ``dark`` or ``light`` pages."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
         self._do(self._send("Emulation.setEmulatedMedia", features=features))
 
     def open(self, address):

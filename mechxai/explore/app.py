@@ -122,7 +122,7 @@ def _add_sweep(app: Dash, room: Room, name: str) -> None:
         State("view", "data"),
         prevent_initial_call=True,
     )
-    def begin(_clicks: int, given: Mapping[str, object]) -> tuple[str, bool]:
+    def begin(_clicks: int | None, given: Mapping[str, object]) -> tuple[str, bool]:
         try:
             start(panel, scene_of(room, View.of(given), LIGHT))
         except MechXAIError as error:
@@ -135,7 +135,7 @@ def _add_sweep(app: Dash, room: Room, name: str) -> None:
         State("view", "data"),
         prevent_initial_call=True,
     )
-    def end(_clicks: int, given: Mapping[str, object]) -> object:
+    def end(_clicks: int | None, given: Mapping[str, object]) -> object:
         room.sweeps.stop(panel.key(scene_of(room, View.of(given), LIGHT)))
         return no_update
 
@@ -147,7 +147,7 @@ def _add_tick(app: Dash, room: Room) -> None:
         outputs += [Output(f"{panel.name}-stop", "hidden"), Output(f"{panel.name}-said", "children")]
 
     @app.callback(*outputs, Input("tick", "n_intervals"), Input("view", "data"), State("finished", "data"))
-    def tick(_ticks: int, given: Mapping[str, object], finished: str) -> tuple[object, ...]:
+    def tick(_ticks: int | None, given: Mapping[str, object], finished: str) -> tuple[object, ...]:
         try:
             scene = scene_of(room, View.of(given), LIGHT)
             sweeps = [room.sweeps.get(panel.key(scene)) for panel in SWEEPS]

@@ -1,4 +1,4 @@
-"""The server: it answers this machine's own pages, keeps users apart, and nothing that is typed gets out of its place."""
+"""The server: it answers this machine's own pages, keeps users apart, and what is typed stays text."""
 
 import concurrent.futures
 import json

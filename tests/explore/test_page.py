@@ -1,0 +1,170 @@
+"""The page in a headless Chromium: it is drawn, follows clicks and keys, keeps its address, runs a sweep."""
+
+import json
+
+import pytest
+
+import mechxai as mx
+from mechxai.explore.room import Room
+from mechxai.explore.view import View
+from mechxai.figures.export import png_available
+
+if not png_available():
+    pytest.skip("no Chromium", allow_module_level=True)
+
+from benchmarks.browser import Page
+from benchmarks.explorer import WHERE, Served, first_picture, moved, settle
+from tests import checkpoints
+
+HOSTILE = "<img src=x onerror=hacked=1><script>hacked=1</script>"
+PROBLEMS = "JSON.stringify(window.problems)"
+
+
+@pytest.fixture(scope="module")
+def page():
+    with Page() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def address(zoo):
+    with Served(Room({"zoo/ioi": zoo})) as one:
+        yield one
+
+
+@pytest.fixture
+def opened(page, address):
+    """The page with its first picture, light, at rest.
+
+    Yields:
+        It; afterwards nothing may have gone wrong in it.
+    """
+    page.prefer("light")
+    first_picture(page, address)
+    page.wait("document.getElementById('where') && document.documentElement.dataset.theme")
+    settle(page)
+    yield page
+    assert json.loads(page.run(PROBLEMS)) == []
+
+
+@pytest.fixture(scope="module")
+def long_model(tmp_path_factory):
+    """A random GPT-2 of bytes that reads 512 tokens.
+
+    Returns:
+        It, loaded.
+    """
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    folder = checkpoints.write("gpt2", tmp_path_factory.mktemp("long") / "gpt2-512")
+    config = GPT2Config.from_pretrained(folder, n_positions=512)
+    config.n_ctx = 512
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return mx.load(str(folder), device="cpu")
+
+
+def cell(page, panel, x, y):
+    """Clicks the cell of a heatmap at these coordinates."""
+    place = page.run(
+        f"""(() => {{
+          const plot = document.querySelector('#{panel} .js-plotly-plot') || document.getElementById('{panel}');
+          const graph = plot.classList.contains('js-plotly-plot') ? plot : plot.querySelector('.js-plotly-plot');
+          graph.scrollIntoView({{block: "center"}});
+          const box = graph.getBoundingClientRect(), {{xaxis, yaxis}} = graph._fullLayout;
+          return [box.left + xaxis._offset + xaxis.d2p({x}), box.top + yaxis._offset + yaxis.d2p({y})];
+        }})()"""
+    )
+    page.click(*place)
+
+
+def test_the_first_picture_is_there_and_a_click_moves_every_panel(opened):
+    before = opened.run("document.getElementById('stamps') ? '' : document.querySelector('#next').textContent")
+    cell(opened, "lens", 5, 2)
+    opened.wait(f"{WHERE}.includes('position 5') && {WHERE}.includes('layer 2')")
+    settle(opened)
+    assert opened.run("document.querySelector('.token.chosen').dataset.pos") == "5"
+    assert opened.run("document.querySelector('#next').textContent") != before
+    assert "pos=5" in opened.run("location.search")
+    cell(opened, "heads", 3, 1)
+    opened.wait(f"{WHERE}.includes('head 1.3')")
+
+
+def test_keys_reach_everything_and_a_token_can_be_clicked(opened):
+    opened.run("document.querySelector('.panel.lens').focus()")
+    for key, word in (("ArrowLeft", "position 17"), ("ArrowUp", "layer output"), ("]", "head 3.1")):
+        moved(opened, key, 1)
+        assert word in opened.run(WHERE)
+    opened.run("document.querySelector('#tokens [data-pos=\"4\"]').click()")
+    opened.wait(f"{WHERE}.includes('position 4')")
+    opened.run("document.getElementById('prompt-text').focus()")
+    opened.press("ArrowLeft")
+    assert "position 4" in opened.run(WHERE), "keys in a text move the cursor alone"
+    reachable = opened.run("[...document.querySelectorAll('.moves')].every(one => one.tabIndex === 0 && one.ariaLabel)")
+    assert reachable
+
+
+def test_a_link_shows_the_same_again(opened, address):
+    cell(opened, "lens", 3, 1)
+    opened.wait(f"{WHERE}.includes('position 3')")
+    settle(opened)
+    link, where = opened.run("location.href"), opened.run(WHERE)
+    first_picture(opened, link)
+    opened.wait(f"{WHERE} === {json.dumps(where)}")
+
+
+def test_a_sweep_runs_from_its_button_and_its_cells_can_be_clicked(opened):
+    opened.run("document.getElementById('patching-run').click()")
+    opened.wait("document.querySelector('#patching .hm')")
+    opened.wait("/ s$/.test(document.getElementById('patching-said').textContent)")
+    cell(opened, "patching", 6, 1)
+    opened.wait(f"{WHERE}.includes('position 6') && {WHERE}.includes('layer 1')")
+    opened.run("document.getElementById('circuit-run').click()")
+    opened.wait("document.querySelectorAll('#circuit .scatterlayer .trace').length > 5")
+
+
+def test_another_example_and_another_prompt_are_read(opened):
+    prompt = opened.run("document.getElementById('prompt-text').value")
+    opened.run("document.getElementById('another').click()")
+    opened.wait(f"document.getElementById('prompt-text').value !== {json.dumps(prompt)}")
+    settle(opened)
+    assert opened.run("document.getElementById('message').textContent") == ""
+
+
+def test_dark_is_dark(page, address):
+    page.prefer("dark")
+    first_picture(page, address)
+    page.wait("document.documentElement.dataset.theme === 'dark'")
+    page.wait("document.querySelector('#lens .xtick text').style.fill === 'rgb(159, 176, 195)'")
+    assert page.run("getComputedStyle(document.body).backgroundColor") == "rgb(16, 22, 30)"
+    page.prefer("light")
+
+
+def test_hostile_prompts_stay_text(page, model_of):
+    model = model_of("gpt2")  # of bytes: it reads any text
+    with Served(Room({model.name: model}, start=View(prompt=HOSTILE))) as address:
+        first_picture(page, address)
+        settle(page)
+        assert page.run("typeof hacked") == "undefined"
+        assert page.run("document.querySelectorAll('#tokens script, #tokens img, .js-plotly-plot img').length") == 0
+        assert page.run("document.querySelectorAll('#tokens button').length") > 10
+
+
+def test_512_tokens_can_be_used(page, long_model):
+    prompt = ""
+    while len(long_model.text.ids(prompt)) < 512:
+        prompt += chr(97 + len(prompt) * 7 % 26)
+    with Served(Room({long_model.name: long_model}, start=View(prompt=prompt))) as address:
+        first_picture(page, address)
+        settle(page)
+        assert page.run("document.querySelectorAll('#tokens button').length") == 512
+        page.run("document.querySelector('#tokens [data-pos=\"200\"]').click()")
+        page.wait(f"{WHERE}.includes('position 200')")
+
+
+@pytest.mark.slow  # limits that hold on a machine that does nothing else
+def test_it_is_quick(opened, address):
+    assert min(first_picture(opened, address) for _ in range(3)) < 2.0
+    settle(opened)
+    opened.run("document.querySelector('.panel.lens').focus()")
+    assert sorted(moved(opened, "ArrowLeft", 9))[4] < 0.3
+    assert sorted(moved(opened, "]", 5))[2] < 0.3
