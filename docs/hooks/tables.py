@@ -1,0 +1,105 @@
+"""Tables that pages ask for with a comment such as ``<!-- sites -->``, each from the code that decides."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+from mechxai.core.metric import METRICS
+from mechxai.core.result import RunInfo
+from mechxai.core.site import SITES
+from mechxai.engine.execution import LEVEL_NAMES
+from mechxai.model.bundled import zoo_card, zoo_names
+from mechxai.tasks import TASKS
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    """The page with the tables it asks for."""
+    del page, config, files
+    for name, made in _TABLES.items():
+        mark = f"<!-- {name} -->"
+        if mark in markdown:
+            markdown = markdown.replace(mark, made())
+    return markdown
+
+
+def _table(*rows: tuple[object, ...]) -> str:
+    lines = ["| " + " | ".join(_cell(value) for value in row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def _cell(value: object) -> str:
+    return str(value).replace("|", "\\|").replace("``", "`")
+
+
+def sites() -> str:
+    """Every site name."""
+    rows = [
+        (f"`{row.name}`", f"`[batch, {', '.join(row.axes)}]`", ", ".join(row.sweepable), f"`{row.hook}`")
+        for row in SITES.values()
+    ]
+    return _table(("site", "activation", "sweeps over", "hook in TransformerLens"), *rows)
+
+
+def metrics() -> str:
+    """Every metric."""
+    rows = [
+        (f"`{name}`", _first(kind), kind.unit, kind.higher_is, f"`mechxai run metric={name}`")
+        for name, kind in METRICS.items()
+    ]
+    return _table(("metric", "what", "unit", "a higher value is", "in a run"), *rows)
+
+
+def tasks() -> str:
+    """Every task with its settings."""
+    return _table(
+        ("task", "what", "settings"),
+        *((f"[`{name}`](../api/tasks.md#{_path(task)})", _first(task), _settings(task)) for name, task in TASKS.items()),
+    )
+
+
+def models() -> str:
+    """Every bundled model, as its card says."""
+    rows = []
+    for name in zoo_names():
+        card = zoo_card(name)
+        measured = ", ".join(f"{key} {value}" for key, value in card["metrics"].items())
+        rows.append((f"`{name}`", card["kind"], card["description"], measured))
+    return _table(("model", "kind", "what", "measured on held-out prompts"), *rows)
+
+
+def levels() -> str:
+    """Names of the engine's levels."""
+    return ", ".join(f"{number} `{name}`" for number, name in enumerate(LEVEL_NAMES))
+
+
+def run_info() -> str:
+    """The fields of a result's `RunInfo`."""
+    return ", ".join(f"`{field.name}`" for field in fields(RunInfo))
+
+
+def _path(task: Callable[..., Any]) -> str:
+    return f"{task.__module__}.{task.__name__}"
+
+
+def _first(thing: Any) -> str:
+    return (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def _settings(task: Callable[..., Any]) -> str:
+    own = [one for one in inspect.signature(task).parameters.values() if one.name != "model"]
+    return ", ".join(f"`{one.name}{'' if one.default is one.empty else f'={_short(one.default)}'}`" for one in own)
+
+
+def _short(value: object) -> str:
+    return repr(value) if isinstance(value, (str, int, tuple, type(None))) else f"{type(value).__name__}()"
+
+
+_TABLES: dict[str, Callable[[], str]] = {
+    "sites": sites,
+    "metrics": metrics,
+    "tasks": tasks,
+    "models": models,
+    "levels": levels,
+    "run info": run_info,
+}
