@@ -1,10 +1,12 @@
 """Tables that pages ask for with a comment such as ``<!-- sites -->``, each from the code that decides."""
 
 import inspect
+import itertools
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
+import mechxai
 from mechxai.core.metric import METRICS
 from mechxai.core.result import RunInfo
 from mechxai.core.site import SITES
@@ -78,6 +80,27 @@ def run_info() -> str:
     return ", ".join(f"`{field.name}`" for field in fields(RunInfo))
 
 
+def public_names() -> str:
+    """Every name of ``mx``, by the floor it is of, each leading to where it is told."""
+    floors = itertools.groupby(sorted(_homes().items(), key=lambda one: (one[1][0], one[0])), key=lambda one: one[1][0])
+    parts = []
+    for (_, title), names in floors:
+        rows = [(f"[`mx.{name}`][{path}]", _first(getattr(mechxai, name))) for name, (_, path) in names]
+        parts.append(f"## {title}\n\n{_table(('name', 'what'), *rows)}")
+    return "\n\n".join(parts)
+
+
+def _homes() -> dict[str, tuple[tuple[int, str], str]]:
+    found = {}
+    for name in mechxai.__all__:
+        thing = getattr(mechxai, name)
+        if not inspect.ismodule(thing):
+            module = thing.__module__.removeprefix("mechxai.")
+            number, title = next((at, text) for at, (start, text) in enumerate(_FLOORS) if module.startswith(start))
+            found[name] = ((number, title), f"{thing.__module__}.{name}")
+    return found
+
+
 def _path(task: Callable[..., Any]) -> str:
     return f"{task.__module__}.{task.__name__}"
 
@@ -95,6 +118,20 @@ def _short(value: object) -> str:
     return repr(value) if isinstance(value, (str, int, tuple, type(None))) else f"{type(value).__name__}()"
 
 
+_FLOORS = (
+    ("model", "Models"),
+    ("core", "Prompts, sites, edits, results"),
+    ("engine", "Engine and activations"),
+    ("methods.patching", "Methods: patching"),
+    ("methods.circuits", "Methods: circuits"),
+    ("methods.lens", "Methods: lenses"),
+    ("methods.probes", "Methods: probes"),
+    ("methods.attribution", "Methods: attribution"),
+    ("methods.attention", "Methods: attention"),
+    ("methods.cot", "Methods: chains of thought"),
+    ("figures", "Figures"),
+    ("report", "Reports"),
+)
 _TABLES: dict[str, Callable[[], str]] = {
     "sites": sites,
     "metrics": metrics,
@@ -102,4 +139,5 @@ _TABLES: dict[str, Callable[[], str]] = {
     "models": models,
     "levels": levels,
     "run info": run_info,
+    "public names": public_names,
 }

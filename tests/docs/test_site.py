@@ -1,0 +1,108 @@
+"""The site builds without a warning, no link in it is broken, and it asks the network for nothing."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+pytest.importorskip("mkdocs")
+pytest.importorskip("mkdocstrings_handlers.python")
+
+ROOT = Path(__file__).resolve().parents[2]
+_LOADED = {("script", "src"), ("link", "href"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("object", "data")}
+_FETCHES = re.compile(r"@import|url\(\s*['\"]?(?:https?:)?//")
+
+
+class Page(HTMLParser):
+    """What a page names: its anchors, its links, and what it loads to be shown."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.anchors, self.links, self.loads, self.words = set(), [], [], []
+        self._inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self._inside = tag
+        self.anchors |= {given[name] for name in ("id", "name") if given.get(name)}
+        for name in ("href", "src", "data"):
+            if given.get(name):
+                self.links.append(given[name])
+                if (tag, name) in _LOADED:
+                    self.loads.append(given[name])
+        self.words += [given["style"]] if given.get("style") else []
+
+    def handle_data(self, data):
+        self.words += [data] if self._inside == "style" else []
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, monkeypatch_module):
+    from mkdocs.commands.build import build
+    from mkdocs.config import load_config
+
+    folder = tmp_path_factory.mktemp("site")
+    monkeypatch_module.chdir(ROOT)
+    build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(folder), strict=True))  # a warning aborts
+    return folder
+
+
+@pytest.fixture(scope="module")
+def monkeypatch_module():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    return {path: Page(path.read_text()) for path in site.rglob("*.html")}
+
+
+def test_every_link_leads_somewhere(site, pages):
+    broken = []
+    for path, page in pages.items():
+        for link in page.links:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                assert parts.scheme in ("https", "http", "mailto", "data"), f"{path}: {link}"
+                assert parts.netloc or parts.scheme in ("mailto", "data"), f"{path}: {link}"
+                continue
+            start = site if parts.path.startswith("/") or path.name == "404.html" else path.parent
+            target = (start / unquote(parts.path).lstrip("/")).resolve() if parts.path else path
+            target = target / "index.html" if target.is_dir() else target
+            found = target.is_file() and (
+                not parts.fragment or target not in pages or unquote(parts.fragment) in pages[target].anchors
+            )
+            broken += [] if found else [f"{path.relative_to(site)}: {link}"]
+    assert not broken
+
+
+def test_nothing_is_fetched_from_elsewhere(site, pages):
+    for path, page in pages.items():
+        away = [link for link in page.loads if urlsplit(link).netloc]
+        assert not away, f"{path}: {away}"
+        assert not [text for text in page.words if _FETCHES.search(text)], path
+    for path in site.rglob("*.css"):
+        assert not re.search(r"url\(\s*['\"]?(?:https?:)?//|@import\s+(?:url\()?['\"]?(?:https?:)?//", path.read_text()), path
+
+
+def test_what_is_public_is_told(pages):
+    import mechxai as mx
+
+    anchors = set().union(*(page.anchors for page in pages.values()))
+    things = [getattr(mx, name) for name in mx.__all__ if name not in ("tasks", "report")]
+    assert {f"{thing.__module__}.{thing.__name__}" for thing in things} <= anchors
+
+
+def test_every_method_and_notebook_has_its_place(site, pages):
+    from mechxai.methods import registry
+
+    for card in registry.cards():
+        assert card.name in pages[site / "methods" / f"{card.family}.html"].anchors
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        page = site / "guides" / f"{notebook.stem}.html"
+        assert notebook.name in pages[page].links, "the page offers its notebook"
+        assert (page.parent / notebook.name).read_bytes() == notebook.read_bytes()
