@@ -10,9 +10,9 @@ from mkdocs.structure.files import File, Files
 _DOCS = Path(__file__).parents[1]
 _NOTEBOOKS = sorted((_DOCS.parent / "notebooks").glob("*.ipynb"))
 _HOW = """!!! note "A notebook"
-    This page is [notebooks/{name}]({name}), without its outputs: it ends in figures to point at. To run it, open that file
-    in Jupyter or an editor that knows notebooks, with the kernel of the environment in which MechXAI is installed. Its
-    models ship with the package, so it needs no download.
+    This page is [notebooks/{name}]({name}) without its outputs, many of them figures to point at. To run it, open that
+    file in Jupyter or an editor that knows notebooks, with the kernel of the environment in which MechXAI is
+    installed. Its models ship with the package, so it needs no download.
 """
 
 
@@ -24,7 +24,7 @@ def on_config(config: Any) -> Any:
     return config
 
 
-def on_files(files: Files, config: Any) -> Files:
+def on_files(files: Files, *, config: Any) -> Files:
     """The files of the site, with two for each notebook."""
     for path in _NOTEBOOKS:
         files.append(File.generated(config, f"guides/{path.stem}.md", content=page(path)))
@@ -32,7 +32,7 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> str:
     """The list of guides, in the page that asks for it."""
     del config, files
     return markdown.replace("<!-- notebooks -->", listing()) if page.file.src_uri == "guides/index.md" else markdown
@@ -49,7 +49,9 @@ def listing() -> str:
     """Every notebook with its title and its first sentence."""
     rows = []
     for path in _NOTEBOOKS:
-        title, text = re.match(r"# (.+?)\n\s*(.*)", nbformat.read(path, as_version=4).cells[0].source, re.DOTALL).groups()
+        title, text = re.match(
+            r"# (.+?)\n\s*(.*)", nbformat.read(path, as_version=4).cells[0].source, re.DOTALL
+        ).groups()
         first = re.split(r"(?<=[.?])\s", " ".join(text.split("\n\n")[0].split()))[0]
         rows.append(f"- [{title}]({path.stem}.md). {first}")
     return "\n".join(rows)

@@ -29,7 +29,7 @@ _SECTION = """## {title} {{#{name}}}
 
 ::: {path}
     options:
-      heading_level: 3
+      heading_level: 4
       show_root_toc_entry: false
       show_docstring_attributes: false
       members: [__call__, plan]
@@ -37,9 +37,9 @@ _SECTION = """## {title} {{#{name}}}
 """
 
 
-def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
     """The page with the methods it asks for."""
-    del config, files
+    del page, config, files
     if _ALL in markdown:
         _check_families(markdown)
         markdown = markdown.replace(_ALL, table())

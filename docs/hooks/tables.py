@@ -10,12 +10,11 @@ import mechxai
 from mechxai.core.metric import METRICS
 from mechxai.core.result import RunInfo
 from mechxai.core.site import SITES
-from mechxai.engine.execution import LEVEL_NAMES
 from mechxai.model.bundled import zoo_card, zoo_names
 from mechxai.tasks import TASKS
 
 
-def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
     """The page with the tables it asks for."""
     del page, config, files
     for name, made in _TABLES.items():
@@ -54,10 +53,10 @@ def metrics() -> str:
 
 def tasks() -> str:
     """Every task with its settings."""
-    return _table(
-        ("task", "what", "settings"),
-        *((f"[`{name}`](../api/tasks.md#{_path(task)})", _first(task), _settings(task)) for name, task in TASKS.items()),
-    )
+    rows = [
+        (f"[`{name}`](../api/tasks.md#{_path(task)})", _first(task), _settings(task)) for name, task in TASKS.items()
+    ]
+    return _table(("task", "what", "settings"), *rows)
 
 
 def models() -> str:
@@ -68,11 +67,6 @@ def models() -> str:
         measured = ", ".join(f"{key} {value}" for key, value in card["metrics"].items())
         rows.append((f"`{name}`", card["kind"], card["description"], measured))
     return _table(("model", "kind", "what", "measured on held-out prompts"), *rows)
-
-
-def levels() -> str:
-    """Names of the engine's levels."""
-    return ", ".join(f"{number} `{name}`" for number, name in enumerate(LEVEL_NAMES))
 
 
 def run_info() -> str:
@@ -137,7 +131,6 @@ _TABLES: dict[str, Callable[[], str]] = {
     "metrics": metrics,
     "tasks": tasks,
     "models": models,
-    "levels": levels,
-    "run info": run_info,
+    "fields of RunInfo": run_info,
     "public names": public_names,
 }

@@ -12,9 +12,11 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 _BLOCK = re.compile(
-    r"^(?P<indent>[ \t]*)<!-- (?P<mark>run|prints)(?P<rest>[^>]*?)-->\n[ \t]*```(?P<language>\w+).*\n(?P<text>(?:.*\n)*?)[ \t]*```$",
+    r"^(?P<indent>[ \t]*)<!-- (?P<mark>run|prints)(?P<rest>[^>]*?)-->\n"
+    r"[ \t]*```(?P<language>\w+).*\n(?P<text>(?:.*\n)*?)[ \t]*```$",
     re.MULTILINE,
 )
+_UNIT = re.compile(r"# (?:ms|s|min|h|MiB|GiB)\b")
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
 
 
@@ -50,16 +52,17 @@ def blocks(page: Path) -> list[Block]:
 def shows(block: Block, printed: str) -> bool:
     """Whether a page shows what its block printed: the same words, and numbers within rounding of another machine."""
     shown = block.prints or ""
+    if block.own_numbers:
+        return _UNIT.sub("#", _words(printed)) == _UNIT.sub("#", _words(shown))
     if _words(printed) != _words(shown):
         return False
-    if block.own_numbers:
-        return True
     pairs = zip(_NUMBER.findall(printed), _NUMBER.findall(shown), strict=True)
-    return all(abs(one - other) <= 0.011 + 0.02 * abs(other) for one, other in ((_value(a), _value(b)) for a, b in pairs))
+    values = ((_value(one), _value(other)) for one, other in pairs)
+    return all(abs(one - other) <= 0.011 + 0.02 * abs(other) for one, other in values)
 
 
-def _words(text: str) -> list[list[str]]:
-    return [_NUMBER.sub("#", line).split() for line in text.strip().splitlines()]
+def _words(text: str) -> str:
+    return "\n".join(" ".join(_NUMBER.sub("#", line).split()) for line in text.strip().splitlines())
 
 
 def _value(number: str) -> float:

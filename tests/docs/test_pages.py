@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mechxai.core import errors
+from mechxai.core.method import METHODS
 from tests.docs.blocks import DOCS, PAGES, blocks, shows
 
 _QUICK = [page for page in PAGES if any(not block.slow for block in blocks(page))]
@@ -18,6 +19,15 @@ _CHOICE = re.compile(r"\b(experiment|method|model|task|metric|figure|tracker|swe
 
 def name(page: Path) -> str:
     return str(page.relative_to(DOCS).with_suffix(""))
+
+
+@pytest.fixture(autouse=True)
+def registry():
+    """Methods that a page makes are gone after it."""
+    before = dict(METHODS)
+    yield
+    METHODS.clear()
+    METHODS.update(before)
 
 
 def run(page, folder, monkeypatch, *, slow):

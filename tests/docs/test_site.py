@@ -11,7 +11,14 @@ pytest.importorskip("mkdocs")
 pytest.importorskip("mkdocstrings_handlers.python")
 
 ROOT = Path(__file__).resolve().parents[2]
-_LOADED = {("script", "src"), ("link", "href"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("object", "data")}
+_LOADED = {
+    ("script", "src"),
+    ("link", "href"),
+    ("img", "src"),
+    ("iframe", "src"),
+    ("source", "src"),
+    ("object", "data"),
+}
 _FETCHES = re.compile(r"@import|url\(\s*['\"]?(?:https?:)?//")
 
 
@@ -44,7 +51,7 @@ def site(tmp_path_factory, monkeypatch_module):
     from mkdocs.commands.build import build
     from mkdocs.config import load_config
 
-    folder = tmp_path_factory.mktemp("site")
+    folder = tmp_path_factory.mktemp("site").resolve()
     monkeypatch_module.chdir(ROOT)
     build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(folder), strict=True))  # a warning aborts
     return folder
@@ -86,7 +93,7 @@ def test_nothing_is_fetched_from_elsewhere(site, pages):
         assert not away, f"{path}: {away}"
         assert not [text for text in page.words if _FETCHES.search(text)], path
     for path in site.rglob("*.css"):
-        assert not re.search(r"url\(\s*['\"]?(?:https?:)?//|@import\s+(?:url\()?['\"]?(?:https?:)?//", path.read_text()), path
+        assert not _FETCHES.search(path.read_text()), path
 
 
 def test_what_is_public_is_told(pages):
