@@ -36,10 +36,10 @@ def _cell(value: object) -> str:
 def sites() -> str:
     """Every site name."""
     rows = [
-        (f"`{row.name}`", f"`[batch, {', '.join(row.axes)}]`", ", ".join(row.sweepable), f"`{row.hook}`")
+        (f"`{row.name}`", f"`{', '.join(row.axes)}`", ", ".join(row.sweepable), f"`{row.hook}`")
         for row in SITES.values()
     ]
-    return _table(("site", "activation", "sweeps over", "hook in TransformerLens"), *rows)
+    return _table(("site", "dims after `batch`", "sweeps over", "hook in TransformerLens"), *rows)
 
 
 def metrics() -> str:
