@@ -25,7 +25,7 @@ export GOMP_SPINCOUNT := 0
 	$(@D)/bin/python -m pip install --quiet --no-deps git+https://github.com/hannamw/EAP-IG
 	touch $@
 
-.PHONY: help install demo test test-tl4 test-slow test-gpu lint format bench bench-grid bench-caching bench-lens bench-probes bench-attribution bench-circuits bench-chains docs zoo clean
+.PHONY: help install demo test test-tl4 test-slow test-gpu lint format bench bench-grid bench-caching bench-lens bench-probes bench-attribution bench-circuits bench-chains docs docs-serve zoo clean
 
 help:
 	@echo "make demo      set up, then find the indirect-object heads of the bundled models"
@@ -40,7 +40,7 @@ help:
 	@echo "make bench-attribution  attribution and attention against Captum, INSEQ, SHAP and Hugging Face"
 	@echo "make bench-chains    every test of chains of thought on two models of which it is known what drives the answer"
 	@echo "make bench-circuits  scores and exact effects of edges against TransformerLens 4, estimates against exact"
-	@echo "make docs      the API pages, in site/"
+	@echo "make docs      the documentation, in site/; make docs-serve shows it on 127.0.0.1:8000 as it is written"
 	@echo "make zoo       rebuild the handmade models (experiments/train_zoo.py trains the others)"
 
 install: $(STAMP)
@@ -127,7 +127,10 @@ bench-chains: install
 	$(BIN)/python -m benchmarks.tables
 
 docs: install
-	$(BIN)/pdoc --output-directory site mechxai
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
+
+docs-serve: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --strict --dev-addr 127.0.0.1:8000
 
 zoo: install
 	$(BIN)/python -m experiments.handmade_zoo

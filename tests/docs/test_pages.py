@@ -1,0 +1,77 @@
+"""The code on the site runs, and gives what the page says."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+from mechxai.core import errors
+from mechxai.core.method import METHODS
+from tests.docs.blocks import DOCS, PAGES, blocks, shows
+
+_QUICK = [page for page in PAGES if any(not block.slow for block in blocks(page))]
+_SLOW = [page for page in PAGES if any(block.slow for block in blocks(page))]
+_CONFIGS = DOCS.parent / "configs"
+_CHOICE = re.compile(r"\b(experiment|method|model|task|metric|figure|tracker|sweep|debug)=([\w/,*-]+)")
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(DOCS).with_suffix(""))
+
+
+@pytest.fixture(autouse=True)
+def registry():
+    """Methods that a page makes are gone after it."""
+    before = dict(METHODS)
+    yield
+    METHODS.clear()
+    METHODS.update(before)
+
+
+def run(page, folder, monkeypatch, *, slow):
+    monkeypatch.chdir(folder)
+    known = {"__name__": "page"}
+    for block in blocks(page):
+        if block.slow and not slow:
+            continue
+        printed = io.StringIO()
+        code = compile("\n" * block.line + block.source, str(page), "exec")
+        expected = pytest.raises(getattr(errors, block.raises)) if block.raises else contextlib.nullcontext()
+        with contextlib.redirect_stdout(printed), expected as caught:
+            exec(code, known)
+        got = str(caught.value) if block.raises else printed.getvalue()
+        if block.prints is not None:
+            assert shows(block, got), f"{page}:{block.line} gives\n{got}"
+
+
+@pytest.mark.parametrize("page", _QUICK, ids=name)
+def test_page_runs(page, tmp_path, monkeypatch):
+    run(page, tmp_path, monkeypatch, slow=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", _SLOW, ids=name)
+def test_page_runs_whole(page, tmp_path, monkeypatch):
+    run(page, tmp_path, monkeypatch, slow=True)
+
+
+def test_every_mark_is_read():
+    for page in PAGES:
+        marks = len(re.findall(r"<!-- run\b", page.read_text()))
+        assert marks == len(blocks(page)), page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_what_the_shell_is_told_is_there(page):
+    for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL):
+        for group, choices in _CHOICE.findall(block):
+            for choice in choices.split(","):
+                assert "*" in choice or (_CONFIGS / group / f"{choice}.yaml").is_file(), f"{group}={choice}"
+
+
+def test_every_error_has_its_section():
+    own = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.MechXAIError)}
+    sections = re.findall(r"^## (\w+)$", (DOCS / "errors.md").read_text(), re.MULTILINE)
+    assert sorted(sections) == sorted(kind.__name__ for kind in own)

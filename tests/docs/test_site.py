@@ -1,0 +1,106 @@
+"""The site builds without a warning, no link in it is broken, and it asks the network for nothing."""
+
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+pytest.importorskip("mkdocs")
+pytest.importorskip("mkdocstrings_handlers.python")
+
+ROOT = Path(__file__).resolve().parents[2]
+_LOADED = {
+    ("script", "src"),
+    ("link", "href"),
+    ("img", "src"),
+    ("iframe", "src"),
+    ("source", "src"),
+    ("object", "data"),
+}
+_FETCHES = re.compile(r"@import|url\(\s*['\"]?(?:https?:)?//")
+
+
+class Page(HTMLParser):
+    """What a page names: its anchors, its links, and what it loads to be shown."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.anchors, self.links, self.loads, self.words = set(), [], [], []
+        self._inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self._inside = tag
+        self.anchors |= {given[name] for name in ("id", "name") if given.get(name)}
+        for name in ("href", "src", "data"):
+            if given.get(name):
+                self.links.append(given[name])
+                if (tag, name) in _LOADED:
+                    self.loads.append(given[name])
+        self.words += [given["style"]] if given.get("style") else []
+
+    def handle_data(self, data):
+        self.words += [data] if self._inside == "style" else []
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site").resolve()
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    here = {**os.environ, "PYTHONPATH": str(ROOT)}
+    made = subprocess.run(command, cwd=ROOT, env=here, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr  # a warning is a failure
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    return {path: Page(path.read_text()) for path in site.rglob("*.html")}
+
+
+def test_every_link_leads_somewhere(site, pages):
+    broken = []
+    for path, page in pages.items():
+        for link in page.links:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                assert parts.scheme in ("https", "http", "mailto", "data"), f"{path}: {link}"
+                assert parts.netloc or parts.scheme in ("mailto", "data"), f"{path}: {link}"
+                continue
+            start = site if parts.path.startswith("/") or path.name == "404.html" else path.parent
+            target = (start / unquote(parts.path).lstrip("/")).resolve() if parts.path else path
+            target = target / "index.html" if target.is_dir() else target
+            found = target.is_file() and (
+                not parts.fragment or target not in pages or unquote(parts.fragment) in pages[target].anchors
+            )
+            broken += [] if found else [f"{path.relative_to(site)}: {link}"]
+    assert not broken
+
+
+def test_nothing_is_fetched_from_elsewhere(site, pages):
+    for path, page in pages.items():
+        away = [link for link in page.loads if urlsplit(link).netloc]
+        assert not away, f"{path}: {away}"
+        assert not [text for text in page.words if _FETCHES.search(text)], path
+    for path in site.rglob("*.css"):
+        assert not _FETCHES.search(path.read_text()), path
+
+
+def test_what_is_public_is_told(pages):
+    from mechxai import _HOME
+
+    anchors = set().union(*(page.anchors for page in pages.values()))
+    assert {f"mechxai.{module}.{name}" for name, module in _HOME.items()} <= anchors
+
+
+def test_every_notebook_has_a_page_that_offers_it(site, pages):
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        page = site / "guides" / f"{notebook.stem}.html"
+        assert notebook.name in pages[page].links
+        assert (page.parent / notebook.name).read_bytes() == notebook.read_bytes()
