@@ -164,7 +164,12 @@ def scored(
     if columns is None:
         return metric.score(as_float(unembedded(model, final)), rows)
     logits = unembedded(model, final, columns)
-    numbered = [
-        torch.where(ids >= 0, torch.searchsorted(columns, ids.clamp(min=0)), -1) for ids in (rows.answers, rows.wrong)
-    ]
+    numbered = [_numbered(ids, columns) for ids in (rows.answers, rows.wrong)]
     return metric.score(as_float(logits), replace(rows, answers=numbered[0], wrong=numbered[1]))
+
+
+def _numbered(ids: Tensor, columns: Tensor) -> Tensor:
+    """The column of each token; after the last for one that the metric does not read, which keeps it another token."""
+    at = torch.searchsorted(columns, ids.clamp(min=0))
+    read = columns[at.clamp(max=len(columns) - 1)] == ids
+    return torch.where(ids < 0, -1, torch.where(read, at, len(columns)))
