@@ -12,7 +12,7 @@ def test_a_metric_of_answers_alone_takes_any_wrong_answer(model_of, answer, wron
     clean, corrupted = torch.tensor([[10, 11, 12, 13]]), torch.tensor([[10, 15, 12, 13]])
     batch = mx.ContrastBatch.from_tokens(clean, corrupted, torch.tensor([answer]), torch.tensor([wrong]))
     logit = mx.ActivationPatching(site="resid_pre", over=("layer", "pos"), metric="logit")(model, batch).data
-    assert float(logit["baseline_clean"]) == pytest.approx(float(model.logits(clean)[0, -1, answer]), abs=1e-4)
+    assert logit["baseline_clean"].item() == pytest.approx(float(model.logits(clean)[0, -1, answer]), abs=1e-4)
     both = mx.ActivationPatching(site="resid_pre", over=("layer", "pos"), metric="logit_diff")(model, batch).data
     difference = float(model.logits(clean)[0, -1, answer] - model.logits(clean)[0, -1, wrong])
-    assert float(both["baseline_clean"]) == pytest.approx(difference, abs=1e-4)
+    assert both["baseline_clean"].item() == pytest.approx(difference, abs=1e-4)
