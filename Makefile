@@ -25,7 +25,7 @@ export GOMP_SPINCOUNT := 0
 	$(@D)/bin/python -m pip install --quiet --no-deps git+https://github.com/hannamw/EAP-IG
 	touch $@
 
-.PHONY: help install demo test test-tl4 test-slow test-gpu lint format bench bench-grid bench-caching bench-lens bench-probes bench-attribution bench-circuits bench-chains docs docs-serve zoo clean
+.PHONY: help install demo test test-tl4 test-slow test-gpu lint format bench bench-grid bench-caching bench-lens bench-probes bench-attribution bench-circuits bench-chains bench-explorer screenshots docs docs-serve zoo clean
 
 help:
 	@echo "make demo      set up, then find the indirect-object heads of the bundled models"
@@ -39,6 +39,8 @@ help:
 	@echo "make bench-probes  probes at every layer and position against a loop of scikit-learn's"
 	@echo "make bench-attribution  attribution and attention against Captum, INSEQ, SHAP and Hugging Face"
 	@echo "make bench-chains    every test of chains of thought on two models of which it is known what drives the answer"
+	@echo "make bench-explorer  the explorer's first picture and its answers to keys, in headless Chromium"
+	@echo "make screenshots     the pictures of the explorer in the documentation"
 	@echo "make bench-circuits  scores and exact effects of edges against TransformerLens 4, estimates against exact"
 	@echo "make docs      the documentation, in site/; make docs-serve shows it on 127.0.0.1:8000 as it is written"
 	@echo "make zoo       rebuild the handmade models (experiments/train_zoo.py trains the others)"
@@ -121,6 +123,13 @@ bench-circuits: install $(STAMP4)
 	-$(MAKE) .venv-auto-circuit/.installed .venv-eap-ig/.installed
 	$(VENV4)/bin/python -m benchmarks.circuits
 	$(BIN)/python -m benchmarks.tables
+
+bench-explorer: install
+	$(BIN)/python -m benchmarks.explorer
+	$(BIN)/python -m benchmarks.tables
+
+screenshots: install
+	$(BIN)/python -m benchmarks.screenshots
 
 bench-chains: install
 	$(BIN)/python -m benchmarks.chains

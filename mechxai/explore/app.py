@@ -19,7 +19,7 @@ from mechxai.explore.palette import LIGHT, palette_of
 from mechxai.explore.panel import SWEEPS, start
 from mechxai.explore.room import Room
 from mechxai.explore.scene import scene_of
-from mechxai.explore.view import View
+from mechxai.explore.view import LENSES, View
 from mechxai.figures.plot import plot
 from mechxai.figures.text import printable
 
@@ -59,7 +59,8 @@ def _laid(room: Room, view: View) -> Component:
         scene, problem = scene_of(room, room.first(), LIGHT), str(error)
         shown = drawing(scene)
     results = {title: plot(result) for title, result in room.results.items()}
-    choices = Choices(list(room.models), room.tasks(scene.view.model), printable(problem), results)
+    lenses = LENSES if room.lenses else LENSES[:1]
+    choices = Choices(list(room.models), room.tasks(scene.view.model), lenses, printable(problem), results)
     return page(scene.view, choices, shown)
 
 

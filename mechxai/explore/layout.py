@@ -12,7 +12,7 @@ from dash.development.base_component import Component
 from mechxai.explore.drawing import Drawn
 from mechxai.explore.palette import Picture
 from mechxai.explore.panel import PANELS, SWEEPS, Panel, SweepPanel
-from mechxai.explore.view import COLORS, INPUTS, LENSES, SITES, View
+from mechxai.explore.view import COLORS, INPUTS, SITES, View
 from mechxai.figures.text import words
 from mechxai.figures.theme import CONFIG
 
@@ -42,12 +42,14 @@ class Choices:
     Attributes:
         models: by name.
         tasks: whose examples can be shown.
+        lenses: that there are.
         problem: why the address' own view is not shown; empty where it is.
         results: title -> figure, of a run that was opened.
     """
 
     models: Sequence[str]
     tasks: Sequence[str]
+    lenses: Sequence[str]
     problem: str
     results: Mapping[str, go.Figure]
 
@@ -67,7 +69,7 @@ def page(view: View, choices: Choices, shown: Drawn) -> Component:
             *(dcc.Store(id=name, data=data) for name, data in stores.items()),
             dcc.Interval(id="tick", interval=400, disabled=True),
             _header(view, choices),
-            html.Main([_ask(view, choices), _prompt(view, shown), _grid(view, shown), _below(shown, choices)]),
+            html.Main([_ask(view, choices), _prompt(view, shown), _grid(view, choices, shown), _below(shown, choices)]),
         ],
         id="page",
     )
@@ -157,10 +159,10 @@ def _prompt(view: View, shown: Drawn) -> Component:
     )
 
 
-def _grid(view: View, shown: Drawn) -> Component:
+def _grid(view: View, choices: Choices, shown: Drawn) -> Component:
     panels: dict[str, Panel | SweepPanel] = {one.name: one for one in (*PANELS, *SWEEPS)}
     controls = {
-        "lens": [_select("lens", LENSES, view.lens), _select("color", COLORS, view.color)],
+        "lens": [_select("lens", choices.lenses, view.lens), _select("color", COLORS, view.color)],
         "patching": [_select("site", SITES, view.site)],
     }
     own = [_panel(panels[name], shown.figures[name], controls.get(name, [])) for name in _AREAS]

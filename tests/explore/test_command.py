@@ -1,5 +1,8 @@
 """``mechxai explore``: what it opens, and what it refuses before anything is served."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 import mechxai as mx
@@ -31,6 +34,18 @@ def test_a_model_opens_with_an_example_of_its_task():
     assert "zoo/sentiment" not in room.models
     assert room.first().answer
     assert drawing(scene_of(room, room.first(), LIGHT)).figures["lens"]["data"]
+
+
+def test_a_tuned_lens_is_read_where_there_is_one(tmp_path, zoo):
+    lens = mx.TunedLens.identity(zoo)
+    room = room_of({"model": "zoo/ioi", "device": "cpu", "lens": str(lens.save(tmp_path / "lens"))})
+    view = room.first()
+    logit, tuned = (scene_of(room, replace(view, lens=name), LIGHT) for name in ("logit", "tuned"))
+    a, b = (drawing(one).figures["lens"]["data"][0]["z"] for one in (logit, tuned))
+    np.testing.assert_allclose(a, b, atol=1e-5, err_msg="an identity lens is the logit lens")
+    without = scene_of(room_of({"device": "cpu"}), view, LIGHT).reading
+    with pytest.raises(ConfigError, match="lens=FOLDER"):
+        without.lens("tuned", [0], 1)
 
 
 def test_a_run_opens_with_its_model_its_prompt_and_its_result(tmp_path, monkeypatch):
