@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, final, runtime_checkable
@@ -16,6 +16,10 @@ _T = TypeVar("_T")
 @runtime_checkable
 class Tracker(Protocol):
     """Keeps a record of one run at a time, from `start` to `close`; it reads results and decides nothing about them."""
+
+    def awaited(self) -> bool:
+        """Whether somebody waits for a record of this very process, even of a run that was finished before."""
+        ...
 
     def start(
         self,
@@ -49,8 +53,16 @@ class Tracker(Protocol):
         """Records a plotly Figure, or anything else with ``to_html()``."""
         ...
 
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Records a table; each column holds texts or numbers, None where there is no value."""
+        ...
+
+    def used(self, name: str, kind: str, content: Mapping[str, object]) -> None:
+        """Declares something the run is made from, such as its model; all artifacts that follow name it as an input."""
+        ...
+
     def artifact(self, path: Path, name: str, kind: str) -> None:
-        """Records a file or folder under a name; ``kind`` is such as ``result``."""
+        """Records a file or folder the run made, under a name; ``kind`` is such as ``result``."""
         ...
 
     def where(self) -> str | None:
@@ -66,6 +78,10 @@ class Tracker(Protocol):
 @dataclass(frozen=True)
 class NullTracker:
     """Records nothing: the run's folder is all there is."""
+
+    def awaited(self) -> bool:
+        """Never."""
+        return False
 
     def start(
         self,
@@ -85,6 +101,12 @@ class NullTracker:
         """Does nothing."""
 
     def figure(self, name: str, figure: Any) -> None:
+        """Does nothing."""
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Does nothing."""
+
+    def used(self, name: str, kind: str, content: Mapping[str, object]) -> None:
         """Does nothing."""
 
     def artifact(self, path: Path, name: str, kind: str) -> None:
@@ -119,6 +141,10 @@ class SafeTracker:
     _lost: set[str] = field(default_factory=set, init=False, repr=False)
     _skip: bool = field(default=False, init=False, repr=False)
 
+    def awaited(self) -> bool:
+        """Whether somebody waits for a record; nobody does where the tracker cannot tell."""
+        return bool(self.attempt("whether it is awaited", self.inner.awaited))
+
     def start(
         self,
         name: str,
@@ -132,7 +158,7 @@ class SafeTracker:
         self.problems.clear()
         self._lost.clear()
         self._skip = False
-        self._attempt(
+        self.attempt(
             "the whole run",
             lambda: self.inner.start(name, config, group=group, job_type=job_type, run_id=run_id),
         )
@@ -140,33 +166,42 @@ class SafeTracker:
 
     def metrics(self, values: Mapping[str, float | int]) -> None:
         """Adds one step to the history, if it can."""
-        self._attempt("metrics", lambda: self.inner.metrics(values))
+        self.attempt("metrics", lambda: self.inner.metrics(values))
 
     def summary(self, values: Mapping[str, object]) -> None:
         """Sets the headline numbers, if it can."""
-        self._attempt("summary", lambda: self.inner.summary(values))
+        self.attempt("summary", lambda: self.inner.summary(values))
 
     def figure(self, name: str, figure: Any) -> None:
         """Records a figure, if it can."""
-        self._attempt(f"figure {name}", lambda: self.inner.figure(name, figure))
+        self.attempt(f"figure {name}", lambda: self.inner.figure(name, figure))
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Records a table, if it can."""
+        self.attempt(f"table {name}", lambda: self.inner.table(name, columns, rows))
+
+    def used(self, name: str, kind: str, content: Mapping[str, object]) -> None:
+        """Declares an input, if it can."""
+        self.attempt(f"input {name}", lambda: self.inner.used(name, kind, content))
 
     def artifact(self, path: Path, name: str, kind: str) -> None:
         """Records a file or folder, if it can."""
-        self._attempt(f"artifact {name}", lambda: self.inner.artifact(path, name, kind))
+        self.attempt(f"artifact {name}", lambda: self.inner.artifact(path, name, kind))
 
     def where(self) -> str | None:
         """Where the record lies; None when there is none or the tracker cannot tell."""
-        return self._attempt("address", self.inner.where)
+        return self.attempt("address", self.inner.where)
 
     def close(self, *, failed: bool = False) -> None:
         """Ends the record, in a thread of its own that is left behind when it does not come back."""
-        self._attempt("end of the run", lambda: self._bounded(lambda: self.inner.close(failed=failed)))
+        self.attempt("end of the run", lambda: self._bounded(lambda: self.inner.close(failed=failed)))
 
     def note(self) -> str | None:
         """One line for the result's notes, ``W&B: missing figure resid_pre (ValueError: ...)``; None if nothing is."""
         return f"{self.label}: missing {'; '.join(self.problems)}" if self.problems else None
 
-    def _attempt(self, what: str, call: Callable[[], _T]) -> _T | None:
+    def attempt(self, what: str, call: Callable[[], _T]) -> _T | None:
+        """What ``call`` gives; None, with ``what`` noted as missing, where it raises, and after a failed start."""
         if self._skip:
             return None
         try:

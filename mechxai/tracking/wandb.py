@@ -1,12 +1,11 @@
 """Weights & Biases: one W&B run per MechXAI run, online or in a folder that ``wandb sync`` uploads later."""
 
 import contextlib
-import hashlib
 import io
 import logging
+import math
 import netrc
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,8 @@ from typing import Any, Literal, final
 from urllib.parse import urlsplit
 
 from mechxai.core.errors import ArtifactError, ConfigError, nearest
-from mechxai.tracking.plain import plain_mapping, scrub
+from mechxai.tracking.plain import plain, plain_mapping, scrub
+from mechxai.tracking.wandb_artifacts import kept_in, log_output, use_input
 
 _LOG = logging.getLogger("mechxai.tracking")
 _NO_NETWORK = frozenset({"offline", "dryrun", "disabled"})
@@ -50,7 +50,12 @@ class WandbTracker:
     finish_timeout: float = 60.0
     _run: Any = field(default=None, init=False, repr=False)
     _about: dict[str, object] = field(default_factory=dict, init=False, repr=False)
+    _inputs: list[dict[str, str]] = field(default_factory=list, init=False, repr=False)
     _where: str | None = field(default=None, init=False, repr=False)
+
+    def awaited(self) -> bool:
+        """Whether a W&B agent started this process: it waits for the run whose id it gave."""
+        return _by_agent() and _asked_mode(self.mode) != "disabled"
 
     def start(
         self,
@@ -78,11 +83,12 @@ class WandbTracker:
         with _hushed():
             mode, why = _mode(wandb, asked)
             recorded = plain_mapping(config)
+            agent = _by_agent()  # which has chosen project and id: under another id its sweep would not hear of the run
             run = wandb.init(
-                project=self.project,
-                entity=self.entity,
+                project=None if agent else self.project,
+                entity=None if agent else self.entity,
                 name=name,
-                id=run_id,
+                id=os.environ.get("WANDB_RUN_ID") if agent else run_id,
                 group=group,
                 job_type=job_type,
                 tags=[str(tag) for tag in self.tags],
@@ -95,7 +101,8 @@ class WandbTracker:
             )
         if mode == "disabled":
             return
-        self._run, self._about = run, {"run": name, "run_id": run.id, "config": recorded}
+        self._run, self._inputs = run, []
+        self._about = {"run": name, "run_id": run.id, "config": recorded}
         self._where = f"W&B run: {run.url}" if mode not in _NO_NETWORK else _folder_note(run, why)
         _LOG.info(self._where)
 
@@ -129,29 +136,33 @@ class WandbTracker:
             media = wandb.Html(io.StringIO(figure.to_html()), inject=False)
         self._run.log({name: media})
 
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Records a table."""
+        if self._run is None:
+            return
+        shown = _wandb().Table(columns=list(columns), data=[[_cell(value) for value in row] for row in rows])
+        with kept_in(self._folder()):
+            self._run.log({name: shown})
+
+    def used(self, name: str, kind: str, content: Mapping[str, object]) -> None:
+        """Declares an input: an artifact with one JSON file, which all that the run makes from here on names."""
+        if self._run is None:
+            return
+        with kept_in(self._folder()):
+            found = use_input(_wandb(), self._run, name, kind=kind, content=plain_mapping(content))
+        self._inputs.append(found)
+
     def artifact(self, path: Path, name: str, kind: str) -> None:
-        """Records a file or folder, with the run's config as its metadata.
+        """Records a file or folder as made by the run, with its config and the names of its inputs as metadata.
 
         Raises:
             ArtifactError: no such path.
         """
         if self._run is None:
             return
-        if not path.exists():
-            raise ArtifactError(f"Artifact {name!r} was to be recorded from {path}", got="no such file or folder")
-        wandb = _wandb()
-
-        legal = re.sub(r"[^\w.-]+", "-", name)[:128]
-        if path.is_dir():
-            artifact = wandb.Artifact(legal, kind, metadata=self._about)
-            artifact.add_dir(str(path))
-        else:
-            with path.open("rb") as opened:
-                digest = hashlib.file_digest(opened, "sha256").hexdigest()
-            about = {**self._about, "bytes": path.stat().st_size, "sha256": digest}
-            artifact = wandb.Artifact(legal, kind, metadata=about)
-            artifact.add_file(str(path))
-        self._run.log_artifact(artifact)
+        with kept_in(self._folder()):
+            about = {**self._about, "inputs": list(self._inputs)}
+            log_output(_wandb(), self._run, path, name=name, kind=kind, about=about)
 
     def where(self) -> str | None:
         """Address of the run page, or the folder of an offline record; of the last run once closed."""
@@ -176,6 +187,10 @@ class WandbTracker:
                 fix=f"wandb sync {folder}",
             ) from late
 
+    def _folder(self) -> Path:
+        """Where the record of the run lies."""
+        return Path(self._run.dir).parent
+
     def _settings(self, wandb: Any) -> Any:
         """Silent and bounded in time; no machine metadata when that would carry a secret of the command line along."""
         wanted = {
@@ -197,6 +212,15 @@ def _asked_mode(mode: str | None) -> str | None:
         source = "mode" if mode else "WANDB_MODE"
         raise ConfigError(f"{source}={asked} was asked of W&B", allowed=nearest(asked, _MODES))
     return asked
+
+
+def _cell(value: object) -> object:
+    """A value of a table; a number that is none is a gap."""
+    return None if isinstance(value, float) and not math.isfinite(value) else plain(value)
+
+
+def _by_agent() -> bool:
+    return bool(os.environ.get("WANDB_SWEEP_ID"))
 
 
 def _wandb() -> Any:

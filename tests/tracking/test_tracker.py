@@ -12,6 +12,8 @@ CALLS = {
     "metrics": lambda tracker: tracker.metrics({"seconds": 1.0}),
     "summary": lambda tracker: tracker.summary({"recovered": 0.5}),
     "figure": lambda tracker: tracker.figure("resid_pre", object()),
+    "table": lambda tracker: tracker.table("cells", ["layer", "value"], [[0, 0.5]]),
+    "used": lambda tracker: tracker.used("model-ioi", "model", {"weight_hash": "abc"}),
     "artifact": lambda tracker: tracker.artifact(Path("result.nc"), "result", "result"),
     "where": lambda tracker: tracker.where(),
     "close": lambda tracker: tracker.close(failed=True),
@@ -21,6 +23,8 @@ MISSING = {
     "metrics": "metrics",
     "summary": "summary",
     "figure": "figure resid_pre",
+    "table": "table cells",
+    "used": "input model-ioi",
     "artifact": "artifact result",
     "where": "address",
     "close": "end of the run",
@@ -52,8 +56,18 @@ class Failing:
     def figure(self, name, figure):
         self._called("figure")
 
+    def table(self, name, columns, rows):
+        self._called("table")
+
+    def used(self, name, kind, content):
+        self._called("used")
+
     def artifact(self, path, name, kind):
         self._called("artifact")
+
+    def awaited(self):
+        self._called("awaited")
+        return True
 
     def where(self):
         self._called("where")
@@ -126,6 +140,12 @@ def test_after_a_failed_start_the_rest_is_skipped_quietly(warned):
     assert inner.calls == ["start"]
     assert tracker.problems == ["the whole run (RuntimeError: disk full)"]
     assert len(warned.records) == 1
+
+
+def test_whether_a_record_is_awaited():
+    assert SafeTracker(Failing()).awaited()
+    assert not SafeTracker(Failing("awaited")).awaited()
+    assert not SafeTracker(NullTracker()).awaited()
 
 
 def test_the_next_run_starts_afresh():

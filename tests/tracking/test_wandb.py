@@ -14,6 +14,7 @@ from mechxai.tracking.wandb import WandbTracker
 from tests.tracking.offline_record import forget_session, offline_folders, read_offline
 
 SECRETS = ["S3CRET-key", "S3CRET-token", "S3CRET-deep", "S3CRET-password", "S3CRET-override", "S3CRET-argv"]
+SECRETS += ["S3CRET-cell", "S3CRET-model", "S3CRET-prompt"]
 CONFIG = {
     "seed": 3,
     "model": {"name": "zoo/ioi", "api_key": "S3CRET-key", "hf_token": "S3CRET-token"},
@@ -47,6 +48,9 @@ def recorded(tmp_path_factory):
         tracker.summary({"recovered": 0.75, "best": {"layer": 9, "head": 6}, "top_token": " Mary"})
         tracker.figure("resid_pre", go.Figure(go.Heatmap(z=[[1.0, 2.0], [3.0, 4.0]])))
         tracker.figure("view", View())
+        tracker.table("heads", ["layer", "head", "value"], [[0, "a", 1.5], [1, "token=S3CRET-cell", float("nan")]])
+        tracker.used("zoo/ioi", "model", {"weight_hash": "w1", "api_key": "S3CRET-model", "sizes": [3, 4]})
+        tracker.used("task-ioi", "task", {"n": 2, "prompts": [{"clean": "password: S3CRET-prompt", "wrong": ["Mary"]}]})
         tracker.artifact(result, "result of first/1", "result")
         tracker.close()
     tracker.start("second", {"seed": 4}, run_id="bbb222")
@@ -133,6 +137,54 @@ def test_artifact_with_digest_and_metadata(recorded, first):
     assert about["sha256"] == hashlib.sha256(raw).hexdigest()
     assert (about["run"], about["run_id"], about["bytes"]) == ("first", "aaa111", len(raw))
     assert about["config"]["model"] == {"name": "zoo/ioi"}
+
+
+def test_table_has_columns_rows_and_a_gap_where_there_is_no_number(recorded, first):
+    assert first.series("heads/_type") == ["table-file"]
+    (path,) = first.series("heads/path")
+    table = json.loads((recorded.folders["aaa111"] / "files" / path).read_text())
+    assert table["columns"] == ["layer", "head", "value"]
+    assert table["data"] == [[0, "a", 1.5], [1, "token=<removed>", None]]
+
+
+def test_inputs_are_used_by_the_run_and_named_by_what_it_made(first):
+    model, task = first.artifacts["zoo-ioi"], first.artifacts["task-ioi"]
+    assert (model.type, task.type) == ("model", "task")
+    # what wandb sync turns into "used by this run": the model and the task are inputs, the result is none
+    result = first.artifacts["result-of-first-1"]
+    assert [one.use_after_commit for one in (model, task, result)] == [True, True, False]
+    assert json.loads(model.metadata) == {"weight_hash": "w1"}
+    assert json.loads(result.metadata)["inputs"] == [
+        {"name": "zoo-ioi", "type": "model", "digest": model.digest},
+        {"name": "task-ioi", "type": "task", "digest": task.digest},
+    ]
+
+
+def test_an_input_is_one_small_file_that_lies_with_the_record(recorded, first):
+    (entry,) = first.artifacts["task-ioi"].manifest.contents
+    assert entry.path == "task.json"
+    kept = Path(entry.local_path)
+    assert kept.is_relative_to(recorded.folders["aaa111"].resolve())
+    assert json.loads(kept.read_text()) == {"n": 2, "prompts": [{"clean": "password: <removed>", "wrong": ["Mary"]}]}
+
+
+def test_nothing_is_kept_in_the_home_directory(recorded, first, bare_home):
+    assert not list(bare_home.rglob("artifacts/staging/*"))
+    kept = [Path(entry.local_path) for one in first.artifacts.values() for entry in one.manifest.contents]
+    assert len(kept) == 4  # two inputs, the table, the result
+    assert all(path.is_relative_to(recorded.folders["aaa111"].resolve()) and path.is_file() for path in kept)
+
+
+def test_the_next_run_has_inputs_of_its_own(tmp_path):
+    tracker = WandbTracker(directory=tmp_path, mode="offline")
+    for number in range(2):
+        tracker.start("run", {}, run_id=f"run{number}")
+        tracker.used(f"task-{number}", "task", {"n": number})
+        tracker.artifact(Path(__file__), "result", "result")
+        tracker.close()
+    forget_session()
+    last = read_offline(next(folder for folder in offline_folders(tmp_path) if folder.name.endswith("run1")))
+    assert [one["name"] for one in json.loads(last.artifacts["result"].metadata)["inputs"]] == ["task-1"]
 
 
 def test_exit_codes(first, second):
