@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,21 +126,26 @@ class NullTracker:
 class SafeTracker:
     """A tracker whose failures never reach the run: each becomes one warning in the log and one line in `problems`.
 
-    After a failed `start` all other calls are skipped quietly. `close` waits no longer than ``close_timeout``.
+    After a failed `start` all other calls are skipped quietly. Tables, inputs and artifacts may wait for the network:
+    once one of them has failed after a long wait, those that follow are not tried. `close` waits no longer than
+    ``close_timeout``.
 
     Attributes:
         inner: the tracker that does the work.
         label: how warnings call it.
         close_timeout: seconds `close` may take; above a tracker's own limit, of which this is the second line.
+        patience: seconds after which a wait that ends in a failure was long.
         problems: what is missing from the record of the run last started, and why; see `note`.
     """
 
     inner: Tracker
     label: str = "W&B"
     close_timeout: float = 90.0
+    patience: float = 5.0
     problems: list[str] = field(default_factory=list, init=False)
     _lost: set[str] = field(default_factory=set, init=False, repr=False)
     _skip: bool = field(default=False, init=False, repr=False)
+    _unanswered: bool = field(default=False, init=False, repr=False)
 
     def awaited(self) -> bool:
         """Whether somebody waits for a record; nobody does where the tracker cannot tell."""
@@ -157,7 +163,7 @@ class SafeTracker:
         """Opens a record, or gives up on this run."""
         self.problems.clear()
         self._lost.clear()
-        self._skip = False
+        self._skip = self._unanswered = False
         self.attempt(
             "the whole run",
             lambda: self.inner.start(name, config, group=group, job_type=job_type, run_id=run_id),
@@ -178,15 +184,15 @@ class SafeTracker:
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Records a table, if it can."""
-        self.attempt(f"table {name}", lambda: self.inner.table(name, columns, rows))
+        self._waiting(f"table {name}", lambda: self.inner.table(name, columns, rows))
 
     def used(self, name: str, kind: str, content: Mapping[str, object]) -> None:
         """Declares an input, if it can."""
-        self.attempt(f"input {name}", lambda: self.inner.used(name, kind, content))
+        self._waiting(f"input {name}", lambda: self.inner.used(name, kind, content))
 
     def artifact(self, path: Path, name: str, kind: str) -> None:
         """Records a file or folder, if it can."""
-        self.attempt(f"artifact {name}", lambda: self.inner.artifact(path, name, kind))
+        self._waiting(f"artifact {name}", lambda: self.inner.artifact(path, name, kind))
 
     def where(self) -> str | None:
         """Where the record lies; None when there is none or the tracker cannot tell."""
@@ -209,6 +215,15 @@ class SafeTracker:
         except Exception as problem:  # noqa: BLE001 - whatever a tracker raises, the run's numbers are worth more
             self._lose(what, problem)
             return None
+
+    def _waiting(self, what: str, call: Callable[[], None]) -> None:
+        """A call that may wait for an answer from outside."""
+        if self._unanswered:
+            self._lose(what, TimeoutError("not tried, as there was no answer before"))
+            return
+        known, began = len(self.problems), time.monotonic()
+        self.attempt(what, call)
+        self._unanswered = len(self.problems) > known and time.monotonic() - began > self.patience
 
     def _lose(self, what: str, problem: Exception) -> None:
         """Notes what is missing, once: a thousand steps that fail alike are one problem."""
