@@ -17,6 +17,7 @@ from mechxai.tracking.wandb_session import (
     NO_NETWORK,
     asked_mode,
     by_agent,
+    check_room,
     check_writable,
     choose_mode,
     forget_process,
@@ -26,6 +27,7 @@ from mechxai.tracking.wandb_session import (
 )
 
 _LOG = logging.getLogger("mechxai.tracking")
+_LAST = 4096  # bytes: where a record could not be written to its end, not so much is free
 
 
 @final
@@ -171,29 +173,29 @@ class WandbTracker:
         """Finishes the W&B run, with exit code 1 when it failed.
 
         Raises:
-            ArtifactError: W&B did not take everything within ``finish_timeout``, or its own process was killed; what it
-                had written remains in the folder.
+            ArtifactError: W&B did not take everything within ``finish_timeout``, its own process was killed, or no
+                disk is left, so that the record may end early; what was written remains in the folder.
         """
         run, self._run = self._run, None
         if run is None:
             return
+        folder = Path(run.dir).parent
         try:
             run.finish(exit_code=int(failed))
         except ConnectionError as cut:
             forget_process(load_wandb())
-            folder = Path(run.dir).parent
             raise ArtifactError(
                 "W&B's own process was to end the run",
                 got=f"it is gone ({cut})",
                 fix=f"wandb sync {folder} uploads what it had written",
             ) from cut
         except TimeoutError as late:
-            folder = Path(run.dir).parent
             raise ArtifactError(
                 f"W&B was to take the rest of the run within {self.finish_timeout:g} s",
                 got="no answer",
                 fix=f"wandb sync {folder}",
             ) from late
+        check_room(folder, _LAST)
 
     def _who(self, run_id: str | None, *, online: bool) -> dict[str, object]:
         """Project and id; those of an agent, where one started this process: its sweep hears of no other run."""

@@ -5,6 +5,7 @@ import io
 import logging
 import netrc
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from mechxai.core.errors import ArtifactError, ConfigError, nearest
 _LOG = logging.getLogger("mechxai.tracking")
 NO_NETWORK = frozenset({"offline", "dryrun", "disabled"})
 _MODES = NO_NETWORK | {"online", "shared", "run"}
+_ROOM = 65_536  # bytes that must be free for a record to be begun
 _GONE = ("HandleAbandonedError", "MailboxClosedError")  # what W&B raises where its process is no more
 
 
@@ -90,8 +92,23 @@ def check_writable(directory: str | os.PathLike[str] | None) -> None:
         raise ArtifactError(
             f"W&B files were to go to {directory}", got=problem, fix="set another directory"
         ) from problem
-    if not os.access(directory, os.W_OK | os.X_OK):
-        raise ArtifactError(f"W&B files were to go to {directory}", got="no permission", fix="set another directory")
+    check_room(directory, _ROOM)
+
+
+def check_room(folder: str | os.PathLike[str], size: int) -> None:
+    """Writes so many bytes and takes them away again: W&B's own process tells nobody that the disk is full.
+
+    Raises:
+        ArtifactError: they cannot be written.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(size))
+            probe.flush()
+    except OSError as problem:
+        raise ArtifactError(
+            f"W&B files were to go to {folder}", got=problem, fix="make room there, or set tracker.directory"
+        ) from problem
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
 import base64
 import hashlib
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +13,7 @@ import pytest
 from mechxai.core.errors import ConfigError
 from mechxai.tracking.tracker import SafeTracker
 from mechxai.tracking.wandb import WandbTracker
-from tests.tracking.offline_record import forget_session, offline_folders, read_offline
+from tests.tracking.offline_record import forget_session, offline_folders, own_process, read_offline
 
 SECRETS = ["S3CRET-key", "S3CRET-token", "S3CRET-deep", "S3CRET-password", "S3CRET-override", "S3CRET-argv"]
 SECRETS += ["S3CRET-cell", "S3CRET-model", "S3CRET-prompt"]
@@ -246,6 +248,27 @@ def test_missing_artifact_and_odd_figure_are_noted_and_the_run_goes_on(tmp_path)
     (folder,) = offline_folders(tmp_path)
     record = read_offline(folder)
     assert (record.series("a"), record.exit_code) == ([1], 0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found in /proc")
+def test_when_its_process_is_killed_the_next_runs_of_this_process_are_recorded(tmp_path):
+    tracker = SafeTracker(WandbTracker(directory=tmp_path, mode="offline"))
+    tracker.start("cut short", {}, run_id="run0")
+    os.kill(own_process(), signal.SIGKILL)
+    tracker.metrics({"a": 1.0})
+    tracker.close()
+    assert [problem.split(" (")[0] for problem in tracker.problems] == ["metrics", "end of the run"]
+    tracker.start("whole", {}, run_id="run1")
+    tracker.close()
+    os.kill(own_process(), signal.SIGKILL)  # between two runs, where nobody notices
+    tracker.start("last", {}, run_id="run2")
+    tracker.metrics({"a": 2.0})
+    tracker.close()
+    assert tracker.problems == []
+    forget_session()
+    (path,) = tmp_path.rglob("run-run2.wandb")  # its folder has another name where W&B had begun one already
+    last = read_offline(path.parent)
+    assert (last.series("a"), last.exit_code) == ([2], 0)
 
 
 def test_directory_that_is_a_file_is_a_problem_not_an_error(tmp_path):
