@@ -54,8 +54,8 @@ class WandbTracker:
     mode: Literal["online", "offline", "disabled"] | None = None
     directory: str | os.PathLike[str] | None = None
     tags: Sequence[str] = ()
-    init_timeout: float = 30.0
-    finish_timeout: float = 60.0
+    init_timeout: float | int = 30.0
+    finish_timeout: float | int = 60.0
     _run: Any = field(default=None, init=False, repr=False)
     _about: dict[str, object] = field(default_factory=dict, init=False, repr=False)
     _inputs: list[dict[str, str]] = field(default_factory=list, init=False, repr=False)

@@ -68,20 +68,19 @@ def test_every_job_of_the_file_is_one_that_the_command_line_takes():
         assert check_overrides(overrides) is None  # one job, none of whose keys is unknown
 
 
-def test_an_agent_runs_jobs_which_report_under_its_ids(agent, tmp_path):
+def test_an_agent_runs_a_job_which_reports_under_its_ids(agent, tmp_path):
     agent._sweep_command = [*agent._sweep_command[:-1], *TINY, agent._sweep_command[-1]]
-    # the second is the same question: found finished, and yet the agent waits to hear of it
-    for run_id in ("agentrun1", "agentrun2"):
-        answer = agent._process_command(asked(run_id, model="zoo/handmade-ioi", method__site="attn_out", task__seed=1))
-        assert "exception" not in answer
-        assert agent._run_processes[run_id].wait(timeout=120) == 0
-    records = {one.run.run_id: one for one in map(read_offline, offline_folders(tmp_path / "outputs/debug"))}
-    assert set(records) == {"agentrun1", "agentrun2"}
-    for record in records.values():
-        assert (record.run.sweep_id, record.run.project, record.run.entity) == ("sweep1", "theirs", "lab")
-        assert record.config["method"]["site"] == "attn_out"
-        assert record.config["task"]["seed"] == 1
-        assert record.exit_code == 0
-        assert record.summary["strongest"] == pytest.approx(1, abs=0.01)  # the planted layer
+    answer = agent._process_command(asked("run1", model="zoo/handmade-ioi", method__site="attn_out", task__seed=1))
+    assert "exception" not in answer
+    assert agent._run_processes["run1"].wait(timeout=200) == 0
+    (folder,) = offline_folders(tmp_path / "outputs/debug")
+    record = read_offline(folder)
+    assert (record.run.run_id, record.run.sweep_id) == ("run1", "sweep1")
+    assert (record.run.project, record.run.entity) == ("theirs", "lab")
+    assert record.config["method"]["site"] == "attn_out"
+    assert record.config["task"]["seed"] == 1
+    assert record.exit_code == 0
+    metric = yaml.safe_load(SWEEP.read_text())["metric"]["name"]
+    assert record.summary[metric] == pytest.approx(1, abs=0.01)  # the planted layer
     (manifest,) = tmp_path.rglob("manifest.json")
     assert (manifest.parent / "result.nc").is_file()

@@ -23,6 +23,13 @@ class StandIn:
         self.ended = threading.Event()
         self.url = ""
 
+    def wait(self, found, seconds=60):
+        deadline = time.monotonic() + seconds
+        while not found():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not within {seconds} s; asked: {self.asked}")
+            time.sleep(0.02)
+
     def history(self, run_id):
         files = [one["files"] for path, one in self.streamed if f"/{run_id}/" in path and one.get("files")]
         return [line for one in files for line in one.get("wandb-history.jsonl", {}).get("content", [])]
