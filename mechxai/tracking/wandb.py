@@ -27,6 +27,7 @@ from mechxai.tracking.wandb_session import (
 )
 
 _LOG = logging.getLogger("mechxai.tracking")
+_HEADER = 7  # bytes of a record that holds nothing; W&B writes some 30 kB at a time
 _LAST = 4096  # bytes: where a record could not be written to its end, not so much is free
 
 
@@ -184,10 +185,12 @@ class WandbTracker:
             run.finish(exit_code=int(failed))
         except ConnectionError as cut:
             forget_process(load_wandb())
+            written = any(path.stat().st_size > _HEADER for path in folder.glob("*.wandb"))
+            self._where = self._where if written else None
             raise ArtifactError(
                 "W&B's own process was to end the run",
-                got=f"it is gone ({cut})",
-                fix=f"wandb sync {folder} uploads what it had written",
+                got=f"it is gone ({cut}); of the record it had written {'the beginning' if written else 'nothing'}",
+                fix=f"wandb sync {folder} uploads that" if written else None,
             ) from cut
         except TimeoutError as late:
             raise ArtifactError(

@@ -60,6 +60,8 @@ def test_wandb_is_killed_in_the_middle(tmp_path):
     lost = missing(said)
     assert {"summary", "figure z", "table z/table", "end of the run"} <= set(lost), said
     assert any(what.startswith("artifact activation_patching-z") for what in lost)
+    assert "of the record it had written nothing" in said
+    assert "wandb sync" not in said  # there is nothing to upload
 
 
 def on_a_disk_of(size, command, folder):
