@@ -107,7 +107,7 @@ def check_room(folder: str | os.PathLike[str], size: int) -> None:
             probe.flush()
     except OSError as problem:
         raise ArtifactError(
-            f"W&B files were to go to {folder}", got=problem, fix="make room there, or set tracker.directory"
+            f"W&B files were to go to {folder}", got=problem, fix="make room there, or set another directory"
         ) from problem
 
 

@@ -178,6 +178,19 @@ def test_a_close_that_hangs_is_left_behind(warned):
     assert "no answer within 0.1 s" in tracker.problems[0]
 
 
+def test_after_a_long_wait_in_vain_what_would_wait_again_is_not_tried(warned):
+    inner = Failing("used")
+    tracker = SafeTracker(inner, patience=-1.0)  # any wait is long
+    for call in CALLS.values():
+        call(tracker)
+    assert inner.calls == [name for name in CALLS if name != "artifact"]
+    assert [problem.split(" (")[0] for problem in tracker.problems] == ["input model-ioi", "artifact result"]
+    assert "no answer before" in tracker.problems[1]
+    CALLS["start"](tracker)  # the next run tries again
+    CALLS["artifact"](tracker)
+    assert inner.calls[-2:] == ["start", "artifact"]
+
+
 def test_secrets_in_an_error_message_do_not_reach_the_notes(warned):
     tracker = SafeTracker(Failing("metrics", error=ValueError("refused: api_key=12345, retry")))
     CALLS["start"](tracker)
