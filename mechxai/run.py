@@ -25,7 +25,8 @@ from mechxai.model.hooked_model import HookedModel
 from mechxai.report.page import report
 from mechxai.report.tables import own_tables
 from mechxai.run_folder import check_model, is_finished
-from mechxai.run_output import track, write_config, write_figures, write_manifest, write_report
+from mechxai.run_output import write_config, write_figures, write_manifest, write_report
+from mechxai.run_tracking import declare, track
 from mechxai.study import Finished, Say, Study
 from mechxai.tracking.tracker import SafeTracker, Tracker
 
@@ -51,13 +52,13 @@ def run_study(
     folders = {label: study.folder(label) for label in study.methods}
     first = next(iter(folders.values()))
     finished = all(is_finished(folder) for folder in folders.values()) and (first / "report.html").is_file()
-    if finished and not study.force:
+    safe = SafeTracker(tracker)
+    if finished and not study.force and not safe.awaited():
         say(f"already finished, nothing computed (force=true computes again): {first}")
         say(f"report: {first / 'report.html'}")
         return {
             label: Finished(folder, Result.load(folder / "result.nc"), found=True) for label, folder in folders.items()
         }
-    safe = SafeTracker(tracker)
     safe.start(
         name=f"{study.name}-{first.name}",
         config=settings or {},
@@ -67,6 +68,7 @@ def run_study(
     )
     failed = True
     try:
+        declare(safe, study)
         done = {
             label: _run_method(study, label, folder=folders[label], tracker=safe, say=say) for label in study.methods
         }
@@ -148,7 +150,7 @@ def _run_alone(study: Study, label: str, *, folder: Path, tracker: SafeTracker, 
     if is_finished(folder) and not study.force:
         say(f"{label}: already finished: {folder}")
         result = Result.load(folder / "result.nc")
-        track(tracker, label, result, folder=folder)
+        track(tracker, study, label, result=result, folder=folder)
         return Finished(folder, result, found=True)
     folder.mkdir(parents=True, exist_ok=True)
     if study.force:
@@ -172,7 +174,7 @@ def _run_alone(study: Study, label: str, *, folder: Path, tracker: SafeTracker, 
     cost = result.info.cost
     reused = f", {cost['cells_reused']:,.0f} of {cost['cells']:,.0f} cells reused" if cost.get("cells_reused") else ""
     say(f"{label}: done in {time.time() - started:.1f} s{reused}: {folder}")
-    track(tracker, label, result, folder=folder)
+    track(tracker, study, label, result=result, folder=folder)
     return Finished(folder, result, found=False)
 
 

@@ -1,4 +1,4 @@
-"""What a run leaves beside its result: figures, the report, the manifest, and what a tracker is told."""
+"""What a run leaves beside its result: figures, the report, the manifest."""
 
 import contextlib
 import json
@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mechxai.core.errors import ArtifactError, MechXAIError
+from mechxai.core.errors import ArtifactError
 from mechxai.core.files import write_whole
 from mechxai.core.result import Result
 from mechxai.figures.attention_view import is_patterns, save_attention
@@ -22,7 +20,6 @@ from mechxai.report.page import report
 from mechxai.report.tables import own_tables
 from mechxai.run_folder import run_id
 from mechxai.study import Finished, Say, Study
-from mechxai.tracking.tracker import SafeTracker
 
 _COLORED = 3  # prompts whose tokens are shown in colour
 _VIEWED = 4  # prompts whose attention gets a page
@@ -99,19 +96,3 @@ def write_manifest(study: Study, label: str, result: Result, *, folder: Path, st
         **result.info.as_dict(),
     }
     write_whole(folder / "manifest.json", json.dumps(content, indent=2, default=str) + "\n")
-
-
-def track(tracker: SafeTracker, label: str, result: Result, *, folder: Path) -> None:
-    """Tells the tracker numbers, figure and file."""
-    numbers = {f"{label}/{key}": float(value) for key, value in result.info.cost.items()}
-    for name in ("recovered", "effect"):
-        if name in result.data:
-            numbers[f"{label}/max_{name}"] = float(np.nanmax(np.abs(result.data[name].values)))
-    for name in ("baseline_clean", "baseline_corrupted", "noise_floor"):
-        if name in result.data:
-            numbers[f"{label}/{name}"] = float(result.data[name].mean())
-    tracker.metrics(numbers)
-    tracker.summary({**numbers, f"{label}/folder": str(folder)})
-    with contextlib.suppress(MechXAIError):
-        tracker.figure(label, plot(result))
-    tracker.artifact(folder / "result.nc", name=folder.name, kind="result")

@@ -1,25 +1,34 @@
 """Weights & Biases: one W&B run per MechXAI run, online or in a folder that ``wandb sync`` uploads later."""
 
-import contextlib
-import hashlib
 import io
 import logging
-import netrc
+import math
 import os
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, final
-from urllib.parse import urlsplit
 
-from mechxai.core.errors import ArtifactError, ConfigError, nearest
-from mechxai.tracking.plain import plain_mapping, scrub
+from mechxai.core.errors import ArtifactError, ConfigError
+from mechxai.tracking.plain import plain, plain_mapping, scrub
+from mechxai.tracking.wandb_artifacts import kept_in, log_output, use_input
+from mechxai.tracking.wandb_session import (
+    NO_NETWORK,
+    asked_mode,
+    by_agent,
+    check_room,
+    check_writable,
+    choose_mode,
+    forget_process,
+    hushed,
+    is_gone,
+    load_wandb,
+)
 
 _LOG = logging.getLogger("mechxai.tracking")
-_NO_NETWORK = frozenset({"offline", "dryrun", "disabled"})
-_MODES = _NO_NETWORK | {"online", "shared", "run"}
+_HEADER = 7  # bytes of a record that holds nothing; W&B writes some 30 kB at a time
+_LAST = 4096  # bytes: where a record could not be written to its end, not so much is free
 
 
 @final
@@ -46,11 +55,16 @@ class WandbTracker:
     mode: Literal["online", "offline", "disabled"] | None = None
     directory: str | os.PathLike[str] | None = None
     tags: Sequence[str] = ()
-    init_timeout: float = 30.0
-    finish_timeout: float = 60.0
+    init_timeout: float | int = 30.0
+    finish_timeout: float | int = 60.0
     _run: Any = field(default=None, init=False, repr=False)
     _about: dict[str, object] = field(default_factory=dict, init=False, repr=False)
+    _inputs: list[dict[str, str]] = field(default_factory=list, init=False, repr=False)
     _where: str | None = field(default=None, init=False, repr=False)
+
+    def awaited(self) -> bool:
+        """Whether a W&B agent started this process: it waits for the run whose id it gave."""
+        return by_agent() and asked_mode(self.mode) != "disabled"
 
     def start(
         self,
@@ -70,33 +84,28 @@ class WandbTracker:
         if self._run is not None:
             raise ConfigError("A second W&B run was started", got="one that is still open", fix="close it first")
         self._where = None
-        asked = _asked_mode(self.mode)
+        asked = asked_mode(self.mode)
         if asked == "disabled":
             return
-        _check_writable(self.directory)
-        wandb = _wandb()
-        with _hushed():
-            mode, why = _mode(wandb, asked)
+        check_writable(self.directory)
+        wandb = load_wandb()
+        with hushed():
+            mode, why = choose_mode(wandb, asked)
             recorded = plain_mapping(config)
-            run = wandb.init(
-                project=self.project,
-                entity=self.entity,
-                name=name,
-                id=run_id,
-                group=group,
-                job_type=job_type,
-                tags=[str(tag) for tag in self.tags],
-                config=recorded,
-                mode=mode,
-                dir=self.directory,
-                reinit="create_new",  # runs of the same process, one after the other or nested, never share a record
-                resume="allow" if run_id is not None and mode not in _NO_NETWORK else None,
-                settings=self._settings(wandb),
-            )
+            own = {"name": name, "config": recorded, "group": group, "job_type": job_type, "mode": mode}
+            own |= self._who(run_id, online=mode not in NO_NETWORK)
+            try:
+                run = wandb.init(**own, **self._where_and_how(wandb))
+            except Exception as problem:
+                if not is_gone(problem):
+                    raise
+                forget_process(wandb)
+                run = wandb.init(**own, **self._where_and_how(wandb))
         if mode == "disabled":
             return
-        self._run, self._about = run, {"run": name, "run_id": run.id, "config": recorded}
-        self._where = f"W&B run: {run.url}" if mode not in _NO_NETWORK else _folder_note(run, why)
+        self._run, self._inputs = run, []
+        self._about = {"run": name, "run_id": run.id, "config": recorded}
+        self._where = f"W&B run: {run.url}" if mode not in NO_NETWORK else _folder_note(run, why)
         _LOG.info(self._where)
 
     def metrics(self, values: Mapping[str, float | int]) -> None:
@@ -117,7 +126,7 @@ class WandbTracker:
         """
         if self._run is None:
             return
-        wandb = _wandb()
+        wandb = load_wandb()
         try:
             media = wandb.Plotly(figure)
         except (ValueError, TypeError, AttributeError, RuntimeError) as problem:
@@ -129,29 +138,33 @@ class WandbTracker:
             media = wandb.Html(io.StringIO(figure.to_html()), inject=False)
         self._run.log({name: media})
 
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Records a table."""
+        if self._run is None:
+            return
+        shown = load_wandb().Table(columns=list(columns), data=[[_cell(value) for value in row] for row in rows])
+        with kept_in(self._folder()):
+            self._run.log({name: shown})
+
+    def used(self, name: str, kind: str, content: Mapping[str, object]) -> None:
+        """Declares an input: an artifact with one JSON file, which all that the run makes from here on names."""
+        if self._run is None:
+            return
+        with kept_in(self._folder()):
+            found = use_input(load_wandb(), self._run, name, kind=kind, content=plain_mapping(content))
+        self._inputs.append(found)
+
     def artifact(self, path: Path, name: str, kind: str) -> None:
-        """Records a file or folder, with the run's config as its metadata.
+        """Records a file or folder as made by the run, with its config and the names of its inputs as metadata.
 
         Raises:
             ArtifactError: no such path.
         """
         if self._run is None:
             return
-        if not path.exists():
-            raise ArtifactError(f"Artifact {name!r} was to be recorded from {path}", got="no such file or folder")
-        wandb = _wandb()
-
-        legal = re.sub(r"[^\w.-]+", "-", name)[:128]
-        if path.is_dir():
-            artifact = wandb.Artifact(legal, kind, metadata=self._about)
-            artifact.add_dir(str(path))
-        else:
-            with path.open("rb") as opened:
-                digest = hashlib.file_digest(opened, "sha256").hexdigest()
-            about = {**self._about, "bytes": path.stat().st_size, "sha256": digest}
-            artifact = wandb.Artifact(legal, kind, metadata=about)
-            artifact.add_file(str(path))
-        self._run.log_artifact(artifact)
+        with kept_in(self._folder()):
+            about = {**self._about, "inputs": list(self._inputs)}
+            log_output(load_wandb(), self._run, path, name=name, kind=kind, about=about)
 
     def where(self) -> str | None:
         """Address of the run page, or the folder of an offline record; of the last run once closed."""
@@ -161,20 +174,51 @@ class WandbTracker:
         """Finishes the W&B run, with exit code 1 when it failed.
 
         Raises:
-            ArtifactError: W&B did not take everything within ``finish_timeout``; it remains in the folder.
+            ArtifactError: W&B did not take everything within ``finish_timeout``, its own process was killed, or no
+                disk is left, so that the record may end early; what was written remains in the folder.
         """
         run, self._run = self._run, None
         if run is None:
             return
+        folder = Path(run.dir).parent
         try:
             run.finish(exit_code=int(failed))
+        except ConnectionError as cut:
+            forget_process(load_wandb())
+            written = any(path.stat().st_size > _HEADER for path in folder.glob("*.wandb"))
+            self._where = self._where if written else None
+            raise ArtifactError(
+                "W&B's own process was to end the run",
+                got=f"it is gone ({cut}); of the record it had written {'the beginning' if written else 'nothing'}",
+                fix=f"wandb sync {folder} uploads that" if written else None,
+            ) from cut
         except TimeoutError as late:
-            folder = Path(run.dir).parent
             raise ArtifactError(
                 f"W&B was to take the rest of the run within {self.finish_timeout:g} s",
                 got="no answer",
                 fix=f"wandb sync {folder}",
             ) from late
+        check_room(folder, _LAST)
+
+    def _who(self, run_id: str | None, *, online: bool) -> dict[str, object]:
+        """Project and id; those of an agent, where one started this process: its sweep hears of no other run."""
+        if by_agent():
+            known = {"id": os.environ.get("WANDB_RUN_ID"), "project": None, "entity": None}
+        else:
+            known = {"id": run_id, "project": self.project, "entity": self.entity}
+        return {**known, "resume": "allow" if online and known["id"] is not None else None}
+
+    def _where_and_how(self, wandb: Any) -> dict[str, object]:
+        return {
+            "tags": [str(tag) for tag in self.tags],
+            "dir": self.directory,
+            "reinit": "create_new",  # runs of the same process, one after the other or nested, never share a record
+            "settings": self._settings(wandb),
+        }
+
+    def _folder(self) -> Path:
+        """Where the record of the run lies."""
+        return Path(self._run.dir).parent
 
     def _settings(self, wandb: Any) -> Any:
         """Silent and bounded in time; no machine metadata when that would carry a secret of the command line along."""
@@ -191,76 +235,11 @@ class WandbTracker:
         return wandb.Settings(**{name: value for name, value in wanted.items() if name in known})
 
 
-def _asked_mode(mode: str | None) -> str | None:
-    asked = mode or os.environ.get("WANDB_MODE") or None
-    if asked is not None and asked not in _MODES:
-        source = "mode" if mode else "WANDB_MODE"
-        raise ConfigError(f"{source}={asked} was asked of W&B", allowed=nearest(asked, _MODES))
-    return asked
-
-
-def _wandb() -> Any:
-    """The wandb package, loaded when first used."""
-    import wandb  # noqa: PLC0415 - takes over a second, and few runs need it
-
-    return wandb
-
-
-def _mode(wandb: Any, asked: str | None) -> tuple[str, str]:
-    """The mode to use, and why, in words that follow ``offline``."""
-    mode = asked or wandb.setup().settings.mode
-    if mode in _NO_NETWORK or _has_key(wandb):
-        return mode, ""
-    if asked is not None:
-        raise ConfigError(
-            f"W&B mode {asked!r} was asked", got="no API key", fix="run wandb login, or WANDB_MODE=offline"
-        )
-    return "offline", ", as no W&B API key was found"
-
-
-def _has_key(wandb: Any) -> bool:
-    """Whether W&B would find credentials where it looks for them, without its asking for any."""
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    settings = wandb.setup().settings
-    if settings.api_key:
-        return True
-    host = urlsplit(settings.base_url).netloc
-    places = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
-    for place in places:
-        with contextlib.suppress(OSError, netrc.NetrcParseError):
-            login = netrc.netrc(Path(place).expanduser()).authenticators(host)
-            if login is not None and login[2]:
-                return True
-    return False
-
-
-def _check_writable(directory: str | os.PathLike[str] | None) -> None:
-    """Refuses what W&B would silently replace by the system's temporary folder."""
-    if directory is None:
-        return
-    try:
-        Path(directory).mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise ArtifactError(
-            f"W&B files were to go to {directory}", got=problem, fix="set another directory"
-        ) from problem
-    if not os.access(directory, os.W_OK | os.X_OK):
-        raise ArtifactError(f"W&B files were to go to {directory}", got="no permission", fix="set another directory")
+def _cell(value: object) -> object:
+    """A value of a table; a number that is none is a gap."""
+    return None if isinstance(value, float) and not math.isfinite(value) else plain(value)
 
 
 def _folder_note(run: Any, why: str) -> str:
     folder = Path(run.dir).parent
     return f"W&B record (offline{why}): {folder}; to upload it: wandb sync {folder}"
-
-
-@contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    """Sends what wandb writes to the terminal whatever its settings say (logins, warnings) to the debug log."""
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            yield
-    finally:
-        for line in said.getvalue().splitlines():
-            _LOG.debug(line)

@@ -4,6 +4,7 @@ import json
 import struct
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 BLOCK = 32768
 WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4
@@ -26,6 +27,15 @@ def forget_session():
     # also waits until W&B's own process has written all there is: finish() returns a little earlier
     if "wandb" in sys.modules:
         sys.modules["wandb"].teardown()
+
+
+def own_process(of="self"):
+    # W&B's own process among those that a process, by default this one, has started
+    for thread in Path(f"/proc/{of}/task").iterdir():
+        for child in (thread / "children").read_text().split():
+            if b"wandb-core" in Path(f"/proc/{child}/cmdline").read_bytes():
+                return int(child)
+    return None
 
 
 def offline_folders(root):

@@ -12,6 +12,8 @@ CALLS = {
     "metrics": lambda tracker: tracker.metrics({"seconds": 1.0}),
     "summary": lambda tracker: tracker.summary({"recovered": 0.5}),
     "figure": lambda tracker: tracker.figure("resid_pre", object()),
+    "table": lambda tracker: tracker.table("cells", ["layer", "value"], [[0, 0.5]]),
+    "used": lambda tracker: tracker.used("model-ioi", "model", {"weight_hash": "abc"}),
     "artifact": lambda tracker: tracker.artifact(Path("result.nc"), "result", "result"),
     "where": lambda tracker: tracker.where(),
     "close": lambda tracker: tracker.close(failed=True),
@@ -21,6 +23,8 @@ MISSING = {
     "metrics": "metrics",
     "summary": "summary",
     "figure": "figure resid_pre",
+    "table": "table cells",
+    "used": "input model-ioi",
     "artifact": "artifact result",
     "where": "address",
     "close": "end of the run",
@@ -52,8 +56,18 @@ class Failing:
     def figure(self, name, figure):
         self._called("figure")
 
+    def table(self, name, columns, rows):
+        self._called("table")
+
+    def used(self, name, kind, content):
+        self._called("used")
+
     def artifact(self, path, name, kind):
         self._called("artifact")
+
+    def awaited(self):
+        self._called("awaited")
+        return True
 
     def where(self):
         self._called("where")
@@ -128,6 +142,12 @@ def test_after_a_failed_start_the_rest_is_skipped_quietly(warned):
     assert len(warned.records) == 1
 
 
+def test_whether_a_record_is_awaited():
+    assert SafeTracker(Failing()).awaited()
+    assert not SafeTracker(Failing("awaited")).awaited()
+    assert not SafeTracker(NullTracker()).awaited()
+
+
 def test_the_next_run_starts_afresh():
     inner = Failing("start")
     tracker = SafeTracker(inner)
@@ -156,6 +176,19 @@ def test_a_close_that_hangs_is_left_behind(warned):
     assert time.monotonic() - began < 5
     inner.release.set()
     assert "no answer within 0.1 s" in tracker.problems[0]
+
+
+def test_after_a_long_wait_in_vain_what_would_wait_again_is_not_tried(warned):
+    inner = Failing("used")
+    tracker = SafeTracker(inner, patience=-1.0)  # any wait is long
+    for call in CALLS.values():
+        call(tracker)
+    assert inner.calls == [name for name in CALLS if name != "artifact"]
+    assert [problem.split(" (")[0] for problem in tracker.problems] == ["input model-ioi", "artifact result"]
+    assert "no answer before" in tracker.problems[1]
+    CALLS["start"](tracker)  # the next run tries again
+    CALLS["artifact"](tracker)
+    assert inner.calls[-2:] == ["start", "artifact"]
 
 
 def test_secrets_in_an_error_message_do_not_reach_the_notes(warned):

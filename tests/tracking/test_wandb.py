@@ -1,6 +1,8 @@
 import base64
 import hashlib
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,9 +13,10 @@ import pytest
 from mechxai.core.errors import ConfigError
 from mechxai.tracking.tracker import SafeTracker
 from mechxai.tracking.wandb import WandbTracker
-from tests.tracking.offline_record import forget_session, offline_folders, read_offline
+from tests.tracking.offline_record import forget_session, offline_folders, own_process, read_offline
 
 SECRETS = ["S3CRET-key", "S3CRET-token", "S3CRET-deep", "S3CRET-password", "S3CRET-override", "S3CRET-argv"]
+SECRETS += ["S3CRET-cell", "S3CRET-model", "S3CRET-prompt"]
 CONFIG = {
     "seed": 3,
     "model": {"name": "zoo/ioi", "api_key": "S3CRET-key", "hf_token": "S3CRET-token"},
@@ -47,6 +50,9 @@ def recorded(tmp_path_factory):
         tracker.summary({"recovered": 0.75, "best": {"layer": 9, "head": 6}, "top_token": " Mary"})
         tracker.figure("resid_pre", go.Figure(go.Heatmap(z=[[1.0, 2.0], [3.0, 4.0]])))
         tracker.figure("view", View())
+        tracker.table("heads", ["layer", "head", "value"], [[0, "a", 1.5], [1, "token=S3CRET-cell", float("nan")]])
+        tracker.used("zoo/ioi", "model", {"weight_hash": "w1", "api_key": "S3CRET-model", "sizes": [3, 4]})
+        tracker.used("task-ioi", "task", {"n": 2, "prompts": [{"clean": "password: S3CRET-prompt", "wrong": ["Mary"]}]})
         tracker.artifact(result, "result of first/1", "result")
         tracker.close()
     tracker.start("second", {"seed": 4}, run_id="bbb222")
@@ -135,6 +141,54 @@ def test_artifact_with_digest_and_metadata(recorded, first):
     assert about["config"]["model"] == {"name": "zoo/ioi"}
 
 
+def test_table_has_columns_rows_and_a_gap_where_there_is_no_number(recorded, first):
+    assert first.series("heads/_type") == ["table-file"]
+    (path,) = first.series("heads/path")
+    table = json.loads((recorded.folders["aaa111"] / "files" / path).read_text())
+    assert table["columns"] == ["layer", "head", "value"]
+    assert table["data"] == [[0, "a", 1.5], [1, "token=<removed>", None]]
+
+
+def test_inputs_are_used_by_the_run_and_named_by_what_it_made(first):
+    model, task = first.artifacts["zoo-ioi"], first.artifacts["task-ioi"]
+    assert (model.type, task.type) == ("model", "task")
+    # what wandb sync turns into "used by this run": the model and the task are inputs, the result is none
+    result = first.artifacts["result-of-first-1"]
+    assert [one.use_after_commit for one in (model, task, result)] == [True, True, False]
+    assert json.loads(model.metadata) == {"weight_hash": "w1"}
+    assert json.loads(result.metadata)["inputs"] == [
+        {"name": "zoo-ioi", "type": "model", "digest": model.digest},
+        {"name": "task-ioi", "type": "task", "digest": task.digest},
+    ]
+
+
+def test_an_input_is_one_small_file_that_lies_with_the_record(recorded, first):
+    (entry,) = first.artifacts["task-ioi"].manifest.contents
+    assert entry.path == "task.json"
+    kept = Path(entry.local_path)
+    assert kept.is_relative_to(recorded.folders["aaa111"].resolve())
+    assert json.loads(kept.read_text()) == {"n": 2, "prompts": [{"clean": "password: <removed>", "wrong": ["Mary"]}]}
+
+
+def test_nothing_is_kept_in_the_home_directory(recorded, first, bare_home):
+    assert not list(bare_home.rglob("artifacts/staging/*"))
+    kept = [Path(entry.local_path) for one in first.artifacts.values() for entry in one.manifest.contents]
+    assert len(kept) == 4  # two inputs, the table, the result
+    assert all(path.is_relative_to(recorded.folders["aaa111"].resolve()) and path.is_file() for path in kept)
+
+
+def test_the_next_run_has_inputs_of_its_own(tmp_path):
+    tracker = WandbTracker(directory=tmp_path, mode="offline")
+    for number in range(2):
+        tracker.start("run", {}, run_id=f"run{number}")
+        tracker.used(f"task-{number}", "task", {"n": number})
+        tracker.artifact(Path(__file__), "result", "result")
+        tracker.close()
+    forget_session()
+    last = read_offline(next(folder for folder in offline_folders(tmp_path) if folder.name.endswith("run1")))
+    assert [one["name"] for one in json.loads(last.artifacts["result"].metadata)["inputs"]] == ["task-1"]
+
+
 def test_exit_codes(first, second):
     assert (first.exit_code, second.exit_code) == (0, 1)
 
@@ -194,6 +248,27 @@ def test_missing_artifact_and_odd_figure_are_noted_and_the_run_goes_on(tmp_path)
     (folder,) = offline_folders(tmp_path)
     record = read_offline(folder)
     assert (record.series("a"), record.exit_code) == ([1], 0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found in /proc")
+def test_when_its_process_is_killed_the_next_runs_of_this_process_are_recorded(tmp_path):
+    tracker = SafeTracker(WandbTracker(directory=tmp_path, mode="offline"))
+    tracker.start("cut short", {}, run_id="run0")
+    os.kill(own_process(), signal.SIGKILL)
+    tracker.metrics({"a": 1.0})
+    tracker.close()
+    assert [problem.split(" (")[0] for problem in tracker.problems] == ["metrics", "end of the run"]
+    tracker.start("whole", {}, run_id="run1")
+    tracker.close()
+    os.kill(own_process(), signal.SIGKILL)  # between two runs, where nobody notices
+    tracker.start("last", {}, run_id="run2")
+    tracker.metrics({"a": 2.0})
+    tracker.close()
+    assert tracker.problems == []
+    forget_session()
+    (path,) = tmp_path.rglob("run-run2.wandb")  # its folder has another name where W&B had begun one already
+    last = read_offline(path.parent)
+    assert (last.series("a"), last.exit_code) == ([2], 0)
 
 
 def test_directory_that_is_a_file_is_a_problem_not_an_error(tmp_path):

@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 import pytest
 
 from mechxai.core.errors import ConfigError
-from mechxai.tracking import wandb as tracking
 from mechxai.tracking.tracker import SafeTracker
 from mechxai.tracking.wandb import WandbTracker
+from mechxai.tracking.wandb_session import choose_mode, has_key
 
 
 def test_disabled_by_the_environment(tmp_path, monkeypatch):
@@ -53,24 +53,24 @@ def _module(**settings):
 
 
 def test_keys_are_found_where_wandb_looks(bare_home, monkeypatch):
-    assert not tracking._has_key(_module())
-    assert tracking._has_key(_module(api_key="k"))
+    assert not has_key(_module())
+    assert has_key(_module(api_key="k"))
     monkeypatch.setenv("WANDB_API_KEY", "k")
-    assert tracking._has_key(_module())
+    assert has_key(_module())
     monkeypatch.delenv("WANDB_API_KEY")
     monkeypatch.setenv("NETRC", str(bare_home / "mynetrc"))
     (bare_home / "mynetrc").write_text("machine wandb.lab.org login user password k\n")
     (bare_home / "mynetrc").chmod(0o600)
-    assert not tracking._has_key(_module())
-    assert tracking._has_key(_module(base_url="https://wandb.lab.org"))
+    assert not has_key(_module())
+    assert has_key(_module(base_url="https://wandb.lab.org"))
     (bare_home / "mynetrc").write_text("nonsense (")
-    assert not tracking._has_key(_module())
+    assert not has_key(_module())
 
 
 def test_mode_when_none_is_asked():
-    assert tracking._mode(_module(), None) == ("offline", ", as no W&B API key was found")
-    assert tracking._mode(_module(api_key="k"), None) == ("online", "")
-    assert tracking._mode(_module(api_key="k", mode="offline"), None) == ("offline", "")
+    assert choose_mode(_module(), None) == ("offline", ", as no W&B API key was found")
+    assert choose_mode(_module(api_key="k"), None) == ("online", "")
+    assert choose_mode(_module(api_key="k", mode="offline"), None) == ("offline", "")
 
 
 def test_a_server_that_never_answers_does_not_hold_the_run(tmp_path):
