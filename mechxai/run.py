@@ -25,7 +25,7 @@ from mechxai.model.hooked_model import HookedModel
 from mechxai.report.page import report
 from mechxai.report.tables import own_tables
 from mechxai.run_folder import check_model, is_finished
-from mechxai.run_output import track, write_config, write_figures, write_manifest, write_report
+from mechxai.run_output import REPORT, is_reported, track, write_config, write_figures, write_manifest, write_report
 from mechxai.study import Finished, Say, Study
 from mechxai.tracking.tracker import SafeTracker, Tracker
 
@@ -50,10 +50,10 @@ def run_study(
         return {}
     folders = {label: study.folder(label) for label in study.methods}
     first = next(iter(folders.values()))
-    finished = all(is_finished(folder) for folder in folders.values()) and (first / "report.html").is_file()
+    finished = all(is_finished(folder) for folder in folders.values()) and is_reported(list(folders.values()))
     if finished and not study.force:
         say(f"already finished, nothing computed (force=true computes again): {first}")
-        say(f"report: {first / 'report.html'}")
+        say(f"report: {first / REPORT}")
         return {
             label: Finished(folder, Result.load(folder / "result.nc"), found=True) for label, folder in folders.items()
         }
@@ -166,7 +166,7 @@ def _run_alone(study: Study, label: str, *, folder: Path, tracker: SafeTracker, 
     write_config(study, folder)
     if len(study.methods) == 1:
         tables = own_tables(result, study.model.card)
-        report([result], folder / "report.html", title=result.info.title, tables=tables)
+        report([result], folder / REPORT, title=result.info.title, tables=tables)
     write_manifest(study, label, result, folder=folder, started=started)
     shutil.rmtree(folder / "cells", ignore_errors=True)
     cost = result.info.cost

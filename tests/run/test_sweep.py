@@ -242,3 +242,24 @@ def test_what_a_killed_process_left_is_swept_up(here):
     (folder / "manifest.json").unlink()
     assert main(own) == 0
     assert not list(folder.rglob("*.part"))
+
+
+def test_the_page_of_one_method_is_not_taken_for_that_of_several(here, capsys):
+    both = ["run", *MODEL, "method.over=[layer]", "+then.dla._target_=mechxai.DirectLogitAttribution"]
+    assert main(both[:-1]) == 0
+    (page,) = here.rglob("report.html")
+    assert main(both[:-1]) == 0
+    assert "nothing computed" in capsys.readouterr().out
+    assert main(both) == 0
+    joint = page.read_text(encoding="utf-8")
+    assert joint.count('<section id="result-') == 2
+    assert len(json.loads((page.parent / "manifest.json").read_text())["report"]) == 2
+    capsys.readouterr()
+    assert main(both) == 0
+    assert main(both[:-1]) == 0
+    assert capsys.readouterr().out.count("nothing computed") == 2, "the joint page is there, and tells of the one too"
+    assert page.read_text(encoding="utf-8") == joint
+    assert main([*both[:-1], "force=true"]) == 0
+    assert page.read_text(encoding="utf-8") != joint
+    assert main(both) == 0
+    assert page.read_text(encoding="utf-8").count('<section id="result-') == 2, "a run of its own, then joined again"
