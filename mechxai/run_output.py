@@ -80,7 +80,7 @@ def write_report(study: Study, done: Mapping[str, Finished], *, folder: Path, sa
 
 
 def is_reported(folders: Sequence[Path]) -> bool:
-    """Whether the page in the first of several runs' folders joins them all, as they are now; its manifest says which."""
+    """Whether the page in the first of several runs' folders joins them all, as they are; its manifest says which."""
     joined = _manifest(folders[0]).get("report")
     return (
         isinstance(joined, dict)

@@ -16,6 +16,7 @@ import xarray as xr
 from mechxai.cli import main
 from mechxai.core.result import Result
 from mechxai.launch.job_record import JobRecord, records
+from mechxai.launch.overrides import check_overrides
 from mechxai.launch.summary import summary_rows
 from mechxai.launch.sweep import sweep_hash
 
@@ -86,10 +87,61 @@ def test_two_sweeps_of_the_same_command_end_alike(here):
     assert list(pd.read_parquet(table)["status"]) == ["finished", "failed"]
 
 
+@pytest.mark.parametrize("methods", ["activation_patching,ablation", "ablation,activation_patching"])
+def test_a_combination_that_does_not_compose_is_a_failed_job_and_the_other_goes_on(here, capsys, methods):
+    own = ["run", "-m", *MODEL, f"method={methods}", "method.over=[layer]", "method.direction=noise"]
+    assert main(own) == 1
+    shown = capsys.readouterr()
+    assert "job 1 failed: ConfigError: The key 'method.direction' was asked" in " ".join(shown.out.split())
+    assert "1 of 2 jobs did not finish" in shown.err
+    assert "mechxai run -m" in shown.err
+    (path,) = here.rglob("results.parquet")
+    table = pd.read_parquet(path)
+    assert list(table["method"]) == ["activation_patching", "ablation"]
+    assert list(table["status"]) == ["finished", "failed"]
+
+
 def test_a_sweep_of_which_no_job_starts_is_no_success(here, capsys):
-    assert main(["run", "-m", *MODEL, "method=activation_patching,ablation", "method.direction=noise"]) != 0
+    assert main(["run", "-m", *MODEL, "method=activation_patching,ablation", "method.nothing=1"]) == 2
+    assert "method.nothing" in capsys.readouterr().err
     assert main(["run", "-m", *MODEL, "seed=interval(0,1)"]) == 2
     assert "lists" in capsys.readouterr().err
+    assert not list(here.iterdir())
+
+
+def test_jobs_that_were_not_started_are_listed_with_the_command_that_goes_on(here, capsys, monkeypatch):
+    def interrupted(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mechxai.launch.guard.job", interrupted)
+    own = ["-m", *MODEL, "method.site=resid_pre,attn_out,z"]
+    assert main(["run", *own]) == 130
+    shown = capsys.readouterr().err
+    assert "1 of 3 jobs did not finish" in shown
+    assert "interrupted" in shown
+    assert "2 of 3 jobs were not started" in shown
+    assert f"mechxai run {' '.join(own)}" in shown
+    (path,) = here.rglob("results.parquet")
+    assert list(pd.read_parquet(path)["status"]) == ["failed", "not started", "not started"]
+
+
+def test_a_sweep_of_own_configurations_has_their_name(here):
+    own = here / "mine, and more"
+    (own / "experiment").mkdir(parents=True)
+    (own / "experiment/study.yaml").write_text("# @package _global_\nmethod:\n  over: [layer]\n")
+    sites = "method.site=resid_pre,attn_out"
+    plain = ["run", "-m", "--config-dir", str(own), "debug=tiny", "model=zoo/handmade-ioi", sites]
+    assert main([*plain, "experiment=study"]) == 0
+    (table,) = here.rglob("results.parquet")
+    assert table.parents[1].name == "study"
+    assert str(table.parents[3].relative_to(here)) == "outputs/debug"
+    folders = [
+        check_overrides([*plain[1:], "experiment=study", "name=called"]),
+        check_overrides(plain[1:]),
+        check_overrides(["--config-name=study", "--config-path", str(own / "experiment"), "-m", "a=1,2"]),
+    ]
+    assert [folder.name for folder in folders] == ["called", "mine, and more", "study"]
+    assert check_overrides(plain[2:-1]) is None, "one job"
 
 
 def test_methods_are_told_apart_in_the_table(here):
