@@ -15,6 +15,7 @@ from mechxai.launch import sweep
 from mechxai.launch.guard import guarded
 from mechxai.launch.overrides import asked, check_overrides
 from mechxai.launch.own_configs import OwnConfigs, own_configs, quoted
+from mechxai.launch.ray_settings import for_ray
 from mechxai.launch.sweeper import in_place_of_basic
 from mechxai.locks import alone
 
@@ -40,7 +41,7 @@ def _sweep(arguments: Sequence[str], folder: Path) -> int:
     flags = [argument for argument in arguments if argument not in own]  # hydra takes none between overrides
     with alone(folder, folder.parents[2], listing.show):
         with sweep.Watch(folder):
-            code = _hydra([*flags, *own, f"hydra.sweep.dir={quoted(folder)}"])
+            code = _hydra([*flags, *own, *for_ray(own), f"hydra.sweep.dir={quoted(folder)}"])
         ended = sweep.end(folder, shlex.join(["mechxai", "run", *arguments]))
     return code if code == _INTERRUPTED else ended or code
 

@@ -17,6 +17,7 @@ from mechxai.cli import main
 from mechxai.core.result import Result
 from mechxai.launch.job_record import JobRecord, records
 from mechxai.launch.overrides import check_overrides
+from mechxai.launch.ray_settings import for_ray
 from mechxai.launch.summary import summary_rows
 from mechxai.launch.sweep import sweep_hash
 
@@ -181,6 +182,40 @@ def test_other_launchers_end_with_the_same_table(here, launcher):
     found = summary_rows(records(here / "outputs"))
     assert [row.status for row in found] == ["finished", "finished", "failed"]
     assert found[0].headline.startswith("recovered 1")
+
+
+@pytest.mark.slow
+def test_ray_with_two_workers(here):
+    """Only the launcher is named; no dashboard is opened, and nothing written outside but Ray's own logs."""
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher")
+    home = here / "home"
+    home.mkdir()
+    own = [*SWEEP, "hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
+        "HOME": str(home)
+    }
+    done = subprocess.run(command(*own), env=environment, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "dashboard at" not in done.stdout + done.stderr
+    assert not (home / ".ray").exists()
+    found = records(here / "outputs")
+    assert [row.status for row in summary_rows(found)] == ["finished", "finished", "failed"]
+    assert len({record.where for record in found[:2]}) == 2, "two workers"
+    again = subprocess.run(command(*own), env=environment, capture_output=True, text=True, timeout=500, check=False)
+    assert "already finished" in again.stdout
+
+
+def test_ray_is_given_what_it_needs_and_no_more(monkeypatch):
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_USAGE_STATS_ENABLED"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    assert for_ray(["hydra/launcher=joblib"]) == []
+    assert "RAY_USAGE_STATS_ENABLED" not in os.environ
+    assert for_ray(["hydra/launcher=ray", "hydra.launcher.ray.init.address=host"]) == []
+    assert "RAY_AUTH_MODE" not in os.environ, "a cluster that runs has its own"
+    assert for_ray(["hydra/launcher=ray"]) == ["+hydra.launcher.ray.init.include_dashboard=false"]
+    assert (os.environ["RAY_AUTH_MODE"], os.environ["RAY_USAGE_STATS_ENABLED"]) == ("token", "0")
+    assert for_ray(["hydra/launcher=ray", "+hydra.launcher.ray.init.include_dashboard=true"]) == []
 
 
 def test_a_sweep_is_named_by_what_it_asks():
