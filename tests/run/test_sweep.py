@@ -206,7 +206,8 @@ def test_ray_with_two_workers(here):
 
 
 def test_ray_is_given_what_it_needs_and_no_more(monkeypatch):
-    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_USAGE_STATS_ENABLED"):
+    known = ("ADDRESS", "AUTH_MODE", "AUTH_TOKEN", "USAGE_STATS_ENABLED", "ACCEL_ENV_VAR_OVERRIDE_ON_ZERO")
+    for name in (f"RAY_{one}" for one in known):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     assert for_ray(["hydra/launcher=joblib"]) == []
