@@ -25,10 +25,10 @@ from mechxai.model.hooked_model import HookedModel
 from mechxai.report.page import report
 from mechxai.report.tables import own_tables
 from mechxai.run_folder import check_model, is_finished
-from mechxai.run_output import write_config, write_figures, write_manifest, write_report
+from mechxai.run_output import REPORT, is_reported, write_config, write_figures, write_manifest, write_report
 from mechxai.run_tracking import declare, track
 from mechxai.study import Finished, Say, Study
-from mechxai.tracking.tracker import SafeTracker, Tracker
+from mechxai.tracking.tracker import NullTracker, SafeTracker, Tracker
 
 
 def run_study(
@@ -46,16 +46,23 @@ def run_study(
         label -> finished run. The report over all of them lies in the first one's folder.
     """
     study = _applicable(study, say)
-    if study.shard is not None:
+    shared = any(method.in_waves for method in study.methods.values())
+    if study.shard is not None and shared:
         _run_shard(study, say)
         return {}
+    if study.shard is not None and study.shard[0] > 0:
+        say(
+            f"{', '.join(study.methods)}: no waves that could be shared out; shard 0 computes all and writes the result"
+        )
+        return {}
+    study = replace(study, shard=None)
     folders = {label: study.folder(label) for label in study.methods}
     first = next(iter(folders.values()))
-    finished = all(is_finished(folder) for folder in folders.values()) and (first / "report.html").is_file()
+    finished = all(is_finished(folder) for folder in folders.values()) and is_reported(list(folders.values()))
     safe = SafeTracker(tracker)
     if finished and not study.force and not safe.awaited():
         say(f"already finished, nothing computed (force=true computes again): {first}")
-        say(f"report: {first / 'report.html'}")
+        say(f"report: {first / REPORT}")
         return {
             label: Finished(folder, Result.load(folder / "result.nc"), found=True) for label, folder in folders.items()
         }
@@ -85,20 +92,33 @@ def run_study(
 
 
 def _run_shard(study: Study, say: Say) -> None:
-    """Computes a share of the waves of every method; results are written by a later run without a shard."""
+    """A share of the waves of every method; results are written by a later run without a shard.
+
+    What has no waves is computed by the first shard alone, whole, so that no two processes do the same.
+    """
     for label, method in study.methods.items():
         folder = study.folder(label)
         if is_finished(folder):
             say(f"{label}: already finished: {folder}")
-            continue
-        execution = study.execution(folder, progress=False)
-        write_config(study, folder)
-        _seed(study.seed)
-        try:
-            method(study.model, study.prompts(label), execution=execution)
-            say(f"{label}: every wave is there")
-        except UnfinishedError as error:
-            say(f"{label}: {error}")
+        elif method.in_waves:
+            _run_share(study, label, folder=folder, say=say)
+        elif study.shard is not None and study.shard[0] == 0:
+            whole = replace(study, shard=None)
+            _run_method(whole, label, folder=folder, tracker=SafeTracker(NullTracker()), say=say)
+        else:
+            say(f"{label}: no waves that could be shared out; shard 0 computes it")
+
+
+def _run_share(study: Study, label: str, *, folder: Path, say: Say) -> None:
+    """A share of the waves of one method."""
+    execution = study.execution(folder, progress=False)
+    write_config(study, folder)
+    _seed(study.seed)
+    try:
+        study.methods[label](study.model, study.prompts(label), execution=execution)
+        say(f"{label}: every wave is there")
+    except UnfinishedError as error:
+        say(f"{label}: {error}")
 
 
 def explain_study(study: Study, say: Say) -> None:
@@ -168,7 +188,7 @@ def _run_alone(study: Study, label: str, *, folder: Path, tracker: SafeTracker, 
     write_config(study, folder)
     if len(study.methods) == 1:
         tables = own_tables(result, study.model.card)
-        report([result], folder / "report.html", title=result.info.title, tables=tables)
+        report([result], folder / REPORT, title=result.info.title, tables=tables)
     write_manifest(study, label, result, folder=folder, started=started)
     shutil.rmtree(folder / "cells", ignore_errors=True)
     cost = result.info.cost

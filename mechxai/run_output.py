@@ -21,6 +21,8 @@ from mechxai.report.tables import own_tables
 from mechxai.run_folder import run_id
 from mechxai.study import Finished, Say, Study
 
+REPORT, MANIFEST = "report.html", "manifest.json"
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
 _COLORED = 3  # prompts whose tokens are shown in colour
 _VIEWED = 4  # prompts whose attention gets a page
 
@@ -57,16 +59,31 @@ def write_report(study: Study, done: Mapping[str, Finished], *, folder: Path, sa
             tables[title] = rows
             if len(done) == 1 or not title.endswith(EXAMPLES):  # of several methods they would bury the numbers
                 say({"title": title, "rows": rows})
-    if len(done) > 1:
-        for sentence in circuit_account(finished.result for finished in done.values()):
-            say(sentence)
-        path = report(
-            {label: finished.result for label, finished in done.items()},
-            folder / "report.html",
-            title=f"{study.name} on {study.model.name}",
-            tables=tables,
-        )
-        say(f"report: {path}")
+    for sentence in circuit_account(finished.result for finished in done.values()) if len(done) > 1 else ():
+        say(sentence)
+    folders = [finished.folder for finished in done.values()]
+    if len(done) == 1 and is_reported(folders):  # written with the result
+        return
+    single = next(iter(done.values())).result.info.title if len(done) == 1 else None
+    path = report(
+        {label: finished.result for label, finished in done.items()},
+        folder / REPORT,
+        title=single or f"{study.name} on {study.model.name}",
+        tables=tables,
+    )
+    content = _manifest(folder) | {"report": {one.name: _manifest(one).get("finished") for one in folders}}
+    _write_manifest(folder, content)
+    say(f"report: {path}")
+
+
+def is_reported(folders: Sequence[Path]) -> bool:
+    """Whether the page in the first of several runs' folders joins them all, as they are; its manifest says which."""
+    joined = _manifest(folders[0]).get("report")
+    return (
+        isinstance(joined, dict)
+        and (folders[0] / REPORT).is_file()
+        and all(joined.get(one.name) == _manifest(one).get("finished") for one in folders)
+    )
 
 
 def _say_notes(done: Mapping[str, Finished], say: Say) -> None:
@@ -81,6 +98,7 @@ def _say_notes(done: Mapping[str, Finished], say: Say) -> None:
 
 def write_manifest(study: Study, label: str, result: Result, *, folder: Path, started: float) -> None:
     """What another lab needs; written last, so that it says that the run is finished."""
+    finished = time.strftime(_TIME, time.gmtime())
     files = sorted(
         str(path.relative_to(folder))
         for path in folder.rglob("*")
@@ -90,9 +108,24 @@ def write_manifest(study: Study, label: str, result: Result, *, folder: Path, st
         "run": run_id(study.model, study.prompts(label), study.methods[label], seed=study.seed),
         "experiment": study.name,
         "status": "finished",
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "started": time.strftime(_TIME, time.gmtime(started)),
+        "finished": finished,
         "files": files,
         **result.info.as_dict(),
     }
-    write_whole(folder / "manifest.json", json.dumps(content, indent=2, default=str) + "\n")
+    if len(study.methods) == 1:  # its page is written; that of several methods joins them when all are done
+        content["report"] = {folder.name: finished}
+    _write_manifest(folder, content)
+
+
+def _write_manifest(folder: Path, content: Mapping[str, object]) -> None:
+    write_whole(folder / MANIFEST, json.dumps(content, indent=2, default=str) + "\n")
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """What a run says of itself; empty where it is not finished."""
+    try:
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

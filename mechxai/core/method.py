@@ -36,10 +36,12 @@ class Method(ABC):
 
     Attributes:
         takes: the prompts it is asked about; `ProbeDataset` for probes.
+        in_waves: whether its work goes through the engine's waves, of which several processes can each take a share.
     """
 
     card: ClassVar[MethodCard]
     takes: ClassVar[type] = ContrastBatch
+    in_waves: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, model: Any, batch: Any, *, execution: Any = ...) -> Result:

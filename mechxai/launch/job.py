@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mechxai import listing
 from mechxai.core.errors import ConfigError
+from mechxai.launch.device import number_beside_others, own_device, visible
 
 
 def job(config: DictConfig) -> dict[str, Path]:
@@ -25,6 +26,11 @@ def job(config: DictConfig) -> dict[str, Path]:
     Returns:
         label of a method -> folder of its results; empty for a plan and for a shard.
     """
+    with own_device(config, number_beside_others()) as settled:
+        return _job(settled)
+
+
+def _job(config: DictConfig) -> dict[str, Path]:
     from mechxai.run import explain_study, run_study  # noqa: PLC0415 - heavy
     from mechxai.study import Study  # noqa: PLC0415 - heavy
 
@@ -150,15 +156,8 @@ def share_out(overrides: Sequence[str], n_processes: int) -> None:
 
 def _gpu(index: int) -> str:
     """The GPU of a shard: they take turns among those that this process may see."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    known = visible.split(",") if visible else [str(number) for number in range(_n_gpus())]
-    return known[index % len(known)] if known else ""
-
-
-def _n_gpus() -> int:
-    import torch  # noqa: PLC0415 - heavy
-
-    return torch.cuda.device_count()
+    known = visible()
+    return known[index % len(known)] if known else os.environ.get("CUDA_VISIBLE_DEVICES", "")
 
 
 def check_targets(node: object, where: str = "") -> None:

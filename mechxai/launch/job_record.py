@@ -11,7 +11,7 @@ from pathlib import Path
 from mechxai.core.files import write_whole
 
 NAME = "job.json"
-RUNNING, FINISHED, FAILED = "running", "finished", "failed"
+WAITING, RUNNING, FINISHED, FAILED = "not started", "running", "finished", "failed"
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class JobRecord:
     Attributes:
         number: of the job in its sweep.
         overrides: what sets it apart, as ``key=value``.
-        status: ``running`` (also of a job that was killed), ``finished`` or ``failed``.
+        status: ``not started``, ``running`` (also of a job that was killed), ``finished`` or ``failed``.
         error: why it failed, in one line.
         trace: the traceback of an error that is no message to the user.
         folders: label of a method -> folder of its results.

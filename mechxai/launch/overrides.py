@@ -1,6 +1,7 @@
 """Overrides of the command line; those that do not fit are refused before anything is loaded."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,28 +10,17 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mechxai._resources import configs_dir
 from mechxai.core.errors import ConfigError, nearest
+from mechxai.launch.own_configs import CONFIG_FLAGS, OwnConfigs, own_configs
 
 # launchers and the extra that brings them
 _LAUNCHERS = {"basic": "", "joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray"}
-_FLAGS_WITH_VALUE = (
-    "--cfg",
-    "-c",
-    "--package",
-    "-p",
-    "--config-dir",
-    "-cd",
-    "--config-name",
-    "-cn",
-    "--config-path",
-    "-cp",
-    "--info",
-    "-i",
-)
+_FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--info", "-i", *CONFIG_FLAGS)
+_TRIED = 64  # combinations of a sweep, before it is refused because none of them composes
 
 
 def asked(arguments: Sequence[str]) -> list[str]:
@@ -44,14 +34,10 @@ def asked(arguments: Sequence[str]) -> list[str]:
     return overrides
 
 
-def quoted(path: Path) -> str:
-    """A path as the value of an override, whatever letters are in it."""
-    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{text}'"
-
-
-def check_overrides(arguments: Sequence[str]) -> str | None:
+def check_overrides(arguments: Sequence[str]) -> Path | None:
     """Refuses overrides that do not fit the configuration, naming the nearest key.
+
+    A sweep is refused where none of its combinations composes; single ones that do not are told as failed jobs.
 
     Returns:
         The folder below which a sweep's table goes; None where one job was asked.
@@ -59,7 +45,7 @@ def check_overrides(arguments: Sequence[str]) -> str | None:
     Raises:
         ConfigError: an unknown key or choice, or an override that cannot be read.
     """
-    overrides = asked(arguments)
+    overrides, own = asked(arguments), own_configs(arguments)
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
     except HydraException as error:
@@ -69,8 +55,8 @@ def check_overrides(arguments: Sequence[str]) -> str | None:
             fix="write key=value; quote lists for the shell",
         ) from error
     try:
-        single = [_first_choice(override) for override in parsed]
-        for override in parsed:
+        some = list(itertools.islice(_combinations(parsed), _TRIED))
+        for override in parsed if own is None else ():
             _check_choices(override)
     except (HydraException, StopIteration) as error:
         raise ConfigError(
@@ -78,16 +64,40 @@ def check_overrides(arguments: Sequence[str]) -> str | None:
         ) from error
     multirun = any(argument == "-m" or (argument.startswith("--mu") and "=" not in argument) for argument in arguments)
     GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(configs_dir()), version_base="1.3", job_name="run"):
-        if any(argument.partition("=")[0] in ("--config-dir", "-cd") for argument in arguments):
-            return "outputs/sweeps/own" if multirun else None  # the user's own choices are known to hydra alone
-        try:
-            config = hydra.compose("run", overrides=single, return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise _explained(error, single) from error
+    try:
+        config = _first_that_composes(some, own or OwnConfigs())
+    except ConfigError:
+        if own is None:
+            raise
+        return own.sweep_folder(None) if multirun else None  # hydra, which knows more of them, tells
     if not multirun and config.hydra.mode != RunMode.MULTIRUN:
         return None
-    return f"{config.output}/sweeps/{config.name}"
+    return (own or OwnConfigs()).sweep_folder(config)
+
+
+def _first_that_composes(combinations: Sequence[Sequence[str]], own: OwnConfigs) -> DictConfig:
+    told: ConfigError | None = None
+    with hydra.initialize_config_dir(str(own.root), version_base="1.3", job_name="run"):
+        for combination in combinations:
+            try:
+                return hydra.compose(own.name, overrides=[*combination, *own.searched], return_hydra_config=True)
+            except (HydraException, OmegaConfBaseException) as error:
+                told = told or explained(error, combination)
+    raise told or ConfigError("A sweep was asked", got="a list without a value", fix="give at least one value")
+
+
+def _combinations(parsed: Sequence[Any]) -> Iterator[list[str]]:
+    """The product of what a sweep chooses, but of single values, which no key depends on, the first alone."""
+    choices = [_choices_of(override) for override in parsed]
+    return (list(one) for one in itertools.product(*choices))
+
+
+def _choices_of(override: Any) -> list[str]:
+    if not override.is_sweep_override():
+        return [override.input_line]
+    key = override.get_key_element()
+    found = (f"{key}={value}" for value in override.sweep_string_iterator())
+    return [next(found)] if "." in key else list(found)
 
 
 def _check_choices(override: Any) -> None:
@@ -105,15 +115,9 @@ def _no_choice(group: str, choice: str, choices: Sequence[str]) -> ConfigError:
     return ConfigError(f"{group}={choice} was asked", got="no such choice", allowed=nearest(choice, choices))
 
 
-def _first_choice(override: Any) -> str:
-    """A sweep's override with its first value, so that it composes; others as they are."""
-    if not override.is_sweep_override():
-        return override.input_line
-    return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
-
-
-def _explained(error: Exception, overrides: Sequence[str]) -> ConfigError:
-    keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
+def explained(error: Exception, overrides: Sequence[str]) -> ConfigError:
+    """Why overrides do not compose, in a sentence for whoever gave them. Hydra must be set up."""
+    keys = [override.partition("=")[0].lstrip("~") for override in overrides if not override.startswith("+")]
     plain = [override for override in overrides if "/" not in override.partition("=")[0] and _is_group(override)]
     known = _known_keys(plain)
     unknown = [key for key in keys if key not in known and not key.startswith("hydra")]
@@ -126,12 +130,12 @@ def _explained(error: Exception, overrides: Sequence[str]) -> ConfigError:
             allowed=nearest(launcher, _LAUNCHERS),
             fix=f"pip install 'mechxai[{_LAUNCHERS[launcher]}]'" if _LAUNCHERS.get(launcher) else None,
         )
-    if unknown:
+    if unknown and known:
         return ConfigError(f"The key {unknown[0]!r} was asked", got="no such key", allowed=nearest(unknown[0], known))
     for override in plain:
         group, _, choice = override.partition("=")
         choices = _choices(group)
-        if choices and choice not in choices:
+        if choices and choice not in choices and f"{group}/{choice}" in str(error):  # own folders may have more
             return _no_choice(group, choice, choices)
     return ConfigError("The configuration cannot be composed", got=" ".join(message[:3]))
 
@@ -147,7 +151,10 @@ def _choices(group: str) -> list[str]:
 
 def _known_keys(overrides: Sequence[str]) -> list[str]:
     usable = [override for override in overrides if override.partition("=")[2] in _choices(override.partition("=")[0])]
-    composed = OmegaConf.to_container(hydra.compose("run", overrides=usable), resolve=False)
+    try:
+        composed = OmegaConf.to_container(hydra.compose("run", overrides=usable), resolve=False)
+    except HydraException:  # another's configuration stands in place of the bundled one
+        return []
     found: list[str] = ["experiment", "sweep", "debug"]
 
     def walk(node: object, prefix: str) -> None:

@@ -1,5 +1,6 @@
 """``mechxai run``: hydra composes the configuration and runs one job, or every job of a sweep."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,10 @@ from mechxai import listing
 from mechxai._resources import configs_dir
 from mechxai.launch import sweep
 from mechxai.launch.guard import guarded
-from mechxai.launch.overrides import asked, check_overrides, quoted
+from mechxai.launch.overrides import asked, check_overrides
+from mechxai.launch.own_configs import OwnConfigs, own_configs, quoted
+from mechxai.launch.ray_settings import for_ray
+from mechxai.launch.sweeper import in_place_of_basic
 from mechxai.locks import alone
 
 _INTERRUPTED = 130  # the exit code that shells have for it
@@ -27,7 +31,8 @@ def run(arguments: Sequence[str]) -> int:
     folder = check_overrides(arguments)
     if folder is None or any(flag in arguments for flag in _SHOWN):
         return _hydra(arguments)
-    return _sweep(arguments, Path(folder) / sweep.sweep_hash(asked(arguments)))
+    identity = (own_configs(arguments) or OwnConfigs()).identity
+    return _sweep(arguments, folder / sweep.sweep_hash([*asked(arguments), *identity]))
 
 
 def _sweep(arguments: Sequence[str], folder: Path) -> int:
@@ -36,8 +41,8 @@ def _sweep(arguments: Sequence[str], folder: Path) -> int:
     flags = [argument for argument in arguments if argument not in own]  # hydra takes none between overrides
     with alone(folder, folder.parents[2], listing.show):
         with sweep.Watch(folder):
-            code = _hydra([*flags, *own, f"hydra.sweep.dir={quoted(folder)}"])
-        ended = sweep.end(folder)
+            code = _hydra([*flags, *own, *for_ray(own), f"hydra.sweep.dir={quoted(folder)}"])
+        ended = sweep.end(folder, shlex.join(["mechxai", "run", *arguments]))
     return code if code == _INTERRUPTED else ended or code
 
 
@@ -45,7 +50,8 @@ def _hydra(arguments: Sequence[str]) -> int:
     GlobalHydra.instance().clear()
     sys.argv = ["mechxai run", *arguments]
     try:
-        hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name="run")(guarded)()
+        with in_place_of_basic():
+            hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name="run")(guarded)()
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 1
     except KeyboardInterrupt:

@@ -13,7 +13,7 @@ from rich.prompt import Confirm
 from mechxai import listing
 from mechxai.core.errors import ConfigError
 from mechxai.found_run import FILTERS, FoundRun, found_runs, one_run, read_filters
-from mechxai.launch.overrides import quoted
+from mechxai.launch.own_configs import quoted
 from mechxai.locks import lock_of
 
 _HELP = """The runs below a folder.

@@ -11,10 +11,11 @@ from rich.console import Console
 
 from mechxai import listing
 from mechxai.core.files import sweep_up
-from mechxai.launch.job_record import FAILED, FINISHED, RUNNING, JobRecord, forget, records
+from mechxai.launch.job_record import FAILED, FINISHED, RUNNING, WAITING, JobRecord, forget, records
 
 _EVERY = 0.5  # seconds between two looks
 _SHORT = 160  # characters of an error in a table
+_LISTED = 20  # jobs that were not started, by name
 
 
 def sweep_hash(overrides: Sequence[str]) -> str:
@@ -57,7 +58,7 @@ class Watch:
 
     def _tell(self) -> None:
         for record in records(self.folder):
-            if record.status != RUNNING and record.number not in self._told:
+            if record.status not in (WAITING, RUNNING) and record.number not in self._told:
                 self._told.add(record.number)
                 listing.show(told(record))
 
@@ -70,8 +71,16 @@ def told(record: JobRecord) -> str:
     return f"job {record.number} finished in {record.ended - record.started:.1f} s ({what})"
 
 
-def end(folder: Path) -> int:
-    """Shows and writes the table of a sweep, and its failures once more; returns the exit code."""
+def end(folder: Path, command: str) -> int:
+    """Shows and writes the table of a sweep, and what did not finish once more.
+
+    Args:
+        folder: of the sweep.
+        command: that started it, and goes on with it.
+
+    Returns:
+        The exit code.
+    """
     from mechxai.launch.summary import summary_rows, write_summary  # noqa: PLC0415 - heavy
 
     found = records(folder)
@@ -82,17 +91,29 @@ def end(folder: Path) -> int:
     listing.show({"title": f"Sweep of {len(found)} jobs", "rows": [row.shown() for row in rows]})
     for path in write_summary(folder, found, rows):
         listing.show(f"{path.suffix.removeprefix('.')}: {path}")
-    missed = [record for record in found if record.status != FINISHED]
-    if not missed:
+    if all(record.status == FINISHED for record in found):
         return 0
-    console = Console(stderr=True, soft_wrap=True)
-    console.print(
-        f"{len(missed)} of {len(found)} jobs did not finish; the same command runs them again:", style="bold red"
-    )
+    _tell_missed(folder, found, command)
+    return 1
+
+
+def _tell_missed(folder: Path, found: Sequence[JobRecord], command: str) -> None:
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    missed = [record for record in found if record.status not in (FINISHED, WAITING)]
+    waiting = [record for record in found if record.status == WAITING]
+    if missed:
+        console.print(f"{len(missed)} of {len(found)} jobs did not finish:", style="bold red")
     for record in missed:
         said = record.error or f"it died ({record.where}), or still runs"
-        console.print(f"  job {record.number}: {said[:_SHORT]}", markup=False, highlight=False)
-        console.print(f"    {' '.join(record.overrides)}", markup=False, highlight=False)
+        console.print(f"  job {record.number}: {said[:_SHORT]}", markup=False)
+        console.print(f"    {' '.join(record.overrides)}", markup=False)
         if record.trace:
             console.print(f"    traceback: {folder / 'jobs' / str(record.number) / 'job.json'}", markup=False)
-    return 1
+    if waiting:
+        console.print(f"{len(waiting)} of {len(found)} jobs were not started:", style="bold red")
+    for record in waiting[:_LISTED]:
+        console.print(f"  job {record.number}: {' '.join(record.overrides)}", markup=False)
+    if len(waiting) > _LISTED:
+        console.print(f"  and {len(waiting) - _LISTED} more, in {folder / 'results.parquet'}", markup=False)
+    console.print("what is finished is kept; the same command runs the others:", style="bold")
+    console.print(f"  {command}", markup=False)

@@ -136,3 +136,38 @@ def test_cleaning_asks_first_and_needs_a_filter(here, capsys, monkeypatch):
     assert len(found_runs(Path("outputs"))) == before - 1
     assert main(["runs", "clean", "model=none"]) == 0
     assert "that fit" in capsys.readouterr().out
+
+
+def test_what_has_no_waves_is_computed_by_one_shard_alone(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    lens = ["run", *OWN, "method=direct_logit_attribution"]
+    assert main([*lens, "shard=1/2"]) == 0
+    assert "shard 0 computes all" in capfd.readouterr().out
+    assert not list(tmp_path.rglob("cells"))
+    assert main([*lens, "shard=0/2"]) == 0
+    (alone,) = found_runs(Path("outputs"))
+    assert alone.finished
+    both = ["run", *LONG, "name=two", "+then.patterns._target_=mechxai.AttentionPatterns"]
+    for shard in (1, 0):
+        assert main([*both, f"shard={shard}/2"]) == 0
+    shown = capfd.readouterr().out
+    assert shown.count("patterns: done in") == 1
+    assert "patterns: no waves that could be shared out; shard 0 computes it" in shown
+    assert main(["runs", "merge"]) == 0
+    assert "patterns: already finished" in capfd.readouterr().out
+    (page,) = tmp_path.rglob("two/*/*/report.html")
+    assert page.read_text(encoding="utf-8").count('<section id="result-') == 2
+
+
+def test_shards_share_every_block_of_edges(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    own = ["run", *OWN, "method=edge_patching", "task.n=4", "tokens_per_wave=128"]
+    for shard in (0, 1):
+        assert main([*own, f"shard={shard}/2"]) == 0
+    assert main(own) == 0
+    (merged,) = found_runs(Path("outputs"))
+    cost = merged.manifest["cost"]
+    assert cost["cells_reused"] + cost["cells_without_effect"] == cost["cells"]
+    assert main([*own, f"output={tmp_path / 'whole'}"]) == 0
+    (whole,) = found_runs(tmp_path / "whole")
+    np.testing.assert_allclose(merged.result().data["value"], whole.result().data["value"], atol=1e-6)

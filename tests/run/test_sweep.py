@@ -16,6 +16,8 @@ import xarray as xr
 from mechxai.cli import main
 from mechxai.core.result import Result
 from mechxai.launch.job_record import JobRecord, records
+from mechxai.launch.overrides import check_overrides
+from mechxai.launch.ray_settings import for_ray
 from mechxai.launch.summary import summary_rows
 from mechxai.launch.sweep import sweep_hash
 
@@ -86,10 +88,61 @@ def test_two_sweeps_of_the_same_command_end_alike(here):
     assert list(pd.read_parquet(table)["status"]) == ["finished", "failed"]
 
 
+@pytest.mark.parametrize("methods", ["activation_patching,ablation", "ablation,activation_patching"])
+def test_a_combination_that_does_not_compose_is_a_failed_job_and_the_other_goes_on(here, capsys, methods):
+    own = ["run", "-m", *MODEL, f"method={methods}", "method.over=[layer]", "method.direction=noise"]
+    assert main(own) == 1
+    shown = capsys.readouterr()
+    assert "job 1 failed: ConfigError: The key 'method.direction' was asked" in " ".join(shown.out.split())
+    assert "1 of 2 jobs did not finish" in shown.err
+    assert "mechxai run -m" in shown.err
+    (path,) = here.rglob("results.parquet")
+    table = pd.read_parquet(path)
+    assert list(table["method"]) == ["activation_patching", "ablation"]
+    assert list(table["status"]) == ["finished", "failed"]
+
+
 def test_a_sweep_of_which_no_job_starts_is_no_success(here, capsys):
-    assert main(["run", "-m", *MODEL, "method=activation_patching,ablation", "method.direction=noise"]) != 0
+    assert main(["run", "-m", *MODEL, "method=activation_patching,ablation", "method.nothing=1"]) == 2
+    assert "method.nothing" in capsys.readouterr().err
     assert main(["run", "-m", *MODEL, "seed=interval(0,1)"]) == 2
     assert "lists" in capsys.readouterr().err
+    assert not list(here.iterdir())
+
+
+def test_jobs_that_were_not_started_are_listed_with_the_command_that_goes_on(here, capsys, monkeypatch):
+    def interrupted(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mechxai.launch.guard.job", interrupted)
+    own = ["-m", *MODEL, "method.site=resid_pre,attn_out,z"]
+    assert main(["run", *own]) == 130
+    shown = capsys.readouterr().err
+    assert "1 of 3 jobs did not finish" in shown
+    assert "interrupted" in shown
+    assert "2 of 3 jobs were not started" in shown
+    assert f"mechxai run {' '.join(own)}" in shown
+    (path,) = here.rglob("results.parquet")
+    assert list(pd.read_parquet(path)["status"]) == ["failed", "not started", "not started"]
+
+
+def test_a_sweep_of_own_configurations_has_their_name(here):
+    own = here / "mine, and more"
+    (own / "experiment").mkdir(parents=True)
+    (own / "experiment/study.yaml").write_text("# @package _global_\nmethod:\n  over: [layer]\n")
+    sites = "method.site=resid_pre,attn_out"
+    plain = ["run", "-m", "--config-dir", str(own), "debug=tiny", "model=zoo/handmade-ioi", sites]
+    assert main([*plain, "experiment=study"]) == 0
+    (table,) = here.rglob("results.parquet")
+    assert table.parents[1].name == "study"
+    assert str(table.parents[3].relative_to(here)) == "outputs/debug"
+    folders = [
+        check_overrides([*plain[1:], "experiment=study", "name=called"]),
+        check_overrides(plain[1:]),
+        check_overrides(["--config-name=study", "--config-path", str(own / "experiment"), "-m", "a=1,2"]),
+    ]
+    assert [folder.name for folder in folders] == ["called", "mine, and more", "study"]
+    assert check_overrides(plain[2:-1]) is None, "one job"
 
 
 def test_methods_are_told_apart_in_the_table(here):
@@ -129,6 +182,41 @@ def test_other_launchers_end_with_the_same_table(here, launcher):
     found = summary_rows(records(here / "outputs"))
     assert [row.status for row in found] == ["finished", "finished", "failed"]
     assert found[0].headline.startswith("recovered 1")
+
+
+@pytest.mark.slow
+def test_ray_with_two_workers(here):
+    """Only the launcher is named; no dashboard is opened, and nothing written outside but Ray's own logs."""
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher")
+    home = here / "home"
+    home.mkdir()
+    own = [*SWEEP, "hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
+        "HOME": str(home)
+    }
+    done = subprocess.run(command(*own), env=environment, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "dashboard at" not in done.stdout + done.stderr
+    assert not (home / ".ray").exists()
+    found = records(here / "outputs")
+    assert [row.status for row in summary_rows(found)] == ["finished", "finished", "failed"]
+    assert len({record.where for record in found[:2]}) == 2, "two workers"
+    again = subprocess.run(command(*own), env=environment, capture_output=True, text=True, timeout=500, check=False)
+    assert "already finished" in again.stdout
+
+
+def test_ray_is_given_what_it_needs_and_no_more(monkeypatch):
+    known = ("ADDRESS", "AUTH_MODE", "AUTH_TOKEN", "USAGE_STATS_ENABLED", "ACCEL_ENV_VAR_OVERRIDE_ON_ZERO")
+    for name in (f"RAY_{one}" for one in known):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    assert for_ray(["hydra/launcher=joblib"]) == []
+    assert "RAY_USAGE_STATS_ENABLED" not in os.environ
+    assert for_ray(["hydra/launcher=ray", "hydra.launcher.ray.init.address=host"]) == []
+    assert "RAY_AUTH_MODE" not in os.environ, "a cluster that runs has its own"
+    assert for_ray(["hydra/launcher=ray"]) == ["+hydra.launcher.ray.init.include_dashboard=false"]
+    assert (os.environ["RAY_AUTH_MODE"], os.environ["RAY_USAGE_STATS_ENABLED"]) == ("token", "0")
+    assert for_ray(["hydra/launcher=ray", "+hydra.launcher.ray.init.include_dashboard=true"]) == []
 
 
 def test_a_sweep_is_named_by_what_it_asks():
@@ -242,3 +330,24 @@ def test_what_a_killed_process_left_is_swept_up(here):
     (folder / "manifest.json").unlink()
     assert main(own) == 0
     assert not list(folder.rglob("*.part"))
+
+
+def test_the_page_of_one_method_is_not_taken_for_that_of_several(here, capsys):
+    both = ["run", *MODEL, "method.over=[layer]", "+then.dla._target_=mechxai.DirectLogitAttribution"]
+    assert main(both[:-1]) == 0
+    (page,) = here.rglob("report.html")
+    assert main(both[:-1]) == 0
+    assert "nothing computed" in capsys.readouterr().out
+    assert main(both) == 0
+    joint = page.read_text(encoding="utf-8")
+    assert joint.count('<section id="result-') == 2
+    assert len(json.loads((page.parent / "manifest.json").read_text())["report"]) == 2
+    capsys.readouterr()
+    assert main(both) == 0
+    assert main(both[:-1]) == 0
+    assert capsys.readouterr().out.count("nothing computed") == 2, "the joint page is there, and tells of the one too"
+    assert page.read_text(encoding="utf-8") == joint
+    assert main([*both[:-1], "force=true"]) == 0
+    assert page.read_text(encoding="utf-8") != joint
+    assert main(both) == 0
+    assert page.read_text(encoding="utf-8").count('<section id="result-') == 2, "a run of its own, then joined again"

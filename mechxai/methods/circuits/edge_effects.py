@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.edit import Intervention, Put
+from mechxai.core.errors import UnfinishedError
 from mechxai.core.graph import Graph
 from mechxai.core.metric import Metric
 from mechxai.core.shapes import PromptInts
@@ -37,6 +38,7 @@ class EdgeEffects:
         mlps_follow: whether MLPs between writer and reader answer to the move.
         at: the position of each prompt at which alone readers see the move, ``[prompt]``; all by default.
         outcomes: of the sweeps that were run.
+        unfinished: of those whose waves are left to other shards.
     """
 
     model: HookedModel
@@ -47,15 +49,24 @@ class EdgeEffects:
     mlps_follow: bool = False
     at: PromptInts | None = None
     outcomes: list[Outcome] = field(default_factory=list[Outcome])
+    unfinished: list[UnfinishedError] = field(default_factory=list[UnfinishedError])
 
     def measured(self, chosen: Bool[Tensor, "reader writer"], execution: Execution) -> Effects:
-        """The metric with each chosen edge moved; NaN for the others. Cost: a suffix of a pass per edge and prompt."""
+        """The metric with each chosen edge moved; NaN for the others.
+
+        Raises:
+            UnfinishedError: this process's shard is done, of every block, and others are not.
+
+        Cost: a suffix of a pass per edge and prompt.
+        """
         graph = self.blocks.graph
         total = torch.full((len(self.batch), *graph.reads.shape), torch.nan, dtype=torch.float64)
         at_once = _prompts_at_once(self.model, self.batch, graph)
         for rows, part in self.batch.parts(at_once):
             at = None if self.at is None else self.at[rows]
             self._measure(part, chosen & graph.reads, total[rows], at=at, execution=execution)
+        if self.unfinished:
+            raise self.unfinished[-1]
         return total
 
     def _measure(
@@ -80,7 +91,11 @@ class EdgeEffects:
                 asked = [cut for cut in found if chosen[cut.reader, cut.writer]]
                 if asked:
                     sweep = Sweep(part, runs[0], [_cell(cut, first) for cut in asked], self.metric)
-                    outcome = run_sweep(self.model, sweep, execution, what=f"edges into block {layer}")
+                    try:
+                        outcome = run_sweep(self.model, sweep, execution, what=f"edges into block {layer}")
+                    except UnfinishedError as error:
+                        self.unfinished.append(error)
+                        continue
                     _fill(total, asked, outcome)
                     self.outcomes.append(outcome)
             score = score_of(self.model, self.blocks, part, metric=self.metric)

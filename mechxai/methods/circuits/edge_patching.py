@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 
@@ -50,6 +50,8 @@ class EdgePatching(Method):
 
     Source: the exact effect that edge attribution estimates (Syed et al. 2023, equation 1).
     """
+
+    in_waves: ClassVar[bool] = True
 
     direction: str = "noise"
     metric: AnyMetric = "logit_diff"

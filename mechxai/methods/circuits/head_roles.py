@@ -1,7 +1,7 @@
 """Which head does what: pattern scores, copying and the effect of patching; a role only where they agree."""
 
 from dataclasses import dataclass, replace
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 import xarray as xr
@@ -94,6 +94,8 @@ class HeadRoles(Method):
         syntax: sentences of known syntax for the syntactic score; 0 leaves it out.
         seed: of the random sequences and the sentences.
     """
+
+    in_waves: ClassVar[bool] = True
 
     metric: AnyMetric = "logit_diff"
     attention: float = 0.4

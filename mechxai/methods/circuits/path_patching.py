@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import final
+from typing import ClassVar, final
 
 import torch
 import xarray as xr
@@ -58,6 +58,8 @@ class PathPatching(Method):
 
     Source: as in the card; the receiver's norm is made anew.
     """
+
+    in_waves: ClassVar[bool] = True
 
     senders: Sequence[str] = ("*",)
     receivers: Sequence[str] = ("logits",)

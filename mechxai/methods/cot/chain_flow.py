@@ -51,6 +51,7 @@ class ChainFlow(Method):
     """
 
     takes: ClassVar[type] = ReasoningBatch
+    in_waves: ClassVar[bool] = True
 
     direction: str = "noise"
     metric: AnyMetric = "logit_diff"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 
@@ -58,6 +58,8 @@ class Ablation(Method):
 
     Source: Wang et al. 2022, section 3; Miller et al. 2024.
     """
+
+    in_waves: ClassVar[bool] = True
 
     site: str = "z"
     over: Sequence[str] = ("layer", "head")

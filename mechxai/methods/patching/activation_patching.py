@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import check_choice
@@ -57,6 +57,8 @@ class ActivationPatching(Method):
 
     Source: Meng et al. 2022; Zhang and Nanda 2023 for the defaults (token replacement, logit difference).
     """
+
+    in_waves: ClassVar[bool] = True
 
     site: str = "resid_pre"
     over: Sequence[str] = ("layer", "pos")

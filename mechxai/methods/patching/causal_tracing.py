@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 
@@ -59,6 +59,8 @@ class CausalTracing(Method):
         layers, pos: what to sweep; all by default.
         seed: of the noise.
     """
+
+    in_waves: ClassVar[bool] = True
 
     site: str = "resid_pre"
     over: Sequence[str] = ("layer", "pos")
