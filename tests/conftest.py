@@ -35,14 +35,19 @@ FOLDED = [one for one in MODELS if one[2] == "folded"]
 
 
 def _daily(kind: str, backend: str, processing: str) -> bool:
-    """Every architecture on one backend, the other and unfolded weights on one architecture; the rest is slow."""
+    """Every architecture on one backend, the other and unfolded weights on one architecture."""
     plain = backend == BACKENDS[0]
     return (plain and (processing == "folded" or kind == "gpt2")) or (kind == "llama" and processing == "folded")
 
 
-# For tests that take long on each: all of them with `make test-slow`, half of them every day.
-MOST = [pytest.param(*one, marks=[] if _daily(*one) else [pytest.mark.slow]) for one in MODELS]
-MOST_FOLDED = [one for one in MOST if one.values[2] == "folded"]
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """What runs on every model is slow but for a model of each kind: all of them with `make test-slow`."""
+    for item in items:
+        given = getattr(item, "callspec", None)
+        one = tuple(given.params.get(name) for name in ("kind", "backend", "processing")) if given else ()
+        if one in MODELS and not _daily(*one):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mechxai import listing
 from mechxai.core.errors import ConfigError
+from mechxai.core.method import Method
 from mechxai.launch.device import number_beside_others, own_device, visible
 
 
@@ -40,10 +41,7 @@ def _job(config: DictConfig) -> dict[str, Path]:
     }
     then = {label: hydra.utils.instantiate(config.then[label], _convert_="all") for label in wanted(config.then)}
     first = str(config.method.get("site") or parts["method"].settings()["name"])
-    if first in then:
-        raise ConfigError(
-            f"then.{first} was asked", got=f"the first method is called {first} already", fix="another label"
-        )
+    then = _beside(first, parts["method"], then)
     study = Study(
         name=config.name,
         model=parts["model"],
@@ -82,6 +80,20 @@ def _sweep(name: str) -> str:
     hydra_config = HydraConfig.get()
     own = Path(hydra_config.sweep.dir).name if hydra_config.mode == RunMode.MULTIRUN else ""
     return f"{name}-{own}" if own else ""
+
+
+def _beside(first: str, method: Method, then: Mapping[str, Method]) -> dict[str, Method]:
+    """The companions of the first method; one that asks the same at the same site gives way to it.
+
+    Raises:
+        ConfigError: another kind of method bears the first one's label.
+    """
+    if first in then and type(then[first]) is not type(method):
+        got = f"the first method is called {first} already"
+        raise ConfigError(f"then.{first} was asked", got=got, fix="give it another label")
+    if first in then:
+        listing.show(f"{first}: asked of the first method, so that then.{first} is left out")
+    return {label: one for label, one in then.items() if label != first}
 
 
 def wanted(then: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from mechxai.engine.execution import LEVEL_NAMES
 from mechxai.engine.run import run_sweep
 from mechxai.engine.sources import RunSource, mean_source
 from mechxai.engine.sweep import Sweep
-from tests.conftest import MODELS, MOST, MOST_FOLDED
+from tests.conftest import FOLDED, MODELS
 from tests.engine.test_levels import SITES_HEAD, SITES_POS, reference
 
 FAST = LEVEL_NAMES[2:]
@@ -30,7 +30,7 @@ def values(model, batch, method, engine):
     return result.data["per_example"].values, int(result.data["level"])
 
 
-@pytest.mark.parametrize(("kind", "backend", "processing"), MOST_FOLDED)
+@pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
 @pytest.mark.parametrize("direction", ["denoise", "noise"])
 def test_float64_equals_transformer_lens(model_of, pairs, kind, backend, processing, direction):
     model = model_of(kind, backend, processing, "float64")
@@ -48,7 +48,7 @@ def test_float64_equals_transformer_lens(model_of, pairs, kind, backend, process
             assert LEVEL_NAMES[level] == engine or (kind, backend) in ROUNDS, (site, engine, level)
 
 
-@pytest.mark.parametrize(("kind", "backend", "processing"), MOST)
+@pytest.mark.parametrize(("kind", "backend", "processing"), MODELS)
 def test_float32_errs_no_more_than_transformer_lens(model_of, pairs, kind, backend, processing):
     """Both against float64, the largest error over the cells of a sweep; four times theirs is allowed."""
     single, double = (model_of(kind, backend, processing, dtype) for dtype in ("float32", "float64"))
@@ -121,7 +121,7 @@ EXAMPLES = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, 
 
 @settings(EXAMPLES, max_examples=12, derandomize=True)  # at random, and many more, below
 @given(data=st.data())
-@pytest.mark.parametrize(("kind", "backend", "processing"), MOST_FOLDED)
+@pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
 def test_every_level_equals_the_oracle(model_of, kind, backend, processing, data):
     check_levels(model_of(kind, backend, processing), data)
 

@@ -6,7 +6,7 @@ import torch
 
 import mechxai as mx
 from mechxai.core.errors import AlignmentError, NumericsError, SiteError
-from tests.conftest import FOLDED, MOST, MOST_FOLDED
+from tests.conftest import FOLDED, MODELS
 
 SITES_POS = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp_post")
 SITES_HEAD = ("q", "k", "v", "z", "pattern", "result")
@@ -56,7 +56,7 @@ def reference(model, batch, site, over, direction="denoise"):
     return torch.stack(found).detach().numpy()
 
 
-@pytest.mark.parametrize(("kind", "backend", "processing"), MOST)
+@pytest.mark.parametrize(("kind", "backend", "processing"), MODELS)
 @pytest.mark.parametrize("direction", ["denoise", pytest.param("noise", marks=pytest.mark.slow)])  # test_exact has both
 def test_equals_transformer_lens_cell_by_cell_per_prompt(model_of, pairs, kind, backend, processing, direction):
     model = model_of(kind, backend, processing)
@@ -87,7 +87,7 @@ def test_head_by_position_equals_transformer_lens(model_of, pairs, kind, backend
         )
 
 
-@pytest.mark.parametrize(("kind", "backend", "processing"), MOST)
+@pytest.mark.parametrize(("kind", "backend", "processing"), MODELS)
 def test_wave_equals_hooked(model_of, pairs, kind, backend, processing):
     model = model_of(kind, backend, processing)
     batch = pairs(model, n=3, lengths=[9, 6, 7])
@@ -304,7 +304,7 @@ def test_an_edit_that_overflows_is_named_by_its_site(model_of, pairs):
         run_sweep(model, Sweep(pairs(model), "clean", cells, LogitDiff()), mx.Execution(engine="hooked"))
 
 
-@pytest.mark.parametrize(("kind", "backend", "processing"), MOST_FOLDED)
+@pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
 @pytest.mark.parametrize("engine", ["suffix", "auto"])
 def test_several_sites_in_one_cell(model_of, pairs, kind, backend, processing, engine):
     """Every pair of sites in every order of layers: rows that have joined are edited again further on."""

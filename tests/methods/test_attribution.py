@@ -21,7 +21,7 @@ from mechxai.methods.attribution.explained import Removals
 from mechxai.methods.attribution.partition_shap import tree
 from mechxai.methods.attribution.players import players_of
 from mechxai.model.text import TextCodec
-from tests.conftest import FOLDED, MODELS, MOST
+from tests.conftest import FOLDED, MODELS
 
 GRADIENTS = (mx.Saliency(), mx.GradientXInput(), mx.SmoothGrad(n_samples=5), mx.IntegratedGradients(n_steps=16))
 REMOVALS = (mx.Occlusion(), mx.Lime(n_samples=60), mx.KernelShap(n_samples=80), mx.PartitionShap(n_samples=60))
@@ -48,7 +48,7 @@ def cut_to(batch, row):
 # Laws on every architecture -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "backend", "processing"), MOST)
+@pytest.mark.parametrize(("kind", "backend", "processing"), MODELS)
 def test_every_method_on_every_model(model_of, pairs, kind, backend, processing):
     model = model_of(kind, backend, processing)
     batch = pairs(model, n=2, width=7, lengths=[7, 5])

@@ -8,7 +8,7 @@ import mechxai as mx
 from mechxai.core.activations import Activations
 from mechxai.core.errors import ConfigError, ModelSupportError, ShapeError, SiteError
 from mechxai.core.metric import as_metric
-from tests.conftest import FOLDED, MOST_FOLDED
+from tests.conftest import FOLDED
 
 LENGTHS = [9, 7]
 GRIDS = [
@@ -36,7 +36,7 @@ def slopes(model, batch, method, step=1e-5):
     return torch.stack(found, 1).numpy().reshape(len(batch), *(len(one) for one in axes.values()))
 
 
-@pytest.mark.parametrize(("kind", "backend", "processing"), MOST_FOLDED)
+@pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
 @pytest.mark.parametrize(("site", "over"), GRIDS, ids=lambda one: one if isinstance(one, str) else "")
 def test_scores_are_slopes_of_patching(model_of, pairs, kind, backend, processing, site, over):
     if (kind, backend) == ("llama", "bridge"):

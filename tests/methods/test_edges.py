@@ -14,7 +14,7 @@ from mechxai.engine.chunk import scored
 from mechxai.model.graph_circuit import run_circuits
 from mechxai.model.graph_writes import embedded, graph_blocks, writes
 from mechxai.model.hooking import gathered
-from tests.conftest import FOLDED, MOST_FOLDED, has_hooked_transformer
+from tests.conftest import FOLDED, has_hooked_transformer
 
 LENGTHS = [9, 7]
 
@@ -50,7 +50,7 @@ def without(graph, edges, share=0.0):
     return circuits
 
 
-@pytest.mark.parametrize(("kind", "backend", "processing"), MOST_FOLDED)
+@pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
 @pytest.mark.parametrize("direction", ["noise", "denoise"])
 def test_exact_edges_are_circuits_without_them(model_of, pairs, kind, backend, processing, direction):
     model = model_of(kind, backend, processing)

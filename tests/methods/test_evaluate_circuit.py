@@ -9,7 +9,7 @@ from mechxai.core.errors import ConfigError
 from mechxai.core.graph import Graph
 from mechxai.methods.circuits.faithfulness_curve import areas
 from mechxai.methods.circuits.selection import FRACTIONS, highest, pruned
-from tests.conftest import MOST_FOLDED
+from tests.conftest import FOLDED
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_the_known_circuit_alone_does_it_all_and_random_ones_do_not(handmade):
 
 
 @pytest.mark.parametrize("reference", ["corrupted", "zero", "mean", "resample"])
-@pytest.mark.parametrize(("kind", "backend", "processing"), MOST_FOLDED)
+@pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
 def test_all_edges_are_the_model_whatever_stands_in_for_the_others(
     model_of, pairs, kind, backend, processing, reference
 ):

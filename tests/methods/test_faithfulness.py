@@ -13,7 +13,7 @@ from mechxai.methods.attribution.curves import curves, ranks, sizes
 from mechxai.methods.attribution.judging import infidelity, rank_agreement, soft_removal, top_overlap
 from mechxai.methods.attribution.names import ATTRIBUTIONS
 from mechxai.methods.attribution.trial import MEASURES
-from tests.conftest import MOST_FOLDED
+from tests.conftest import FOLDED
 from tests.methods.test_attribution import Linear
 
 FEW = {"random_draws": 4, "infidelity_draws": 8, "soft_draws": 2}
@@ -95,7 +95,7 @@ def test_agreement_by_hand():
     assert top_overlap(left, right, 0.67).tolist() == [0.5]
 
 
-@pytest.mark.parametrize(("kind", "backend", "processing"), MOST_FOLDED)
+@pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
 def test_faithfulness_on_every_model(model_of, pairs, kind, backend, processing):
     model = model_of(kind, backend, processing)
     batch = pairs(model, n=3, width=8, lengths=[8, 6, 7])

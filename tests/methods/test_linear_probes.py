@@ -20,7 +20,7 @@ from mechxai.methods.probes.rows import gathered
 from mechxai.methods.probes.scores import class_scores
 from mechxai.methods.probes.splits import split_of
 from mechxai.model.randomised import randomised
-from tests.conftest import MOST_FOLDED
+from tests.conftest import FOLDED
 
 CPU = torch.device("cpu")
 
@@ -177,7 +177,7 @@ def test_codelength_of_noise_is_uniform_and_of_a_copy_short():
     assert found["copy"][0] >= 2, "the first block is coded uniformly"
 
 
-@pytest.mark.parametrize(("kind", "backend", "processing"), MOST_FOLDED)
+@pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
 def test_every_architecture_equals_scikit_learn_and_padded_rows_equal_singles(model_of, kind, backend, processing):
     model = model_of(kind, backend, processing)
     generator = torch.Generator().manual_seed(0)

@@ -54,6 +54,12 @@ def test_a_run_leaves_result_manifest_figure_report_and_config(here, capsys):
     assert (folder / "result.nc").stat().st_mtime_ns > before
 
 
+def test_a_first_method_takes_the_place_of_the_companion_at_its_site(here, capsys):
+    sites = "method.site=resid_pre,attn_out,mlp_out"
+    assert main(["run", "-m", "experiment=ioi_patching", sites, "plan=true", "task.n=4", "tracker=none"]) == 0
+    assert "then.attn_out is left out" in capsys.readouterr().out
+
+
 def test_multirun_makes_one_folder_per_job(here):
     assert main(["run", "-m", *TINY, "method.site=resid_pre,attn_out"]) == 0
     assert len(list((here / "outputs/debug/run/zoo-handmade-ioi").iterdir())) == 2
