@@ -47,6 +47,7 @@ def test_a_run_leaves_result_manifest_figure_report_and_config(here, capsys):
     )
     shown = capsys.readouterr().out
     assert "forward passes" in shown, "the cost is said first"
+    assert shown.index("z: recovered 1 at blocks.0.z[head=1]") < shown.index("done in"), "a number before any file"
     assert main(["run", *TINY, "method.site=z", "method.over=[layer,head]"]) == 0
     assert "already finished" in capsys.readouterr().out
     before = (folder / "result.nc").stat().st_mtime_ns
