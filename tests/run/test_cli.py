@@ -1,5 +1,6 @@
 """The command line: it runs, it teaches, it refuses."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -53,6 +54,12 @@ def test_a_run_leaves_result_manifest_figure_report_and_config(here, capsys):
     before = (folder / "result.nc").stat().st_mtime_ns
     assert main(["run", *TINY, "method.site=z", "method.over=[layer,head]", "force=true"]) == 0
     assert (folder / "result.nc").stat().st_mtime_ns > before
+
+
+def test_the_garbage_collector_is_left_as_it_was(here):
+    before = gc.get_threshold()
+    assert main(["run", "method.sit=z"]) == 2
+    assert gc.get_threshold() == before
 
 
 def test_multirun_makes_one_folder_per_job(here):
