@@ -25,7 +25,7 @@ export GOMP_SPINCOUNT := 0
 	$(@D)/bin/python -m pip install --quiet --no-deps git+https://github.com/hannamw/EAP-IG
 	touch $@
 
-.PHONY: help install demo test test-tl4 test-slow test-gpu lint format bench bench-grid bench-caching bench-lens bench-probes bench-attribution bench-circuits bench-chains bench-explorer screenshots docs docs-serve zoo clean
+.PHONY: help install demo test test-tl4 test-slow test-gpu lint format bench bench-grid bench-caching bench-lens bench-probes bench-attribution bench-circuits bench-chains bench-explorer screenshots docs docs-serve zoo clean release-check bench-start
 
 help:
 	@echo "make demo      set up, then find the indirect-object heads of the bundled models"
@@ -33,6 +33,8 @@ help:
 	@echo "make test-tl4  the model, engine and zoo tests on the newest TransformerLens 4"
 	@echo "make test-slow / test-gpu   the long tests / those that need a GPU"
 	@echo "make lint      ruff, pyright, import-linter"
+	@echo "make release-check  wheel and sdist, and the wheel in empty environments, one for each extra"
+	@echo "make bench-start  seconds until the help, a run's first number and its end"
 	@echo "make bench     patching against its peers on this machine (about 20 minutes), tables, figure"
 	@echo "make bench-grid / bench-caching   other lengths, differences, batches, shapes / cached activations"
 	@echo "make bench-lens   the logit lens against TransformerLens 4's, training against the tuned-lens package"
@@ -93,10 +95,21 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# An empty environment for each of EXTRAS, one after the other: some minutes and about 2 GB each.
+EXTRAS ?= none png joblib slurm ray endpoint
+release-check: install
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python -m tests.packaging.smoke dist/*.whl $(EXTRAS)
+
 bench: install $(STAMP4)
 	$(BIN)/python -m benchmarks.patching
 	$(BIN)/python -m benchmarks.tables
 	$(BIN)/python -m benchmarks.figure
+
+bench-start: install
+	$(BIN)/python -m benchmarks.start
 
 bench-grid: install
 	$(BIN)/python -m benchmarks.patching --grid

@@ -1,4 +1,4 @@
-"""Where the bundled configs lie: beside the package in a wheel, at the root of a checkout."""
+"""Where the bundled configs and pages lie: beside the package in a wheel, at the root of a checkout."""
 
 from pathlib import Path
 
@@ -17,3 +17,15 @@ def configs_dir() -> Path:
         if (folder / "run.yaml").is_file():
             return folder
     raise ArtifactError("The bundled configs were asked", got="no run.yaml beside the package", fix="reinstall mechxai")
+
+
+def errors_page() -> Path:
+    """The page on errors, a section for each.
+
+    Raises:
+        ArtifactError: the installation lacks it.
+    """
+    for page in (_HERE / "_docs" / "errors.md", _HERE.parent / "docs" / "errors.md"):
+        if page.is_file():
+            return page
+    raise ArtifactError("The page on errors was asked", got="no errors.md beside the package", fix="reinstall mechxai")

@@ -7,11 +7,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleRenderable
 from rich.table import Table
-from rich.text import Text
 
-from mechxai.core.errors import ConfigError, check_choice
+from mechxai.core.errors import ConfigError, MechXAIError, check_choice
 
 if TYPE_CHECKING:
     from mechxai.core.method import Method, MethodCard
@@ -20,13 +19,22 @@ _console = Console()
 
 
 def show(thing: object) -> None:
-    """Shows a line of text, coloured text, or a table: a mapping with ``title`` and ``rows``."""
+    """Shows a line of text, what rich can render, or a table: a mapping with ``title`` and ``rows``."""
     if isinstance(thing, Mapping):
         _table(str(thing["title"]), thing["rows"])
-    elif isinstance(thing, Text):
+    elif isinstance(thing, ConsoleRenderable):
         _console.print(thing)
     else:
         _console.print(str(thing), markup=False, highlight=False, soft_wrap=True)
+
+
+def show_error(error: MechXAIError) -> None:
+    """Shows an error on the error stream, and where more is said about it."""
+    name = type(error).__name__
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(f"[bold red]{name}[/]: ", end="")
+    console.print(str(error), markup=False)
+    console.print(f"More: mechxai explain {name}", style="dim")
 
 
 def _table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
@@ -105,12 +113,15 @@ def models(arguments: Sequence[str]) -> int:
 
 
 def tasks(arguments: Sequence[str]) -> int:
-    """``mechxai tasks``: each with its settings."""
-    del arguments
+    """``mechxai tasks [NAME ...]``: each with its settings."""
     from mechxai.tasks import TASKS  # noqa: PLC0415 - heavy
 
     rows = []
-    for name, task in TASKS.items():
+    known = {name.removeprefix("from_"): name for name in TASKS}  # as `task=` takes them
+    wanted = [name.removeprefix("from_") for name in arguments]
+    for name in wanted:
+        check_choice("task", name, known)
+    for name, task in ((known[name], TASKS[known[name]]) for name in wanted or known):
         settings = [str(parameter) for key, parameter in inspect.signature(task).parameters.items() if key != "model"]
         rows.append({"name": name, "what": (task.__doc__ or "").splitlines()[0], "settings": ", ".join(settings)})
     _table("Tasks", rows)

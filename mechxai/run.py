@@ -20,6 +20,7 @@ from mechxai.core.result import Result
 from mechxai.engine.execution import Execution
 from mechxai.engine.explain import explain_plan
 from mechxai.engine.plan import Planned
+from mechxai.figures.strongest import strongest
 from mechxai.locks import alone
 from mechxai.model.hooked_model import HookedModel
 from mechxai.report.page import report
@@ -184,6 +185,9 @@ def _run_alone(study: Study, label: str, *, folder: Path, tracker: SafeTracker, 
     started = time.time()
     result = method(study.model, prompts, execution=execution)
     result.save(folder / "result.nc")
+    found = strongest(result)
+    if found is not None:  # before figures and pages, which take longer than many a sweep
+        say(f"{label}: {found.said}")
     write_figures(result, folder, png=study.png)
     write_config(study, folder)
     if len(study.methods) == 1:

@@ -10,6 +10,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
+from mechxai import listing
 from mechxai.core.errors import MechXAIError
 from mechxai.launch.job import job
 from mechxai.launch.job_record import JobRecord
@@ -55,7 +56,7 @@ def _alone(config: DictConfig) -> None:
         error = _ours(raised)
         if error is None:
             raise
-        Console(stderr=True, soft_wrap=True).print(f"{type(error).__name__}: {error}", markup=False, highlight=False)
+        listing.show_error(error)
         sys.exit(1)
 
 

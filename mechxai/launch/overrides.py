@@ -14,11 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mechxai._resources import configs_dir
+from mechxai.choices import LAUNCHERS, choices_of
 from mechxai.core.errors import ConfigError, nearest
 from mechxai.launch.own_configs import CONFIG_FLAGS, OwnConfigs, own_configs
 
-# launchers and the extra that brings them
-_LAUNCHERS = {"basic": "", "joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray"}
 _FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--info", "-i", *CONFIG_FLAGS)
 _TRIED = 64  # combinations of a sweep, before it is refused because none of them composes
 
@@ -105,7 +104,7 @@ def _check_choices(override: Any) -> None:
     group = override.get_key_element().lstrip("+~")
     if not override.is_sweep_override() or not (configs_dir() / group).is_dir():
         return
-    choices = _choices(group)
+    choices = choices_of(group)
     for choice in override.sweep_string_iterator():
         if choice != "null" and choice not in choices:
             raise _no_choice(group, choice, choices)
@@ -127,14 +126,14 @@ def explained(error: Exception, overrides: Sequence[str]) -> ConfigError:
         return ConfigError(
             f"hydra/launcher={launcher} was asked",
             got="no such launcher is installed",
-            allowed=nearest(launcher, _LAUNCHERS),
-            fix=f"pip install 'mechxai[{_LAUNCHERS[launcher]}]'" if _LAUNCHERS.get(launcher) else None,
+            allowed=nearest(launcher, LAUNCHERS),
+            fix=f"pip install 'mechxai[{LAUNCHERS[launcher]}]'" if LAUNCHERS.get(launcher) else None,
         )
     if unknown and known:
         return ConfigError(f"The key {unknown[0]!r} was asked", got="no such key", allowed=nearest(unknown[0], known))
     for override in plain:
         group, _, choice = override.partition("=")
-        choices = _choices(group)
+        choices = choices_of(group)
         if choices and choice not in choices and f"{group}/{choice}" in str(error):  # own folders may have more
             return _no_choice(group, choice, choices)
     return ConfigError("The configuration cannot be composed", got=" ".join(message[:3]))
@@ -144,13 +143,10 @@ def _is_group(override: str) -> bool:
     return (configs_dir() / override.partition("=")[0]).is_dir()
 
 
-def _choices(group: str) -> list[str]:
-    folder = configs_dir() / group
-    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
-
-
 def _known_keys(overrides: Sequence[str]) -> list[str]:
-    usable = [override for override in overrides if override.partition("=")[2] in _choices(override.partition("=")[0])]
+    usable = [
+        override for override in overrides if override.partition("=")[2] in choices_of(override.partition("=")[0])
+    ]
     try:
         composed = OmegaConf.to_container(hydra.compose("run", overrides=usable), resolve=False)
     except HydraException:  # another's configuration stands in place of the bundled one

@@ -9,11 +9,8 @@ import pandas as pd
 
 from mechxai.core.files import whole
 from mechxai.core.result import Result
-from mechxai.figures.cells import largest
-from mechxai.figures.choose import shown
-from mechxai.figures.headings import display_name
-from mechxai.figures.panels import headline_variable
-from mechxai.figures.text import number, shortened
+from mechxai.figures.strongest import strongest
+from mechxai.figures.text import shortened
 from mechxai.launch.job_record import FINISHED, JobRecord
 from mechxai.report.page import report
 
@@ -110,18 +107,8 @@ def _read(row: Row) -> Row:
     values: dict[str, object] = {name: float(own) for name, own in single.items()}
     values |= {f"mean {name}": float(np.nanmean(data[name])) for name in _BASELINES if name in data}
     values |= {key: float(value) for key, value in result.info.cost.items()}
-    headline, strongest = _strongest(result)
-    return replace(row, headline=headline, values=values | strongest)
-
-
-def _strongest(result: Result) -> tuple[str, dict[str, object]]:
-    """The cell farthest from no effect, in words and as values."""
-    name = headline_variable(result)
-    chosen = None if name is None else shown(result, name)
-    cells = [] if chosen is None else largest(chosen.cells(), 1, chosen.center)
-    if chosen is None or not cells:
-        return "", {}
-    where = f" at {cells[0].name}" if chosen.dims else ""
-    unit = "" if chosen.unit == "fraction" else chosen.unit
-    said = f"{display_name(chosen)} {number(cells[0].value, unit)}{where}"
-    return said, {"strongest": cells[0].value, "strongest at": cells[0].name, "strongest of": name}
+    found = strongest(result)
+    if found is None:
+        return replace(row, values=values)
+    values |= {"strongest": found.cell.value, "strongest at": found.cell.name, "strongest of": found.variable}
+    return replace(row, headline=found.said, values=values)

@@ -3,8 +3,9 @@
 import warnings
 
 import numpy as np
+from scipy.stats import binomtest
 
-from mechxai.core.statistics import N_DRAWS, bootstrap_weights, mean_interval, ratio_interval
+from mechxai.core.statistics import N_DRAWS, bootstrap_weights, mean_interval, ratio_interval, share_interval
 
 
 def test_weights_are_resamples():
@@ -90,3 +91,13 @@ def test_coverage_on_a_normal_sample():
     covered = ((found.low < 1.0) & (found.high > 1.0)).mean()
     assert 0.9 < covered < 0.98
     np.testing.assert_allclose((found.high - found.low).mean(), 2 * 1.96 * 2.0 / np.sqrt(40), rtol=0.06)
+
+
+def test_share_interval_is_wilson_s():
+    for n in (1, 3, 64):
+        for hits in range(n + 1):
+            column = np.array([1.0] * hits + [0.0] * (n - hits))
+            found = share_interval(np.stack([column, np.full(n, np.nan)], axis=1))
+            expected = binomtest(hits, n).proportion_ci(method="wilson")
+            np.testing.assert_allclose([found.low[0], found.high[0]], [expected.low, expected.high], atol=1e-14)
+            assert np.isnan([found.low[1], found.high[1]]).all()

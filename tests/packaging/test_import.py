@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 PROBE = """
 import logging, sys, time, warnings
@@ -40,3 +41,12 @@ def test_report_is_callable_whatever_was_imported_first():
         "import mechxai.report; assert callable(mx.report)"
     )
     subprocess.run([sys.executable, "-c", code], timeout=120, check=True)
+
+
+def test_help_comes_at_once():
+    took = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "mechxai.cli", "--help"], capture_output=True, timeout=30, check=True)
+        took.append(time.perf_counter() - start)
+    assert min(took) < 1.0

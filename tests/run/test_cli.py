@@ -1,5 +1,6 @@
 """The command line: it runs, it teaches, it refuses."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -47,6 +48,7 @@ def test_a_run_leaves_result_manifest_figure_report_and_config(here, capsys):
     )
     shown = capsys.readouterr().out
     assert "forward passes" in shown, "the cost is said first"
+    assert shown.index("z: recovered 1 at blocks.0.z[head=1]") < shown.index("done in"), "a number before any file"
     assert main(["run", *TINY, "method.site=z", "method.over=[layer,head]"]) == 0
     assert "already finished" in capsys.readouterr().out
     before = (folder / "result.nc").stat().st_mtime_ns
@@ -58,6 +60,12 @@ def test_a_first_method_takes_the_place_of_the_companion_at_its_site(here, capsy
     sites = "method.site=resid_pre,attn_out,mlp_out"
     assert main(["run", "-m", "experiment=ioi_patching", sites, "plan=true", "task.n=4", "tracker=none"]) == 0
     assert "then.attn_out is left out" in capsys.readouterr().out
+
+
+def test_the_garbage_collector_is_left_as_it_was(here):
+    before = gc.get_threshold()
+    assert main(["run", "method.sit=z"]) == 2
+    assert gc.get_threshold() == before
 
 
 def test_multirun_makes_one_folder_per_job(here):
