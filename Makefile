@@ -96,7 +96,7 @@ format: install
 	$(BIN)/ruff format .
 
 # An empty environment for each of EXTRAS, one after the other: some minutes and about 2 GB each.
-EXTRAS ?= none png joblib slurm ray endpoint
+EXTRAS ?= none png joblib slurm ray endpoint explore
 release-check: install
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation

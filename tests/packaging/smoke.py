@@ -6,12 +6,14 @@ instead (`sharing`), which takes seconds and not minutes.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +43,12 @@ class Installed:
     venv: Path
     folder: Path
 
+    @staticmethod
+    def environment():
+        """That of this process, without its places of packages."""
+        own = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+        return own | {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled", "COLUMNS": "120"}
+
     def mechxai(self, *arguments):
         return self.command("mechxai", *arguments)
 
@@ -53,12 +61,9 @@ class Installed:
         Raises:
             AssertionError: it failed; with all that it said.
         """
-        environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
-        environment |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled", "COLUMNS": "120"}
         command = [str(self.venv / "bin" / name), *arguments]
-        done = subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=_RUNNING, check=False
-        )
+        how = {"cwd": self.folder, "env": self.environment(), "capture_output": True, "text": True}
+        done = subprocess.run(command, **how, timeout=_RUNNING, check=False)
         if done.returncode:
             raise AssertionError(f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done.stdout
@@ -106,7 +111,7 @@ def first_steps(installed):
     assert "activation_patching" in installed.mechxai("methods")
     assert "complete" in installed.mechxai("completion", "bash")
     assert "experiment=ioi_patching" in installed.mechxai("completion", "candidates", "--", "run", "experiment=ioi_p")
-    assert "What to do" in installed.mechxai("explain", "SiteError")
+    assert "SiteError" in installed.mechxai("explain", "SiteError")
     shown = installed.mechxai(
         "run", "experiment=ioi_patching", "model=zoo/planted-ioi", "task.n=4", "tracker=none", "figure.png=false"
     )
@@ -151,6 +156,22 @@ def endpoint(installed):
         assert len(said) > len("''\n")
 
 
+def explore(installed):
+    """The explorer's first page."""
+    command = [str(installed.venv / "bin" / "mechxai"), "explore", "browser=false", "port=0"]
+    running = subprocess.Popen(
+        command, cwd=installed.folder, env=installed.environment(), stdout=subprocess.PIPE, text=True
+    )
+    try:
+        line = next(line for line in running.stdout if "http://" in line)
+        address = re.search(r"http://\S+", line)[0]
+        with urllib.request.urlopen(f"{address}_dash-layout", timeout=60) as answer:
+            assert "heatmap" in answer.read().decode()
+    finally:
+        running.kill()
+        running.wait()
+
+
 EXTRAS: dict[str, Callable[[Installed], str | None]] = {
     "none": first_steps,
     "png": png,
@@ -158,6 +179,7 @@ EXTRAS: dict[str, Callable[[Installed], str | None]] = {
     "slurm": launcher("submitit_local"),
     "ray": launcher("ray"),
     "endpoint": endpoint,
+    "explore": explore,
 }
 
 

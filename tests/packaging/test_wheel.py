@@ -30,6 +30,8 @@ def test_wheel_contents(wheel):
         "_configs/__init__.py",
         "_experiments/train_zoo.py",
         "_docs/errors.md",
+        "explore/assets/explore.js",
+        "explore/assets/explore.css",
         "py.typed",
     ):
         assert f"mechxai/{needed}" in names
@@ -47,7 +49,8 @@ def test_installed_wheel_works_elsewhere(wheel, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("extra", "package"), [("png", "kaleido"), ("joblib", "joblib"), ("slurm", "submitit"), ("endpoint", "openai")]
+    ("extra", "package"),
+    [("png", "kaleido"), ("joblib", "joblib"), ("slurm", "submitit"), ("endpoint", "openai"), ("explore", "dash")],
 )
 def test_extras(wheel, tmp_path, extra, package):
     pytest.importorskip(package)
