@@ -22,7 +22,7 @@ def explain(arguments: Sequence[str]) -> int:
     """
     sections = error_sections()
     if not arguments:
-        rows = [{"name": name, "what": text.partition("\n")[0]} for name, text in sections.items()]
+        rows = [{"name": name, "what": _first_sentence(text)} for name, text in sections.items()]
         listing.show({"title": "Errors (mechxai explain NAME; NAME may be a method's, too)", "rows": rows})
         return 0
     for name in arguments:
@@ -35,6 +35,10 @@ def error_sections() -> dict[str, str]:
     page = _REMARK.sub("", errors_page().read_text(encoding="utf-8"))
     _, *sections = re.split(r"^## ", page, flags=re.MULTILINE)
     return {name.strip(): text.strip() for name, _, text in (section.partition("\n") for section in sections)}
+
+
+def _first_sentence(text: str) -> str:
+    return " ".join(text.partition("\n\n")[0].split()).partition(". ")[0].rstrip(".") + "."
 
 
 def _one(name: str, sections: dict[str, str]) -> None:
