@@ -51,6 +51,7 @@ complete -c mechxai -n '__fish_seen_subcommand_from report' -F -a '(__mechxai)'"
 SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 _FLAGS = ("--cfg", "--config-dir", "--config-name", "--help", "--hydra-help", "--info", "--multirun", "--package", "-m")
 _FLAG_VALUES = {"--cfg": ("job", "hydra", "all"), "-c": ("job", "hydra", "all")}
+_EXPLORE = ("model=", "run=", "lens=", "device=", "view=", "port=", "browser=false", "in=")
 _RUNS = ("list", "show", "compare", "merge", "clean")
 
 
@@ -94,7 +95,7 @@ def candidates(words: Sequence[str], commands: Iterable[str]) -> list[str]:
         "tasks": lambda _, __: choices_of("task"),
         "explain": lambda _, __: choices_of("method"),
         "runs": lambda seen, _: _RUNS if len(seen) == 1 else (),
-        "explore": lambda _, own: _values("model", own, {}) if "=" in own else ("model=", "run="),
+        "explore": lambda _, own: _values("model", own, {}) if own.startswith("model=") else _EXPLORE,
         "completion": lambda _, __: SCRIPTS,
         "report": lambda _, __: ("-o",),
     }
