@@ -14,6 +14,14 @@ from mechxai.cli import main
 from mechxai.launch.job import check_targets
 
 GROUPS = ("model", "task", "metric", "method", "tracker", "figure", "experiment", "sweep", "debug")
+LONG = (
+    "attribution",
+    "circuit_benchmark",
+    "circuit_story",
+    "compare_attributions",
+    "cot_faithfulness",
+    "edge_attribution",
+)
 
 
 def choices(group: str) -> list[str]:
@@ -53,7 +61,12 @@ def test_task_keys_are_the_arguments_of_the_task(choice):
     assert set(config) - {"_target_", "_partial_"} == set(inspect.signature(task).parameters) - {"model"}
 
 
-@pytest.mark.parametrize("choice", choices("experiment"))
+def experiments():
+    """Those that take minutes however small they are made run with the slow tests."""
+    return [pytest.param(one, marks=[pytest.mark.slow] if one in LONG else []) for one in choices("experiment")]
+
+
+@pytest.mark.parametrize("choice", experiments())
 def test_every_experiment_runs(choice, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     smaller = ["method.n_noise=1"] if "tracing" in choice else ["task.n=24"] if choice.startswith("probe") else []

@@ -31,7 +31,7 @@ def values(model, batch, method, engine):
 
 
 @pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
-@pytest.mark.parametrize("direction", ["denoise", "noise"])
+@pytest.mark.parametrize("direction", ["denoise", pytest.param("noise", marks=pytest.mark.slow)])
 def test_float64_equals_transformer_lens(model_of, pairs, kind, backend, processing, direction):
     model = model_of(kind, backend, processing, "float64")
     batch = pairs(model)

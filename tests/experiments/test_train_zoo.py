@@ -52,6 +52,7 @@ def test_interrupted_training_ends_with_the_same_weights(tmp_path, monkeypatch):
     assert not (tmp_path / "parts" / "training.pt").exists()
 
 
+@pytest.mark.slow
 def test_interchange_training_sets_one_variable_at_a_time():
     recipe = Recipe(
         name="i",
@@ -114,6 +115,7 @@ def test_planted_training_supervises_the_named_heads():
     assert float(train_zoo.planted_loss(uniform, small)) == pytest.approx(2.0794, abs=1e-3)  # ln 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_chain_rows_hold_what_their_rule_says(kind):
     """The answer is where the chain ends, or what the question (or the suggestion in it) says."""

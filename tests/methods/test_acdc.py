@@ -52,7 +52,12 @@ def test_induction():
 
 
 @pytest.mark.parametrize(
-    ("kind", "metric"), [("gpt2", "kl_divergence"), ("llama", "logit_diff"), ("neox", "kl_divergence")]
+    ("kind", "metric"),
+    [
+        pytest.param("gpt2", "kl_divergence", marks=pytest.mark.slow),
+        ("llama", "logit_diff"),
+        pytest.param("neox", "kl_divergence", marks=pytest.mark.slow),
+    ],
 )
 def test_the_same_as_one_by_one(model_of, pairs, kind, metric, monkeypatch):
     model = model_of(kind)

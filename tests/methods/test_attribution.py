@@ -245,6 +245,7 @@ def test_kernel_shap_of_all_coalitions_is_exact(model_of, pairs):
     assert np.nanmax(found["standard_error"].values) == 0
 
 
+@pytest.mark.slow
 def test_the_standard_error_of_kernel_shap_is_honest(zoo):
     batch = mx.tasks.ioi(zoo, n=1, seed=3, template=0)
     draws = [mx.KernelShap(n_samples=150, seed=seed)(zoo, batch).data for seed in range(30)]

@@ -144,6 +144,7 @@ def test_a_method_that_ignores_the_model_is_seen_through(zoo):
     assert float(learnt["comprehensiveness_gain_low"]) > 0
 
 
+@pytest.mark.slow
 def test_the_tokens_that_matter_are_found_where_they_are_known():
     model = mx.load("zoo/handmade-ioi", device="cpu")
     batch = mx.tasks.ioi(model, n=8)
@@ -170,6 +171,7 @@ def test_comparison_is_what_each_method_gives_alone(model_of, pairs):
         assert float(result.data[name][0]) == pytest.approx(float(single[name]), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_broken_rules_are_told(zoo):
     batch = mx.tasks.ioi(zoo, n=4)
     methods = (mx.IntegratedGradients(n_steps=1, max_steps=1), mx.AttentionScores(), "lime")

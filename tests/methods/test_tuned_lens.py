@@ -168,6 +168,7 @@ def test_interrupted_training_goes_on_to_the_same_bits(model_of, tmp_path):
         TunedLens.train(model, tokens, checkpoints=tmp_path, **{**recipe, "seed": 1})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [0.3])
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, moment):
     command = [sys.executable, "-m", "mechxai.cli", "run", "experiment=tuned_lens_train", "debug=tiny", "tracker=none"]

@@ -188,7 +188,7 @@ def test_a_tracker_that_fails_costs_only_itself(here, capsys, monkeypatch):
     def broken(self, *args, **kwargs):
         raise RuntimeError("no network")
 
-    monkeypatch.setattr(NullTracker, "metrics", broken)
+    monkeypatch.setattr(NullTracker, "start", broken)
     assert main(["run", *TINY, "method.site=z", "method.over=[layer,head]"]) == 0
     assert list(here.rglob("result.nc"))
     assert "no network" in capsys.readouterr().out

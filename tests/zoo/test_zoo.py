@@ -20,7 +20,10 @@ from mechxai.model.hashing import hash_parameters
 AT_LEAST = {"ioi": 0.95, "greater_than": 0.90, "sva": 0.90, "docstring": 0.90, "facts": 0.90, "induction": 0.90}
 
 
-@pytest.fixture(scope="module", params=["ioi", "planted-ioi", "interchange-ioi", "induction", "cot", "cot-decorative"])
+CHAINS = [pytest.param(name, marks=pytest.mark.slow) for name in ("cot", "cot-decorative")]  # they write at length
+
+
+@pytest.fixture(scope="module", params=["ioi", "planted-ioi", "interchange-ioi", "induction", *CHAINS])
 def trained(request):
     return mx.load(f"zoo/{request.param}", device="cpu")
 
