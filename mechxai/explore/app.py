@@ -1,5 +1,6 @@
 """The web application: one request per change of the view, which draws the panels that it changes and no others."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -8,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import flask
-from dash import ClientsideFunction, Dash, Input, Output, State, no_update
+from dash import ClientsideFunction, Dash, Input, Output, State, ctx, no_update
 from dash.development.base_component import Component
 
 from mechxai.core.errors import MechXAIError
@@ -67,7 +68,7 @@ def _laid(room: Room, view: View) -> Component:
 def _add_follow(app: Dash, room: Room) -> None:
     outputs = [Output(panel.name, "figure") for panel in ALL]
     outputs += [Output("tokens", "children"), Output("commands", "children"), Output("facts", "data")]
-    outputs += [Output("stamps", "data"), Output("message", "children")]
+    outputs += [Output("stamps", "data"), Output("trouble", "children")]
 
     @app.callback(
         *outputs,
@@ -103,13 +104,15 @@ def _add_examples(app: Dash, room: Room) -> None:
     def another(*asked: Any) -> tuple[object, ...]:
         clicks, task, model, given = asked
         try:
-            number = (clicks or 0) if model == given.get("model") else 0
             known = room.tasks(model)
-            one = room.example(model, task if task in known else known[0], number)
+            one = room.opening(model)
+            if model == given.get("model"):
+                one = room.example(model, task if task in known else known[0], clicks or 0)
         except MechXAIError as error:
             return no_update, no_update, no_update, printable(str(error))
         kept = {name: given[name] for name in ("lens", "color", "inputs", "site") if name in given}
-        view = View.of({**kept, **asdict(one), "model": model})
+        told = {name: getattr(one, name) for name in ("prompt", "corrupted", "answer", "wrong")}
+        view = View.of({**kept, **told, "model": model})
         return asdict(view), one.prompt, one.corrupted, ""
 
 
@@ -137,7 +140,8 @@ def _add_sweep(app: Dash, room: Room, name: str) -> None:
         prevent_initial_call=True,
     )
     def end(_clicks: int | None, given: Mapping[str, object]) -> object:
-        room.sweeps.stop(panel.key(scene_of(room, View.of(given), LIGHT)))
+        with contextlib.suppress(MechXAIError):
+            room.sweeps.stop(panel.key(scene_of(room, View.of(given), LIGHT)))
         return no_update
 
 
@@ -147,20 +151,24 @@ def _add_tick(app: Dash, room: Room) -> None:
         outputs += [Output(f"{panel.name}-progress", "value"), Output(f"{panel.name}-progress", "hidden")]
         outputs += [Output(f"{panel.name}-stop", "hidden"), Output(f"{panel.name}-said", "children")]
 
-    @app.callback(*outputs, Input("tick", "n_intervals"), Input("view", "data"), State("finished", "data"))
-    def tick(_ticks: int | None, given: Mapping[str, object], finished: str) -> tuple[object, ...]:
+    @app.callback(
+        *outputs, Input("tick", "n_intervals"), Input("pair", "data"), State("view", "data"), State("finished", "data")
+    )
+    def tick(*asked: Any) -> tuple[object, ...]:
+        given, finished = asked[2:]
         try:
             scene = scene_of(room, View.of(given), LIGHT)
             sweeps = [room.sweeps.get(panel.key(scene)) for panel in SWEEPS]
         except MechXAIError:
-            return (no_update, True, *(["0", True, True, ""] * len(SWEEPS)))
+            return (no_update, no_update, *(["0", True, True, ""] * len(SWEEPS)))
         told: list[object] = []
         for sweep in sweeps:
             idle = sweep is None or not sweep.running
             told += ["0" if sweep is None else f"{sweep.share:.3f}", idle, idle, "" if sweep is None else sweep.said]
         done = json.dumps([None if one is None or one.running else one.error for one in sweeps])
         waiting = any(one is not None and one.running for one in sweeps)
-        return (no_update if done == finished else done, not waiting, *told)
+        over = True if not waiting and ctx.triggered_id == "tick" else no_update  # a poll that runs ends itself alone
+        return (no_update if done == finished else done, False if waiting else over, *told)
 
 
 def _add_clicks(app: Dash) -> None:
@@ -201,6 +209,12 @@ def _add_clicks(app: Dash) -> None:
     )
     for panel in ALL:
         app.clientside_callback(
-            ClientsideFunction("mechxai", "sized"), Output(panel.name, "style"), Input(panel.name, "figure")
+            ClientsideFunction("mechxai", "sized"),
+            Output(panel.name, "style"),
+            Input(panel.name, "figure"),
+            State(panel.name, "style"),
         )
+    app.clientside_callback(
+        ClientsideFunction("mechxai", "paired"), Output("pair", "data"), Input("view", "data"), State("pair", "data")
+    )
     app.clientside_callback(ClientsideFunction("mechxai", "dress"), Output("theme", "data"), Input("dress", "n_clicks"))

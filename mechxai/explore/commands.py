@@ -9,23 +9,24 @@ from mechxai.explore.scene import Scene
 
 def commands(scene: Scene) -> str:
     """Lines for the shell that compute what the panels show, and their beginning in Python."""
-    view, asked = scene.view, scene.asked
-    end = scene.reading.asked(scene.reading.n_pos - 1, view.answer, view.wrong)
+    view, given = scene.view, _load(scene)
+    loading = [repr(given.pop("name")), *(f"{key}={value!r}" for key, value in given.items())]
+    end = scene.reading.asked(scene.reading.end, view.answer, view.wrong)
     task = ["task=prompts", _texts("task.texts", [view.prompt])]
     last = [f"task.answers=[{end.answer}]", f"task.wrong=[{end.wrong}]"]
     both = [*task, _texts("task.counterfactuals", [view.corrupted]), *last] if view.corrupted else []
     over = "[layer,head]" if view.site == "z" else "[layer,pos]"
     lines = [
         "# the lens, and what heads write towards the answer at the last position",
-        _line(view.model, ["method=logit_lens", *task, *last]),
-        _line(view.model, ["method=direct_logit_attribution", *task, *last]),
+        _line(scene, ["method=logit_lens", *task, *last]),
+        _line(scene, ["method=direct_logit_attribution", *task, *last]),
     ]
     if both:
         patch = ["method=activation_patching", f"method.site={view.site}", f"method.over={over}"]
         lines += [
             "# patching, and the circuit",
-            _line(view.model, [*patch, *both]),
-            _line(view.model, ["method=edge_attribution", "method.kind=eap_ig_inputs", *both]),
+            _line(scene, [*patch, *both]),
+            _line(scene, ["method=edge_attribution", "method.kind=eap_ig_inputs", *both]),
         ]
     lines += [
         "# this page",
@@ -33,19 +34,27 @@ def commands(scene: Scene) -> str:
         "",
         "# in Python",
         "import mechxai as mx",
-        f"model = mx.load({view.model!r})",
-        f"batch = mx.tasks.prompts(model, texts=[{view.prompt!r}], answers=[{asked.answer}], wrong=[{asked.wrong}])",
+        f"model = mx.load({', '.join(loading)})",
+        f"batch = mx.tasks.prompts(model, texts=[{view.prompt!r}], answers=[{end.answer}], wrong=[{end.wrong}])",
     ]
     return "\n".join(lines)
 
 
-def _line(model: str, overrides: Sequence[str]) -> str:
-    return " ".join(["mechxai run", *(shlex.quote(one) for one in (*_model(model), *overrides))])
+def _line(scene: Scene, overrides: Sequence[str]) -> str:
+    return " ".join(["mechxai run", *(shlex.quote(one) for one in (*_model(scene), *overrides))])
 
 
-def _model(name: str) -> list[str]:
-    """As the command line names a model: bundled ones have a config, others are loaded by name."""
-    return [f"model={name}"] if re.fullmatch(r"zoo/[\w-]+", name) else ["model=load", f"model.name={quoted(name)}"]
+def _load(scene: Scene) -> dict[str, object]:
+    """What the model was loaded with."""
+    return {"name": scene.view.model, **scene.room.loads.get(scene.view.model, {})}
+
+
+def _model(scene: Scene) -> list[str]:
+    """As the command line names the model: bundled ones have a config, others are loaded by name."""
+    given = _load(scene)
+    name = str(given.pop("name"))
+    own = [f"model={name}"] if re.fullmatch(r"zoo/[\w-]+", name) else ["model=load", f"model.name={quoted(name)}"]
+    return own + [f"model.{key}={value}" for key, value in given.items()]
 
 
 def _texts(key: str, texts: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 from dash import html
 
 from mechxai.core.errors import MechXAIError
@@ -50,8 +51,16 @@ def drawing(scene: Scene, before: Mapping[str, str] | None = None) -> Drawn:
     stamps = {panel.name: stamp(panel, scene) for panel in ALL}
     stamps["tokens"] = repr([getattr(scene.view, name) for name in _TOKENS])
     changed = {name for name, one in stamps.items() if (before or {}).get(name) != one}
-    shown = tokens.draw(scene) if "tokens" in changed else None
+    shown = _tokens(scene) if "tokens" in changed else None
     return Drawn(_figures(scene, changed), shown, commands(scene), _facts(scene), stamps)
+
+
+def _tokens(scene: Scene) -> list[html.Button]:
+    """The prompt's buttons; without colours where what colours them cannot be had of this model."""
+    try:
+        return tokens.draw(scene, tokens.values(scene))
+    except MechXAIError:
+        return tokens.draw(scene, np.zeros(scene.reading.n_pos))
 
 
 def _figures(scene: Scene, wanted: Collection[str]) -> dict[str, Picture]:

@@ -60,6 +60,7 @@ def page(view: View, choices: Choices, shown: Drawn) -> Component:
     stores = {
         "view": asdict(view),
         "theme": "light",
+        "pair": "",
         "finished": finished,
         "stamps": shown.stamps,
         "facts": shown.facts,
@@ -108,7 +109,8 @@ def _ask(view: View, choices: Choices) -> Component:
                 ],
                 className="line",
             ),
-            html.P(choices.problem, id="message", role="alert", **_aria(live="assertive")),
+            html.P(choices.problem, id="message", className="trouble", role="alert"),
+            html.P(id="trouble", className="trouble", role="alert"),
         ],
         className="ask",
         **_aria(label="What is asked"),
@@ -147,7 +149,7 @@ def _prompt(view: View, shown: Drawn) -> Component:
             html.Div(shown.tokens, id="tokens", className="tokens"),
             html.P(
                 [
-                    html.Span(str(shown.facts["where"]), id="where"),
+                    html.Span(str(shown.facts["where"]), id="where", **_aria(live="polite")),
                     html.Span(" ← → position, ↑ ↓ layer, [ ] head", className="keys"),
                 ],
                 className="quiet where",

@@ -28,7 +28,7 @@ _POLICY = (
 )
 _OF_PAGES = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; "
-    "sandbox allow-scripts"
+    "sandbox allow-scripts; frame-ancestors 'self'"
 )
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <style>body{{font:15px/1.5 Inter,'Helvetica Neue',Arial,sans-serif;color:#1f2933;max-width:1080px;
@@ -65,6 +65,11 @@ def _guarded(response: flask.Response) -> flask.Response:
 
 
 def _answer(room: Room, made: Callable[[Scene], str]) -> flask.Response:
+    if flask.request.headers.get("Sec-Fetch-Site", "none") not in (
+        "none",
+        "same-origin",
+    ):  # another site's image or frame
+        return flask.Response("This page is for the explorer's own.", 403, mimetype="text/plain")
     try:
         scene = scene_of(room, View.of(flask.request.args), LIGHT)
         page = made(scene)
@@ -78,6 +83,7 @@ def _answer(room: Room, made: Callable[[Scene], str]) -> flask.Response:
 def saved(scene: Scene) -> str:
     """One page that holds what is shown and opens anywhere, offline; tokens are escaped."""
     view, parts = scene.view, []
+    layer = "output" if view.layer == scene.reading.model.architecture.n_layers else view.layer
     for panel in (*PANELS, *SWEEPS):
         try:
             figure = drawn(panel, scene)
@@ -90,7 +96,7 @@ def saved(scene: Scene) -> str:
     tokens = " ".join(written(token, 40) for token in scene.reading.tokens)
     body = [
         f"<p>{tokens}</p>",
-        f"<p>position {view.pos}, layer {view.layer}, head {scene.block}.{view.head}; {scene.pair}</p>",
+        f"<p>position {view.pos}, layer {layer}, head {scene.block}.{view.head}; {scene.pair}</p>",
         *parts,
         f"<h2>The same from the command line and in Python</h2><pre>{html.escape(commands(scene))}</pre>",
     ]

@@ -142,7 +142,8 @@ def stamp(panel: Panel | SweepPanel, scene: Scene) -> str:
     parts = [getattr(scene.view, name) for name in panel.needs]
     if isinstance(panel, SweepPanel):
         sweep = scene.room.sweeps.get(panel.key(scene))
-        parts.append("" if sweep is None else f"{sweep.result is not None} {sweep.error}")
+        if sweep is None or sweep.result is None:  # a sentence, wherever one looks
+            parts = [bool(scene.view.corrupted), "" if sweep is None else sweep.error]
     return repr((scene.palette.ink, *parts))
 
 
@@ -165,7 +166,7 @@ def pair(scene: Scene) -> ContrastBatch:
         raise ConfigError(
             "A sweep was asked", got="no corrupted prompt", fix="give one of as many tokens that has another answer"
         )
-    asked = reading.asked(reading.n_pos - 1, view.answer, view.wrong)
+    asked = reading.asked(reading.end, view.answer, view.wrong)
     with scene.room.lock(view.model):
         return prompts(
             reading.model,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.errors import ConfigError, ModelSupportError
+from mechxai.core.errors import ConfigError, MechXAIError, ModelSupportError
 from mechxai.core.result import Result
 from mechxai.core.site import Site
 from mechxai.methods.attribution.gradient_x_input import GradientXInput
@@ -33,6 +33,7 @@ _INPUTS: dict[str, Callable[[], Any]] = {
 }
 _ID = re.compile(r"#(\d{1,7})")
 TOP = 10
+_MOST = 300
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,11 @@ class Reading:
         return self.batch.n_pos
 
     @property
+    def end(self) -> int:
+        """The position whose next token is asked about: the last, or the mask of a masked model."""
+        return int(self.batch.answer_pos[0])
+
+    @property
     def tokens(self) -> tuple[str, ...]:
         """Their texts."""
         return self.batch.strings[0]
@@ -79,8 +85,8 @@ class Reading:
         """A token's text."""
         return self.model.text.strings([token])[0]
 
-    def lens(self, name: str, places: Sequence[int], target: int) -> Lens:
-        """What every layer says at some positions, and how it ranks a token there, ``[layer, place]``.
+    def lens(self, name: str, places: Sequence[int], target: int | None = None) -> Lens:
+        """What every layer says at some positions, and how it ranks a token there (if any), ``[layer, place]``.
 
         Raises:
             ConfigError: the tuned lens is asked, and the explorer was given none.
@@ -88,7 +94,7 @@ class Reading:
         if name == "tuned" and self.tuned is None:
             raise ConfigError("The tuned lens was asked", got="none", fix="start with mechxai explore lens=FOLDER")
         key = ("lens", name, tuple(places), target)
-        return self.once(key, lambda: self._lens(name, torch.tensor(places), target))
+        return self.once(key, lambda: self._lens(name, torch.tensor(places), -1 if target is None else target))
 
     def _lens(self, name: str, places: Tensor, target: int) -> Lens:
         streams = self.once("streams", lambda: streams_of(self.model, self.batch, "resid_pre", run="clean"))
@@ -107,7 +113,7 @@ class Reading:
         Raises:
             ConfigError: a text that is not one token, or both are the same.
         """
-        own = [int(one) for one in self.lens("logit", [pos], -1).top_token[-1, 0]]
+        own = [int(one) for one in self.lens("logit", [pos]).top_token[-1, 0]]
         right = self._token(answer) if answer else own[0]
         other = self._token(wrong) if wrong else next(one for one in own if one != right)
         if right == other:
@@ -115,9 +121,8 @@ class Reading:
         return Asked(pos, right, other)
 
     def name_of(self, token: int) -> str:
-        """A token as a view names it: by its text, or by its id where no text gives it."""
-        text = self.text(token)
-        return text if self.model.text.bare_ids(text) == [token] else f"#{token}"
+        """A token as a view names it."""
+        return name_of(self.model, token)
 
     def _token(self, text: str) -> int:
         """The token of a name; where a space before it makes it one token, the space may be left out."""
@@ -172,11 +177,29 @@ class Reading:
         return self.once(("inputs", name, asked), made)
 
     def once(self, key: Hashable, make: Callable[[], _T]) -> _T:
-        """What was made for a key, made when first asked, by one thread at a time."""
+        """What was made for a key, or why it cannot be; made when first asked, by one thread at a time.
+
+        Of what is asked position by position, what was made last is kept.
+        """
         with self._lock:
             if key not in self._kept:
-                self._kept[key] = make()
-            return self._kept[key]
+                while len(self._kept) >= _MOST:
+                    del self._kept[next(one for one in self._kept if isinstance(one, tuple))]
+                try:
+                    self._kept[key] = make()
+                except MechXAIError as error:
+                    self._kept[key] = error
+            found = self._kept[key]
+        if isinstance(found, MechXAIError):
+            raise found
+        return found
+
+
+def name_of(model: HookedModel, token: int) -> str:
+    """A token as a view names it: by its text, or by its id where no text gives it."""
+    text = model.text.strings([token])[0]
+    told = model.text.bare_ids(text) == [token] and token != model.text.unknown and not _ID.fullmatch(text)
+    return text if told else f"#{token}"
 
 
 def _batch(model: HookedModel, prompt: str) -> ContrastBatch:

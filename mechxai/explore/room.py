@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError, MechXAIError, nearest
 from mechxai.core.result import Result
-from mechxai.explore.reading import Reading
+from mechxai.explore.reading import Reading, name_of
 from mechxai.explore.sweeps import Sweeps
 from mechxai.explore.view import View
 from mechxai.methods.lens.tuned_lens import TunedLens
 from mechxai.model.hooked_model import HookedModel
 from mechxai.tasks.generators import docstring, facts, greater_than, induction, ioi, sva
 
-_KEPT = 12  # prompts
+_KEPT = 8  # prompts
 TASKS: Mapping[str, Callable[..., ContrastBatch]] = {
     "ioi": ioi,
     "greater_than": greater_than,
@@ -45,12 +45,14 @@ class Room:
         lenses: name of a model -> its tuned lens.
         results: title -> a result that is shown as it is, of a run that was opened.
         start: what is shown first.
+        loads: name of a model -> what `mechxai.load` was given, where that is more than the name.
     """
 
     models: Mapping[str, HookedModel | Callable[[], HookedModel]]
     lenses: Mapping[str, TunedLens] = field(default_factory=dict)
     results: Mapping[str, Result] = field(default_factory=dict)
     start: View | None = None
+    loads: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     sweeps: Sweeps = field(default_factory=Sweeps)
     _loaded: dict[str, HookedModel] = field(default_factory=dict)
     _locks: dict[str, threading.RLock] = field(default_factory=dict)
@@ -80,7 +82,12 @@ class Room:
         with self.lock(name):
             if name not in self._loaded:
                 one = self.models[name]
-                self._loaded[name] = one if isinstance(one, HookedModel) else one()
+                model = one if isinstance(one, HookedModel) else one()
+                if model.text.tokenizer is None:
+                    raise ConfigError(
+                        f"{name} was to be explored", got="no tokenizer", fix="mx.wrap(model, tokenizer=...)"
+                    )
+                self._loaded[name] = model
             return self._loaded[name]
 
     def lock(self, name: str) -> threading.RLock:
@@ -122,16 +129,20 @@ class Room:
             return example_of(model, TASKS[task](model, n=1, seed=abs(number) % 2**31))
 
     def first(self) -> View:
-        """What is shown when an address names nothing: what it was started with, else an example, else a sentence."""
-        if self.start is not None:
-            return self.start
-        for task in self.tasks(""):
+        """What an address that names nothing shows: what was asked at the start, else the first model's opening."""
+        return self.start if self.start is not None else self.opening("")
+
+    def opening(self, asked: str) -> View:
+        """What a model opens with: an example of a task that it reads, else a sentence."""
+        model, name = self.model(asked), self.name(asked)
+        for task in self.tasks(asked):
             try:
-                one = self.example("", task, 0)
+                one = self.example(asked, task, 0)
             except MechXAIError:
                 continue
-            return View(prompt=one.prompt, corrupted=one.corrupted, answer=one.answer, wrong=one.wrong)
-        return View(prompt="The quick brown fox jumps over the lazy")
+            return View(name, one.prompt, one.corrupted, one.answer, one.wrong)
+        missing = model.text.tokenizer.mask_token if model.text.masked else ""
+        return View(name, f"The quick brown fox jumps over the lazy {missing}".rstrip())
 
 
 def example_of(model: HookedModel, batch: ContrastBatch, row: int = 0) -> Example:
@@ -149,6 +160,6 @@ def example_of(model: HookedModel, batch: ContrastBatch, row: int = 0) -> Exampl
         if model.text.ids(text) != ids:
             raise ConfigError("A prompt of a task was to be shown as text", got=f"tokens that {text[:60]!r} is not")
         texts.append(text)
-    right, wrong = (model.text.strings([int(one[row, 0, 0])])[0] for one in (batch.answers, batch.wrong))
+    right, wrong = (name_of(model, int(one[row, 0, 0])) for one in (batch.answers, batch.wrong))
     same = texts[0] == texts[1]
     return Example(texts[0], "" if same else texts[1], right, wrong)

@@ -66,7 +66,7 @@ def scene_of(room: Room, view: View, palette: Palette) -> Scene:
     definite = replace(
         view,
         model=room.name(view.model),
-        pos=_inside(view.pos, reading.n_pos),
+        pos=reading.end if view.pos == -1 else _inside(view.pos, reading.n_pos),
         layer=_inside(view.layer, a.n_layers + 1),
         head=_inside(view.head, a.n_heads),
     )

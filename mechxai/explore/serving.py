@@ -39,6 +39,7 @@ def serve(room: Room, say: Callable[[str], None], *, port: int = 8050, browser: 
     except KeyboardInterrupt:
         say("explorer: ended")
     finally:
+        room.sweeps.close()
         server.server_close()
 
 

@@ -85,6 +85,13 @@ class Sweeps:
         if sweep is not None and sweep.running:
             sweep.stopping.set()
 
+    def close(self) -> None:
+        """Tells all sweeps to stop, and waits for none."""
+        with self._lock:
+            for sweep in self._known.values():
+                sweep.stopping.set()
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
 
 def _run(sweep: Sweep, make: Callable[[], Result], lock: threading.RLock) -> None:
     sweep.started = time.perf_counter()

@@ -24,7 +24,7 @@ class View:
         corrupted: its counterpart, of as many tokens; empty where there is none.
         answer: the token asked about, as it would be appended; empty for the model's first choice at ``pos``.
         wrong: what it is set against; empty for the model's next choice.
-        pos: the position that is looked at, negative from the end.
+        pos: the position that is looked at, negative from the end; -1 is where the prompt's next token is said.
         layer: the layer, of ``n_layers + 1``: the last is the model's own output; negative from the end.
         head: the head of that layer.
         lens: ``logit`` or ``tuned``.
@@ -39,7 +39,7 @@ class View:
     answer: str = ""
     wrong: str = ""
     pos: int = -1
-    layer: int = -2
+    layer: int = -1
     head: int = 0
     lens: str = "logit"
     color: str = "top_logprob"

@@ -14,7 +14,9 @@ from mechxai import listing
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError, MechXAIError, nearest
 from mechxai.core.result import Result
+from mechxai.explore.palette import LIGHT
 from mechxai.explore.room import Room, example_of
+from mechxai.explore.scene import scene_of
 from mechxai.explore.view import View
 from mechxai.found_run import one_run
 from mechxai.launch.job import check_targets, made
@@ -38,6 +40,7 @@ _HELP = """One prompt of a model from every side, in the browser: lens, attentio
 
 The page answers this machine alone (127.0.0.1). Ctrl-C ends it."""
 _LOADING = ("device", "dtype", "processing", "backend", "revision")
+_HIGHEST_PORT = 65_535
 _KEYS = ("model", "run", "lens", "view", "port", "browser", "in", *_LOADING)
 
 
@@ -52,10 +55,11 @@ def explore(arguments: Sequence[str]) -> int:
     from mechxai.explore.serving import serve  # noqa: PLC0415 - dash, an extra
 
     port = asked.get("port", "8050")
-    if not port.isdecimal():
-        raise ConfigError(f"port={port} was asked", allowed="a number, as in port=8050")
+    if not port.isdecimal() or int(port) > _HIGHEST_PORT:
+        raise ConfigError(f"port={port} was asked", allowed=f"a number up to {_HIGHEST_PORT}, as in port=8050")
     room = room_of(asked)
     model = room.model("")
+    _ = scene_of(room, room.first(), LIGHT).asked  # what cannot be shown is said before anything is served
     listing.show(f"explorer: {model!r}")
     serve(room, listing.show, port=int(port), browser=asked.get("browser", "true").lower() not in ("false", "0", "no"))
     return 0
@@ -73,13 +77,15 @@ def room_of(asked: Mapping[str, str]) -> Room:
     settings: dict[str, Any] = {name: asked[name] for name in _LOADING if name in asked}
     opened: dict[str, HookedModel | Callable[[], HookedModel]] = {}
     results: dict[str, Result] = {}
-    start = view
+    start, loaded = view, dict[str, Mapping[str, object]]()
     if "run" in asked:
-        model, batch, results = _of_run(Path(asked.get("in", "outputs")), asked["run"])
-        opened[model.name] = model
+        model, batch, results, given = _of_run(Path(asked.get("in", "outputs")), asked["run"])
+        opened[model.name], loaded = model, {model.name: given}
         start = view or _start(model, batch)
     else:
         names = [name for name in asked.get("model", "zoo/ioi").split(",") if name]
+        if not names:
+            raise ConfigError("model= was asked", got="no name", fix="name one, as in model=zoo/ioi")
         opened |= {name: partial(load, name, **settings) for name in names}
         opened[names[0]] = load(names[0], **settings)
     first = next(iter(opened))
@@ -88,7 +94,8 @@ def room_of(asked: Mapping[str, str]) -> Room:
     if "lens" in asked:
         model = opened[first]
         tuned = {first: TunedLens.load(asked["lens"], model)} if isinstance(model, HookedModel) else {}
-    return Room(opened, tuned, results, start)
+    loads = {name: {"name": name, **settings} for name in opened}
+    return Room(opened, tuned, results, start, loads=loads | loaded)
 
 
 def _read(arguments: Sequence[str]) -> dict[str, str]:
@@ -106,8 +113,8 @@ def _read(arguments: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _of_run(root: Path, name: str) -> tuple[HookedModel, object, dict[str, Result]]:
-    """The model, the prompts and the result of a run, as its own configuration makes them."""
+def _of_run(root: Path, name: str) -> tuple[HookedModel, object, dict[str, Result], dict[str, object]]:
+    """The model, the prompts and the result of a run, as its configuration makes them; and how the model is loaded."""
     run = one_run(root, name)
     config = OmegaConf.load(run.folder / ".hydra" / "config.yaml")
     check_targets(OmegaConf.to_container(config, resolve=False))
@@ -118,7 +125,8 @@ def _of_run(root: Path, name: str) -> tuple[HookedModel, object, dict[str, Resul
         )
     batch = made(hydra.utils.instantiate(config.task, _convert_="all"), model)
     result = run.result()
-    return model, batch, {result.info.title: result}
+    given = {str(key): value for key, value in dict(config.model).items() if value is not None and key != "_target_"}
+    return model, batch, {result.info.title: result}, given
 
 
 def _start(model: HookedModel, batch: object) -> View | None:

@@ -91,7 +91,7 @@ def test_the_first_picture_is_there_and_a_click_moves_every_panel(opened):
 
 def test_keys_reach_everything_and_a_token_can_be_clicked(opened):
     opened.run("document.querySelector('.panel.lens').focus()")
-    for key, word in (("ArrowLeft", "position 17"), ("ArrowUp", "layer output"), ("]", "head 3.1")):
+    for key, word in (("ArrowLeft", "position 17"), ("ArrowDown", "layer 3"), ("]", "head 3.1")):
         moved(opened, key, 1)
         assert word in opened.run(WHERE)
     opened.run("document.querySelector('#tokens [data-pos=\"4\"]').click()")

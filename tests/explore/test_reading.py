@@ -133,7 +133,7 @@ def test_only_what_changes_is_drawn_again(room, view):
     assert again.figures == {}
     assert again.tokens is None
     head = scene_of(room, View.of({**vars(view), "head": 3}), LIGHT)
-    assert set(drawing(head, first.stamps).figures) == {"attention", "heads", "sources", "patching", "circuit"}
+    assert set(drawing(head, first.stamps).figures) == {"attention", "heads", "sources"}
 
 
 @pytest.mark.parametrize("kind", ["llama", "neox"])
@@ -172,3 +172,46 @@ def test_long_prompts_are_shown_a_page_at_a_time(zoo):
     assert near.places == range(WIDEST)
     assert far.places == range(near.reading.n_pos - WIDEST, near.reading.n_pos)
     assert 58 in far.places
+
+
+def test_a_click_on_what_the_answer_is_set_against_asks_about_it(room, view):
+    scene = scene_of(room, view, LIGHT)
+    clicks = drawing(scene).figures["next"]["data"][0]["customdata"]
+    names = [one.split("\x1f")[0].removeprefix("answer=") for one in clicks]
+    assert f"answer={view.wrong}\x1fwrong=" in clicks
+    for name in names:
+        after = {"answer": name} | ({"wrong": ""} if name == view.wrong else {})
+        asked = scene_of(room, View.of({**vars(view), **after}), LIGHT).asked
+        assert scene.reading.name_of(asked.answer) == name
+
+
+def test_every_token_has_a_name_that_finds_it(room, view, zoo):
+    reading = scene_of(room, view, LIGHT).reading
+    for token in range(zoo.architecture.d_vocab):
+        assert reading.asked(3, reading.name_of(token), "").answer == token
+
+
+def test_a_masked_model_is_asked_at_its_mask(checkpoint):
+    model = mx.load(str(checkpoint("bert")), device="cpu")
+    room = Room({"bert": model})
+    scene = scene_of(room, room.first(), LIGHT)
+    assert scene.view.pos == scene.reading.end
+    assert scene.reading.tokens[scene.view.pos] == model.text.tokenizer.mask_token
+    shown = drawing(scene)
+    assert shown.figures["lens"]["data"]
+    assert len(shown.tokens) == scene.reading.n_pos
+
+
+def test_what_cannot_be_had_is_tried_once(model_of):
+    model = model_of("gpt2")
+    reading = scene_of(Room({"m": model}), View(prompt="one two"), LIGHT).reading
+    tried = []
+
+    def fails():
+        tried.append(1)
+        raise ConfigError("no")
+
+    for _ in range(3):
+        with pytest.raises(ConfigError):
+            reading.once("key", fails)
+    assert tried == [1]

@@ -62,7 +62,7 @@ def test_a_link_opens_its_own_view(client):
 def test_what_is_typed_is_text_everywhere(client):
     view = {"prompt": HOSTILE}
     answer = follow(client, view)
-    assert answer["message"]["children"] == ""
+    assert answer["trouble"]["children"] == ""
     figures = json.dumps([part["figure"] for part in answer.values() if "figure" in part])
     assert "<script" not in figures
     assert "<img" not in figures
@@ -78,7 +78,7 @@ def test_what_is_typed_is_text_everywhere(client):
 
 def test_a_text_of_100_kilobytes_is_refused_with_a_word(client):
     answer = follow(client, {"prompt": "a" * 100_000})
-    assert "100,000 characters" in answer["message"]["children"]
+    assert "100,000 characters" in answer["trouble"]["children"]
     assert "lens" not in answer, "what was shown stays"
     assert client.get("/export.html", query_string={"prompt": "a" * 30_000}, **LOCAL).status_code == 400
 

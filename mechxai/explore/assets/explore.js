@@ -4,7 +4,7 @@
 (() => {
   const clientside = (window.dash_clientside = window.dash_clientside || {});
   const none = () => clientside.no_update;
-  const state = { view: null, facts: null };
+  const state = { view: null, facts: null, sent: 0, later: null, timer: 0, opened: false };
   const set = (id, props) => clientside.set_props(id, props);
   const text = (value) => (value === null || value === undefined ? "" : String(value));
 
@@ -19,10 +19,25 @@
   function move(parts) {
     if (!state.view) return;
     const next = changed(state.view, parts);
-    if (next !== none()) {
-      state.view = next;
-      set("view", { data: next });
-    }
+    if (next === none()) return;
+    state.view = next;
+    // one request at a time: what is asked while one is under way is sent when it has been answered
+    if (state.sent && Date.now() - state.sent < 3000) {
+      state.later = next;
+      clearTimeout(state.timer);
+      state.timer = setTimeout(flush, 3000);
+    } else send(next);
+  }
+
+  function send(view) {
+    state.sent = Date.now();
+    set("view", { data: view });
+  }
+
+  function flush() {
+    const view = state.later;
+    state.later = null;
+    if (view) send(view);
   }
 
   function step(name, by) {
@@ -37,6 +52,17 @@
   function resolved(name) {
     const asked = state.view[name];
     return asked >= 0 ? asked : state.facts[name];
+  }
+
+  // An address too long to come along with the request for the page is read here.
+  function opened(view) {
+    if (state.opened) return false;
+    state.opened = true;
+    const asked = Object.fromEntries([...new URLSearchParams(location.search)].filter(([name]) => name in view));
+    if (!asked.prompt || asked.prompt === view.prompt) return false;
+    setTimeout(() => move(asked), 0);
+    for (const name of ["prompt", "corrupted"]) set(name + "-text", { value: asked[name] || "" });
+    return true;
   }
 
   clientside.mechxai = {
@@ -63,9 +89,12 @@
     },
     shown(facts, view) {
       state.facts = facts;
-      state.view = view;
-      const query = facts.query.length < 30000 ? "?" + facts.query : location.pathname;
-      history.replaceState(null, "", query);
+      state.sent = 0;
+      if (state.later) setTimeout(flush, 0);
+      if (!opened(view)) {
+        const query = facts.query.length < 30000 ? "?" + facts.query : location.pathname;
+        try { history.replaceState(null, "", query); } catch { /* too many at once for some browsers */ }
+      }
       const frame = document.getElementById("views"), box = document.getElementById("views-box");
       const page = "attention.html?" + facts.query;
       if (box && box.open && frame.dataset.prompt !== view.model + view.prompt) {
@@ -74,8 +103,15 @@
       }
       return [facts.where, view.answer, view.wrong, "export.html?" + facts.query];
     },
-    sized(figure) {
-      return { height: figure.layout.height + "px" };
+    sized(figure, style) {
+      const height = figure.layout.height + "px";
+      return style && style.height === height ? none() : { height };
+    },
+    // what decides which sweeps are looked at
+    paired(view, before) {
+      if (!state.later) state.view = view;
+      const pair = JSON.stringify([view.model, view.prompt, view.corrupted, view.answer, view.wrong, view.site]);
+      return pair === before ? none() : pair;
     },
     dress(clicks) {
       let theme = null;
@@ -125,8 +161,9 @@
       return;
     }
     const typing = event.target.closest("input, textarea, select, [role=listbox], [role=option], .dash-dropdown");
-    if (typing || event.ctrlKey || event.metaKey || event.altKey || !KEYS[event.key]) return;
-    if (!event.target.closest(".moves") && event.target !== document.body) return;
+    if (typing || !KEYS[event.key]) return;
+    if ((event.ctrlKey || event.metaKey || event.altKey) && !event.getModifierState("AltGraph")) return;
+    if (!event.target.closest(".moves")) return;
     event.preventDefault();
     step(...KEYS[event.key]);
   });

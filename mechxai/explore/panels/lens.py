@@ -19,7 +19,7 @@ _MEANING = {
 def draw(scene: Scene) -> Picture:
     """Layers upward, positions to the right, the likeliest token in every cell, a statistic as its colour."""
     view, palette, places = scene.view, scene.palette, scene.places
-    read = scene.reading.lens(view.lens, list(places), scene.asked.answer)
+    read = scene.reading.lens(view.lens, list(places), scene.asked.answer if view.color.startswith("answer_") else None)
     top, logprob = read.top_token.numpy(), read.top_logprob.numpy()
     values = {
         "top_logprob": np.exp(logprob[..., 0]),

@@ -12,7 +12,7 @@ _HEIGHT = 300
 def draw(scene: Scene) -> Picture:
     """Bars, the likeliest on top; a click asks about that token."""
     view, palette = scene.view, scene.palette
-    read = scene.reading.lens(view.lens, [view.pos], scene.asked.answer)
+    read = scene.reading.lens(view.lens, [view.pos])
     top = [int(one) for one in read.top_token[view.layer, 0]]
     chance = np.exp(read.top_logprob[view.layer, 0].numpy())
     texts = [scene.reading.text(one) for one in top]
@@ -26,7 +26,7 @@ def draw(scene: Scene) -> Picture:
         "text": [number(float(one)) for one in chance],
         "textposition": "outside",
         "cliponaxis": False,
-        "customdata": [goes(answer=scene.reading.name_of(one)) for one in top],
+        "customdata": [_asks(scene, one) for one in top],
         "hovertext": [f"{written(text, 40)}: {number(float(one))}" for text, one in zip(texts, chance, strict=True)],
         "hoverinfo": "text",
     }
@@ -36,3 +36,9 @@ def draw(scene: Scene) -> Picture:
         x={"range": [0, 1.12], "title": {"text": "probability"}, "tickvals": [0, 0.5, 1]},
         y={**ticks([written(text, 14) for text in texts]), "autorange": "reversed"},
     )
+
+
+def _asks(scene: Scene, token: int) -> str:
+    """A click asks about the token; where it was what the answer is set against, against the model's next choice."""
+    name = scene.reading.name_of(token)
+    return goes(answer=name, wrong="") if token == scene.asked.wrong else goes(answer=name)

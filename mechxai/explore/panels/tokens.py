@@ -9,10 +9,9 @@ from mechxai.explore.scene import Scene
 from mechxai.figures.text import number, printable
 
 
-def draw(scene: Scene) -> list[html.Button]:
-    """A button per token; the view's ``inputs`` says what colours them."""
+def draw(scene: Scene, values: np.ndarray) -> list[html.Button]:
+    """A button per token, coloured by its share of the largest value."""
     view, reading = scene.view, scene.reading
-    values = _values(scene)
     reach = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
     return [
         html.Button(
@@ -32,7 +31,8 @@ def _place(at: int, *, chosen: bool) -> dict[str, Any]:
     return {"data-pos": str(at), "aria-pressed": "true" if chosen else "false"}
 
 
-def _values(scene: Scene) -> np.ndarray:
+def values(scene: Scene) -> np.ndarray:
+    """What colours the tokens, ``[pos]``."""
     if scene.view.inputs == "attention":
         return scene.reading.pattern(scene.block, scene.view.head)[scene.view.pos]
     return np.nan_to_num(scene.reading.inputs(scene.view.inputs, scene.asked))
