@@ -10,6 +10,17 @@ import choreographer
 
 _WATCH = """
 window.problems = [];
+window.firstPicture = null;
+// from the last key pressed to the last change of the page after it
+window.pressed = window.followed = 0;
+document.addEventListener("keydown", () => { pressed = followed = performance.now(); }, true);
+new MutationObserver(() => { followed = performance.now(); }).observe(document, {
+  childList: true, subtree: true, attributes: true, characterData: true });
+new MutationObserver((_, observer) => {
+  if (!document.querySelector(".main-svg")) return;
+  observer.disconnect();
+  requestAnimationFrame(() => setTimeout(() => { window.firstPicture = performance.now(); }));
+}).observe(document, { childList: true, subtree: true });
 window.addEventListener("error", (event) => problems.push(event.message));
 document.addEventListener("securitypolicyviolation",
   (event) => problems.push(event.violatedDirective + " " + event.blockedURI));

@@ -9,11 +9,11 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import flask
-from dash import ClientsideFunction, Dash, Input, Output, State, ctx, no_update
+from dash import ClientsideFunction, Dash, Input, Output, Patch, State, ctx, no_update
 from dash.development.base_component import Component
 
 from mechxai.core.errors import MechXAIError
-from mechxai.explore.drawing import ALL, drawing
+from mechxai.explore.drawing import ALL, Drawn, drawing
 from mechxai.explore.layout import Choices, page
 from mechxai.explore.pages import add_pages
 from mechxai.explore.palette import LIGHT, palette_of
@@ -84,9 +84,18 @@ def _add_follow(app: Dash, room: Room) -> None:
             shown = drawing(scene_of(room, View.of(view), palette_of(theme)), before)
         except MechXAIError as error:
             return (*([no_update] * (len(ALL) + 4)), printable(str(error)))
-        figures = [shown.figures.get(panel.name, no_update) for panel in ALL]
+        figures = [_figure_of(shown, panel.name) for panel in ALL]
         tokens = no_update if shown.tokens is None else shown.tokens
         return (*figures, tokens, shown.commands, shown.facts, shown.stamps, "")
+
+
+def _figure_of(shown: Drawn, name: str) -> object:
+    """A panel's figure; where only its frame moves, that alone, which the browser draws in a few milliseconds."""
+    if name in shown.frames:
+        moved = Patch()
+        moved["layout"]["shapes"] = shown.frames[name]
+        return moved
+    return shown.figures.get(name, no_update)
 
 
 def _add_examples(app: Dash, room: Room) -> None:

@@ -26,7 +26,8 @@ class Drawn:
     """What is shown of a scene.
 
     Attributes:
-        figures: by panel; of those that were asked.
+        figures: by panel; of those that are to be drawn.
+        frames: by panel; of those of which only the frame around the chosen cell moves, where it goes.
         tokens: the prompt's buttons; None where they stay.
         commands: the same for the shell and in Python.
         facts: what the page's script needs to know: how far positions, layers and heads go, where the view stands, and
@@ -35,6 +36,7 @@ class Drawn:
     """
 
     figures: Mapping[str, Picture]
+    frames: Mapping[str, list[Picture]]
     tokens: list[html.Button] | None
     commands: str
     facts: Mapping[str, object]
@@ -52,7 +54,11 @@ def drawing(scene: Scene, before: Mapping[str, str] | None = None) -> Drawn:
     stamps["tokens"] = repr([getattr(scene.view, name) for name in _TOKENS])
     changed = {name for name, one in stamps.items() if (before or {}).get(name) != one}
     shown = _tokens(scene) if "tokens" in changed else None
-    return Drawn(_figures(scene, changed), shown, commands(scene), _facts(scene), stamps)
+    figures = _figures(scene, changed)
+    cells = {name: stamps[name].partition("\n")[0] for name in figures}
+    still = [name for name, one in cells.items() if one and one == (before or {}).get(name, "").partition("\n")[0]]
+    frames = {name: figures.pop(name)["layout"].get("shapes", []) for name in still}
+    return Drawn(figures, frames, shown, commands(scene), _facts(scene), stamps)
 
 
 def _tokens(scene: Scene) -> list[html.Button]:

@@ -28,6 +28,8 @@ class Panel:
         about: one line below the title.
         needs: fields of the view that change it.
         draw: its figure.
+        content: what its cells depend on; while that stays, a change of the view only moves the frame around the
+            chosen one. None where there is no frame.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Panel:
     about: str
     needs: tuple[str, ...]
     draw: Callable[[Scene], Picture]
+    content: Callable[[Scene], Hashable] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class SweepPanel:
         method: what is run.
         run: runs it on a pair of prompts.
         draw: the figure of its result.
+        content: as a panel's.
     """
 
     name: str
@@ -60,6 +64,7 @@ class SweepPanel:
     method: Callable[[Scene], Method]
     run: Callable[[Scene, ContrastBatch], Result]
     draw: Callable[[Scene, Result], Picture]
+    content: Callable[[Scene], Hashable] | None = None
 
 
 PANELS = (
@@ -69,6 +74,7 @@ PANELS = (
         "the likeliest next token, read off the residual stream before every layer",
         (*_ASKED, "layer", "lens", "color"),
         lens.draw,
+        lens.content,
     ),
     Panel(
         "next",
@@ -83,6 +89,7 @@ PANELS = (
         "where it looks, not whether that mattered",
         ("model", "prompt", "pos", "layer", "head"),
         attention.draw,
+        attention.content,
     ),
     Panel(
         "heads",
@@ -90,6 +97,7 @@ PANELS = (
         "towards the answer at the chosen position, directly",
         (*_ASKED, "layer", "head"),
         contributions.by_head,
+        contributions.content,
     ),
     Panel("layers", "What each layer writes", "the parts sum to the logit difference", _ASKED, contributions.by_layer),
     Panel(
@@ -110,6 +118,7 @@ SWEEPS = (
         patching.method,
         patching.run,
         patching.draw,
+        patching.content,
     ),
     SweepPanel(
         "circuit",
@@ -138,13 +147,18 @@ def drawn(panel: Panel | SweepPanel, scene: Scene) -> Picture:
 
 
 def stamp(panel: Panel | SweepPanel, scene: Scene) -> str:
-    """What the figure depends on, as a text: while it stays the same, so does the figure."""
-    parts = [getattr(scene.view, name) for name in panel.needs]
+    """What the figure depends on, as a text: while it stays the same, so does the figure.
+
+    Its first line is of the cells alone; empty where these do not stand for themselves.
+    """
+    parts, framed = [getattr(scene.view, name) for name in panel.needs], True
     if isinstance(panel, SweepPanel):
         sweep = scene.room.sweeps.get(panel.key(scene))
         if sweep is None or sweep.result is None:  # a sentence, wherever one looks
-            parts = [bool(scene.view.corrupted), "" if sweep is None else sweep.error]
-    return repr((scene.palette.ink, *parts))
+            parts, framed = [bool(scene.view.corrupted), "" if sweep is None else sweep.error], False
+    own = panel.content(scene) if framed and panel.content is not None else None
+    content = "" if own is None else repr((scene.palette.ink, own))
+    return f"{content}\n{(scene.palette.ink, *parts)!r}"
 
 
 def start(panel: SweepPanel, scene: Scene) -> None:

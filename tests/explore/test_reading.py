@@ -133,7 +133,17 @@ def test_only_what_changes_is_drawn_again(room, view):
     assert again.figures == {}
     assert again.tokens is None
     head = scene_of(room, View.of({**vars(view), "head": 3}), LIGHT)
-    assert set(drawing(head, first.stamps).figures) == {"attention", "heads", "sources"}
+    moved = drawing(head, first.stamps)
+    assert set(moved.figures) == {"attention", "sources"}
+    (frame,) = moved.frames["heads"]
+    assert (frame["x0"], frame["x1"]) == (2.5, 3.5)
+    assert set(moved.frames) == {"heads"}
+    pos = drawing(scene_of(room, View.of({**vars(view), "pos": 7}), LIGHT), first.stamps)
+    assert set(pos.frames) == {"lens", "attention"}
+    assert (
+        pos.frames["lens"]
+        == drawing(scene_of(room, View.of({**vars(view), "pos": 7}), LIGHT)).figures["lens"]["layout"]["shapes"]
+    )
 
 
 @pytest.mark.parametrize("kind", ["llama", "neox"])

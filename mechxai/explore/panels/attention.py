@@ -1,9 +1,16 @@
 """Where the chosen head looks."""
 
+from collections.abc import Hashable
+
 from mechxai.explore.palette import Picture, ticks
 from mechxai.explore.scene import Scene, goes
 
 _HEIGHT = 380
+
+
+def content(scene: Scene) -> Hashable:
+    """What the cells depend on."""
+    return (scene.view.model, scene.view.prompt, scene.block, scene.view.head, scene.places.start)
 
 
 def draw(scene: Scene) -> Picture:

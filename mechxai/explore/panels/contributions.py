@@ -1,7 +1,7 @@
 """What every part of the model writes towards the answer: by layer, by head, and by the token a head read."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
@@ -29,6 +29,11 @@ def by_layer(scene: Scene) -> Picture:
         x=ticks(list(sums), f"a: attention, m: MLP; sum {total}"),
         y=_logits(scene),
     )
+
+
+def content(scene: Scene) -> Hashable:
+    """What the heads' cells depend on."""
+    return (scene.view.model, scene.view.prompt, scene.asked)
 
 
 def by_head(scene: Scene) -> Picture:

@@ -1,5 +1,7 @@
 """What every layer would say at every position."""
 
+from collections.abc import Hashable
+
 import numpy as np
 
 from mechxai.explore.palette import Picture, ticks
@@ -14,6 +16,13 @@ _MEANING = {
     "entropy": "nats",
     "kl_to_final": "nats",
 }
+
+
+def content(scene: Scene) -> Hashable:
+    """What the cells depend on."""
+    view = scene.view
+    asked = scene.asked if view.color.startswith("answer_") else None
+    return (view.model, view.prompt, view.lens, view.color, scene.places.start, asked)
 
 
 def draw(scene: Scene) -> Picture:

@@ -20,6 +20,11 @@ def key(scene: Scene) -> Hashable:
     return ("patching", view.model, view.prompt, view.corrupted, view.answer, view.wrong, view.site)
 
 
+def content(scene: Scene) -> Hashable:
+    """What the cells depend on, once there are any."""
+    return (key(scene), scene.places.start)
+
+
 def method(scene: Scene) -> ActivationPatching:
     """The sweep that is asked."""
     over = ("layer", "head") if scene.view.site == "z" else ("layer", "pos")
