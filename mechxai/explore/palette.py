@@ -54,7 +54,7 @@ class Palette:
             "font": {"family": FONT, "size": 12, "color": self.ink},
             "paper_bgcolor": _CLEAR,
             "plot_bgcolor": _CLEAR,
-            "margin": {"l": 46, "r": 8, "t": 8, "b": 40},
+            "margin": {"l": _beside(y), "r": 8, "t": 8, "b": _below(x)},
             "height": height,
             "autosize": True,
             "showlegend": False,
@@ -78,7 +78,7 @@ class Palette:
             "ticklen": 4,
             "tickcolor": self.line,
             "tickfont": {"size": 11},
-            "automargin": True,
+            "ticklabeloverflow": "allow",
         }
 
     def bar(self, title: str, height: int) -> dict[str, object]:
@@ -116,6 +116,19 @@ class Palette:
             "yref": "y",
         }
         return self.figure({"type": "scatter", "x": [], "y": []}, height, x=hidden, y=hidden, annotations=[note])
+
+
+# Plotly can make room for labels by itself, but measures and draws all of them several times for it.
+def _beside(axis: Mapping[str, Any]) -> int:
+    """Pixels left of a figure, for its longest label and its title."""
+    longest = max((len(label) for label in axis.get("ticktext", ())), default=4)
+    return 18 + round(6.4 * longest) + (20 if axis.get("title") else 0)
+
+
+def _below(axis: Mapping[str, Any]) -> int:
+    """Pixels below a figure, for its labels, turned or not, and its title."""
+    longest = max((len(label) for label in axis.get("ticktext", ())), default=4)
+    return (14 + round(4.8 * longest) if axis.get("tickangle") else 24) + (20 if axis.get("title") else 0)
 
 
 def ticks(labels: Sequence[str], title: str = "", *, turned: bool = False) -> dict[str, object]:

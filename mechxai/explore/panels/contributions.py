@@ -26,7 +26,7 @@ def by_layer(scene: Scene) -> Picture:
     return palette.figure(
         _bars(palette, list(sums.values()), list(sums), [goes(layer=one[2]) if one else "" for one in parts]),
         _HEIGHT,
-        x=ticks(list(sums), f"a: attention, m: MLP; sum {total}"),
+        x=ticks(list(sums), f"a: attention, m: MLP; sum {total}", turned=True),
         y=_logits(scene),
     )
 
