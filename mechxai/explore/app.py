@@ -24,7 +24,7 @@ from mechxai.explore.view import LENSES, View
 from mechxai.figures.plot import plot
 from mechxai.figures.text import printable
 
-_CHOICES = ("model", "inputs", "lens", "color", "site")
+_CHOICES = ("inputs", "lens", "color", "site")
 
 
 def application(room: Room) -> Dash:
@@ -114,12 +114,11 @@ def _add_examples(app: Dash, room: Room) -> None:
         clicks, task, model, given = asked
         try:
             known = room.tasks(model)
-            one = room.opening(model)
-            if model == given.get("model"):
-                one = room.example(model, task if task in known else known[0], clicks or 0)
+            same, own = model == given.get("model"), task if task in known else known[0]
+            one = room.example(model, own, clicks or 0) if same else room.opening(model)
         except MechXAIError as error:
             return no_update, no_update, no_update, printable(str(error))
-        kept = {name: given[name] for name in ("lens", "color", "inputs", "site") if name in given}
+        kept = {name: given[name] for name in _CHOICES if name in given}
         told = {name: getattr(one, name) for name in ("prompt", "corrupted", "answer", "wrong")}
         view = View.of({**kept, **told, "model": model})
         return asdict(view), one.prompt, one.corrupted, ""
@@ -192,7 +191,7 @@ def _add_clicks(app: Dash) -> None:
     app.clientside_callback(
         ClientsideFunction("mechxai", "chosen"),
         Output("view", "data", allow_duplicate=True),
-        *[Input(f"{name}-choice", "value") for name in _CHOICES if name != "model"],
+        *[Input(f"{name}-choice", "value") for name in _CHOICES],
         State("view", "data"),
         prevent_initial_call=True,
     )

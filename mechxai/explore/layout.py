@@ -105,7 +105,6 @@ def _ask(view: View, choices: Choices) -> Component:
                     html.Span("or an example of", className="quiet"),
                     _select("task", choices.tasks, choices.tasks[0]),
                     html.Button("Another", id="another", type="button", title="Another prompt of this task"),
-                    dcc.Store(id="number", data=0),
                 ],
                 className="line",
             ),

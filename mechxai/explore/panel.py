@@ -50,8 +50,7 @@ class SweepPanel:
         about: one line below the title.
         needs: fields of the view that change the figure.
         key: what decides the sweep's numbers.
-        method: what is run.
-        run: runs it on a pair of prompts.
+        method: what is run on the pair of prompts.
         draw: the figure of its result.
         content: as a panel's.
     """
@@ -62,7 +61,6 @@ class SweepPanel:
     needs: tuple[str, ...]
     key: Callable[[Scene], Hashable]
     method: Callable[[Scene], Method]
-    run: Callable[[Scene, ContrastBatch], Result]
     draw: Callable[[Scene, Result], Picture]
     content: Callable[[Scene], Hashable] | None = None
 
@@ -116,7 +114,6 @@ SWEEPS = (
         (*_PAIR, "site", "pos", "layer", "head"),
         patching.key,
         patching.method,
-        patching.run,
         patching.draw,
         patching.content,
     ),
@@ -127,7 +124,6 @@ SWEEPS = (
         (*_PAIR, "layer", "head"),
         circuit.key,
         circuit.method,
-        circuit.run,
         circuit.draw,
     ),
 )
@@ -170,7 +166,7 @@ def start(panel: SweepPanel, scene: Scene) -> None:
     """
     batch = pair(scene)
     lock = scene.room.lock(scene.view.model)
-    scene.room.sweeps.start(panel.key(scene), lambda: panel.run(scene, batch), lock=lock)
+    scene.room.sweeps.start(panel.key(scene), lambda: panel.method(scene)(scene.reading.model, batch), lock=lock)
 
 
 def pair(scene: Scene) -> ContrastBatch:

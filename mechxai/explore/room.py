@@ -95,10 +95,10 @@ class Room:
         with self._lock:
             return self._locks.setdefault(name, threading.RLock())
 
-    def reading(self, view: View, prompt: str | None = None) -> Reading:
-        """What the view's prompt (or another) makes of its model; of the prompts read last, what is known already."""
+    def reading(self, view: View) -> Reading:
+        """What the view's prompt makes of its model; of the prompts read last, what is known already."""
         name = self.name(view.model)
-        key = (name, view.prompt if prompt is None else prompt)
+        key = (name, view.prompt)
         with self._lock:
             if key in self._readings:
                 self._readings.move_to_end(key)

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Hashable
 
-from mechxai.core.batch import ContrastBatch
 from mechxai.core.result import Result
 from mechxai.explore.palette import Palette, Picture
 from mechxai.explore.scene import Scene, goes
@@ -27,11 +26,6 @@ def method(scene: Scene) -> EdgeAttribution:
     """The scores that are asked."""
     del scene
     return EdgeAttribution(kind="eap_ig_inputs")
-
-
-def run(scene: Scene, batch: ContrastBatch) -> Result:
-    """The scores of every edge."""
-    return method(scene)(scene.reading.model, batch)
 
 
 def draw(scene: Scene, result: Result) -> Picture:

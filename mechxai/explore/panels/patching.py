@@ -4,7 +4,6 @@ from collections.abc import Hashable
 
 import numpy as np
 
-from mechxai.core.batch import ContrastBatch
 from mechxai.core.result import Result
 from mechxai.explore.palette import Picture, numbers, ticks
 from mechxai.explore.scene import Scene, goes
@@ -29,11 +28,6 @@ def method(scene: Scene) -> ActivationPatching:
     """The sweep that is asked."""
     over = ("layer", "head") if scene.view.site == "z" else ("layer", "pos")
     return ActivationPatching(site=scene.view.site, over=over, direction="denoise", metric="logit_diff")
-
-
-def run(scene: Scene, batch: ContrastBatch) -> Result:
-    """The sweep."""
-    return method(scene)(scene.reading.model, batch)
 
 
 def draw(scene: Scene, result: Result) -> Picture:
