@@ -17,7 +17,7 @@ document.addEventListener("keydown", () => { pressed = followed = performance.no
 new MutationObserver(() => { followed = performance.now(); }).observe(document, {
   childList: true, subtree: true, attributes: true, characterData: true });
 new MutationObserver((_, observer) => {
-  if (!document.querySelector(".main-svg")) return;
+  if (!document.querySelector("[data-drawn]")) return;
   observer.disconnect();
   requestAnimationFrame(() => setTimeout(() => { window.firstPicture = performance.now(); }));
 }).observe(document, { childList: true, subtree: true });

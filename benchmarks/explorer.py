@@ -21,7 +21,7 @@ from mechxai.launch.explore_command import room_of
 
 QUIET = 0.4  # seconds in which nothing may change any more
 NAME, MODEL = "explorer.json", "zoo/ioi"
-FIGURES = "document.querySelectorAll('.js-plotly-plot .main-svg').length"
+FIGURES = "document.querySelectorAll('[data-drawn]').length"
 WHERE = "document.getElementById('where').textContent"
 
 

@@ -9,11 +9,11 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import flask
-from dash import ClientsideFunction, Dash, Input, Output, Patch, State, ctx, no_update
+from dash import ClientsideFunction, Dash, Input, Output, State, ctx, no_update
 from dash.development.base_component import Component
 
 from mechxai.core.errors import MechXAIError
-from mechxai.explore.drawing import ALL, Drawn, drawing
+from mechxai.explore.drawing import answer
 from mechxai.explore.layout import Choices, page
 from mechxai.explore.pages import add_pages
 from mechxai.explore.palette import LIGHT, palette_of
@@ -55,10 +55,10 @@ def _laid(room: Room, view: View) -> Component:
     problem = ""
     try:
         scene = scene_of(room, view, LIGHT)
-        shown = drawing(scene)
+        shown = answer(scene)
     except MechXAIError as error:  # a link to what this explorer cannot show
         scene, problem = scene_of(room, room.first(), LIGHT), str(error)
-        shown = drawing(scene)
+        shown = answer(scene)
     results = {title: plot(result) for title, result in room.results.items()}
     lenses = LENSES if room.lenses else LENSES[:1]
     choices = Choices(list(room.models), room.tasks(scene.view.model), lenses, printable(problem), results)
@@ -66,36 +66,21 @@ def _laid(room: Room, view: View) -> Component:
 
 
 def _add_follow(app: Dash, room: Room) -> None:
-    outputs = [Output(panel.name, "figure") for panel in ALL]
-    outputs += [Output("tokens", "children"), Output("commands", "children"), Output("facts", "data")]
-    outputs += [Output("stamps", "data"), Output("trouble", "children")]
-
     @app.callback(
-        *outputs,
+        Output("shown", "data"),
+        Output("trouble", "children"),
         Input("view", "data"),
         Input("theme", "data"),
         Input("finished", "data"),
         State("stamps", "data"),
         prevent_initial_call=True,
     )
-    def follow(*given: Any) -> tuple[object, ...]:
+    def follow(*given: Any) -> tuple[object, str]:
         view, theme, _, before = given
         try:
-            shown = drawing(scene_of(room, View.of(view), palette_of(theme)), before)
+            return answer(scene_of(room, View.of(view), palette_of(theme)), before), ""
         except MechXAIError as error:
-            return (*([no_update] * (len(ALL) + 4)), printable(str(error)))
-        figures = [_figure_of(shown, panel.name) for panel in ALL]
-        tokens = no_update if shown.tokens is None else shown.tokens
-        return (*figures, tokens, shown.commands, shown.facts, shown.stamps, "")
-
-
-def _figure_of(shown: Drawn, name: str) -> object:
-    """A panel's figure; where only its frame moves, that alone, which the browser draws in a few milliseconds."""
-    if name in shown.frames:
-        moved = Patch()
-        moved["layout"]["shapes"] = shown.frames[name]
-        return moved
-    return shown.figures.get(name, no_update)
+            return no_update, printable(str(error))
 
 
 def _add_examples(app: Dash, room: Room) -> None:
@@ -182,13 +167,6 @@ def _add_tick(app: Dash, room: Room) -> None:
 def _add_clicks(app: Dash) -> None:
     """What happens in the page: clicks and choices change the view, the view changes the address."""
     app.clientside_callback(
-        ClientsideFunction("mechxai", "clicked"),
-        Output("view", "data", allow_duplicate=True),
-        *[Input(panel.name, "clickData") for panel in ALL],
-        State("view", "data"),
-        prevent_initial_call=True,
-    )
-    app.clientside_callback(
         ClientsideFunction("mechxai", "chosen"),
         Output("view", "data", allow_duplicate=True),
         *[Input(f"{name}-choice", "value") for name in _CHOICES],
@@ -212,17 +190,19 @@ def _add_clicks(app: Dash) -> None:
         Output("answer-text", "value"),
         Output("wrong-text", "value"),
         Output("save", "href"),
-        Input("facts", "data"),
+        Output("stamps", "data"),
+        Input("shown", "data"),
         State("view", "data"),
     )
-    for panel in ALL:
-        app.clientside_callback(
-            ClientsideFunction("mechxai", "sized"),
-            Output(panel.name, "style"),
-            Input(panel.name, "figure"),
-            State(panel.name, "style"),
-        )
+    app.clientside_callback(
+        ClientsideFunction("mechxai", "results"), Output("results", "data"), Input("results", "data")
+    )
     app.clientside_callback(
         ClientsideFunction("mechxai", "paired"), Output("pair", "data"), Input("view", "data"), State("pair", "data")
     )
-    app.clientside_callback(ClientsideFunction("mechxai", "dress"), Output("theme", "data"), Input("dress", "n_clicks"))
+    app.clientside_callback(
+        ClientsideFunction("mechxai", "dress"),
+        Output("theme", "data"),
+        Input("dress", "n_clicks"),
+        State("theme", "data"),
+    )

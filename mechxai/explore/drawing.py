@@ -1,11 +1,10 @@
-"""Everything that is drawn of a scene, and what each part depends on."""
+"""Everything that is shown of a scene, as the page's script draws it, and what each part depends on."""
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from dash import html
 
 from mechxai.core.errors import MechXAIError
 from mechxai.explore.commands import commands
@@ -19,49 +18,40 @@ _LOG = logging.getLogger("mechxai.explore")
 _TOKENS = ("model", "prompt", "pos", "answer", "wrong", "layer", "head", "inputs")
 _HEIGHT = 300
 ALL = (*PANELS, *SWEEPS)
+Answer = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """What is shown of a scene.
-
-    Attributes:
-        figures: by panel; of those that are to be drawn.
-        frames: by panel; of those of which only the frame around the chosen cell moves, where it goes.
-        tokens: the prompt's buttons; None where they stay.
-        commands: the same for the shell and in Python.
-        facts: what the page's script needs to know: how far positions, layers and heads go, where the view stands, and
-            that in words.
-        stamps: what each part depends on; a part whose stamp stays need not be drawn again.
-    """
-
-    figures: Mapping[str, Picture]
-    frames: Mapping[str, list[Picture]]
-    tokens: list[html.Button] | None
-    commands: str
-    facts: Mapping[str, object]
-    stamps: Mapping[str, str]
-
-
-def drawing(scene: Scene, before: Mapping[str, str] | None = None) -> Drawn:
+def answer(scene: Scene, before: Mapping[str, str] | None = None) -> Answer:
     """What is shown of a scene; of what was shown before, only what changes.
 
     Args:
         scene: what is shown.
         before: stamps of what is there.
+
+    Returns:
+        ``panels``, by name the ``figure`` of those that are to be drawn, or the ``shapes`` where only the frame around
+        the chosen cell moves; ``tokens``, None where they stay; ``commands``, the same for the shell and in Python;
+        ``facts``, how far positions, layers and heads go, where the view stands, and that in words; ``stamps``, what
+        each part depends on: a part whose stamp stays need not be drawn again.
     """
     stamps = {panel.name: stamp(panel, scene) for panel in ALL}
     stamps["tokens"] = repr([getattr(scene.view, name) for name in _TOKENS])
     changed = {name for name, one in stamps.items() if (before or {}).get(name) != one}
-    shown = _tokens(scene) if "tokens" in changed else None
-    figures = _figures(scene, changed)
-    cells = {name: stamps[name].partition("\n")[0] for name in figures}
-    still = [name for name, one in cells.items() if one and one == (before or {}).get(name, "").partition("\n")[0]]
-    frames = {name: figures.pop(name)["layout"].get("shapes", []) for name in still}
-    return Drawn(figures, frames, shown, commands(scene), _facts(scene), stamps)
+    panels = {name: {"figure": figure} for name, figure in _figures(scene, changed).items()}
+    for name, one in panels.items():
+        cells = stamps[name].partition("\n")[0]
+        if cells and cells == (before or {}).get(name, "").partition("\n")[0]:
+            panels[name] = {"shapes": one["figure"]["layout"].get("shapes", [])}
+    return {
+        "panels": panels,
+        "tokens": _tokens(scene) if "tokens" in changed else None,
+        "commands": commands(scene),
+        "facts": _facts(scene),
+        "stamps": stamps,
+    }
 
 
-def _tokens(scene: Scene) -> list[html.Button]:
+def _tokens(scene: Scene) -> list[Picture]:
     """The prompt's buttons; without colours where what colours them cannot be had of this model."""
     try:
         return tokens.draw(scene, tokens.values(scene))

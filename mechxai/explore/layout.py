@@ -9,12 +9,10 @@ import plotly.graph_objects as go
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from mechxai.explore.drawing import Drawn
-from mechxai.explore.palette import Picture
+from mechxai.explore.drawing import Answer
 from mechxai.explore.panel import PANELS, SWEEPS, Panel, SweepPanel
 from mechxai.explore.view import COLORS, INPUTS, SITES, View
 from mechxai.figures.text import words
-from mechxai.figures.theme import CONFIG
 
 _FIELDS = {"answer": "answer", "wrong": "against"}
 # how choices are called where their own name does not say it
@@ -31,7 +29,6 @@ _NAMES = {
     ("site", "mlp_out"): "mlp_out",
     ("site", "z"): "z, by head",
 }
-_GRAPH = {**CONFIG, "modeBarButtons": [["toImage"]], "doubleClick": False}
 _AREAS = ("lens", "next", "attention", "heads", "layers", "sources", "patching", "circuit")
 
 
@@ -54,7 +51,7 @@ class Choices:
     results: Mapping[str, go.Figure]
 
 
-def page(view: View, choices: Choices, shown: Drawn) -> Component:
+def page(view: View, choices: Choices, shown: Answer) -> Component:
     """The whole page, its first picture drawn."""
     finished = json.dumps([None] * len(SWEEPS))
     stores = {
@@ -62,15 +59,16 @@ def page(view: View, choices: Choices, shown: Drawn) -> Component:
         "theme": "light",
         "pair": "",
         "finished": finished,
-        "stamps": shown.stamps,
-        "facts": shown.facts,
+        "shown": shown,
+        "stamps": {},
+        "results": [figure.to_plotly_json() for figure in choices.results.values()],
     }
     return html.Div(
         [
             *(dcc.Store(id=name, data=data) for name, data in stores.items()),
             dcc.Interval(id="tick", interval=400, disabled=True),
             _header(view, choices),
-            html.Main([_ask(view, choices), _prompt(view, shown), _grid(view, choices, shown), _below(shown, choices)]),
+            html.Main([_ask(view, choices), _prompt(view, shown), _grid(view, choices), _below(choices)]),
         ],
         id="page",
     )
@@ -135,7 +133,7 @@ def _select(name: str, options: Sequence[str], value: str) -> Component:
     return dcc.Dropdown(id=f"{name}-choice", options=listed, value=value, clearable=False, searchable=len(options) > 12)
 
 
-def _prompt(view: View, shown: Drawn) -> Component:
+def _prompt(view: View, shown: Answer) -> Component:
     return html.Section(
         [
             html.Div(
@@ -145,10 +143,10 @@ def _prompt(view: View, shown: Drawn) -> Component:
                 ],
                 className="head",
             ),
-            html.Div(shown.tokens, id="tokens", className="tokens"),
+            html.Div(id="tokens", className="tokens"),
             html.P(
                 [
-                    html.Span(str(shown.facts["where"]), id="where", **_aria(live="polite")),
+                    html.Span(shown["facts"]["where"], id="where", **_aria(live="polite")),
                     html.Span(" ← → position, ↑ ↓ layer, [ ] head", className="keys"),
                 ],
                 className="quiet where",
@@ -160,17 +158,17 @@ def _prompt(view: View, shown: Drawn) -> Component:
     )
 
 
-def _grid(view: View, choices: Choices, shown: Drawn) -> Component:
+def _grid(view: View, choices: Choices) -> Component:
     panels: dict[str, Panel | SweepPanel] = {one.name: one for one in (*PANELS, *SWEEPS)}
     controls = {
         "lens": [_select("lens", choices.lenses, view.lens), _select("color", COLORS, view.color)],
         "patching": [_select("site", SITES, view.site)],
     }
-    own = [_panel(panels[name], shown.figures[name], controls.get(name, [])) for name in _AREAS]
+    own = [_panel(panels[name], controls.get(name, [])) for name in _AREAS]
     return html.Div(own, className="grid")
 
 
-def _panel(panel: Panel | SweepPanel, figure: Picture, controls: Sequence[Component]) -> Component:
+def _panel(panel: Panel | SweepPanel, controls: Sequence[Component]) -> Component:
     extra: list[Component] = []
     if isinstance(panel, SweepPanel):
         extra = [
@@ -179,13 +177,15 @@ def _panel(panel: Panel | SweepPanel, figure: Picture, controls: Sequence[Compon
             html.Progress(id=f"{panel.name}-progress", max="1", value="0", hidden=True),
             html.Span(id=f"{panel.name}-said", className="quiet", **_aria(live="polite")),
         ]
-    head = html.Div([html.H2(panel.title), html.Div(controls, className="choice")], className="head")
+    save: dict[str, Any] = {"data-png": panel.name}
+    png = html.Button("PNG", type="button", className="png", title="Save this panel as a picture", **save)
+    head = html.Div([html.H2(panel.title), html.Div([*controls, png], className="choice")], className="head")
     return html.Section(
         [
             head,
             html.P(panel.about, className="quiet about"),
             *([html.Div(extra, className="line")] if extra else []),
-            dcc.Graph(id=panel.name, figure=figure, config=_named(panel.name), responsive=True, style=_high(figure)),
+            html.Div(id=panel.name, className="drawing"),
         ],
         className=f"panel moves {panel.name}",
         tabIndex=0,
@@ -193,25 +193,15 @@ def _panel(panel: Panel | SweepPanel, figure: Picture, controls: Sequence[Compon
     )
 
 
-def _high(figure: Picture) -> dict[str, str]:
-    """The room that a figure wants, which follows it (`sized` in the page's script)."""
-    return {"height": f"{figure['layout']['height']}px"}
-
-
 def _aria(**given: str) -> dict[str, Any]:
     """Attributes for those who listen to the page."""
     return {f"aria-{name}": value for name, value in given.items()}
 
 
-def _named(name: str) -> Any:
-    """The figure's buttons; its PNG is called by the panel's name."""
-    return {**_GRAPH, "toImageButtonOptions": {"filename": f"mechxai-{name}", "scale": 2}}
-
-
-def _below(shown: Drawn, choices: Choices) -> Component:
+def _below(choices: Choices) -> Component:
     results = [
-        html.Section([html.H2(title), dcc.Graph(figure=figure, config=_named("result"))], className="panel result")
-        for title, figure in choices.results.items()
+        html.Section([html.H2(title), html.Div(id=f"result-{index}")], className="panel result")
+        for index, title in enumerate(choices.results)
     ]
     views = [
         html.Summary("Every head at once: head, model and neuron view"),
@@ -220,7 +210,7 @@ def _below(shown: Drawn, choices: Choices) -> Component:
     same = [
         html.Summary("The same from the command line and in Python"),
         html.Button("Copy", id="copy", type="button"),
-        html.Pre(shown.commands, id="commands", tabIndex=0),
+        html.Pre(id="commands", tabIndex=0),
     ]
     return html.Div(
         [*results, html.Details(views, id="views-box", className="panel"), html.Details(same, className="panel")]

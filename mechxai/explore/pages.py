@@ -45,6 +45,7 @@ def add_pages(server: flask.Flask, room: Room) -> None:
     server.after_request(_guarded)
     server.add_url_rule("/export.html", "export", lambda: _answer(room, saved))
     server.add_url_rule("/attention.html", "attention", lambda: _answer(room, _attention))
+    server.add_url_rule("/plotly.js", "plotly", _plotly)
 
 
 def _guard() -> flask.Response | None:
@@ -61,6 +62,13 @@ def _guarded(response: flask.Response) -> flask.Response:
         response.headers["Content-Security-Policy"] = _POLICY
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "same-origin"
+    return response
+
+
+def _plotly() -> flask.Response:
+    """Plotly's script, which the page asks for when a picture is to be saved; kept by the browser."""
+    response = flask.Response(get_plotlyjs(), mimetype="text/javascript")
+    response.headers["Cache-Control"] = "private, max-age=86400"
     return response
 
 

@@ -8,7 +8,7 @@ import pytest
 import mechxai as mx
 from mechxai.cli import main
 from mechxai.core.errors import ConfigError
-from mechxai.explore.drawing import drawing
+from mechxai.explore.drawing import answer
 from mechxai.explore.palette import LIGHT
 from mechxai.explore.scene import scene_of
 from mechxai.launch.explore_command import explore, room_of
@@ -33,7 +33,7 @@ def test_a_model_opens_with_an_example_of_its_task():
     assert next(iter(room.models)) == "zoo/planted-ioi"
     assert "zoo/sentiment" not in room.models
     assert room.first().answer
-    assert drawing(scene_of(room, room.first(), LIGHT)).figures["lens"]["data"]
+    assert answer(scene_of(room, room.first(), LIGHT))["panels"]["lens"]["figure"]["data"]
 
 
 def test_a_tuned_lens_is_read_where_there_is_one(tmp_path, zoo):
@@ -41,7 +41,7 @@ def test_a_tuned_lens_is_read_where_there_is_one(tmp_path, zoo):
     room = room_of({"model": "zoo/ioi", "device": "cpu", "lens": str(lens.save(tmp_path / "lens"))})
     view = room.first()
     logit, tuned = (scene_of(room, replace(view, lens=name), LIGHT) for name in ("logit", "tuned"))
-    a, b = (drawing(one).figures["lens"]["data"][0]["z"] for one in (logit, tuned))
+    a, b = (answer(one)["panels"]["lens"]["figure"]["data"][0]["z"] for one in (logit, tuned))
     np.testing.assert_allclose(a, b, atol=1e-5, err_msg="an identity lens is the logit lens")
     without = scene_of(room_of({"device": "cpu"}), view, LIGHT).reading
     with pytest.raises(ConfigError, match="lens=FOLDER"):

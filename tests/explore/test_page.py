@@ -64,21 +64,20 @@ def long_model(tmp_path_factory):
 
 
 def cell(page, panel, x, y):
-    """Clicks the cell of a heatmap at these coordinates."""
+    """Clicks the cell of a heat map at these coordinates."""
     place = page.run(
         f"""(() => {{
-          const plot = document.querySelector('#{panel} .js-plotly-plot') || document.getElementById('{panel}');
-          const graph = plot.classList.contains('js-plotly-plot') ? plot : plot.querySelector('.js-plotly-plot');
-          graph.scrollIntoView({{block: "center"}});
-          const box = graph.getBoundingClientRect(), {{xaxis, yaxis}} = graph._fullLayout;
-          return [box.left + xaxis._offset + xaxis.d2p({x}), box.top + yaxis._offset + yaxis.d2p({y})];
+          const one = [...document.querySelectorAll("#{panel} .cells i")].find(({{at}}) => at[0] === {y} && at[1] === {x});
+          one.scrollIntoView({{block: "center"}});
+          const box = one.getBoundingClientRect();
+          return [box.left + box.width / 2, box.top + box.height / 2];
         }})()"""
     )
     page.click(*place)
 
 
 def test_the_first_picture_is_there_and_a_click_moves_every_panel(opened):
-    before = opened.run("document.getElementById('stamps') ? '' : document.querySelector('#next').textContent")
+    before = opened.run("document.querySelector('#next').textContent")
     cell(opened, "lens", 5, 2)
     opened.wait(f"{WHERE}.includes('position 5') && {WHERE}.includes('layer 2')")
     settle(opened)
@@ -114,12 +113,12 @@ def test_a_link_shows_the_same_again(opened, address):
 
 def test_a_sweep_runs_from_its_button_and_its_cells_can_be_clicked(opened):
     opened.run("document.getElementById('patching-run').click()")
-    opened.wait("document.querySelector('#patching .hm')")
+    opened.wait("document.querySelector('#patching .cells i')")
     opened.wait("/ s$/.test(document.getElementById('patching-said').textContent)")
     cell(opened, "patching", 6, 1)
     opened.wait(f"{WHERE}.includes('position 6') && {WHERE}.includes('layer 1')")
     opened.run("document.getElementById('circuit-run').click()")
-    opened.wait("document.querySelectorAll('#circuit .scatterlayer .trace').length > 5")
+    opened.wait("document.querySelectorAll('#circuit polyline').length > 5")
 
 
 def test_another_example_and_another_prompt_are_read(opened):
@@ -134,7 +133,7 @@ def test_dark_is_dark(page, address):
     page.prefer("dark")
     first_picture(page, address)
     page.wait("document.documentElement.dataset.theme === 'dark'")
-    page.wait("document.querySelector('#lens .xtick text').style.fill === 'rgb(159, 176, 195)'")
+    page.wait("document.querySelector('#lens .chosen').style.borderColor === 'rgb(245, 163, 92)'")
     assert page.run("getComputedStyle(document.body).backgroundColor") == "rgb(16, 22, 30)"
     page.prefer("light")
 
@@ -145,7 +144,10 @@ def test_hostile_prompts_stay_text(page, model_of):
         first_picture(page, address)
         settle(page)
         assert page.run("typeof hacked") == "undefined"
-        assert page.run("document.querySelectorAll('#tokens script, #tokens img, .js-plotly-plot img').length") == 0
+        assert (
+            page.run("document.querySelectorAll('#tokens script, #tokens img, .drawing script, .drawing img').length")
+            == 0
+        )
         assert page.run("document.querySelectorAll('#tokens button').length") > 10
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import mechxai as mx
 from mechxai.core.errors import ConfigError
-from mechxai.explore.drawing import ALL, drawing
+from mechxai.explore.drawing import ALL, answer
 from mechxai.explore.palette import DARK, LIGHT
 from mechxai.explore.panel import SWEEPS, pair, start
 from mechxai.explore.room import TASKS, Room, example_of
@@ -23,6 +23,15 @@ def room(zoo):
 @pytest.fixture
 def view(room):
     return room.first()
+
+
+def figures(scene, before=None):
+    """Name -> figure, of the panels that are drawn anew."""
+    return {name: one["figure"] for name, one in answer(scene, before)["panels"].items() if "figure" in one}
+
+
+def figure(scene, name):
+    return figures(scene)[name]
 
 
 def done(room, panel, scene):
@@ -54,14 +63,14 @@ def test_contributions_sum_to_the_logit_difference_at_any_position(room, view, z
         right = float(logits[scene.asked.answer] - logits[scene.asked.wrong])
         assert right > 0
         assert float(data["value"].sum()) == pytest.approx(right, abs=1e-4)
-        sums = drawing(scene).figures["layers"]["data"][0]["y"]
+        sums = figure(scene, "layers")["data"][0]["y"]
         assert sum(sums) == pytest.approx(right, abs=1e-4)
 
 
 def test_sources_are_what_the_head_writes(room, view):
     scene = scene_of(room, View(prompt=view.prompt, layer=3, head=2), LIGHT)
     data = scene.reading.contributions(scene.asked).data
-    by_token = drawing(scene).figures["sources"]["data"][0]["y"]
+    by_token = figure(scene, "sources")["data"][0]["y"]
     assert sum(by_token) == pytest.approx(float(data["head_value"].values[3, 2]), abs=1e-4)
 
 
@@ -89,7 +98,7 @@ def test_patching_is_activation_patching_and_others_may_look_meanwhile(room, vie
     np.testing.assert_allclose(result.data["recovered"], right["recovered"], atol=1e-4)
     assert len(found) == 8
     assert all(value > 0 for value in found), "the model's first choice is above its next"
-    drawn = drawing(scene).figures["patching"]["data"][0]
+    drawn = figure(scene, "patching")["data"][0]
     np.testing.assert_allclose(drawn["z"], result.data["recovered"].values, atol=1e-6)
 
 
@@ -98,7 +107,7 @@ def test_the_circuit_is_edge_attribution(room, view, zoo):
     result = done(room, SWEEPS[1], scene)
     right = mx.EdgeAttribution(kind="eap_ig_inputs")(zoo, pair(scene)).data["value"]
     np.testing.assert_allclose(result.data["value"], right, atol=1e-4)
-    nodes = drawing(scene).figures["circuit"]["data"][-1]
+    nodes = figure(scene, "circuit")["data"][-1]
     assert "layer=1\x1fhead=5" in nodes["customdata"]
 
 
@@ -119,39 +128,37 @@ def test_a_sweep_that_is_stopped_says_so_and_can_be_run_again(room, view):
 @pytest.mark.parametrize("palette", [LIGHT, DARK])
 def test_every_choice_is_drawn(room, view, palette):
     for color in COLORS:
-        shown = drawing(scene_of(room, View(prompt=view.prompt, color=color), palette))
-        assert set(shown.figures) == {panel.name for panel in ALL}
-        assert np.isfinite(np.array(shown.figures["lens"]["data"][0]["z"], float)).all()
+        shown = figures(scene_of(room, View(prompt=view.prompt, color=color), palette))
+        assert set(shown) == {panel.name for panel in ALL}
+        assert np.isfinite(np.array(shown["lens"]["data"][0]["z"], float)).all()
     for inputs in INPUTS:
-        buttons = drawing(scene_of(room, View(prompt=view.prompt, inputs=inputs), palette)).tokens
+        buttons = answer(scene_of(room, View(prompt=view.prompt, inputs=inputs), palette))["tokens"]
+        assert sum(one["chosen"] for one in buttons) == 1
+        assert max(abs(one["share"]) for one in buttons) == 1
         assert len(buttons) == scene_of(room, view, palette).reading.n_pos
 
 
 def test_only_what_changes_is_drawn_again(room, view):
-    first = drawing(scene_of(room, view, LIGHT))
-    again = drawing(scene_of(room, view, LIGHT), first.stamps)
-    assert again.figures == {}
-    assert again.tokens is None
-    head = scene_of(room, View.of({**vars(view), "head": 3}), LIGHT)
-    moved = drawing(head, first.stamps)
-    assert set(moved.figures) == {"attention", "sources"}
-    (frame,) = moved.frames["heads"]
+    first = answer(scene_of(room, view, LIGHT))
+    again = answer(scene_of(room, view, LIGHT), first["stamps"])
+    assert again["panels"] == {}
+    assert again["tokens"] is None
+    head = answer(scene_of(room, View.of({**vars(view), "head": 3}), LIGHT), first["stamps"])["panels"]
+    assert {name for name, one in head.items() if "figure" in one} == {"attention", "sources"}
+    (frame,) = head.pop("heads")["shapes"]
     assert (frame["x0"], frame["x1"]) == (2.5, 3.5)
-    assert set(moved.frames) == {"heads"}
-    pos = drawing(scene_of(room, View.of({**vars(view), "pos": 7}), LIGHT), first.stamps)
-    assert set(pos.frames) == {"lens", "attention"}
-    assert (
-        pos.frames["lens"]
-        == drawing(scene_of(room, View.of({**vars(view), "pos": 7}), LIGHT)).figures["lens"]["layout"]["shapes"]
-    )
+    other = scene_of(room, View.of({**vars(view), "pos": 7}), LIGHT)
+    pos = answer(other, first["stamps"])["panels"]
+    assert {name for name, one in pos.items() if "shapes" in one} == {"lens", "attention"}
+    assert pos["lens"]["shapes"] == figure(other, "lens")["layout"]["shapes"]
 
 
 @pytest.mark.parametrize("kind", ["llama", "neox"])
 def test_other_architectures_are_shown_too(model_of, kind):
     model = model_of(kind)
     room = Room({model.name: model}, start=View(prompt="one two three four five six"))
-    shown = drawing(scene_of(room, room.first(), LIGHT))
-    assert all("failed" not in str(figure["layout"].get("annotations", "")) for figure in shown.figures.values())
+    shown = figures(scene_of(room, room.first(), LIGHT)).values()
+    assert all("failed" not in str(one["layout"].get("annotations", "")) for one in shown)
 
 
 def test_prompts_that_cannot_be_read_are_refused_with_a_word(room, view):
@@ -186,7 +193,7 @@ def test_long_prompts_are_shown_a_page_at_a_time(zoo):
 
 def test_a_click_on_what_the_answer_is_set_against_asks_about_it(room, view):
     scene = scene_of(room, view, LIGHT)
-    clicks = drawing(scene).figures["next"]["data"][0]["customdata"]
+    clicks = figure(scene, "next")["data"][0]["customdata"]
     names = [one.split("\x1f")[0].removeprefix("answer=") for one in clicks]
     assert f"answer={view.wrong}\x1fwrong=" in clicks
     for name in names:
@@ -207,9 +214,9 @@ def test_a_masked_model_is_asked_at_its_mask(checkpoint):
     scene = scene_of(room, room.first(), LIGHT)
     assert scene.view.pos == scene.reading.end
     assert scene.reading.tokens[scene.view.pos] == model.text.tokenizer.mask_token
-    shown = drawing(scene)
-    assert shown.figures["lens"]["data"]
-    assert len(shown.tokens) == scene.reading.n_pos
+    shown = answer(scene)
+    assert shown["panels"]["lens"]["figure"]["data"]
+    assert len(shown["tokens"]) == scene.reading.n_pos
 
 
 def test_what_cannot_be_had_is_tried_once(model_of):

@@ -27,7 +27,7 @@ def client(room):
 def follow(client, view, stamps=None, theme="light"):
     """What the page asks for when its view changes."""
     client_side = client.get("/_dash-dependencies", **LOCAL).get_json()
-    entry = next(one for one in client_side if "lens.figure" in one["output"])
+    entry = next(one for one in client_side if "shown.data" in one["output"])
     outputs = [
         dict(zip(("id", "property"), part.rsplit(".", 1), strict=True))
         for part in entry["output"].strip(".").split("...")
@@ -63,7 +63,7 @@ def test_what_is_typed_is_text_everywhere(client):
     view = {"prompt": HOSTILE}
     answer = follow(client, view)
     assert answer["trouble"]["children"] == ""
-    figures = json.dumps([part["figure"] for part in answer.values() if "figure" in part])
+    figures = json.dumps(answer["shown"]["data"]["panels"])
     assert "<script" not in figures
     assert "<img" not in figures
     assert "\\u0000" not in figures
@@ -79,7 +79,7 @@ def test_what_is_typed_is_text_everywhere(client):
 def test_a_text_of_100_kilobytes_is_refused_with_a_word(client):
     answer = follow(client, {"prompt": "a" * 100_000})
     assert "100,000 characters" in answer["trouble"]["children"]
-    assert "lens" not in answer, "what was shown stays"
+    assert "shown" not in answer, "what was shown stays"
     assert client.get("/export.html", query_string={"prompt": "a" * 30_000}, **LOCAL).status_code == 400
 
 
@@ -98,7 +98,8 @@ def test_users_at_once_get_their_own(client):
 
     def ask(prompt):
         answer = follow(app.test_client(), {"prompt": prompt, "pos": 2})
-        return answer["facts"]["data"]["query"], json.dumps(answer["lens"]["figure"])
+        shown = answer["shown"]["data"]
+        return shown["facts"]["query"], json.dumps(shown["panels"]["lens"])
 
     alone = [ask(prompt) for prompt in prompts]
     with concurrent.futures.ThreadPoolExecutor(6) as pool:

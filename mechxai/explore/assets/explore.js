@@ -5,6 +5,7 @@
   const clientside = (window.dash_clientside = window.dash_clientside || {});
   const none = () => clientside.no_update;
   const state = { view: null, facts: null, sent: 0, later: null, timer: 0, opened: false };
+  const { mechxai } = window;
   const set = (id, props) => clientside.set_props(id, props);
   const text = (value) => (value === null || value === undefined ? "" : String(value));
 
@@ -65,18 +66,43 @@
     return true;
   }
 
+  // What a point's text says of the view.
+  function goes(said) {
+    return Object.fromEntries(said.split("\u001f").map((one) => {
+      const at = one.indexOf("=");
+      return [one.slice(0, at), one.slice(at + 1)];
+    }));
+  }
+
+  // The prompt's tokens; one of them can be reached by the tabulator, the arrows do the rest.
+  function tokens(box, given) {
+    const same = box.children.length === given.length, made = same ? [...box.children] : given.map(token);
+    const focused = made.includes(document.activeElement);
+    for (const [pos, { text, share, said, chosen }] of given.entries()) {
+      const one = made[pos], name = share < 0 ? "--against" : "--towards";
+      if (one.firstChild.textContent !== text) one.firstChild.textContent = text;
+      if (one.title !== said) one.title = said;
+      one.style.backgroundColor = `color-mix(in srgb, var(${name}) ${Math.round(62 * Math.abs(share))}%, transparent)`;
+      if (one.tabIndex === (chosen ? 0 : -1)) continue;
+      one.className = chosen ? "token chosen" : "token";
+      one.setAttribute("aria-pressed", String(chosen));
+      one.tabIndex = chosen ? 0 : -1;
+      if (chosen && focused) one.focus();
+    }
+    if (!same) box.replaceChildren(...made);
+    const at = box.querySelector(".chosen");
+    if (at && box.scrollHeight > box.clientHeight) at.scrollIntoView({ block: "nearest" });
+  }
+
+  function token(_given, pos) {
+    const one = document.createElement("button");
+    Object.assign(one, { type: "button", className: "token", tabIndex: -1 });
+    one.dataset.pos = pos;
+    one.append(document.createElement("bdi"));
+    return one;
+  }
+
   clientside.mechxai = {
-    clicked(...given) {
-      const view = given[given.length - 1];
-      const triggered = clientside.callback_context.triggered[0];
-      const point = triggered && triggered.value && triggered.value.points && triggered.value.points[0];
-      if (!point || typeof point.customdata !== "string" || !point.customdata) return none();
-      const parts = point.customdata.split("\u001f").map((one) => {
-        const at = one.indexOf("=");
-        return [one.slice(0, at), one.slice(at + 1)];
-      });
-      return changed(view, Object.fromEntries(parts));
-    },
     chosen(inputs, lens, color, site, view) {
       return changed(view, { inputs, lens, color, site });
     },
@@ -87,25 +113,32 @@
       const moved = text(prompt) === view.prompt ? {} : { pos: -1 };
       return changed(view, { ...asked, prompt: text(prompt), corrupted: text(corrupted), ...moved });
     },
-    shown(facts, view) {
+    // The server's answer: what changed of the page.
+    shown(answer, view) {
+      const { facts } = answer;
       state.facts = facts;
       state.sent = 0;
       if (state.later) setTimeout(flush, 0);
+      for (const [name, { figure, shapes }] of Object.entries(answer.panels)) {
+        if (figure) mechxai.draw(document.getElementById(name), figure);
+        else mechxai.move(document.getElementById(name), shapes);
+      }
+      if (answer.tokens) tokens(document.getElementById("tokens"), answer.tokens);
+      document.getElementById("commands").textContent = answer.commands;
       if (!opened(view)) {
         const query = facts.query.length < 30000 ? "?" + facts.query : location.pathname;
         try { history.replaceState(null, "", query); } catch { /* too many at once for some browsers */ }
       }
       const frame = document.getElementById("views"), box = document.getElementById("views-box");
-      const page = "attention.html?" + facts.query;
-      if (box && box.open && frame.dataset.prompt !== view.model + view.prompt) {
-        frame.dataset.prompt = view.model + view.prompt;
-        frame.src = page;
-      }
-      return [facts.where, view.answer, view.wrong, "export.html?" + facts.query];
+      if (box && box.open && frame.dataset.prompt !== view.model + view.prompt) heads(frame, view);
+      return [facts.where, view.answer, view.wrong, "export.html?" + facts.query, answer.stamps];
     },
-    sized(figure, style) {
-      const height = figure.layout.height + "px";
-      return style && style.height === height ? none() : { height };
+    // The figures of a run that was opened, as plotly draws them.
+    results(figures) {
+      if (!figures.length) return none();
+      mechxai.plotly().then((plotly) => figures.forEach((figure, index) =>
+        plotly.newPlot(document.getElementById(`result-${index}`), figure.data, figure.layout, { displaylogo: false })));
+      return none();
     },
     // what decides which sweeps are looked at
     paired(view, before) {
@@ -113,7 +146,7 @@
       const pair = JSON.stringify([view.model, view.prompt, view.corrupted, view.answer, view.wrong, view.site]);
       return pair === before ? none() : pair;
     },
-    dress(clicks) {
+    dress(clicks, before) {
       let theme = null;
       try { theme = localStorage.getItem("mechxai-theme"); } catch { /* a browser that keeps nothing */ }
       theme = theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
@@ -122,9 +155,14 @@
       document.documentElement.dataset.theme = theme;
       const button = document.getElementById("dress");
       if (button) button.textContent = theme === "dark" ? "Light" : "Dark";
-      return theme;
+      return theme === before ? none() : theme;
     },
   };
+
+  function heads(frame, view) {
+    frame.dataset.prompt = view.model + view.prompt;
+    frame.src = "attention.html?" + state.facts.query;
+  }
 
   async function copy(button, what) {
     const before = button.textContent;
@@ -139,15 +177,16 @@
 
   document.addEventListener("click", (event) => {
     const token = event.target.closest("#tokens [data-pos]");
+    const point = mechxai.under(event), own = event.target.dataset || {};
     if (token) move({ pos: Number(token.dataset.pos) });
+    if (point && point.goes) move(goes(point.goes));
+    if (own.png) mechxai.png(own.png);
     if (event.target.id === "share") copy(event.target, location.href);
     if (event.target.id === "copy") copy(event.target, document.getElementById("commands").textContent);
   });
   document.addEventListener("toggle", (event) => {
     if (event.target.id === "views-box" && event.target.open && state.view) {
-      const frame = document.getElementById("views");
-      frame.dataset.prompt = state.view.model + state.view.prompt;
-      frame.src = "attention.html?" + state.facts.query;
+      heads(document.getElementById("views"), state.view);
     }
   }, true);
 

@@ -13,7 +13,7 @@ from mechxai.methods.circuits.edge_attribution import EdgeAttribution
 _HEAD = re.compile(r"a(\d+)\.h(\d+)")
 _MLP = re.compile(r"m(\d+)")
 _EDGES = 40
-_HIGHEST = 560
+_HIGHEST = 900
 
 
 def key(scene: Scene) -> Hashable:
@@ -33,16 +33,22 @@ def draw(scene: Scene, result: Result) -> Picture:
     palette, drawn = scene.palette, scene.reading.once(("edges", key(scene)), lambda: _plain(result))
     layout = drawn["layout"]
     hidden = [{"visible": False, "range": layout[name]["range"]} for name in ("xaxis", "yaxis")]
-    figure = palette.figure({}, min(layout["height"], _HIGHEST), x=hidden[0], y=hidden[1])
+    share = min(1.0, _HIGHEST / layout["height"])  # edges meet nodes only where both sides shrink alike
+    size = {"width": round(layout["width"] * share)}
+    figure = palette.figure({}, round(layout["height"] * share), x=hidden[0], y=hidden[1], meta=size)
     chosen = f"a{scene.block}.h{scene.view.head}"
-    return {**figure, "data": [_colored(palette, trace, chosen) for trace in drawn["data"]]}
+    return {**figure, "data": [_colored(palette, trace, chosen, share) for trace in drawn["data"]]}
 
 
 def _plain(result: Result) -> Picture:
-    return circuit_figure(result, _EDGES).to_plotly_json()
+    drawn = circuit_figure(result, _EDGES)
+    traces = [
+        {**one.to_plotly_json(), "x": list(map(float, one.x)), "y": list(map(float, one.y))} for one in drawn.data
+    ]
+    return {"data": traces, "layout": drawn.layout.to_plotly_json()}
 
 
-def _colored(palette: Palette, trace: Picture, chosen: str) -> Picture:
+def _colored(palette: Palette, trace: Picture, chosen: str, share: float) -> Picture:  # noqa: PLR0917 - a trace and how it is drawn
     """An edge, or all nodes, in the page's colours."""
     if "markers" not in trace["mode"]:
         color = palette.towards if trace["line"]["color"] == TOWARDS else palette.against
@@ -55,7 +61,7 @@ def _colored(palette: Palette, trace: Picture, chosen: str) -> Picture:
     return {
         **trace,
         "customdata": [_goes(name) for name in names],
-        "marker": {"size": 30, "color": palette.sequential[0][1], "line": rim},
+        "marker": {"size": max(14, round(32 * share)), "color": palette.sequential[0][1], "line": rim},
         "textfont": {"size": 10, "color": palette.ink},
     }
 

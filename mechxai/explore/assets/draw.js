@@ -1,0 +1,306 @@
+"use strict";
+// Draws what the server describes. The descriptions are plotly's, so plotly can save any of them as a PNG; here cells,
+// bars and graphs become plain elements, in a few milliseconds where plotly takes a hundred.
+(() => {
+  const SVG = "http://www.w3.org/2000/svg", BESIDE = 66, NARROW = 8, WIDEST_TIP = 360;
+  const shown = new WeakMap(); // a drawing's element -> { figure, kind, key, cells }
+  let loading = null;
+
+  // Parts ----------------------------------------------------------------------------------------------------------
+
+  function part(name, text, style) {
+    const made = document.createElement("div");
+    made.className = name;
+    if (text) made.textContent = plain(text);
+    if (style) Object.assign(made.style, style);
+    return made;
+  }
+
+  function shape(name, attributes) {
+    const made = document.createElementNS(SVG, name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    return made;
+  }
+
+  // Texts come as plotly reads them, escaped; they are only ever set as text.
+  function plain(text) {
+    return String(text).replace(/<br>/g, "\n").replace(/<\/?b>/g, "")
+      .replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
+  }
+
+  const share = (value) => `${(100 * value).toFixed(3)}%`;
+  const short = (value) => String(Number(value.toPrecision(2))).replace("-", "\u2212");
+  const rgb = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+
+  // value -> [colour, whether dark text stands on it]
+  function ramp({ colorscale, zmin, zmax }) {
+    const stops = colorscale.map(([at, color]) => [at, rgb(color)]);
+    return (value) => {
+      const at = Math.min(1, Math.max(0, (value - zmin) / (zmax - zmin || 1)));
+      const next = Math.max(1, stops.findIndex(([end]) => end >= at));
+      const [[low, from], [high, to]] = [stops[next - 1], stops[next]];
+      const mixed = from.map((one, index) => Math.round(one + ((to[index] - one) * (at - low)) / (high - low || 1)));
+      return [`rgb(${mixed})`, mixed[0] * 0.299 + mixed[1] * 0.587 + mixed[2] * 0.114 > 140];
+    };
+  }
+
+  // round numbers of a range, about four
+  function rounds(low, high) {
+    const rough = (high - low) / 4, power = 10 ** Math.floor(Math.log10(rough));
+    const step = [1, 2, 5, 10].map((one) => one * power).find((one) => one >= rough);
+    const found = [];
+    for (let at = Math.ceil(low / step); at * step <= high; at++) found.push(at * step);
+    return found;
+  }
+
+  // The room inside the margins, with the labels and titles of both axes around it.
+  function frame(host, layout, right) {
+    const { l, t, b } = layout.margin, { xaxis, yaxis } = layout;
+    const area = part("area", "", { left: `${l}px`, right: `${right}px`, top: `${t}px`, bottom: `${b}px` });
+    host.replaceChildren(area);
+    for (const [axis, name] of [[xaxis, "x"], [yaxis, "y"]]) {
+      if (axis.title && axis.title.text) {
+        const inside = name === "x" ? { left: `${l}px`, right: `${right}px` } : { top: `${t}px`, bottom: `${b}px` };
+        host.append(part(`title ${name}`, axis.title.text, inside));
+      }
+    }
+    return area;
+  }
+
+  // Labels of cells or bars: `along` turns an index into its place, 0 to 1.
+  function labels(area, axis, name, along) {
+    if (!axis.ticktext) return;
+    for (const [index, text] of axis.ticktext.entries()) {
+      if (text === "") continue;
+      const turned = axis.tickangle ? " turned" : "", side = name === "x" ? "left" : "top";
+      area.append(part(`label ${name}${turned}`, text, { [side]: share(along(index)) }));
+    }
+  }
+
+  const middle = (count, reversed) => (at) => (reversed ? count - at - 0.5 : at + 0.5) / count;
+
+  // Cells ----------------------------------------------------------------------------------------------------------
+
+  function cells(host, figure, before) {
+    const { layout, data: [trace] } = figure, rows = trace.z.length, columns = trace.z[0].length;
+    const upward = layout.yaxis.autorange !== "reversed";
+    const key = JSON.stringify([rows, columns, layout.margin, layout.xaxis, layout.yaxis, trace.colorscale, trace.zmin,
+      trace.zmax, trace.colorbar]);
+    const same = before && before.key === key;
+    const made = same ? before.cells : grid(host, figure, { rows, columns, upward });
+    const color = ramp(trace);
+    for (const cell of made) {
+      const [row, column] = cell.at, value = trace.z[row][column];
+      const [ground, light] = value === null ? ["transparent", true] : color(value);
+      cell.style.background = ground;
+      if (trace.text) {
+        cell.textContent = plain(trace.text[row][column]);
+        cell.style.color = light ? "#1f2933" : "#fff";
+      }
+    }
+    return { key, cells: made };
+  }
+
+  function grid(host, { layout, data: [trace] }, { rows, columns, upward }) {
+    const area = frame(host, layout, trace.colorbar ? BESIDE : NARROW), made = [];
+    const inside = part("cells", "", { gridTemplate: `repeat(${rows}, 1fr) / repeat(${columns}, 1fr)` });
+    for (let step = 0; step < rows; step++) {
+      for (let column = 0; column < columns; column++) {
+        const cell = document.createElement("i");
+        cell.at = [upward ? rows - 1 - step : step, column];
+        made.push(cell);
+      }
+    }
+    inside.append(...made);
+    area.append(inside);
+    labels(area, layout.xaxis, "x", middle(columns, false));
+    labels(area, layout.yaxis, "y", middle(rows, upward));
+    if (trace.colorbar) bar(area, trace);
+    return made;
+  }
+
+  function bar(area, { colorscale, colorbar, zmin, zmax }) {
+    const stops = colorscale.map(([at, color]) => `${color} ${100 * at}%`);
+    const made = part("bar", "", { background: `linear-gradient(to top, ${stops})` });
+    for (const at of [0, 0.5, 1]) {
+      made.append(part("label", short(zmin + at * (zmax - zmin)), { bottom: `calc(${100 * at}% - .6em)` }));
+    }
+    made.append(part("title", colorbar.title.text));
+    area.append(made);
+  }
+
+  // The frame around what is chosen, in cells.
+  function chosen(host, { layout, data: [trace] }) {
+    for (const old of host.querySelectorAll(".chosen")) old.remove();
+    if (trace.type !== "heatmap") return;
+    const rows = trace.z.length, columns = trace.z[0].length, upward = layout.yaxis.autorange !== "reversed";
+    for (const { x0, x1, y0, y1, line } of layout.shapes || []) {
+      const top = upward ? rows - y1 - 0.5 : y0 + 0.5;
+      host.firstChild.append(part("chosen", "", {
+        left: share((x0 + 0.5) / columns), width: share((x1 - x0) / columns), top: share(top / rows),
+        height: share((y1 - y0) / rows), borderColor: line.color,
+      }));
+    }
+  }
+
+  // Bars -----------------------------------------------------------------------------------------------------------
+
+  function bars(host, { layout, data: [trace] }) {
+    const flat = trace.orientation === "h", values = flat ? trace.x : trace.y, n = values.length;
+    const own = flat ? layout.xaxis : layout.yaxis;
+    const low = own.range ? own.range[0] : Math.min(0, ...values) * 1.06;
+    const high = own.range ? own.range[1] : Math.max(0, ...values) * 1.06 || 1;
+    const along = (value) => (value - low) / (high - low), zero = along(0);
+    const area = frame(host, layout, NARROW), made = [];
+    for (const tick of own.tickvals || rounds(low, high)) {
+      const at = share(flat ? along(tick) : 1 - along(tick)), side = flat ? "left" : "top";
+      area.append(part(tick === 0 ? "line zero" : "line", "", flat
+        ? { left: at, top: 0, bottom: 0, width: "1px" } : { top: at, left: 0, right: 0, height: "1px" }));
+      area.append(part(`label ${flat ? "x" : "y"}`, short(tick), { [side]: at }));
+    }
+    const across = middle(n, flat && layout.yaxis.autorange !== "reversed");
+    for (const [index, value] of values.entries()) {
+      const end = along(value), [from, to] = [Math.min(zero, end), Math.max(zero, end)];
+      const thick = share(0.8 / n), start = share(across(index) - 0.4 / n);
+      const one = document.createElement("i");
+      Object.assign(one.style, { background: [trace.marker.color].flat()[index], opacity: trace.marker.opacity || 1 },
+        flat ? { top: start, height: thick, left: share(from), width: share(to - from) }
+          : { left: start, width: thick, bottom: share(from), height: share(to - from) });
+      one.at = [index];
+      made.push(one);
+      if (trace.text) {
+        made.push(part("value", trace.text[index], { left: `calc(${share(to)} + 4px)`, top: share(across(index)) }));
+      }
+    }
+    area.append(...made);
+    labels(area, flat ? layout.yaxis : layout.xaxis, flat ? "y" : "x", across);
+    return {};
+  }
+
+  // Graphs ---------------------------------------------------------------------------------------------------------
+
+  function graph(host, { layout, data }) {
+    const width = (layout.meta || {}).width || host.clientWidth || 600, { height } = layout, { l, t, b } = layout.margin;
+    const right = width - NARROW, { xaxis, yaxis } = layout;
+    const scale = (range, from, to) => (value) => from + ((value - range[0]) / (range[1] - range[0])) * (to - from);
+    const x = scale(xaxis.range, xaxis.ticktext ? l : NARROW, right);
+    const y = scale(yaxis.range, height - (xaxis.ticktext ? b : NARROW), t);
+    const picture = shape("svg", { width, height });
+    for (const trace of data) {
+      if (trace.mode === "lines") line(picture, trace, [x, y]);
+      else nodes(picture, trace, [x, y]);
+    }
+    host.replaceChildren(picture);
+    for (const [index, text] of (xaxis.ticktext || []).entries()) {
+      const style = { left: `${x(xaxis.tickvals[index])}px`, top: `${height - b}px` };
+      host.append(part(xaxis.tickangle ? "label x turned" : "label x", text, style));
+    }
+    for (const [index, text] of (yaxis.ticktext || []).entries()) {
+      host.append(part("label y", text, { top: `${y(yaxis.tickvals[index])}px`, right: `${width - l}px` }));
+    }
+    return { width: layout.meta ? 0 : width };
+  }
+
+  function line(picture, trace, [x, y]) {
+    const points = trace.x.map((one, index) => `${x(one).toFixed(1)},${y(trace.y[index]).toFixed(1)}`).join(" ");
+    const { color, width, dash } = trace.line, style = { points, fill: "none", stroke: color };
+    const seen = shape("polyline", { ...style, "stroke-width": width, "stroke-opacity": trace.opacity || 1 });
+    if (dash) seen.setAttribute("stroke-dasharray", "2 3");
+    const felt = shape("polyline", { ...style, "stroke-width": Math.max(8, width), "stroke-opacity": 0 });
+    felt.said = trace.text;
+    picture.append(seen, felt);
+  }
+
+  function nodes(picture, trace, [x, y]) {
+    const { size, color, line: rim } = trace.marker, of = (one, index) => (Array.isArray(one) ? one[index] : one);
+    for (const [index, at] of trace.x.entries()) {
+      const [cx, cy] = [x(at), y(trace.y[index])], made = shape("g", {});
+      made.append(shape("circle", { cx, cy, r: of(size, index) / 2, fill: of(color, index),
+        stroke: of(rim.color, index), "stroke-width": of(rim.width, index) }));
+      if (trace.text) {
+        const text = shape("text", { x: cx, y: cy, fill: of(trace.textfont.color, index),
+          "font-size": trace.textfont.size, "text-anchor": "middle", "dominant-baseline": "central" });
+        text.textContent = plain(trace.text[index]);
+        made.append(text);
+      }
+      made.said = trace.hovertext[index];
+      made.goes = (trace.customdata || [])[index];
+      picture.append(made);
+    }
+  }
+
+  // ----------------------------------------------------------------------------------------------------------------
+
+  const KINDS = { heatmap: cells, bar: bars, scatter: graph };
+
+  function sentence(figure) {
+    const note = (figure.layout.annotations || [])[0], [trace] = figure.data;
+    return note && !(trace.x || []).length ? note.text : null;
+  }
+
+  function draw(host, figure) {
+    const before = shown.get(host), text = sentence(figure), kind = text === null ? figure.data[0].type : "sentence";
+    host.style.minHeight = `${figure.layout.height}px`;
+    if (text !== null) host.replaceChildren(part("sentence", text));
+    const made = text === null ? KINDS[kind](host, figure, before && before.kind === kind ? before : null) : {};
+    if (kind === "heatmap") chosen(host, figure);
+    shown.set(host, { ...made, figure, kind });
+    host.dataset.drawn = kind;
+    if (!before) resized.observe(host);
+  }
+
+  function move(host, shapes) {
+    const { figure } = shown.get(host);
+    figure.layout.shapes = shapes;
+    chosen(host, figure);
+  }
+
+  const resized = new ResizeObserver((entries) => {
+    for (const { target } of entries) {
+      const now = shown.get(target);
+      if (now && now.width && now.width !== target.clientWidth) draw(target, now.figure);
+    }
+  });
+
+  // What lies under the pointer: what it says, and where a click goes.
+  function under(event) {
+    const one = event.target.closest && event.target.closest(".drawing i, .drawing g, .drawing polyline");
+    if (!one) return null;
+    const now = shown.get(one.closest(".drawing"));
+    if (!one.at) return { said: one.said, goes: one.goes };
+    const [trace] = now.figure.data, at = (values) => one.at.reduce((value, index) => value[index], values || []);
+    return { said: at(trace.hovertext), goes: at(trace.customdata) };
+  }
+
+  const tip = part("tip");
+  document.addEventListener("pointermove", (event) => {
+    const found = under(event);
+    tip.hidden = !found || !found.said;
+    if (tip.hidden) return;
+    if (!tip.isConnected) document.body.append(tip);
+    tip.textContent = plain(found.said);
+    const left = Math.min(event.clientX + 14, innerWidth - Math.min(WIDEST_TIP, tip.offsetWidth) - 8);
+    const below = event.clientY + 16 + tip.offsetHeight < innerHeight;
+    tip.style.transform = `translate(${left}px, ${below ? event.clientY + 16 : event.clientY - tip.offsetHeight - 10}px)`;
+  });
+
+  // Plotly, once it is needed: for pictures to keep and for the figures of a run.
+  function plotly() {
+    loading = loading || new Promise((done, failed) => {
+      const script = document.createElement("script");
+      Object.assign(script, { src: "plotly.js", onload: () => done(window.Plotly), onerror: failed });
+      document.head.append(script);
+    });
+    return loading;
+  }
+
+  async function png(name) {
+    const host = document.getElementById(name), { figure } = shown.get(host), { layout } = figure;
+    const ground = getComputedStyle(host.closest(".panel")).backgroundColor;
+    const sized = { ...layout, width: host.clientWidth, autosize: false, paper_bgcolor: ground };
+    const options = { format: "png", scale: 2, filename: `mechxai-${name}`, width: host.clientWidth };
+    return (await plotly()).downloadImage({ data: figure.data, layout: sized }, { ...options, height: layout.height });
+  }
+
+  window.mechxai = { draw, move, under, plotly, png };
+})();
