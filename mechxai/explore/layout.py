@@ -29,6 +29,14 @@ _NAMES = {
     ("site", "mlp_out"): "mlp_out",
     ("site", "z"): "z, by head",
 }
+_ASKS = {
+    "model": "Model",
+    "task": "Task whose examples are shown",
+    "inputs": "What colours the tokens",
+    "lens": "Lens",
+    "color": "What colours the lens",
+    "site": "Where patching patches",
+}
 _AREAS = ("lens", "next", "attention", "heads", "layers", "sources", "patching", "circuit")
 
 
@@ -130,7 +138,9 @@ def _field(name: str, value: str, hint: str) -> Component:
 
 def _select(name: str, options: Sequence[str], value: str) -> Component:
     listed = [{"label": _NAMES.get((name, one), words(one)), "value": one} for one in options]
-    return dcc.Dropdown(id=f"{name}-choice", options=listed, value=value, clearable=False, searchable=len(options) > 12)
+    box = dcc.Dropdown(id=f"{name}-choice", options=listed, value=value, clearable=False, searchable=len(options) > 12)
+    # dash says what is chosen and not what for: its button is labelled by an element of this id, if there is one
+    return html.Div([html.Span(_ASKS[name], id=f"{name}-choice-value-count", hidden=True), box], className="select")
 
 
 def _prompt(view: View, shown: Answer) -> Component:

@@ -67,7 +67,8 @@ def cell(page, panel, x, y):
     """Clicks the cell of a heat map at these coordinates."""
     place = page.run(
         f"""(() => {{
-          const one = [...document.querySelectorAll("#{panel} .cells i")].find(({{at}}) => at[0] === {y} && at[1] === {x});
+          const cells = [...document.querySelectorAll("#{panel} .cells i")];
+          const one = cells.find(({{at}}) => at[0] === {y} && at[1] === {x});
           one.scrollIntoView({{block: "center"}});
           const box = one.getBoundingClientRect();
           return [box.left + box.width / 2, box.top + box.height / 2];
@@ -100,6 +101,8 @@ def test_keys_reach_everything_and_a_token_can_be_clicked(opened):
     assert "position 4" in opened.run(WHERE), "keys in a text move the cursor alone"
     reachable = opened.run("[...document.querySelectorAll('.moves')].every(one => one.tabIndex === 0 && one.ariaLabel)")
     assert reachable
+    stops = opened.run("[...document.querySelectorAll('#tokens button')].filter((one) => one.tabIndex === 0).length")
+    assert stops == 1, "one stop for all tokens; the arrows go from one to the next"
 
 
 def test_a_link_shows_the_same_again(opened, address):
@@ -136,6 +139,47 @@ def test_dark_is_dark(page, address):
     page.wait("document.querySelector('#lens .chosen').style.borderColor === 'rgb(245, 163, 92)'")
     assert page.run("getComputedStyle(document.body).backgroundColor") == "rgb(16, 22, 30)"
     page.prefer("light")
+
+
+def test_what_is_drawn_is_what_the_figures_say(opened):
+    """The colours of cells, what they say under the pointer, lengths of bars."""
+    colors = opened.run(
+        """[...document.querySelectorAll("#attention .cells i")].map(({at, style}) => [...at, style.background])"""
+    )
+    ground = {(row, column): color for row, column, color in colors}
+    assert ground[0, 0] == "rgb(5, 48, 97)", "the first token attends to itself alone"
+    assert ground[0, 5] == "rgb(247, 247, 247)"
+    place = opened.run(
+        """(() => {
+          const one = [...document.querySelectorAll("#attention .cells i")].find(({at}) => at[0] + at[1] === 0);
+          one.scrollIntoView({block: "center"});
+          const box = one.getBoundingClientRect();
+          return [box.left + 3, box.top + 3];
+        })()"""
+    )
+    opened.click(*place)
+    opened.wait("document.querySelector('.tip') && !document.querySelector('.tip').hidden")
+    assert opened.run("document.querySelector('.tip').textContent") == "<bos> → <bos>: 1.000"
+    widths = opened.run("[...document.querySelectorAll('#next .area > i')].map(({style}) => parseFloat(style.width))")
+    settle(opened)
+    assert len(widths) == 10
+    assert widths == sorted(widths, reverse=True)
+
+
+def test_a_panel_is_saved_as_a_picture(opened):
+    assert opened.run("typeof Plotly") == "undefined", "4 MB that the first picture need not wait for"
+    for panel in ("lens", "layers", "next"):
+        assert opened.run(f"mechxai.png('{panel}')") == f"mechxai-{panel}.png"
+
+
+def test_those_who_listen_hear_what_a_choice_is_for(opened):
+    opened.wait("document.getElementById('color-choice')")
+    named = opened.run(
+        """[...document.querySelectorAll(".dash-dropdown")].map((one) => one.getAttribute("aria-labelledby").split(" ")
+          .map((id) => document.getElementById(id)?.textContent || "").join(": "))"""
+    )
+    assert "What colours the lens: probability of the likeliest" in named
+    assert all(one.split(": ")[0] for one in named)
 
 
 def test_hostile_prompts_stay_text(page, model_of):
