@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from mechxai.engine.plan import Plan
 
 _PATIENCE = 2.0  # seconds
-Hear = Callable[[float], None]
+Hear = Callable[[float | None], None]
 _HEARS: ContextVar[Hear | None] = ContextVar("mechxai_progress", default=None)
 
 
@@ -21,14 +21,21 @@ _HEARS: ContextVar[Hear | None] = ContextVar("mechxai_progress", default=None)
 def told(hear: Hear) -> Iterator[None]:
     """Within it, every step of whatever counts its progress is told to ``hear`` as a share done, 0 to 1.
 
-    An exception raised by ``hear`` ends the work as an interruption does. For pages and other front ends; the bar in
-    the terminal needs none of it.
+    It is given None where the work could end but no further step is done. An exception raised by it ends the work as
+    an interruption does. For pages and other front ends; the bar in the terminal needs none of it.
     """
     token = _HEARS.set(hear)
     try:
         yield
     finally:
         _HEARS.reset(token)
+
+
+def pause() -> None:
+    """A place within a step where whoever is told may end the work, or take a turn at the model."""
+    hear = _HEARS.get()
+    if hear is not None:
+        hear(None)
 
 
 class Bar:

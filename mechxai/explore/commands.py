@@ -18,7 +18,7 @@ def commands(scene: Scene) -> str:
     over = "[layer,head]" if view.site == "z" else "[layer,pos]"
     lines = [
         "# the lens, and what heads write towards the answer at the last position",
-        _line(scene, ["method=logit_lens", *task, *last]),
+        _line(scene, [*_lens(scene), *task, *last]),
         _line(scene, ["method=direct_logit_attribution", *task, *last]),
     ]
     if both:
@@ -30,7 +30,7 @@ def commands(scene: Scene) -> str:
         ]
     lines += [
         "# this page",
-        " ".join(["mechxai explore", shlex.quote(f"model={view.model}"), shlex.quote(f"view={view.query()}")]),
+        _page(scene),
         "",
         "# in Python",
         "import mechxai as mx",
@@ -42,6 +42,19 @@ def commands(scene: Scene) -> str:
 
 def _line(scene: Scene, overrides: Sequence[str]) -> str:
     return " ".join(["mechxai run", *(shlex.quote(one) for one in (*_model(scene), *overrides))])
+
+
+def _lens(scene: Scene) -> list[str]:
+    folder = scene.room.lens_folders.get(scene.view.model)
+    if scene.view.lens == "tuned" and folder is not None:
+        return ["method=tuned_lens", f"method.lens={quoted(folder)}"]
+    return ["method=logit_lens"]
+
+
+def _page(scene: Scene) -> str:
+    view, folder = scene.view, scene.room.lens_folders.get(scene.view.model)
+    lens = [] if folder is None else [f"lens={folder}"]
+    return " ".join(["mechxai explore", *map(shlex.quote, [f"model={view.model}", *lens, f"view={view.query()}"])])
 
 
 def _load(scene: Scene) -> dict[str, object]:

@@ -10,7 +10,7 @@ from mechxai.core.result import Result
 from mechxai.explore.palette import Picture
 from mechxai.explore.panels import attention, circuit, contributions, lens, next_tokens, patching
 from mechxai.explore.scene import Scene
-from mechxai.figures.text import safe
+from mechxai.figures.text import printable, safe
 from mechxai.tasks.prompts import prompts
 
 _ASKED = ("model", "prompt", "pos", "answer", "wrong")
@@ -164,9 +164,11 @@ def start(panel: SweepPanel, scene: Scene) -> None:
         ConfigError: no corrupted prompt.
         AlignmentError: one of another length.
     """
-    batch = pair(scene)
-    lock = scene.room.lock(scene.view.model)
-    scene.room.sweeps.start(panel.key(scene), lambda: panel.method(scene)(scene.reading.model, batch), lock=lock)
+    batch, view = pair(scene), scene.view
+    asked = scene.reading.asked(scene.reading.end, view.answer, view.wrong)
+    about = " against ".join(f"“{printable(scene.reading.text(one))}”" for one in (asked.answer, asked.wrong))
+    make = lambda: panel.method(scene)(scene.reading.model, batch)  # noqa: E731
+    scene.room.sweeps.start(panel.key(scene), make, lock=scene.room.lock(view.model), about=about)
 
 
 def pair(scene: Scene) -> ContrastBatch:

@@ -77,6 +77,12 @@ class Reading:
         return int(self.batch.answer_pos[0])
 
     @property
+    def size(self) -> int:
+        """Bytes that patterns and streams take once they are read, about."""
+        a, n = self.model.architecture, self.n_pos
+        return 2 * a.n_layers * a.n_heads * n * n + 4 * (a.n_layers + 1) * n * a.d_model
+
+    @property
     def tokens(self) -> tuple[str, ...]:
         """Their texts."""
         return self.batch.strings[0]

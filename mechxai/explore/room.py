@@ -15,7 +15,7 @@ from mechxai.methods.lens.tuned_lens import TunedLens
 from mechxai.model.hooked_model import HookedModel
 from mechxai.tasks.generators import docstring, facts, greater_than, induction, ioi, sva
 
-_KEPT = 8  # prompts
+_KEPT, _MOST_BYTES = 8, 2**30  # prompts that are kept, and about what they may take; the last one always is
 TASKS: Mapping[str, Callable[..., ContrastBatch]] = {
     "ioi": ioi,
     "greater_than": greater_than,
@@ -45,6 +45,7 @@ class Room:
         lenses: name of a model -> its tuned lens.
         results: title -> a result that is shown as it is, of a run that was opened.
         start: what is shown first.
+        lens_folders: name of a model -> where its tuned lens was read.
         loads: name of a model -> what `mechxai.load` was given, where that is more than the name.
     """
 
@@ -53,6 +54,7 @@ class Room:
     results: Mapping[str, Result] = field(default_factory=dict)
     start: View | None = None
     loads: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    lens_folders: Mapping[str, str] = field(default_factory=dict)
     sweeps: Sweeps = field(default_factory=Sweeps)
     _loaded: dict[str, HookedModel] = field(default_factory=dict)
     _locks: dict[str, threading.RLock] = field(default_factory=dict)
@@ -105,9 +107,10 @@ class Room:
                 return self._readings[key]
         made = Reading(self.model(name), key[1], tuned=self.lenses.get(name), lock=self.lock(name))
         with self._lock:
-            while len(self._readings) >= _KEPT:
-                self._readings.popitem(last=False)
-            return self._readings.setdefault(key, made)
+            kept = self._readings
+            while kept and (len(kept) >= _KEPT or made.size + sum(one.size for one in kept.values()) > _MOST_BYTES):
+                kept.popitem(last=False)
+            return kept.setdefault(key, made)
 
     def tasks(self, asked: str) -> Sequence[str]:
         """Tasks whose prompts a model can read in its own words; those it was measured on come first."""

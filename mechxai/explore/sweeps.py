@@ -31,8 +31,10 @@ class Sweep:
         result: once it is finished.
         error: why there is none.
         seconds: it took.
+        about: what is asked, in words.
     """
 
+    about: str = ""
     share: float = 0.0
     result: Result | None = None
     error: str = ""
@@ -49,8 +51,8 @@ class Sweep:
     def said(self) -> str:
         """How far it is, or how long it took."""
         if self.running:
-            return f"{self.share:.0%}"
-        return f"{self.seconds:.1f} s" if self.result is not None else ""
+            return f"{self.share:.0%} of {self.about}"
+        return f"{self.about}: {self.seconds:.1f} s" if self.result is not None else ""
 
 
 class Sweeps:
@@ -61,13 +63,13 @@ class Sweeps:
         self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mechxai-sweep")
 
-    def start(self, key: Hashable, make: Callable[[], Result], *, lock: threading.RLock) -> Sweep:
+    def start(self, key: Hashable, make: Callable[[], Result], *, lock: threading.RLock, about: str = "") -> Sweep:
         """Begins a sweep, unless it is there already and has not failed; ``lock`` guards the model it runs."""
         with self._lock:
             sweep = self._known.get(key)
             if sweep is not None and not sweep.error:
                 return sweep
-            sweep = self._known[key] = Sweep()
+            sweep = self._known[key] = Sweep(about)
             finished = [one for one, kept in self._known.items() if not kept.running]
             for old in finished[: max(0, len(self._known) - _KEPT)]:
                 del self._known[old]
@@ -96,8 +98,8 @@ class Sweeps:
 def _run(sweep: Sweep, make: Callable[[], Result], lock: threading.RLock) -> None:
     sweep.started = time.perf_counter()
 
-    def hear(share: float) -> None:
-        sweep.share = share
+    def hear(share: float | None) -> None:
+        sweep.share = sweep.share if share is None else share
         if sweep.stopping.is_set():
             raise _StoppedError
         lock.release()

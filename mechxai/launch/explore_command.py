@@ -90,12 +90,13 @@ def room_of(asked: Mapping[str, str]) -> Room:
         opened[names[0]] = load(names[0], **settings)
     first = next(iter(opened))
     opened |= {name: partial(load, name, **settings) for name in zoo_language_models() if name not in opened}
-    tuned = {}
+    tuned, folders = {}, dict[str, str]()
     if "lens" in asked:
         model = opened[first]
         tuned = {first: TunedLens.load(asked["lens"], model)} if isinstance(model, HookedModel) else {}
+        folders = {first: asked["lens"]}
     loads = {name: {"name": name, **settings} for name in opened}
-    return Room(opened, tuned, results, start, loads=loads | loaded)
+    return Room(opened, tuned, results, start, loads=loads | loaded, lens_folders=folders)
 
 
 def _read(arguments: Sequence[str]) -> dict[str, str]:

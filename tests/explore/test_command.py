@@ -8,6 +8,7 @@ import pytest
 import mechxai as mx
 from mechxai.cli import main
 from mechxai.core.errors import ConfigError
+from mechxai.explore.commands import commands
 from mechxai.explore.drawing import answer
 from mechxai.explore.palette import LIGHT
 from mechxai.explore.scene import scene_of
@@ -43,6 +44,8 @@ def test_a_tuned_lens_is_read_where_there_is_one(tmp_path, zoo):
     logit, tuned = (scene_of(room, replace(view, lens=name), LIGHT) for name in ("logit", "tuned"))
     a, b = (answer(one)["panels"]["lens"]["figure"]["data"][0]["z"] for one in (logit, tuned))
     np.testing.assert_allclose(a, b, atol=1e-5, err_msg="an identity lens is the logit lens")
+    assert "method=tuned_lens" in commands(tuned)
+    assert f"lens={tmp_path / 'lens'}" in commands(tuned)
     without = scene_of(room_of({"device": "cpu"}), view, LIGHT).reading
     with pytest.raises(ConfigError, match="lens=FOLDER"):
         without.lens("tuned", [0], 1)

@@ -117,7 +117,7 @@ def test_a_link_shows_the_same_again(opened, address):
 def test_a_sweep_runs_from_its_button_and_its_cells_can_be_clicked(opened):
     opened.run("document.getElementById('patching-run').click()")
     opened.wait("document.querySelector('#patching .cells i')")
-    opened.wait("/ s$/.test(document.getElementById('patching-said').textContent)")
+    opened.wait("/against.* s$/.test(document.getElementById('patching-said').textContent)")
     cell(opened, "patching", 6, 1)
     opened.wait(f"{WHERE}.includes('position 6') && {WHERE}.includes('layer 1')")
     opened.run("document.getElementById('circuit-run').click()")

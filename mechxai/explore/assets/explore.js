@@ -59,7 +59,7 @@
   function opened(view) {
     if (state.opened) return false;
     state.opened = true;
-    const asked = Object.fromEntries([...new URLSearchParams(location.search)].filter(([name]) => name in view));
+    const asked = Object.fromEntries([...new URLSearchParams(location.search || location.hash.slice(1))].filter(([name]) => name in view));
     if (!asked.prompt || asked.prompt === view.prompt) return false;
     setTimeout(() => move(asked), 0);
     for (const name of ["prompt", "corrupted"]) set(name + "-text", { value: asked[name] || "" });
@@ -126,7 +126,8 @@
       if (answer.tokens) tokens(document.getElementById("tokens"), answer.tokens);
       document.getElementById("commands").textContent = answer.commands;
       if (!opened(view)) {
-        const query = facts.query.length < 30000 ? "?" + facts.query : location.pathname;
+        // after a # it stays with the browser: servers refuse long addresses
+        const query = facts.query.length < 30000 ? "?" + facts.query : location.pathname + "#" + facts.query;
         try { history.replaceState(null, "", query); } catch { /* too many at once for some browsers */ }
       }
       const frame = document.getElementById("views"), box = document.getElementById("views-box");

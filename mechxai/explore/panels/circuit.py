@@ -4,7 +4,7 @@ import re
 from collections.abc import Hashable
 
 from mechxai.core.result import Result
-from mechxai.explore.palette import Palette, Picture
+from mechxai.explore.palette import Palette, Picture, plain
 from mechxai.explore.scene import Scene, goes
 from mechxai.figures.circuit import circuit_figure
 from mechxai.figures.colors import TOWARDS
@@ -41,11 +41,7 @@ def draw(scene: Scene, result: Result) -> Picture:
 
 
 def _plain(result: Result) -> Picture:
-    drawn = circuit_figure(result, _EDGES)
-    traces = [
-        {**one.to_plotly_json(), "x": list(map(float, one.x)), "y": list(map(float, one.y))} for one in drawn.data
-    ]
-    return {"data": traces, "layout": drawn.layout.to_plotly_json()}
+    return plain(circuit_figure(result, _EDGES))
 
 
 def _colored(palette: Palette, trace: Picture, chosen: str, share: float) -> Picture:  # noqa: PLR0917 - a trace and how it is drawn
