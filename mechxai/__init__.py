@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from mechxai.methods.circuits.edge_pruning import EdgePruning as EdgePruning
     from mechxai.methods.circuits.evaluate_circuit import EvaluateCircuit as EvaluateCircuit
     from mechxai.methods.circuits.head_roles import HeadRoles as HeadRoles
+    from mechxai.methods.circuits.information_flow_routes import InformationFlowRoutes as InformationFlowRoutes
     from mechxai.methods.circuits.path_patching import PathPatching as PathPatching
     from mechxai.methods.cot.adding_mistakes import AddingMistakes as AddingMistakes
     from mechxai.methods.cot.biasing_feature import BiasingFeature as BiasingFeature
@@ -159,6 +160,7 @@ _WHERE = {
     "methods.circuits.edge_patching": ("EdgePatching",),
     "methods.circuits.evaluate_circuit": ("EvaluateCircuit",),
     "methods.circuits.head_roles": ("HeadRoles",),
+    "methods.circuits.information_flow_routes": ("InformationFlowRoutes",),
     "methods.circuits.path_patching": ("PathPatching",),
     "methods.cot.adding_mistakes": ("AddingMistakes",),
     "methods.cot.biasing_feature": ("BiasingFeature",),
