@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from mechxai.figures.attention_view import save_attention as save_attention
     from mechxai.figures.circuit import circuit_figure as circuit_figure
     from mechxai.figures.plot import plot as plot
+    from mechxai.figures.routes import routes_figure as routes_figure
     from mechxai.figures.tokens import method_rows as method_rows
     from mechxai.figures.tokens import token_bars as token_bars
     from mechxai.figures.tokens import token_html as token_html
@@ -133,6 +134,7 @@ _WHERE = {
     "figures.attention_view": ("attention_html", "save_attention"),
     "figures.circuit": ("circuit_figure",),
     "figures.plot": ("plot",),
+    "figures.routes": ("routes_figure",),
     "figures.tokens": ("method_rows", "token_bars", "token_html", "token_text"),
     "methods.attention.attention_patterns": ("AttentionPatterns",),
     "methods.attribution.attention_rollout": ("AttentionRollout",),

@@ -51,8 +51,8 @@ _CLOSENESS = "closeness is no causation: a part that nothing reads can be near t
         cost="one forward pass per prompt",
         source="Ferrando & Voita 2024 (arXiv 2403.00824), the method of the LLM Transparency Tool",
         pros="no counterfactual prompt, no answer, no edit: any text, any position, its whole graph from one pass",
-        cons="closeness of vectors is no causation: an edge counts by size and direction, though nothing may read what it "
-        "brings, and what is read of a small one may decide; it depends on how weights are folded",
+        cons="closeness of vectors is no causation: an edge counts by size and direction, though nothing may read what "
+        "it brings, and a small one that is read may decide; depends on how weights are folded",
     )
 )
 @dataclass(frozen=True)
@@ -62,13 +62,16 @@ class InformationFlowRoutes(Method):
     Nodes are the residual stream of each position before each block, after each attention, and after the last block.
     A vector ``y`` that is a sum of addends ``z`` takes from each of them ``max(0, ||y|| - ||y - z||)``, in the 1-norm,
     as a share of that of all: the importance of the edge. After attention the addends are the residual stream, what
-    every head brings from every position (value biases included) and the output bias; after the MLP, the residual stream
-    and what the MLP writes. In parallel blocks all of them end in one node; attention-only models have no MLP's.
+    every head brings from every position (value biases included) and the output bias; after the MLP, the residual
+    stream and what the MLP writes. In parallel blocks all of them end in one node; models without MLPs lack the second.
 
-    The flow that reaches a node is the product of importances along a route, added up over all routes of edges above the
-    threshold. Heads of one pair of positions are one edge, as in the authors' tool. An MLP's edge leads on to the node
-    it reads, at the same position. The output bias leads nowhere, so its flow ends; the tool leaves it out. Folded
+    The flow that reaches a node is the product of importances along a route, added up over all routes of edges above
+    the threshold. Heads of one pair of positions are one edge, as in the authors' tool. An MLP's edge leads on to the
+    node it reads, at the same position. The output bias leads nowhere, so its flow ends; the tool leaves it out. Folded
     weights hold value biases in it and centred vectors in the residual stream, so importances differ from raw ones.
+
+    Closeness is no causation: a part that nothing reads can be near the vector it is added into. `Ablation` and
+    `EdgePatching` say what an edge does.
 
     Attributes:
         threshold: edges of larger importance are followed, from 0 (all) to below 1.
@@ -101,16 +104,17 @@ class InformationFlowRoutes(Method):
         """Importances of the edges into every node that is reached, and how much flow reaches it.
 
         Returns:
-            ``head_flow`` [layer, head], the flow through each head (flow at the node it writes to times its importance),
-            mean over prompts, with its interval; ``input`` [prompt, pos], the flow that arrives at each token; ``node``
-            [prompt, stream, pos], that at the residual stream before every block and after the last (1 at ``start``),
-            ``node_mid`` [prompt, layer, pos], that after attention; ``bias_flow`` [prompt], what ends in output biases;
-            ``start`` [prompt], the position traced from; ``token`` [prompt, pos]. Importances, [prompt, layer,
-            dest_pos]: ``attention`` [..., src_pos] of all heads together, ``head_importance`` [..., head] of all
-            positions together, ``residual_attention`` and ``bias``, which with ``attention`` add up to 1; ``mlp`` and
-            ``residual_mlp``, likewise. In parallel blocks ``mlp`` belongs to the first sum, and there is no
-            ``residual_mlp``. Flow is 0 at nodes that are not reached, their importances are NaN; so is everything
-            beyond a prompt.
+            ``head_flow`` [layer, head], the flow through each head (that at the nodes it writes to, times its
+            importance), mean over prompts, with its interval; ``input`` [prompt, pos], the flow that arrives at each
+            token; ``node`` [prompt, stream, pos], that at the residual stream before every block and after the last (1
+            at ``start``), ``node_mid`` [prompt, layer, pos], that after attention; ``bias_flow`` [prompt], what ends in
+            output biases; ``start`` [prompt], the position traced from; ``token`` [prompt, pos].
+
+            Importances, [prompt, layer, dest_pos]: ``attention`` [..., src_pos] of all heads together,
+            ``head_importance`` [..., head] of all positions together, ``residual_attention`` and ``bias``, which with
+            ``attention`` add up to 1; ``mlp`` and ``residual_mlp``, likewise. In parallel blocks ``mlp`` belongs to the
+            first sum, and there is no ``residual_mlp``. Flow is 0 at nodes that are not reached, their importances are
+            NaN; so is everything beyond a prompt.
 
         Raises:
             ModelSupportError: a model whose residual stream is not known to be the sum of what its parts write.
@@ -118,8 +122,8 @@ class InformationFlowRoutes(Method):
             SiteError: a position that a prompt does not have.
             NoSpaceError: more than fits into memory; says how much.
 
-        Cost: one forward pass per prompt; every reached node takes as many vectors as it has heads times positions before
-        it, a few at a time.
+        Cost: one forward pass per prompt; and for every node that is reached a vector by head and position before it,
+        a few at a time.
         """
         started = time.perf_counter()
         batch = batch.to(model.device)
@@ -153,7 +157,11 @@ class InformationFlowRoutes(Method):
         return at.tolist()
 
     def _runs(self, model: HookedModel, batch: ContrastBatch) -> Iterator[tuple[int, dict[Site, Tensor]]]:
-        """Number and activations of every prompt, without its padding; a few prompts are run together."""
+        """Every prompt's run; a few are run together.
+
+        Yields:
+            The prompt's number, and its activations without padding.
+        """
         names = sites_read(model.architecture)
         for rows, part in batch.parts(max(1, _TOKENS_AT_ONCE // batch.n_pos)):
             acts = model.cache(
@@ -202,7 +210,7 @@ def _write(found: dict[str, np.ndarray], row: int, routes: Tracing) -> None:
 
 def _variables(found: dict[str, np.ndarray]) -> dict[str, xr.DataArray]:
     through = "flow through each head: flow at the nodes it writes to, times its importance there"
-    node, unit = found["node"], "flow"
+    node, unit = found["node"], "fraction"
     return {
         **bounded("head_flow", ("layer", "head"), found["head_flow"], units=unit, meaning=through),
         "input": variable(("prompt", "pos"), node[:, 0], unit, "flow that arrives at each token"),
@@ -212,7 +220,7 @@ def _variables(found: dict[str, np.ndarray]) -> dict[str, xr.DataArray]:
         ),
         "bias_flow": variable(("prompt",), found["bias_flow"], unit, "flow that ends in output biases of attention"),
         **{
-            name: variable(dims, found[name], "importance", meaning)
+            name: variable(dims, found[name], unit, meaning)
             for name, (dims, meaning) in _SHARES.items()
             if name in found
         },
@@ -223,4 +231,5 @@ def _coords(a: Architecture, batch: ContrastBatch) -> dict[str, object]:
     """Layers and heads by number, streams from 0 (before the first block) up, positions by their tokens."""
     labels = position_labels(batch, range(batch.n_pos))
     numbers = {"prompt": len(batch), "layer": a.n_layers, "stream": a.n_layers + 1, "head": a.n_heads}
-    return {dim: list(range(n)) for dim, n in numbers.items()} | dict.fromkeys(("pos", "dest_pos", "src_pos"), labels)
+    coords: dict[str, object] = {dim: list(range(n)) for dim, n in numbers.items()}
+    return coords | dict.fromkeys(("pos", "dest_pos", "src_pos"), labels)
