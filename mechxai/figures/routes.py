@@ -73,10 +73,11 @@ def routes_figure(result: Result, prompt: int = 0, *, n: int = _MOST) -> go.Figu
             allowed="results of information_flow_routes",
         )
     data = result.data.isel(prompt=known_prompt(result, prompt))
-    edges = list(_edges(data, float(str(result.info.method.get("threshold", 0.0)))))
-    across = sorted((edge for edge in edges if edge.kind == "attention"), key=lambda edge: -edge.flow)
-    drawn = [edge for edge in edges if edge.kind != "attention"] + across[:n]
-    drawing = _Drawing(data, drawn, {pos: at for at, pos in enumerate(_columns(data, drawn))})
+    threshold = float(str(result.info.method.get("threshold", 0.0)))
+    across, n_across = _across(data, threshold, n)
+    place = {pos: at for at, pos in enumerate(_columns(data, across))}
+    within = [edge for edge in _within(data, threshold) if edge.src in place]
+    drawing = _Drawing(data, [*within, *across], place)
     figure = drawing.figure()
     n_layers = data.sizes["layer"]
     size = (
@@ -98,41 +99,57 @@ def routes_figure(result: Result, prompt: int = 0, *, n: int = _MOST) -> go.Figu
         " · ".join(part for part in parts if part),
         "blue: attention (from its own position, right of the residual stream), green: MLPs, grey: the residual stream",
         f"wide by importance, above {info.method.get('threshold')}; dark by the flow that passes",
-        f"the {n} edges of attention with the largest flow, of {len(across)}" if len(across) > n else "",
+        f"the {n} edges of attention with the largest flow, of {n_across:,}" if n_across > n else "",
     ]
     heading = f'Information flow routes into position {start}, "{drawing.token(start)}"'
     return dress(figure, heading, lines, size=size, room=(0, foot(words_along)))
 
 
-def _edges(data: xr.Dataset, threshold: float) -> Iterator[_Edge]:
-    """Every edge that was followed.
+def _across(data: xr.Dataset, threshold: float, n: int) -> tuple[list[_Edge], int]:
+    """Edges of attention that were followed, those of the largest flow; and how many there are."""
+    shares = data["attention"].values
+    followed = np.argwhere(shares > threshold)
+    flow = shares[tuple(followed.T)] * data["node_mid"].values[tuple(followed[:, :2].T)]
+    found = []
+    for at in np.argsort(-flow, kind="stable")[:n].tolist():
+        layer, dest, src = followed[at].tolist()
+        share = float(shares[layer, dest, src])
+        y = (layer + 0.0, layer + _middle(data))
+        found.append(_Edge("attention", layer, src, dest, y=y, importance=share, flow=float(flow[at])))
+    return found, len(followed)
+
+
+def _within(data: xr.Dataset, threshold: float) -> Iterator[_Edge]:
+    """Edges that were followed from one position to itself, those of attention left out.
 
     Yields:
-        By layer, those of attention last.
+        By layer, from below.
     """
     node, middle = data["node"].values, data["node_mid"].values
     serial = "residual_mlp" in data
+    inside = {"residual": "residual_attention"} | ({"mlp": "mlp"} if "mlp" in data and not serial else {})
+    above = {"residual": "residual_mlp", "mlp": "mlp"} if serial else {}
     for layer in range(data.sizes["layer"]):
-        low, mid, top = layer + 0.0, layer + (0.5 if serial else 1.0), layer + 1.0
-        inside = {"residual": "residual_attention"} | ({"mlp": "mlp"} if "mlp" in data and not serial else {})
-        above = {"residual": "residual_mlp", "mlp": "mlp"} if serial else {}
+        low, mid, top = layer + 0.0, layer + _middle(data), layer + 1.0
         for names, flow, y in ((inside, middle[layer], (low, mid)), (above, node[layer + 1], (mid, top))):
             for kind, name in names.items():
                 shares = data[name].values[layer]
                 for pos in np.nonzero((shares > threshold) & (flow > 0))[0].tolist():
                     share = float(shares[pos])
                     yield _Edge(kind, layer, pos, pos, y=y, importance=share, flow=share * float(flow[pos]))
-        shares = data["attention"].values[layer]
-        for dest, src in np.argwhere(shares > threshold).tolist():
-            share = float(shares[dest, src])
-            flow = share * float(middle[layer, dest])
-            yield _Edge("attention", layer, src, dest, y=(low, mid), importance=share, flow=flow)
 
 
-def _columns(data: xr.Dataset, edges: list[_Edge]) -> list[int]:
-    """Positions that are shown: up to the start all of them, of a long prompt those on a route."""
+def _middle(data: xr.Dataset) -> float:
+    """Where in its layer the node after attention stands."""
+    return 0.5 if "residual_mlp" in data else 1.0
+
+
+def _columns(data: xr.Dataset, across: list[_Edge]) -> list[int]:
+    """Positions that are shown: up to the start all of them, of a long prompt those at an edge of attention."""
     start = int(data["start"])
-    return list(range(start + 1)) if start < _ALL_TOKENS else sorted({start, *(edge.src for edge in edges)})
+    if start < _ALL_TOKENS:
+        return list(range(start + 1))
+    return sorted({start, *(edge.src for edge in across), *(edge.dest for edge in across)})
 
 
 def _alike(edges: list[_Edge]) -> list[list[_Edge]]:

@@ -80,3 +80,10 @@ def test_refused():
         routes_figure(sweep())
     with pytest.raises(ConfigError, match="Prompt 1 was asked"):
         routes_figure(routes(), 1)
+
+
+def test_a_long_prompt_shows_what_its_edges_of_attention_join(monkeypatch):
+    monkeypatch.setattr("mechxai.figures.routes._ALL_TOKENS", 2)
+    figure = mx.plot(routes())
+    assert list(figure.layout.xaxis.ticktext) == ["0: &lt;bos&gt;", "2: &lt;b&gt;"]
+    assert ((0, 0), (1, 0.5)) in {ends for ends, _ in drawn(figure)}

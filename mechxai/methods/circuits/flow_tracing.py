@@ -80,7 +80,7 @@ class Tracing:
         """The flow that reaches the nodes after attention: an MLP reads the node that its residual edge comes from."""
         at = flow.nonzero()[:, 0]
         whole, mlp, residual = (self._read(name, layer)[at] for name in ("resid_post", "mlp_out", "resid_mid"))
-        self._check(layer, whole, mlp + residual)
+        self._check(layer, whole, [mlp, residual])
         found = self._shared(layer, at, {"mlp": proximity(mlp, whole), "residual_mlp": proximity(residual, whole)})
         below = torch.zeros_like(flow)
         below[at] = flow[at] * (self._kept(found["mlp"]) + self._kept(found["residual_mlp"]))
@@ -99,7 +99,7 @@ class Tracing:
         pattern, out = self._read("pattern", layer)[:, at], as_float(self.plain.heads_out(layer))
         values = self.plain.by_head(self._read("v", layer), 1)
         read = torch.einsum("hds,she->dhe", pattern, values)
-        self._check(layer, whole, sum(parts.values(), torch.einsum("dhe,hem->dm", read, out)))
+        self._check(layer, whole, [torch.einsum("dhe,hem->dm", read, out), *parts.values()])
         heads = heads_proximity(pattern, values, out, whole=whole, at=at).transpose(0, 1)  # [dest, head, src]
         near = {name: proximity(part, whole) for name, part in parts.items()}
         found = self._shared(layer, at, {**near, "heads": heads})
@@ -131,9 +131,11 @@ class Tracing:
     def _read(self, name: str, layer: int) -> Tensor:
         return as_float(self.acts[Site(name, layer)])
 
-    def _check(self, layer: int, whole: Tensor, added: Tensor) -> None:
-        size = torch.maximum(whole.abs().sum(-1), added.abs().sum(-1)).clamp(min=torch.finfo(whole.dtype).tiny)
-        off = ((whole - added).abs().sum(-1) / size).max() if len(whole) else torch.zeros(())
+    def _check(self, layer: int, whole: Tensor, parts: list[Tensor]) -> None:
+        """Refuses a vector that is not the sum of its parts, up to the rounding of the largest of them."""
+        added = torch.stack(parts)
+        size = added.abs().sum(-1).amax(0).clamp(min=torch.finfo(whole.dtype).tiny)
+        off = ((whole - added.sum(0)).abs().sum(-1) / size).max() if len(whole) else torch.zeros(())
         dtype = self.acts[Site("resid_pre", layer)].dtype
         if not float(off) <= _ALLOWED.get(dtype, _ALLOWED_IN_HALVES):
             raise NumericsError(
