@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from mechxai.figures.attention_view import save_attention as save_attention
     from mechxai.figures.circuit import circuit_figure as circuit_figure
     from mechxai.figures.plot import plot as plot
+    from mechxai.figures.routes import routes_figure as routes_figure
     from mechxai.figures.tokens import method_rows as method_rows
     from mechxai.figures.tokens import token_bars as token_bars
     from mechxai.figures.tokens import token_html as token_html
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from mechxai.methods.circuits.edge_pruning import EdgePruning as EdgePruning
     from mechxai.methods.circuits.evaluate_circuit import EvaluateCircuit as EvaluateCircuit
     from mechxai.methods.circuits.head_roles import HeadRoles as HeadRoles
+    from mechxai.methods.circuits.information_flow_routes import InformationFlowRoutes as InformationFlowRoutes
     from mechxai.methods.circuits.path_patching import PathPatching as PathPatching
     from mechxai.methods.cot.adding_mistakes import AddingMistakes as AddingMistakes
     from mechxai.methods.cot.biasing_feature import BiasingFeature as BiasingFeature
@@ -132,6 +134,7 @@ _WHERE = {
     "figures.attention_view": ("attention_html", "save_attention"),
     "figures.circuit": ("circuit_figure",),
     "figures.plot": ("plot",),
+    "figures.routes": ("routes_figure",),
     "figures.tokens": ("method_rows", "token_bars", "token_html", "token_text"),
     "methods.attention.attention_patterns": ("AttentionPatterns",),
     "methods.attribution.attention_rollout": ("AttentionRollout",),
@@ -159,6 +162,7 @@ _WHERE = {
     "methods.circuits.edge_patching": ("EdgePatching",),
     "methods.circuits.evaluate_circuit": ("EvaluateCircuit",),
     "methods.circuits.head_roles": ("HeadRoles",),
+    "methods.circuits.information_flow_routes": ("InformationFlowRoutes",),
     "methods.circuits.path_patching": ("PathPatching",),
     "methods.cot.adding_mistakes": ("AddingMistakes",),
     "methods.cot.biasing_feature": ("BiasingFeature",),

@@ -27,6 +27,7 @@ from mechxai.figures.lens import is_lens, lens_grid
 from mechxai.figures.line import bars, line
 from mechxai.figures.panels import panel_names, panels
 from mechxai.figures.probes import causal_lines, is_causal_check, is_probes, probe_bars
+from mechxai.figures.routes import is_routes, routes_figure
 from mechxai.figures.theme import dress, headline
 from mechxai.figures.tokens import is_attribution, token_figure
 
@@ -39,6 +40,7 @@ _OWN: tuple[tuple[Callable[[Result], bool], Callable[[Result], go.Figure]], ...]
     (is_judged, judged_figure),
     (is_patterns, pattern_figure),
     (is_edges, circuit_figure),
+    (is_routes, routes_figure),
     (is_circuit_curve, circuit_curve),
     (is_chain_curve, chain_curve),
     (is_planted, planted_figure),
@@ -66,9 +68,9 @@ def plot(
     coordinates without an order, bars with whiskers; three a heatmap behind a slider, or several side by side when the
     third dim is short. Results with a role per head show all their variables side by side; of a lens, one prompt is
     shown with the top token written in every cell; of probes, bars with their controls; of attributions, coloured
-    tokens (bars, of one prompt), and of their comparison curves beside random rankings; of edges a graph, and of
-    circuits their faithfulness beside random ones. Colours are centred on 0
-    (`Shown.center` tells the exceptions) with equal room on both sides: blue is towards the answer, red against it.
+    tokens (bars, of one prompt), and of their comparison curves beside random rankings; of edges and of routes a graph,
+    and of circuits their faithfulness beside random ones. Colours are centred on 0 (`Shown.center` tells the
+    exceptions) with equal room on both sides: blue is towards the answer, red against it.
 
     Args:
         result: of any method.

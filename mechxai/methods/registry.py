@@ -30,6 +30,7 @@ from mechxai.methods.circuits import (
     edge_pruning,
     evaluate_circuit,
     head_roles,
+    information_flow_routes,
     path_patching,
 )
 from mechxai.methods.cot import (
@@ -68,6 +69,7 @@ _FAMILIES = (
     circuit_tests,
     compare_circuits,
     path_patching,
+    information_flow_routes,
     logit_lens,
     tuned_lens_reading,
     tuned_lens_train,

@@ -164,6 +164,14 @@ class PlainModel:
     d_head: int
     longest: int | None = None
 
+    def heads_out(self, layer: int) -> Float[Tensor, "head d_head d_model"]:
+        """``W_O`` of every head of a layer."""
+        return self.blocks[layer].o.weight.view(self.n_heads, self.d_head, -1)
+
+    def by_head(self, values: Tensor, axis: int) -> Tensor:
+        """Keys or values with one for every head along an axis, where groups of heads share them."""
+        return values.repeat_interleave(self.n_heads // self.n_kv_heads, axis)
+
 
 def attend(  # noqa: PLR0913 - what attention takes
     q: Float[Tensor, "row head pos d_head"],

@@ -78,6 +78,8 @@ _DONE = {
     "corrupted run; everything after the receiver followed.",
     "path_patching denoise": "The corrupted prompts were run with what one receiver reads answering to one sender as "
     "it is in the clean run; everything after the receiver followed.",
+    "information_flow_routes": "From one position's last residual stream down to the tokens, edges were followed that "
+    "bring a vector near the one it is added into; nothing was edited, and what is near need not be what acts.",
     "evaluate_circuit": "Edges were ranked on some prompts; on others the model was run with all but the highest cut "
     "({reference} in their place), beside random circuits of the same size.",
     "early_answering": "The model wrote a chain of thought, and its answer was read after ever more of it.",

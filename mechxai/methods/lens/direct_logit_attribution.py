@@ -22,7 +22,7 @@ from mechxai.methods.fields import as_tuples
 from mechxai.methods.lens.answer_streams import at_answers
 from mechxai.methods.record import bounded, position_labels, run_info
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.plain import PlainBlock
+from mechxai.model.plain import PlainModel
 from mechxai.model.plain_door import plain_of
 from mechxai.model.readout import as_float, pulled_back
 
@@ -190,7 +190,7 @@ class _Splitting:
             self._add(f"a{layer}", whole)
             return
         if self._heads_at == "z":
-            toward = torch.einsum("hed,rd->rhe", self._out(layer).to(along), along)
+            toward = torch.einsum("hed,rd->rhe", self._plain.heads_out(layer).to(along), along)
             heads = (acts[Site("z", layer)].to(along) * toward).sum(-1)
         else:
             heads = torch.einsum("rhd,rd->rh", acts[Site("result", layer)].to(along), along)
@@ -199,7 +199,7 @@ class _Splitting:
 
     def _mlp(self, acts: dict[Site, Tensor], along: Tensor, layer: int) -> None:
         whole = _read(acts[Site("mlp_out", layer)], along)[:, None]
-        out = self._block(layer).mlp_out if self.method.by == "neuron" else None
+        out = self._plain.blocks[layer].mlp_out if self.method.by == "neuron" else None
         if out is None:
             self._add(f"m{layer}", whole)
             return
@@ -213,24 +213,20 @@ class _Splitting:
         edited = any(one.site.name == "result" for one in self.method.interventions)
         return "result" if edited or plain_of(self.model) is None else "z"
 
-    def _out(self, layer: int) -> Tensor:
-        """``W_O`` by head, ``[head, d_head, d_model]``."""
-        a = self.model.architecture
-        return self._block(layer).o.weight.view(a.n_heads, a.d_head, -1)
-
-    def _block(self, layer: int) -> PlainBlock:
+    @property
+    def _plain(self) -> PlainModel:
         plain = plain_of(self.model)
         if plain is None:
-            raise ModelSupportError(f"Weights of layer {layer} were asked")
-        return plain.blocks[layer]
+            raise ModelSupportError(f"Weights of {self.model.name} were asked")
+        return plain
 
     def _sources(self, acts: dict[Site, Tensor], along: Tensor) -> dict[str, xr.DataArray]:
         """Every head by the token it read from."""
         a = self.model.architecture
         found = []
         for layer in range(a.n_layers):
-            toward = torch.einsum("hed,rd->rhe", self._out(layer).to(along), along)
-            v = acts[Site("v", layer)].repeat_interleave(a.n_heads // a.n_kv_heads, 2).to(along)
+            toward = torch.einsum("hed,rd->rhe", self._plain.heads_out(layer).to(along), along)
+            v = self._plain.by_head(acts[Site("v", layer)], 2).to(along)
             written = torch.einsum("rphe,rhe->rhp", v, toward)
             found.append(acts[Site("pattern", layer)].to(along) * written)
         values = torch.stack(found, 1).double().cpu().numpy()
