@@ -87,6 +87,7 @@ def _facts(scene: Scene) -> dict[str, object]:
         "pos": view.pos,
         "layer": view.layer,
         "head": view.head,
+        "started": {panel.name: not panel.quick(scene) for panel in SWEEPS},
         "where": f"{place}, head {scene.block}.{view.head}; asked: {said}.",
         "query": view.query(),
     }

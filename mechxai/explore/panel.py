@@ -8,7 +8,7 @@ from mechxai.core.errors import ConfigError
 from mechxai.core.method import Method
 from mechxai.core.result import Result
 from mechxai.explore.palette import Picture
-from mechxai.explore.panels import attention, circuit, contributions, lens, next_tokens, patching
+from mechxai.explore.panels import attention, circuit, contributions, lens, next_tokens, patching, routes
 from mechxai.explore.scene import Scene
 from mechxai.figures.text import printable, safe
 from mechxai.tasks.prompts import prompts
@@ -42,7 +42,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class SweepPanel:
-    """A figure of a sweep, which somebody has to start.
+    """A figure of a method that may take long: somebody has to start it.
 
     Attributes:
         name: its id on the page.
@@ -50,9 +50,11 @@ class SweepPanel:
         about: one line below the title.
         needs: fields of the view that change the figure.
         key: what decides the sweep's numbers.
-        method: what is run on the pair of prompts.
+        method: what is run.
         draw: the figure of its result.
         content: as a panel's.
+        paired: whether it is run on the pair of prompts, or on the prompt alone.
+        quick: whether it takes so little that nobody need start it.
     """
 
     name: str
@@ -63,6 +65,20 @@ class SweepPanel:
     method: Callable[[Scene], Method]
     draw: Callable[[Scene, Result], Picture]
     content: Callable[[Scene], Hashable] | None = None
+    paired: bool = True
+    quick: Callable[[Scene], bool] = lambda _: False
+
+    def batch(self, scene: Scene) -> ContrastBatch:
+        """What the method is run on."""
+        return pair(scene) if self.paired else scene.reading.batch
+
+    def result(self, scene: Scene) -> Result | None:
+        """What it found; None where it was not run, or has not ended."""
+        sweep = scene.room.sweeps.get(self.key(scene))
+        if sweep is None and self.quick(scene):
+            make = lambda: self.method(scene)(scene.reading.model, self.batch(scene))  # noqa: E731
+            return scene.reading.once(self.key(scene), make)
+        return None if sweep is None else sweep.result
 
 
 PANELS = (
@@ -108,6 +124,17 @@ PANELS = (
 )
 SWEEPS = (
     SweepPanel(
+        "routes",
+        "Routes: how the chosen position came by what it holds",
+        "edges near the vectors they end in, traced down from there (information flow routes); close is not causal",
+        ("model", "prompt", "pos", "layer"),
+        routes.key,
+        routes.method,
+        routes.draw,
+        paired=False,
+        quick=routes.quick,
+    ),
+    SweepPanel(
         "patching",
         "Patching: what brings the answer back",
         "clean activations put into the corrupted run, one cell at a time; 1 is the whole effect",
@@ -133,12 +160,13 @@ def drawn(panel: Panel | SweepPanel, scene: Scene) -> Picture:
     """The figure of a panel; of a sweep that is not done, what to do, or why it failed."""
     if isinstance(panel, Panel):
         return panel.draw(scene)
-    sweep = scene.room.sweeps.get(panel.key(scene))
-    if sweep is not None and sweep.result is not None:
-        return panel.draw(scene, sweep.result)
+    result, sweep = panel.result(scene), scene.room.sweeps.get(panel.key(scene))
+    if result is not None:
+        return panel.draw(scene, result)
     if sweep is not None and sweep.error:
         return scene.palette.said(safe(sweep.error, 110), _WAITING_HEIGHT)
-    hint = "not run yet" if scene.view.corrupted else "give a corrupted prompt of as many tokens, then run"
+    ready = scene.view.corrupted or not panel.paired
+    hint = "not run yet" if ready else "give a corrupted prompt of as many tokens, then run"
     return scene.palette.said(hint, _WAITING_HEIGHT)
 
 
@@ -148,7 +176,7 @@ def stamp(panel: Panel | SweepPanel, scene: Scene) -> str:
     Its first line is of the cells alone; empty where these do not stand for themselves.
     """
     parts, framed = [getattr(scene.view, name) for name in panel.needs], True
-    if isinstance(panel, SweepPanel):
+    if isinstance(panel, SweepPanel) and not panel.quick(scene):
         sweep = scene.room.sweeps.get(panel.key(scene))
         if sweep is None or sweep.result is None:  # a sentence, wherever one looks
             parts, framed = [bool(scene.view.corrupted), "" if sweep is None else sweep.error], False
@@ -164,11 +192,18 @@ def start(panel: SweepPanel, scene: Scene) -> None:
         ConfigError: no corrupted prompt.
         AlignmentError: one of another length.
     """
-    batch, view = pair(scene), scene.view
-    asked = scene.reading.asked(scene.reading.end, view.answer, view.wrong)
-    about = " against ".join(f"“{printable(scene.reading.text(one))}”" for one in (asked.answer, asked.wrong))
+    batch, view = panel.batch(scene), scene.view
     make = lambda: panel.method(scene)(scene.reading.model, batch)  # noqa: E731
-    scene.room.sweeps.start(panel.key(scene), make, lock=scene.room.lock(view.model), about=about)
+    scene.room.sweeps.start(panel.key(scene), make, lock=scene.room.lock(view.model), about=_about(panel, scene))
+
+
+def _about(panel: SweepPanel, scene: Scene) -> str:
+    """What is asked, in words."""
+    reading, view = scene.reading, scene.view
+    if not panel.paired:
+        return f"position {view.pos}"
+    asked = reading.asked(reading.end, view.answer, view.wrong)
+    return " against ".join(f"“{printable(reading.text(one))}”" for one in (asked.answer, asked.wrong))
 
 
 def pair(scene: Scene) -> ContrastBatch:

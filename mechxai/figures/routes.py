@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -21,7 +22,9 @@ _WIDEST, _WIDTHS, _SHADES = 7.0, 8, 6
 _HALF = 12  # points of half an edge
 _BULGE = 0.3  # of a column, of edges that begin and end at one position
 _TOP_HEADS = 3
-_COLORS = {"attention": TOWARDS, "mlp": LINES[2], "residual": "#9aa5b1"}
+Trace = dict[str, Any]  # as plotly describes it
+RESIDUAL = "#9aa5b1"
+_COLORS = {"attention": TOWARDS, "mlp": LINES[2], "residual": RESIDUAL}
 _SAID = {"attention": "attention", "mlp": "MLP", "residual": "residual stream"}
 
 
@@ -66,6 +69,45 @@ def routes_figure(result: Result, prompt: int = 0, *, n: int = _MOST) -> go.Figu
     Raises:
         ConfigError: a result without routes, or no such prompt.
     """
+    drawing = _drawing(result, prompt, n)
+    data, info, start = drawing.data, result.info, int(drawing.data["start"])
+    figure = go.Figure(drawing.traces())
+    n_layers = data.sizes["layer"]
+    size = (
+        pixels(len(drawing.place), per_cell=44, least=420, most=1500),
+        pixels(n_layers, per_cell=66, least=220, most=1100),
+    )
+    words_along = Axis("pos", tuple(drawing.columns()), texts=True)
+    layers = Axis("layer", (*map(str, range(n_layers)), "end"), texts=False)
+    figure.update_layout(
+        xaxis={**below(words_along, size[0]), "title": {"text": ""}},
+        yaxis={**beside(layers, size[1]), "title": {"text": "residual stream before layer"}},
+        showlegend=False,
+        hovermode="closest",
+    )
+    several = f"prompt {prompt} of {result.data.sizes['prompt']}" if result.data.sizes["prompt"] > 1 else ""
+    parts = (str(info.model.get("name", "")), str(info.task.get("name") or ""), several)
+    lines = [
+        " · ".join(part for part in parts if part),
+        "blue: attention (from its own position, right of the residual stream), green: MLPs, grey: the residual stream",
+        f"wide by importance, above {info.method.get('threshold')}; dark by the flow that passes",
+        f"the {n} edges of attention with the largest flow, of {drawing.n_across:,}" if drawing.n_across > n else "",
+    ]
+    heading = f'Information flow routes into position {start}, "{drawing.token(start)}"'
+    return dress(figure, heading, lines, size=size, room=(0, foot(words_along)))
+
+
+def routes_traces(result: Result, prompt: int = 0, *, n: int = _MOST) -> tuple[list[Trace], list[str]]:
+    """What `routes_figure` draws, as plain mappings, and what stands below its columns; the last trace is the nodes.
+
+    Raises:
+        ConfigError: as `routes_figure`.
+    """
+    drawing = _drawing(result, prompt, n)
+    return drawing.traces(), drawing.columns()
+
+
+def _drawing(result: Result, prompt: int, n: int) -> "_Drawing":
     if not is_routes(result):
         raise ConfigError(
             "A figure of routes was asked",
@@ -77,32 +119,7 @@ def routes_figure(result: Result, prompt: int = 0, *, n: int = _MOST) -> go.Figu
     across, n_across = _across(data, threshold, n)
     place = {pos: at for at, pos in enumerate(_columns(data, across))}
     within = [edge for edge in _within(data, threshold) if edge.src in place]
-    drawing = _Drawing(data, [*within, *across], place)
-    figure = drawing.figure()
-    n_layers = data.sizes["layer"]
-    size = (
-        pixels(len(drawing.place), per_cell=44, least=420, most=1500),
-        pixels(n_layers, per_cell=66, least=220, most=1100),
-    )
-    words_along = Axis("pos", tuple(drawing.named(pos, 16) for pos in drawing.place), texts=True)
-    layers = Axis("layer", (*map(str, range(n_layers)), "end"), texts=False)
-    figure.update_layout(
-        xaxis={**below(words_along, size[0]), "title": {"text": ""}},
-        yaxis={**beside(layers, size[1]), "title": {"text": "residual stream before layer"}},
-        showlegend=False,
-        hovermode="closest",
-    )
-    info, start = result.info, int(data["start"])
-    several = f"prompt {prompt} of {result.data.sizes['prompt']}" if result.data.sizes["prompt"] > 1 else ""
-    parts = (str(info.model.get("name", "")), str(info.task.get("name") or ""), several)
-    lines = [
-        " · ".join(part for part in parts if part),
-        "blue: attention (from its own position, right of the residual stream), green: MLPs, grey: the residual stream",
-        f"wide by importance, above {info.method.get('threshold')}; dark by the flow that passes",
-        f"the {n} edges of attention with the largest flow, of {n_across:,}" if n_across > n else "",
-    ]
-    heading = f'Information flow routes into position {start}, "{drawing.token(start)}"'
-    return dress(figure, heading, lines, size=size, room=(0, foot(words_along)))
+    return _Drawing(data, [*within, *across], place, n_across)
 
 
 def _across(data: xr.Dataset, threshold: float, n: int) -> tuple[list[_Edge], int]:
@@ -169,21 +186,22 @@ class _Drawing:
         data: of the prompt.
         edges: drawn ones.
         place: position -> its column.
+        n_across: edges of attention that were followed, drawn or not.
     """
 
     data: xr.Dataset
     edges: list[_Edge]
     place: dict[int, int]
+    n_across: int
 
-    def figure(self) -> go.Figure:
+    def traces(self) -> list[Trace]:
         """Edges, what they say, and nodes above them."""
-        figure = go.Figure()
-        for alike in _alike(self.edges):
-            self._lines(figure, alike)
-        for kind in _COLORS:
-            self._middles(figure, [edge for edge in self.edges if edge.kind == kind])
-        self._nodes(figure)
-        return figure
+        middles = [self._middles([edge for edge in self.edges if edge.kind == kind]) for kind in _COLORS]
+        return [*map(self._lines, _alike(self.edges)), *middles, self._nodes()]
+
+    def columns(self) -> list[str]:
+        """What stands below the columns."""
+        return [self.named(pos, 16) for pos in self.place]
 
     def token(self, pos: int) -> str:
         """The token of a position, without the spaces around it unless it is nothing else."""
@@ -202,48 +220,52 @@ class _Drawing:
         x = start + (end - start) * steps**2 * (3 - 2 * steps) + side * np.sin(np.pi * steps)
         return x, edge.y[0] + (edge.y[1] - edge.y[0]) * steps
 
-    def _lines(self, figure: go.Figure, edges: list[_Edge]) -> None:
+    def _lines(self, edges: list[_Edge]) -> Trace:
         """Edges that look alike, as one line with gaps."""
-        x, y = (
-            np.concatenate([np.append(part, np.nan) for part in parts])
-            for parts in zip(*map(self._curve, edges), strict=True)
-        )
-        figure.add_scatter(
-            x=x,
-            y=y,
-            mode="lines",
-            line={"color": _COLORS[edges[0].kind], "width": 0.8 + _WIDEST * max(edge.importance for edge in edges)},
-            opacity=0.15 + 0.8 * min(1.0, max(edge.flow for edge in edges) ** 0.5),
-            hoverinfo="skip",
-        )
+        x: list[float | None] = []
+        y: list[float | None] = []
+        for curve in map(self._curve, edges):
+            x += [*curve[0].tolist(), None]
+            y += [*curve[1].tolist(), None]
+        return {
+            "type": "scatter",
+            "x": x,
+            "y": y,
+            "mode": "lines",
+            "line": {"color": _COLORS[edges[0].kind], "width": 0.8 + _WIDEST * max(edge.importance for edge in edges)},
+            "opacity": 0.15 + 0.8 * min(1.0, max(edge.flow for edge in edges) ** 0.5),
+            "hoverinfo": "skip",
+        }
 
-    def _middles(self, figure: go.Figure, edges: list[_Edge]) -> None:
+    def _middles(self, edges: list[_Edge]) -> Trace:
         """What each edge says, beside a pointer at its middle; there MLPs have a square."""
         curves = [self._curve(edge) for edge in edges]
         shown = [0.3 + 0.7 * edge.flow**0.5 if edge.kind == "mlp" else 0.0 for edge in edges]
-        figure.add_scatter(
-            x=[x[_HALF] for x, _ in curves],
-            y=[y[_HALF] for _, y in curves],
-            mode="markers",
-            marker={"size": 8, "symbol": "square", "color": _COLORS["mlp"], "opacity": shown},
-            hoverinfo="text",
-            hovertext=[self._says(edge) for edge in edges],
-        )
+        return {
+            "type": "scatter",
+            "x": [float(x[_HALF]) for x, _ in curves],
+            "y": [float(y[_HALF]) for _, y in curves],
+            "mode": "markers",
+            "marker": {"size": 8, "symbol": "square", "color": _COLORS["mlp"], "opacity": shown},
+            "hoverinfo": "text",
+            "hovertext": [self._says(edge) for edge in edges],
+        }
 
     def _says(self, edge: _Edge) -> str:
         start = f"{self.named(edge.src)} to " if edge.src != edge.dest else ""
         found = f"importance {number(edge.importance)}, flow {number(edge.flow)}"
         return f"<b>{_SAID[edge.kind]}, layer {edge.layer}</b><br>{start}{self.named(edge.dest)}<br>{found}"
 
-    def _nodes(self, figure: go.Figure) -> None:
+    def _nodes(self) -> Trace:
         """Nodes that are reached, dark by their flow; beside the pointer the heads that bring most to them."""
         flow = self.data["node"].values
         reached = [(top, pos) for top, pos in np.argwhere(np.nan_to_num(flow) > 0).tolist() if pos in self.place]
-        figure.add_scatter(
-            x=[self.place[pos] for _, pos in reached],
-            y=[stream for stream, _ in reached],
-            mode="markers",
-            marker={
+        return {
+            "type": "scatter",
+            "x": [self.place[pos] for _, pos in reached],
+            "y": [stream for stream, _ in reached],
+            "mode": "markers",
+            "marker": {
                 "size": 11,
                 "color": [float(flow[stream, pos]) ** 0.5 for stream, pos in reached],
                 "cmin": 0,
@@ -252,9 +274,10 @@ class _Drawing:
                 "showscale": False,
                 "line": {"color": INK, "width": 1},
             },
-            hoverinfo="text",
-            hovertext=[self._of_node(stream, pos) for stream, pos in reached],
-        )
+            "customdata": reached,
+            "hoverinfo": "text",
+            "hovertext": [self._of_node(stream, pos) for stream, pos in reached],
+        }
 
     def _of_node(self, stream: int, pos: int) -> str:
         n_layers = self.data.sizes["layer"]

@@ -2,9 +2,12 @@
 
 import io
 import logging
+import sys
+import threading
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager, redirect_stdout
+from typing import TextIO
 
 import torch
 
@@ -26,6 +29,22 @@ def device_of(name: str) -> torch.device:
     return place
 
 
+class _Muted(io.StringIO):
+    """Standard output while a thread loads: what that thread writes is dropped, other threads go on to write."""
+
+    def __init__(self, outside: TextIO) -> None:
+        super().__init__()
+        self._outside, self._loading = outside, threading.get_ident()
+
+    def write(self, text: str, /) -> int:
+        """The text, unless the loading thread writes it."""
+        return len(text) if threading.get_ident() == self._loading else self._outside.write(text)
+
+    def flush(self) -> None:
+        """What others wrote."""
+        self._outside.flush()
+
+
 @contextmanager
 def quiet_loading() -> Generator[None]:
     """The libraries' notices about deprecation, progress and folding, silenced while a model is loaded.
@@ -40,7 +59,7 @@ def quiet_loading() -> Generator[None]:
         logging.disable(logging.WARNING)
         hf_logging.disable_progress_bar()
         # loading draws random weights before it fills in the real ones: the caller's generator stays untouched
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), torch.random.fork_rng(devices=[]):
+        with warnings.catch_warnings(), redirect_stdout(_Muted(sys.stdout)), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -121,7 +121,7 @@ def test_a_sweep_runs_from_its_button_and_its_cells_can_be_clicked(opened):
     cell(opened, "patching", 6, 1)
     opened.wait(f"{WHERE}.includes('position 6') && {WHERE}.includes('layer 1')")
     opened.run("document.getElementById('circuit-run').click()")
-    opened.wait("document.querySelectorAll('#circuit polyline').length > 5")
+    opened.wait("document.querySelectorAll('#circuit path').length > 5")
 
 
 def test_another_example_and_another_prompt_are_read(opened):
@@ -207,10 +207,10 @@ def test_512_tokens_can_be_used(page, long_model):
         page.wait(f"{WHERE}.includes('position 200')")
 
 
-@pytest.mark.slow  # bounds against a slip; `make bench-explorer` has the figures, the goals are 2 s and 0.3 s
+@pytest.mark.slow  # of several, as others may use the machine; `make bench-explorer` has the medians
 def test_it_is_quick(opened, address):
-    assert min(first_picture(opened, address) for _ in range(3)) < 5.0
+    assert min(first_picture(opened, address) for _ in range(4)) < 2.0
     settle(opened)
     opened.run("document.querySelector('.panel.lens').focus()")
-    assert sorted(moved(opened, "ArrowLeft", 9))[4] < 1.0
-    assert sorted(moved(opened, "]", 5))[2] < 1.0
+    for key in ("ArrowLeft", "ArrowDown", "]"):
+        assert min(moved(opened, key, 4)) < 0.3, key

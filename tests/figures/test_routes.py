@@ -37,7 +37,7 @@ def drawn(figure):
     found = {}
     for trace in figure.data:
         if trace.mode == "lines":
-            x, y = np.array(trace.x), np.array(trace.y)
+            x, y = np.array(trace.x, float), np.array(trace.y, float)
             for at in np.split(np.arange(len(x)), np.nonzero(np.isnan(x))[0]):
                 own = at[~np.isnan(x[at])]
                 if len(own):

@@ -3,6 +3,8 @@
 import json
 import logging
 import shutil
+import sys
+import threading
 import warnings
 
 import pytest
@@ -11,6 +13,7 @@ import transformers
 
 import mechxai as mx
 from mechxai.core.errors import ArtifactError, ConfigError, ModelSupportError
+from mechxai.model.loading import quiet_loading
 from mechxai.model.text import TextCodec
 from tests.conftest import BACKENDS, MODELS, has_hooked_transformer
 
@@ -314,3 +317,15 @@ def test_wrap_with_a_tokenizer_given(model_of, checkpoint):
 def test_wrap_refuses_what_is_neither(theirs):
     with pytest.raises(ModelSupportError, match=r"GPT2LMHeadModel.*HookedTransformer, TransformerBridge.*mx.load"):
         mx.wrap(theirs("gpt2"))
+
+
+def test_a_model_is_loaded_in_silence_while_others_may_speak(capsys):
+    def told():
+        sys.stdout.write("a job has ended\n")
+
+    with quiet_loading():
+        sys.stdout.write("a notice of a library\n")
+        thread = threading.Thread(target=told)
+        thread.start()
+        thread.join()
+    assert capsys.readouterr().out == "a job has ended\n"

@@ -198,25 +198,32 @@
     for (const [index, text] of (yaxis.ticktext || []).entries()) {
       host.append(part("label y", text, { top: `${y(yaxis.tickvals[index])}px`, right: `${width - l}px` }));
     }
+    if (yaxis.title) host.append(part("title y", yaxis.title.text, { top: `${t}px`, bottom: `${b}px` }));
     return { width: layout.meta ? 0 : width };
   }
 
   function line(picture, trace, [x, y]) {
-    const points = trace.x.map((one, index) => `${x(one).toFixed(1)},${y(trace.y[index]).toFixed(1)}`).join(" ");
-    const { color, width, dash } = trace.line, style = { points, fill: "none", stroke: color };
-    const seen = shape("polyline", { ...style, "stroke-width": width, "stroke-opacity": trace.opacity || 1 });
-    if (dash) seen.setAttribute("stroke-dasharray", "2 3");
-    const felt = shape("polyline", { ...style, "stroke-width": Math.max(8, width), "stroke-opacity": 0 });
+    const place = (one, index) => (one === null ? "" : `${x(one).toFixed(1)} ${y(trace.y[index]).toFixed(1)}`);
+    const points = trace.x.map(place), d = points.map((one, index) => one && (points[index - 1] ? "L" : "M") + one);
+    const { color, width } = trace.line, style = { d: d.join(""), fill: "none", stroke: color };
+    picture.append(shape("path", { ...style, "stroke-width": width, "stroke-opacity": trace.opacity || 1 }));
+    if (!trace.text) return;
+    const felt = shape("path", { ...style, "stroke-width": Math.max(8, width), "stroke-opacity": 0 });
     felt.said = trace.text;
-    picture.append(seen, felt);
+    picture.append(felt);
   }
 
   function nodes(picture, trace, [x, y]) {
-    const { size, color, line: rim } = trace.marker, of = (one, index) => (Array.isArray(one) ? one[index] : one);
+    const { size, color, opacity, symbol, colorscale, line: rim } = trace.marker;
+    const tone = colorscale ? ramp({ colorscale, zmin: trace.marker.cmin, zmax: trace.marker.cmax }) : (one) => [one];
+    const of = (one, index) => (Array.isArray(one) ? one[index] : one);
     for (const [index, at] of trace.x.entries()) {
       const [cx, cy] = [x(at), y(trace.y[index])], made = shape("g", {});
-      made.append(shape("circle", { cx, cy, r: of(size, index) / 2, fill: of(color, index),
-        stroke: of(rim.color, index), "stroke-width": of(rim.width, index) }));
+      const r = of(size, index) / 2, look = { fill: tone(of(color, index))[0] };
+      if (opacity !== undefined) look["fill-opacity"] = of(opacity, index);
+      if (rim) Object.assign(look, { stroke: of(rim.color, index), "stroke-width": of(rim.width, index) });
+      made.append(symbol === "square" ? shape("rect", { x: cx - r, y: cy - r, width: 2 * r, height: 2 * r, ...look })
+        : shape("circle", { cx, cy, r, ...look }));
       if (trace.text) {
         const text = shape("text", { x: cx, y: cy, fill: of(trace.textfont.color, index),
           "font-size": trace.textfont.size, "text-anchor": "middle", "dominant-baseline": "central" });
@@ -264,7 +271,7 @@
 
   // What lies under the pointer: what it says, and where a click goes.
   function under(event) {
-    const one = event.target.closest && event.target.closest(".drawing i, .drawing g, .drawing polyline");
+    const one = event.target.closest && event.target.closest(".drawing i, .drawing g, .drawing path");
     if (!one) return null;
     const now = shown.get(one.closest(".drawing"));
     if (!one.at) return { said: one.said, goes: one.goes };

@@ -123,6 +123,7 @@
         if (figure) mechxai.draw(document.getElementById(name), figure);
         else mechxai.move(document.getElementById(name), shapes);
       }
+      for (const [name, wanted] of Object.entries(facts.started)) document.getElementById(`${name}-run`).hidden = !wanted;
       if (answer.tokens) tokens(document.getElementById("tokens"), answer.tokens);
       document.getElementById("commands").textContent = answer.commands;
       if (!opened(view)) {
@@ -144,7 +145,9 @@
     // what decides which sweeps are looked at
     paired(view, before) {
       if (!state.later) state.view = view;
-      const pair = JSON.stringify([view.model, view.prompt, view.corrupted, view.answer, view.wrong, view.site]);
+      const traced = state.facts && state.facts.started.routes ? view.pos : null; // else routes follow by themselves
+      const asked = [view.model, view.prompt, view.corrupted, view.answer, view.wrong, view.site];
+      const pair = JSON.stringify([...asked, traced]);
       return pair === before ? none() : pair;
     },
     dress(clicks, before) {
