@@ -11,17 +11,6 @@ from benchmarks.machine import results
 from benchmarks.sweeps import ENGINES
 
 _TIMES = "\u00d7"
-_FILES = (
-    "patching.json",
-    "patching_grid.json",
-    "lens.json",
-    "lens_training.json",
-    "probes.json",
-    "attribution.json",
-    "circuits.json",
-    "chains.json",
-    "gpu.json",
-)
 _INTRO = """# Measured
 
 Written by `python -m benchmarks.tables` from the JSON files in this folder; not to be edited. Every ratio here depends
@@ -61,10 +50,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="from the trial runs")
     quick = parser.parse_args().quick
-    known = [_read(name, quick=quick) for name in _FILES]
     parts = [_INTRO]
-    tables = (_headline, _grid, _lens, _lens_training, _probes, _attribution, _circuits, _chains, _gpu)
-    for found, table in zip(known, tables, strict=True):
+    tables = {
+        "patching.json": _headline,
+        "patching_grid.json": _grid,
+        "lens.json": _lens,
+        "lens_training.json": _lens_training,
+        "probes.json": _probes,
+        "attribution.json": _attribution,
+        "circuits.json": _circuits,
+        "chains.json": _chains,
+        "gpu.json": _gpu,
+        "gpu_graphs.json": _graphs,
+        "explorer.json": _explorer,
+    }
+    for name, table in tables.items():
+        found = _read(name, quick=quick)
         parts += table(found) if found else ()
     target = results("README.md", quick=quick)
     target.write_text("\n".join(parts).rstrip() + "\n")
@@ -291,6 +292,31 @@ def _gpu(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"In bfloat16, {half['sweep']}: {half['seconds']:.3g} s, noise floor {half['noise_floor']:.3g} logits.\n"
 
 
+def _graphs(found: Mapping[str, Any]) -> Iterator[str]:
+    yield "## CUDA graphs and torch.compile, one wave\n"
+    yield "How many times faster than the same wave run eagerly, GPT-2-small. Sweeps run in the largest waves that fit.\n"
+    yield from _conditions(found["conditions"])
+    body = [
+        [
+            row["dtype"],
+            str(row["prompts"]),
+            f"{row['eager_ms']:.3g} ms",
+            f"{row['graph_gain']:.3g}{_TIMES}",
+            f"{row['compile_gain']:.3g}{_TIMES}",
+            f"{row['compile_s']:.3g} s",
+        ]
+        for row in found["rows"]
+    ]
+    yield _table(["dtype", "prompts in the wave", "eager", "CUDA graph", "compiled", "compiling takes"], body)
+
+
+def _explorer(found: Mapping[str, Any]) -> Iterator[str]:
+    yield "## The explorer, headless Chromium\n"
+    yield from _conditions(found["conditions"])
+    body = [[what, f"{value:,.0f} ms"] for what, value in found["milliseconds"].items()]
+    yield _table(["until it is drawn", "median"], body)
+
+
 def _times(contenders: Mapping[str, Any], ours: str) -> str:
     """Seconds of every contender, and how many times ours."""
     own = contenders[ours]["seconds"]
@@ -356,7 +382,7 @@ def _read(name: str, *, quick: bool) -> dict[str, Any]:
     path: Path = results(name, quick=quick)
     found = json.loads(path.read_text()) if path.exists() else {}
     first = (found.get("rows") or [{}])[0]
-    whole = {"contenders", "seconds"} & set(first) or "models" in found
+    whole = {"contenders", "seconds", "graph_gain"} & set(first) or {"models", "milliseconds"} & set(found)
     return found if "conditions" in found and whole else {}
 
 
