@@ -26,8 +26,8 @@ def main() -> None:
             for sweep in ("patching", "circuit"):
                 page.run(f"document.getElementById('{sweep}-run').click()")
                 page.wait(f"/ s$/.test(document.getElementById('{sweep}-said').textContent)")
-            page.wait("document.querySelectorAll('#circuit .scatterlayer .trace').length > 5")
-            page.wait("document.querySelector('#patching .hm')")
+            page.wait("document.querySelectorAll('#circuit path').length > 5")
+            page.wait("document.querySelector('#patching .cells i')")
             settle(page)
             page.run("new Promise(done => setTimeout(done, 500))")
             target = FOLDER / f"{name}.png"

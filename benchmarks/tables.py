@@ -294,7 +294,7 @@ def _gpu(found: Mapping[str, Any]) -> Iterator[str]:
 
 def _graphs(found: Mapping[str, Any]) -> Iterator[str]:
     yield "## CUDA graphs and torch.compile, one wave\n"
-    yield "How many times faster than the same wave run eagerly, GPT-2-small. Sweeps run in the largest waves that fit.\n"
+    yield "How many times faster than the same wave run eagerly, GPT-2-small; sweeps run in the largest that fit.\n"
     yield from _conditions(found["conditions"])
     body = [
         [

@@ -185,7 +185,7 @@
     const scale = (range, from, to) => (value) => from + ((value - range[0]) / (range[1] - range[0])) * (to - from);
     const x = scale(xaxis.range, xaxis.ticktext ? l : NARROW, right);
     const y = scale(yaxis.range, height - (xaxis.ticktext ? b : NARROW), t);
-    const picture = shape("svg", { width, height });
+    const picture = shape("svg", { width, height, viewBox: `0 0 ${width} ${height}` });
     for (const trace of data) {
       if (trace.mode === "lines") line(picture, trace, [x, y]);
       else nodes(picture, trace, [x, y]);
