@@ -19,6 +19,7 @@ LONG = (
     "circuit_benchmark",
     "circuit_story",
     "compare_attributions",
+    "exercise_shap_rephrasings",
     "cot_faithfulness",
     "edge_attribution",
 )

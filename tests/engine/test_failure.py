@@ -51,7 +51,7 @@ class SmallDevice(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("engine", LEVEL_NAMES)
-@pytest.mark.parametrize("limit", [4600, 9500, 26200])
+@pytest.mark.parametrize("limit", [9500, *(pytest.param(one, marks=pytest.mark.slow) for one in (4600, 26200))])
 def test_out_of_memory_halves_the_wave_and_gives_the_same_values(model, pairs, engine, limit):
     """The whole run: runs, waves, check and baselines. The narrowest device holds one row of nine positions."""
     batch, execution = pairs(model, n=3), mx.Execution(engine)

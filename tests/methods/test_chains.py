@@ -376,10 +376,10 @@ def known(request):
     ("method", "name"),
     [
         (mx.EarlyAnswering(), "aoc"),
-        (mx.AddingMistakes(), "aoc"),
-        (mx.FillerTokens(), "aoc"),
+        pytest.param(mx.AddingMistakes(), "aoc", marks=pytest.mark.slow),
+        pytest.param(mx.FillerTokens(), "aoc", marks=pytest.mark.slow),
         (mx.PlantedError(), "follows"),
-        (mx.BiasingFeature(), "moved"),
+        pytest.param(mx.BiasingFeature(), "moved", marks=pytest.mark.slow),
         (mx.SelfConsistency(samples=6, temperature=2.0), "follows_chain"),
     ],
     ids=lambda one: getattr(getattr(one, "card", None), "name", one),
@@ -416,7 +416,7 @@ def test_the_gate_says_where_no_chain_is_needed(known):
     assert any(note.startswith("nothing to measure") for note in notes) != drives
 
 
-@pytest.mark.parametrize("direction", ["noise", "denoise"])
+@pytest.mark.parametrize("direction", ["noise", pytest.param("denoise", marks=pytest.mark.slow)])
 def test_the_answer_flows_through_the_last_step_or_past_all_of_them(known, direction):
     model, batch, drives = known
     result = mx.ChainFlow(direction, by_layer=False)(model, batch)

@@ -25,8 +25,17 @@ STORY = [
 ]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("kind", ["gpt2", "llama", "neox"])
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        ("llama", "float32"),
+        ("neox", "bfloat16"),
+        *(
+            pytest.param(*one, marks=pytest.mark.slow)
+            for one in (("gpt2", "float32"), ("gpt2", "bfloat16"), ("llama", "bfloat16"), ("neox", "float32"))
+        ),
+    ],
+)
 def test_every_part_runs(model_of, pairs, kind, dtype):
     model = model_of(kind, "auto", "folded", dtype)
     batch = pairs(model, n=4, lengths=[9, 7, 9, 8], first=3)

@@ -51,7 +51,7 @@ def without(graph, edges, share=0.0):
 
 
 @pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
-@pytest.mark.parametrize("direction", ["noise", "denoise"])
+@pytest.mark.parametrize("direction", ["noise", pytest.param("denoise", marks=pytest.mark.slow)])
 def test_exact_edges_are_circuits_without_them(model_of, pairs, kind, backend, processing, direction):
     model = model_of(kind, backend, processing)
     batch = pairs(model, lengths=LENGTHS, first=3)
@@ -138,7 +138,7 @@ def test_where_steps_lie():
 
 
 @pytest.mark.skipif(not has_hooked_transformer(), reason="TransformerLens 4 has no HookedTransformer")
-@pytest.mark.parametrize("direction", ["noise", "denoise"])
+@pytest.mark.parametrize("direction", ["noise", pytest.param("denoise", marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_an_edge_at_one_position_equals_transformer_lens_hooks(model_of, pairs, direction):
     """What a head reads, and what an MLP reads, of one node at one position, by hooks on split inputs."""

@@ -33,7 +33,9 @@ def test_the_known_circuit_alone_does_it_all_and_random_ones_do_not(handmade):
     assert float(data["cmd"]) < data["cmd_random"].values.min()
 
 
-@pytest.mark.parametrize("reference", ["corrupted", "zero", "mean", "resample"])
+@pytest.mark.parametrize(
+    "reference", ["corrupted", "mean", *(pytest.param(one, marks=pytest.mark.slow) for one in ("zero", "resample"))]
+)
 @pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
 def test_all_edges_are_the_model_whatever_stands_in_for_the_others(
     model_of, pairs, kind, backend, processing, reference

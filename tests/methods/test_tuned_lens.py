@@ -118,6 +118,7 @@ def ioi():
     return model, lens, TunedLens.train(model, tokens, lengths=lengths, bias_only=True, **recipe)
 
 
+@pytest.mark.slow  # trains two lenses
 def test_held_out_the_lens_is_no_worse_at_any_layer_and_better_in_early_ones(ioi):
     model, lens, biases = ioi
     held_out = mx.tasks.ioi(model, n=32, seed=2)
