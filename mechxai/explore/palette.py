@@ -87,7 +87,41 @@ class Palette:
             "ticklabeloverflow": "allow",
         }
 
-    def bar(self, title: str, height: int) -> dict[str, object]:
+    def cells(
+        self,
+        values: np.ndarray,
+        says: Sequence[Sequence[str]],
+        clicks: Sequence[Sequence[str]],
+        *,
+        ends: tuple[float, float],
+        unit: str,
+        height: int,
+    ) -> dict[str, object]:
+        """Cells coloured by their values.
+
+        Args:
+            values: rows and columns.
+            says: what each says beside a pointer.
+            clicks: where a click on each goes.
+            ends: values of the first and the last colour; from against to towards where the first is negative.
+            unit: of the values, beside the colour bar.
+            height: of the drawing.
+        """
+        return {
+            "type": "heatmap",
+            "z": values.tolist(),
+            "zmin": ends[0],
+            "zmax": ends[1],
+            "xgap": 1,
+            "ygap": 1,
+            "colorscale": self.diverging if ends[0] < 0 else self.sequential,
+            "colorbar": self._bar(unit, height),
+            "customdata": clicks,
+            "hovertext": says,
+            "hoverinfo": "text",
+        }
+
+    def _bar(self, title: str, height: int) -> dict[str, object]:
         """A colour bar beside a drawing of this height."""
         return {
             "title": {"text": title, "side": "right", "font": {"size": 11}},

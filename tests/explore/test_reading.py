@@ -1,6 +1,7 @@
 """What the panels draw is what the methods say."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from mechxai.explore.panel import SWEEPS, pair, start
 from mechxai.explore.room import TASKS, Room, example_of
 from mechxai.explore.scene import WIDEST, scene_of
 from mechxai.explore.view import COLORS, INPUTS, View
+
+PANELS = {panel.name: panel for panel in SWEEPS}
 
 
 @pytest.fixture
@@ -82,7 +85,7 @@ def test_attention_is_the_models(room, view, zoo):
 
 def test_patching_is_activation_patching_and_others_may_look_meanwhile(room, view, zoo):
     scene = scene_of(room, view, LIGHT)
-    patching = SWEEPS[0]
+    patching = PANELS["patching"]
     right = mx.ActivationPatching(site="resid_pre", over=("layer", "pos"), direction="denoise")(zoo, pair(scene)).data
     found = []
 
@@ -104,16 +107,35 @@ def test_patching_is_activation_patching_and_others_may_look_meanwhile(room, vie
 
 def test_the_circuit_is_edge_attribution(room, view, zoo):
     scene = scene_of(room, view, LIGHT)
-    result = done(room, SWEEPS[1], scene)
+    result = done(room, PANELS["circuit"], scene)
     right = mx.EdgeAttribution(kind="eap_ig_inputs")(zoo, pair(scene)).data["value"]
     np.testing.assert_allclose(result.data["value"], right, atol=1e-4)
     nodes = figure(scene, "circuit")["data"][-1]
     assert "layer=1\x1fhead=5" in nodes["customdata"]
 
 
+def test_routes_are_information_flow_routes(room, view, zoo, monkeypatch):
+    scene = scene_of(room, replace(view, pos=12, layer=2), LIGHT)
+    data = mx.InformationFlowRoutes(pos=12)(zoo, scene.reading.batch).data
+    nodes = figure(scene, "routes")["data"][-1]
+    places = {(int(layer), int(pos)) for layer, pos in np.argwhere(np.nan_to_num(data["node"].values[0]) > 0)}
+    assert set(nodes["customdata"]) == {f"layer={layer}\x1fpos={pos}" for layer, pos in places}
+    at = nodes["customdata"].index("layer=2\x1fpos=12")
+    assert nodes["marker"]["line"]["color"][at] == LIGHT.accent
+    assert nodes["marker"]["color"][at] == pytest.approx(float(data["node"].values[0, 2, 12]) ** 0.5)
+    # where tracing takes long, somebody has to ask for it
+    monkeypatch.setattr("mechxai.explore.panels.routes._QUICK", 1.0)
+    other = scene_of(room, replace(view, pos=9), LIGHT)
+    assert answer(other)["facts"]["started"]["routes"]
+    assert "not run yet" in str(figure(other, "routes"))
+    done(room, PANELS["routes"], other)
+    assert figure(other, "routes")["data"][-1]["customdata"]
+
+
 def test_a_sweep_that_is_stopped_says_so_and_can_be_run_again(room, view):
     scene = scene_of(room, view, LIGHT)
-    panel, key = SWEEPS[0], SWEEPS[0].key(scene)
+    panel = PANELS["patching"]
+    key = panel.key(scene)
     with room.lock("zoo/ioi"):  # so that it waits
         start(panel, scene)
         room.sweeps.stop(key)

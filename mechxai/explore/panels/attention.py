@@ -18,19 +18,9 @@ def draw(scene: Scene) -> Picture:
     view, palette, places = scene.view, scene.palette, scene.places
     weights = scene.reading.pattern(scene.block, view.head)[places.start : places.stop, places.start : places.stop]
     tokens, n = scene.labels(places), len(places)
-    heat = {
-        "type": "heatmap",
-        "z": weights.round(4).tolist(),
-        "zmin": 0,
-        "zmax": 1,
-        "xgap": 1,
-        "ygap": 1,
-        "colorscale": palette.sequential,
-        "colorbar": palette.bar("attention", _HEIGHT),
-        "customdata": [[goes(pos=at)] * n for at in places],
-        "hovertext": [[f"{tokens[row]} → {tokens[at]}: {weights[row, at]:.3f}" for at in range(n)] for row in range(n)],
-        "hoverinfo": "text",
-    }
+    says = [[f"{tokens[row]} → {tokens[at]}: {weights[row, at]:.3f}" for at in range(n)] for row in range(n)]
+    clicks = [[goes(pos=at)] * n for at in places]
+    heat = palette.cells(weights.round(4), says, clicks, ends=(0.0, 1.0), unit="attention", height=_HEIGHT)
     row = view.pos - places[0]
     return palette.figure(
         heat,

@@ -45,22 +45,12 @@ def by_head(scene: Scene) -> Picture:
     reach = float(np.abs(values).max()) or 1.0
     n_layers, n_heads = values.shape
     height = max(_LEAST, 74 + _ROW * n_layers)
-    heat = {
-        "type": "heatmap",
-        "z": values.tolist(),
-        "zmin": -reach,
-        "zmax": reach,
-        "xgap": 1,
-        "ygap": 1,
-        "colorscale": palette.diverging,
-        "colorbar": palette.bar("logits", height),
-        "customdata": [[goes(layer=row, head=at) for at in range(n_heads)] for row in range(n_layers)],
-        "hovertext": [
-            [f"head {row}.{at}: {number(float(values[row, at]), 'logits')}" for at in range(n_heads)]
-            for row in range(n_layers)
-        ],
-        "hoverinfo": "text",
-    }
+    clicks = [[goes(layer=row, head=at) for at in range(n_heads)] for row in range(n_layers)]
+    says = [
+        [f"head {row}.{at}: {number(float(values[row, at]), 'logits')}" for at in range(n_heads)]
+        for row in range(n_layers)
+    ]
+    heat = palette.cells(values, says, clicks, ends=(-reach, reach), unit="logits", height=height)
     head, layer = scene.view.head, scene.block
     return palette.figure(
         heat,

@@ -42,24 +42,16 @@ def draw(scene: Scene) -> Picture:
     tokens = scene.labels(places)
     layers = [*(f"before layer {row}" for row in range(n_layers - 1)), "the model's output"]
     height = max(_LEAST, 74 + _ROW * n_layers)
-    heat = {
-        "type": "heatmap",
-        "z": values.tolist(),
-        "xgap": 1,
-        "ygap": 1,
+    clicks = [[goes(layer=row, pos=at) for at in places] for row in range(n_layers)]
+    says = [
+        [_hover(f"{tokens[at]}, {layers[row]}", (top[row, at], logprob[row, at]), names) for at in range(n)]
+        for row in range(n_layers)
+    ]
+    ends = (0.0, 1.0 if view.color.endswith("logprob") else float(np.nanmax(values)) or 1.0)
+    heat = palette.cells(values, says, clicks, ends=ends, unit=_MEANING[view.color], height=height) | {
         "text": [[written(names[int(top[row, at, 0])], 8) for at in range(n)] for row in range(n_layers)],
         "texttemplate": "%{text}",
         "textfont": {"size": 11},
-        "customdata": [[goes(layer=row, pos=at) for at in places] for row in range(n_layers)],
-        "hovertext": [
-            [_hover(f"{tokens[at]}, {layers[row]}", (top[row, at], logprob[row, at]), names) for at in range(n)]
-            for row in range(n_layers)
-        ],
-        "hoverinfo": "text",
-        "colorscale": palette.sequential,
-        "zmin": 0,
-        "zmax": 1 if view.color.endswith("logprob") else float(np.nanmax(values)) or 1.0,
-        "colorbar": palette.bar(_MEANING[view.color], height),
     }
     at = view.pos - places[0]
     return palette.figure(

@@ -40,25 +40,12 @@ def draw(scene: Scene, result: Result) -> Picture:
     reach = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
     names = [str(at) for at in places] if by_head else scene.labels(places)
     height, kind = max(_HEIGHT, 90 + _ROW * len(shown)), "head" if by_head else "pos"
-    heat = {
-        "type": "heatmap",
-        "z": shown.tolist(),
-        "zmin": -reach,
-        "zmax": reach,
-        "xgap": 1,
-        "ygap": 1,
-        "colorscale": palette.diverging,
-        "colorbar": palette.bar("recovered", height),
-        "customdata": [[goes(layer=row, **{kind: at}) for at in places] for row in range(len(shown))],
-        "hovertext": [
-            [
-                f"{view.site} {row}, {name}: {number(float(value))}"
-                for name, value in zip(names, shown[row], strict=True)
-            ]
-            for row in range(len(shown))
-        ],
-        "hoverinfo": "text",
-    }
+    clicks = [[goes(layer=row, **{kind: at}) for at in places] for row in range(len(shown))]
+    says = [
+        [f"{view.site} {row}, {name}: {number(float(value))}" for name, value in zip(names, shown[row], strict=True)]
+        for row in range(len(shown))
+    ]
+    heat = palette.cells(shown, says, clicks, ends=(-reach, reach), unit="recovered", height=height)
     at = view.head if by_head else view.pos - places[0]
     return palette.figure(
         heat,
