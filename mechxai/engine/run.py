@@ -84,9 +84,9 @@ def run_sweep(model: HookedModel, sweep: Sweep, execution: Execution, *, what: s
                     store.save(item.number, found)
             values.put(item, found.double(), run_names(sweep))
             bar.advance(size, item.work, computed=computed)
-    if missing:
+    if missing and execution.shard is not None:
         raise UnfinishedError(
-            f"Shard {execution.shard} of {what} is done",
+            f"Shard {execution.shard[0]}/{execution.shard[1]} of {what} is done",
             got=f"{missing} waves are left to other shards",
             fix="run once more without shard when they are done; it finds their waves",
         )

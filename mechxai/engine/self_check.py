@@ -83,7 +83,8 @@ def _check(model: HookedModel, sweep: Sweep, planned: Plan) -> Verdict:
     passes = 2 * n_prompts * n_cells
     rounding = _EPS.get(model.dtype, _EPS_HALF) * torch.finfo(model.dtype).eps
     tolerance = _SLACK * spread + rounding * max(1.0, _size(model, sample), float(together.abs().max()))
-    level = planned.level
+    known = bool(torch.isfinite(together).all())
+    level = planned.level if known else HOOKED  # what is no number is reported where it is computed
     while level > HOOKED:
         error = _error(model, sample, together, level=level)
         passes += n_prompts * (1 + n_cells)

@@ -69,7 +69,7 @@ def load(  # noqa: PLR0913 - the public contract's form
             inner, digest = native.load(folder, backend, device=place, dtype=kind)
             codec = TextCodec(native.tokenizer(folder), _bos(native.tokenizer(folder), wanted=bos))
             return HookedModel(label, backend_of(inner), codec, "raw", kind, place, digest, None, card)
-        hf_model, tokenizer = _hugging_face(folder or name, revision)
+        hf_model, tokenizer = _hugging_face(folder or name, revision, asked=name)
         digest = hash_parameters(hf_model)
         masked = type(hf_model).__name__.endswith("MaskedLM")
         made = _backend(hf_model, tokenizer, backend=backend, processing=processing, device=place, dtype=kind)
@@ -138,7 +138,7 @@ def backend_of(inner: Any) -> Backend:
     )
 
 
-def _hugging_face(source: str | Path, revision: str | None) -> tuple[Any, Any]:
+def _hugging_face(source: str | Path, revision: str | None, *, asked: str) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer  # noqa: PLC0415 - heavy
 
     local = isinstance(source, Path)
@@ -146,26 +146,26 @@ def _hugging_face(source: str | Path, revision: str | None) -> tuple[Any, Any]:
     try:
         config = AutoConfig.from_pretrained(source, **where)
         architectures = getattr(config, "architectures", None) or [""]
-        _check_language_model(architectures[0], source)
+        _check_language_model(architectures[0], asked)
         auto = AutoModelForMaskedLM if "MaskedLM" in architectures[0] else AutoModelForCausalLM
         safe = {"use_safetensors": True} if local else {}
         model = auto.from_pretrained(source, dtype=torch.float32, attn_implementation="eager", **safe, **where).eval()
         tokenizer = AutoTokenizer.from_pretrained(source, **where)
     except (OSError, ValueError) as error:
         raise ArtifactError(
-            f"Model {str(source)!r} was asked",
+            f"Model {asked!r} was asked",
             got=str(error).splitlines()[0],
             allowed=_LOADABLE,
             fix="check the spelling, or the network for a Hugging Face id",
         ) from error
-    _check_tokenizer(tokenizer, model, source)
+    _check_tokenizer(tokenizer, model, asked)
     return model, tokenizer
 
 
-def _check_language_model(architecture: str, source: str | Path) -> None:
+def _check_language_model(architecture: str, asked: str) -> None:
     if "SequenceClassification" in architecture:
         raise ModelSupportError(
-            f"Model {str(source)!r} was asked as a language model",
+            f"Model {asked!r} was asked as a language model",
             got=architecture,
             fix="use mx.load_classifier, which attribution takes like any model",
         )
@@ -246,11 +246,11 @@ def _bos(tokenizer: Any, *, wanted: bool) -> int | None:
     return getattr(tokenizer, "bos_token_id", None) if wanted and tokenizer is not None else None
 
 
-def _check_tokenizer(tokenizer: Any, model: Any, source: str | Path) -> None:
+def _check_tokenizer(tokenizer: Any, model: Any, asked: str) -> None:
     """Refuses the tokenizer of one token that transformers makes up where a folder has none."""
     if len(tokenizer) * 2 < model.config.vocab_size and len(tokenizer) < _SMALLEST_VOCABULARY:
         raise ArtifactError(
-            f"Model {str(source)!r} was asked",
+            f"Model {asked!r} was asked",
             got=f"a tokenizer of {len(tokenizer)} tokens for a vocabulary of {model.config.vocab_size}",
             allowed=_LOADABLE,
             fix="put the tokenizer's files (tokenizer.json, tokenizer_config.json) beside the weights",

@@ -7,7 +7,7 @@ import threading
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager, redirect_stdout
-from typing import TextIO
+from typing import Any
 
 import torch
 
@@ -32,7 +32,7 @@ def device_of(name: str) -> torch.device:
 class _Muted(io.StringIO):
     """Standard output while a thread loads: what that thread writes is dropped, other threads go on to write."""
 
-    def __init__(self, outside: TextIO) -> None:
+    def __init__(self, outside: Any) -> None:
         super().__init__()
         self._outside, self._loading = outside, threading.get_ident()
 

@@ -52,7 +52,7 @@ class TextCodec:
             found.append((inside[0] + shift, inside[-1] + shift))
         return found
 
-    def strings(self, ids: Sequence[int]) -> tuple[str, ...]:
+    def strings(self, ids: Sequence[int] | Tensor) -> tuple[str, ...]:
         """Each token as text, as it would be printed; bare ids where there is no tokenizer."""
         if self.tokenizer is None:
             return tuple(str(int(token)) for token in ids)

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import mechxai as mx
 from mechxai.core.edit import AddNoise, Intervention, Steer
-from mechxai.core.errors import NoSpaceError
+from mechxai.core.errors import NoSpaceError, NumericsError
 from mechxai.core.metric import as_metric
 from mechxai.engine import run as running
 from mechxai.engine import run_part
@@ -356,3 +356,12 @@ def test_a_disk_that_fills_up_costs_only_the_saving(model, pairs, tmp_path, monk
 def test_an_empty_sweep_gives_nothing(model, pairs):
     outcome = run_sweep(model, Sweep(pairs(model), "clean", [], as_metric("logit_diff")), mx.Execution())
     assert outcome.values.shape == (0, 2)
+
+
+def test_a_metric_that_is_no_number_is_said_once(model, pairs, caplog):
+    def broken(logits, batch):
+        return logits[:, -1, 0] * torch.nan
+
+    with pytest.raises(NumericsError):
+        mx.ActivationPatching("resid_pre", metric=broken)(model, pairs(model))
+    assert not [record for record in caplog.records if "differs from level 0" in record.getMessage()]
