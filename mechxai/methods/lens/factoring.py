@@ -47,7 +47,13 @@ def factored(activations: np.ndarray, n: int) -> Factors:
     count = min(n, _rank(activations))
     if not count:
         return Factors(np.zeros((0, len(activations))), np.zeros((0, activations.shape[1])), np.zeros(0), settled=True)
-    solver = NMF(count, init="nndsvd", solver="cd", max_iter=ROUNDS, random_state=0)
+    solver = NMF(
+        count,  # pyright: ignore[reportArgumentType]  # taken for a text, since that is what it is by default
+        init="nndsvd",
+        solver="cd",
+        max_iter=ROUNDS,
+        random_state=0,
+    )
     with warnings.catch_warnings():  # `settled` says it
         warnings.simplefilter("ignore", ConvergenceWarning)
         at_positions = solver.fit_transform(activations)

@@ -36,23 +36,21 @@ def divergence(
     masks = {layer: torch.from_numpy(mask).to(model.device) for layer, mask in neurons.items()}
     n_sets = len(next(iter(neurons.values())))
     at_once = max(1, _ELEMENTS // (batch.n_pos * model.architecture.d_vocab))
-    without = _logprobs(model, batch, torch.tensor([row]), run=run, interventions=interventions)[0]
+
+    def logprobs(times: int, zeros: Sequence[Intervention] = ()) -> Tensor:
+        rows = torch.full((times,), row)
+        own = [Intervention(one.site, one.edit.rows(rows)) for one in interventions]
+        tokens, layout = batch.tokens(run)[rows], batch.layout.rows(rows)
+        return model.logits(tokens, interventions=[*own, *zeros], layout=layout).float().log_softmax(-1)
+
+    untouched = logprobs(1)[0]
     found: list[Tensor] = []
     for first in range(0, n_sets, at_once):
         part = {layer: mask[first : first + at_once] for layer, mask in masks.items()}
-        rows = torch.full((len(next(iter(part.values()))),), row)
         zeros = [Intervention(Site("mlp_post", layer), _off(mask, batch.n_pos)) for layer, mask in part.items()]
-        edits = [*(Intervention(one.site, one.edit.rows(rows)) for one in interventions), *zeros]
-        silenced = _logprobs(model, batch, rows, run=run, interventions=edits)
-        found.append((without.exp() * (without - silenced)).sum(-1).double().cpu())
+        silenced = logprobs(min(at_once, n_sets - first), zeros)
+        found.append((untouched.exp() * (untouched - silenced)).sum(-1).double().cpu())
     return torch.cat(found).numpy()
-
-
-def _logprobs(
-    model: HookedModel, batch: ContrastBatch, rows: Tensor, *, run: str, interventions: Sequence[Intervention]
-) -> Tensor:
-    tokens, layout = batch.tokens(run)[rows], batch.layout.rows(rows)
-    return model.logits(tokens, interventions=interventions, layout=layout).float().log_softmax(-1)
 
 
 def _off(mask: Tensor, n_pos: int) -> Replace:
