@@ -81,6 +81,7 @@ if TYPE_CHECKING:
     from mechxai.methods.cot.self_consistency import SelfConsistency as SelfConsistency
     from mechxai.methods.lens.direct_logit_attribution import DirectLogitAttribution as DirectLogitAttribution
     from mechxai.methods.lens.logit_lens import LogitLens as LogitLens
+    from mechxai.methods.lens.neuron_factors import NeuronFactors as NeuronFactors
     from mechxai.methods.lens.trajectory import first_top1 as first_top1
     from mechxai.methods.lens.tuned_lens import TunedLens as TunedLens
     from mechxai.methods.lens.tuned_lens import lens_tokens as lens_tokens
@@ -174,6 +175,7 @@ _WHERE = {
     "methods.cot.self_consistency": ("SelfConsistency",),
     "methods.lens.direct_logit_attribution": ("DirectLogitAttribution",),
     "methods.lens.logit_lens": ("LogitLens",),
+    "methods.lens.neuron_factors": ("NeuronFactors",),
     "methods.lens.trajectory": ("first_top1",),
     "methods.lens.tuned_lens": ("TunedLens", "lens_tokens"),
     "methods.lens.tuned_lens_eval": ("TunedLensEvaluation",),

@@ -46,6 +46,7 @@ from mechxai.methods.cot import (
 from mechxai.methods.lens import (
     direct_logit_attribution,
     logit_lens,
+    neuron_factors,
     tuned_lens_eval,
     tuned_lens_reading,
     tuned_lens_train,
@@ -75,6 +76,7 @@ _FAMILIES = (
     tuned_lens_train,
     tuned_lens_eval,
     direct_logit_attribution,
+    neuron_factors,
     linear_probes,
     probe_causal_check,
     saliency,

@@ -94,6 +94,9 @@ _DONE = {
     "self_consistency": "Many chains were drawn for each problem, and the answers behind them voted.",
     "chain_flow": "Two problems in the same words were run, and what one run holds at a part of the prompt was put "
     "into the other, at all layers together and at each alone.",
+    "neuron_factors": "The activations of each prompt's MLP neurons were factored into groups that fire together, "
+    "negative ones counted as 0; an ablation sets the strongest neurons of a group to zero, beside those of other "
+    "groups and random ones.",
     "direct_logit_attribution": "The logit difference was split into what every component wrote into the residual "
     "stream, the final norm's scale held fixed; how later components react is not in it.",
 }
