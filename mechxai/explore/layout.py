@@ -37,7 +37,7 @@ _ASKS = {
     "color": "What colours the lens",
     "site": "Where patching patches",
 }
-_AREAS = ("lens", "next", "attention", "heads", "layers", "sources", "patching", "routes", "circuit")
+_AREAS = ("lens", "next", "attention", "heads", "layers", "sources", "patching", "routes", "factors", "circuit")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from mechxai.core.errors import ConfigError
 from mechxai.core.method import Method
 from mechxai.core.result import Result
 from mechxai.explore.palette import Picture
-from mechxai.explore.panels import attention, circuit, contributions, lens, next_tokens, patching, routes
+from mechxai.explore.panels import attention, circuit, contributions, factors, lens, next_tokens, patching, routes
 from mechxai.explore.scene import Scene
 from mechxai.figures.text import printable, safe
 from mechxai.tasks.prompts import prompts
@@ -145,6 +145,18 @@ SWEEPS = (
         patching.content,
     ),
     SweepPanel(
+        "factors",
+        "Neurons that fire together",
+        "groups of MLP neurons and the tokens on which each is active (non-negative factors); firing is not mattering",
+        ("model", "prompt", "pos"),
+        factors.key,
+        factors.method,
+        factors.draw,
+        factors.content,
+        paired=False,
+        quick=factors.quick,
+    ),
+    SweepPanel(
         "circuit",
         "Circuit: which edges carry it",
         "integrated gradients over edges (EAP-IG); an estimate, to be confirmed by patching",
@@ -201,7 +213,7 @@ def _about(panel: SweepPanel, scene: Scene) -> str:
     """What is asked, in words."""
     reading, view = scene.reading, scene.view
     if not panel.paired:
-        return f"position {view.pos}"
+        return f"position {view.pos}" if "pos" in panel.needs else "this prompt"
     asked = reading.asked(reading.end, view.answer, view.wrong)
     return " against ".join(f"“{printable(reading.text(one))}”" for one in (asked.answer, asked.wrong))
 

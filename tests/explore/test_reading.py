@@ -132,6 +132,15 @@ def test_routes_are_information_flow_routes(room, view, zoo, monkeypatch):
     assert figure(other, "routes")["data"][-1]["customdata"]
 
 
+def test_factors_are_those_of_neurons(room, view, zoo):
+    scene = scene_of(room, view, LIGHT)
+    data = mx.NeuronFactors(draws=0)(zoo, scene.reading.batch).data
+    drawn = figure(scene, "factors")["data"][0]
+    np.testing.assert_allclose(drawn["z"], data["activity"].values[0], atol=1e-4)
+    neuron = f"m{int(data['neuron_layer'][0, 0, 0])}.n{int(data['neuron'][0, 0, 0])}"
+    assert all(neuron in text for text in drawn["hovertext"][0])
+
+
 def test_a_sweep_that_is_stopped_says_so_and_can_be_run_again(room, view):
     scene = scene_of(room, view, LIGHT)
     panel = PANELS["patching"]
