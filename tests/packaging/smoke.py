@@ -26,7 +26,7 @@ from tests.serving import serving
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "requirements.lock"
 TINY = ("debug=tiny", "model=zoo/handmade-ioi", "tracker=none")
-_FREE = {"ray": ("cloudpickle", "joblib")}  # extra -> what it asks for in other versions than the lock's
+_UNLOCKED = ("ray",)  # its launcher asks for older versions than the lock's of what others need too
 _INSTALLING, _RUNNING = 3600, 900
 _console = Console(highlight=False, soft_wrap=True)
 
@@ -82,14 +82,12 @@ def sharing(folder, wheel):
 
 
 def plain(folder, wheel, extra):
-    """The wheel with an extra and all they need in a new environment, in the lock's versions."""
-    venv, constraints = folder / "venv", folder / "constraints.txt"
+    """The wheel with an extra and all they need in a new environment, in the lock's versions where they fit."""
+    venv = folder / "venv"
     subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True, timeout=120)
-    free = tuple(f"{name}==" for name in _FREE.get(extra, ()))
-    lines = LOCK.read_text(encoding="utf-8").splitlines()
-    constraints.write_text("\n".join(line for line in lines if not free or not line.startswith(free)), encoding="utf-8")
     wanted = f"{wheel}[{extra}]" if extra != "none" else str(wheel)
-    install = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "-c", str(constraints), wanted]
+    locked = [] if extra in _UNLOCKED else ["-c", str(LOCK)]
+    install = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", *locked, wanted]
     subprocess.run(install, check=True, timeout=_INSTALLING)
     return _installed(folder, venv)
 
