@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import logging
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +26,7 @@ from mechxai.explore.view import LENSES, View
 from mechxai.figures.plot import plot
 from mechxai.figures.text import printable
 
+_LOG = logging.getLogger("mechxai.explore")
 _CHOICES = ("inputs", "lens", "color", "site")
 
 
@@ -75,12 +78,16 @@ def _add_follow(app: Dash, room: Room) -> None:
         State("stamps", "data"),
         prevent_initial_call=True,
     )
-    def follow(*given: Any) -> tuple[object, str]:
+    def follow(*given: Any) -> tuple[dict[str, Any], str]:
         view, theme, _, before = given
         try:
             return answer(scene_of(room, View.of(view), palette_of(theme)), before), ""
         except MechXAIError as error:
-            return no_update, printable(str(error))
+            said = printable(str(error))
+        except Exception:  # noqa: BLE001 - a mistake of ours, which the log tells; the page must not wait for ever
+            _LOG.exception("the explorer")
+            said = "this view failed; the terminal says why"
+        return {"error": said, "at": time.monotonic()}, said  # never the same twice, so that the page hears of each
 
 
 def _add_examples(app: Dash, room: Room) -> None:
@@ -119,11 +126,11 @@ def _add_sweep(app: Dash, room: Room, name: str) -> None:
         State("view", "data"),
         prevent_initial_call=True,
     )
-    def begin(_clicks: int | None, given: Mapping[str, object]) -> tuple[str, bool]:
+    def begin(_clicks: int | None, given: Mapping[str, object]) -> tuple[str, object]:
         try:
             start(panel, scene_of(room, View.of(given), LIGHT))
         except MechXAIError as error:
-            return printable(str(error)), True
+            return printable(str(error)), no_update
         return "", False
 
     @app.callback(

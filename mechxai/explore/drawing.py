@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from mechxai.explore.palette import Picture
 from mechxai.explore.panel import PANELS, SWEEPS, drawn, stamp
 from mechxai.explore.panels import tokens
 from mechxai.explore.scene import Scene
+from mechxai.explore.view import View
 from mechxai.figures.text import printable
 
 _LOG = logging.getLogger("mechxai.explore")
@@ -90,4 +92,5 @@ def _facts(scene: Scene) -> dict[str, object]:
         "started": {panel.name: not panel.quick(scene) for panel in SWEEPS},
         "where": f"{place}, head {scene.block}.{view.head}; asked: {said}.",
         "query": view.query(),
+        "blank": asdict(View()),
     }

@@ -174,7 +174,7 @@ def _listed(given: Picture) -> object:
 # Plotly can make room for labels by itself, but measures and draws all of them several times for it.
 def _beside(axis: Mapping[str, Any]) -> int:
     """Pixels left of a figure, for its longest label and its title."""
-    longest = max((len(label) for label in axis.get("ticktext", ())), default=4)
+    longest = max((len(label) for label in axis.get("ticktext", ())), default=7)
     return 18 + round(6.4 * longest) + (20 if axis.get("title") else 0)
 
 

@@ -204,7 +204,12 @@ class Reading:
 def name_of(model: HookedModel, token: int) -> str:
     """A token as a view names it: by its text, or by its id where no text gives it."""
     text = model.text.strings([token])[0]
-    told = model.text.bare_ids(text) == [token] and token != model.text.unknown and not _ID.fullmatch(text)
+    told = (
+        text.isprintable()
+        and model.text.bare_ids(text) == [token]
+        and token != model.text.unknown
+        and not _ID.fullmatch(text)
+    )
     return text if told else f"#{token}"
 
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from mechxai.core.errors import MechXAIError
@@ -41,6 +41,7 @@ class Sweep:
     seconds: float = 0.0
     started: float = 0.0
     stopping: threading.Event = field(default_factory=threading.Event)
+    future: "Future[None] | None" = None
 
     @property
     def running(self) -> bool:
@@ -50,6 +51,8 @@ class Sweep:
     @property
     def said(self) -> str:
         """How far it is, or how long it took."""
+        if self.running and not self.started:
+            return f"{self.about} waits for another sweep"
         if self.running:
             return f"{self.share:.0%} of {self.about}"
         return f"{self.about}: {self.seconds:.1f} s" if self.result is not None else ""
@@ -73,7 +76,7 @@ class Sweeps:
             finished = [one for one, kept in self._known.items() if not kept.running]
             for old in finished[: max(0, len(self._known) - _KEPT)]:
                 del self._known[old]
-        self._worker.submit(_run, sweep, make, lock)
+            sweep.future = self._worker.submit(_run, sweep, make, lock)
         return sweep
 
     def get(self, key: Hashable) -> Sweep | None:
@@ -82,10 +85,12 @@ class Sweeps:
             return self._known.get(key)
 
     def stop(self, key: Hashable) -> None:
-        """Tells a sweep to stop after the wave it is at."""
+        """Tells a sweep to stop after the wave it is at; one that still waits is stopped at once."""
         sweep = self.get(key)
         if sweep is not None and sweep.running:
             sweep.stopping.set()
+            if sweep.future is not None and sweep.future.cancel():
+                sweep.error = "stopped"
 
     def close(self) -> None:
         """Tells all sweeps to stop, and waits for none."""

@@ -166,6 +166,41 @@ def test_what_is_drawn_is_what_the_figures_say(opened):
     assert widths == sorted(widths, reverse=True)
 
 
+def test_a_choice_among_fast_keys_is_not_lost(opened):
+    opened.run("document.querySelector('.panel.lens').focus()")
+    for _ in range(4):
+        opened.press("ArrowLeft")
+    opened.run("dash_clientside.set_props('color-choice', {value: 'entropy'})")
+    opened.wait("location.search.includes('color=entropy')")
+    opened.wait(f"{WHERE}.includes('position 14')")
+    settle(opened)
+    assert opened.run("document.querySelector('#lens .bar .title').textContent") == "nats"
+
+
+def test_after_a_refusal_the_page_goes_on(opened):
+    opened.run("dash_clientside.set_props('answer-text', {value: 'Xanthippe'})")
+    opened.wait("document.getElementById('trouble').textContent.includes('vocabulary')")
+    opened.run("dash_clientside.set_props('answer-text', {value: ''})")
+    opened.wait("document.getElementById('trouble').textContent === ''")
+    opened.run("document.querySelector('.panel.lens').focus()")
+    opened.press("ArrowLeft")
+    opened.wait(f"{WHERE}.includes('position 17')", seconds=2.5)
+
+
+def test_a_link_too_long_for_the_server_shows_the_same(page, address, zoo):
+    first_picture(page, address)
+    settle(page)
+    view = View(model="zoo/ioi", prompt="Yesterday , Anna and Laura were here", color="entropy", pos=3)
+    page.open("about:blank")
+    page.open(f"{address}#{view.query()}")
+    page.wait(f"document.getElementById('where') && {WHERE}.includes('position 3')")
+    settle(page)
+    assert page.run("document.getElementById('prompt-text').value") == view.prompt
+    assert page.run("document.getElementById('corrupted-text').value") == ""
+    page.wait("document.getElementById('color-choice').textContent.includes('entropy')")
+    page.wait("!location.search.includes('corrupted=')")
+
+
 def test_a_panel_is_saved_as_a_picture(opened):
     assert opened.run("typeof Plotly") == "undefined", "4 MB that the first picture need not wait for"
     for panel in ("lens", "layers", "next"):

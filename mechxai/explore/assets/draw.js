@@ -40,7 +40,8 @@
       const next = Math.max(1, stops.findIndex(([end]) => end >= at));
       const [[low, from], [high, to]] = [stops[next - 1], stops[next]];
       const mixed = from.map((one, index) => Math.round(one + ((to[index] - one) * (at - low)) / (high - low || 1)));
-      return [`rgb(${mixed})`, mixed[0] * 0.299 + mixed[1] * 0.587 + mixed[2] * 0.114 > 140];
+      const [red, green, blue] = mixed.map((one) => (one / 255) ** 2.2); // relative luminance, as WCAG has it
+      return [`rgb(${mixed})`, 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18];
     };
   }
 
@@ -95,7 +96,7 @@
       cell.style.background = ground;
       if (trace.text) {
         cell.textContent = plain(trace.text[row][column]);
-        cell.style.color = light ? "#1f2933" : "#fff";
+        cell.style.color = value === null ? "" : light ? "#0b1118" : "#fff";
       }
     }
     return { key, cells: made };
@@ -149,7 +150,7 @@
     const flat = trace.orientation === "h", values = flat ? trace.x : trace.y, n = values.length;
     const own = flat ? layout.xaxis : layout.yaxis;
     const low = own.range ? own.range[0] : Math.min(0, ...values) * 1.06;
-    const high = own.range ? own.range[1] : Math.max(0, ...values) * 1.06 || 1;
+    const high = own.range ? own.range[1] : Math.max(0, ...values) * 1.06 || (low < 0 ? 0 : 1);
     const along = (value) => (value - low) / (high - low), zero = along(0);
     const area = frame(host, layout, NARROW), made = [];
     for (const tick of own.tickvals || rounds(low, high)) {
@@ -253,6 +254,7 @@
     if (kind === "heatmap") chosen(host, figure);
     shown.set(host, { ...made, figure, kind });
     host.dataset.drawn = kind;
+    tip.hidden = true; // it spoke of what was there
     if (!before) resized.observe(host);
   }
 
@@ -291,11 +293,15 @@
     tip.style.transform = `translate(${left}px, ${below ? event.clientY + 16 : event.clientY - tip.offsetHeight - 10}px)`;
   });
 
+  for (const name of ["scroll", "blur"]) addEventListener(name, () => { tip.hidden = true; }, true);
+  document.documentElement.addEventListener("pointerleave", () => { tip.hidden = true; });
+
   // Plotly, once it is needed: for pictures to keep and for the figures of a run.
   function plotly() {
     loading = loading || new Promise((done, failed) => {
       const script = document.createElement("script");
-      Object.assign(script, { src: "plotly.js", onload: () => done(window.Plotly), onerror: failed });
+      Object.assign(script, { src: "plotly.js", onload: () => done(window.Plotly) });
+      script.onerror = (event) => { loading = null; failed(event); };
       document.head.append(script);
     });
     return loading;

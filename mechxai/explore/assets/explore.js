@@ -17,6 +17,20 @@
     return JSON.stringify(next) === JSON.stringify(view) ? none() : next;
   }
 
+  // A choice on top of the moves that still wait to be sent.
+  function merged(view, parts) {
+    const waiting = state.later;
+    if (!waiting) return changed(view, parts);
+    forget();
+    const next = changed(waiting, parts);
+    return next === none() ? waiting : next;
+  }
+
+  function forget() {
+    state.later = null;
+    clearTimeout(state.timer);
+  }
+
   function move(parts) {
     if (!state.view) return;
     const next = changed(state.view, parts);
@@ -37,7 +51,7 @@
 
   function flush() {
     const view = state.later;
-    state.later = null;
+    forget();
     if (view) send(view);
   }
 
@@ -59,10 +73,15 @@
   function opened(view) {
     if (state.opened) return false;
     state.opened = true;
-    const asked = Object.fromEntries([...new URLSearchParams(location.search || location.hash.slice(1))].filter(([name]) => name in view));
-    if (!asked.prompt || asked.prompt === view.prompt) return false;
-    setTimeout(() => move(asked), 0);
-    for (const name of ["prompt", "corrupted"]) set(name + "-text", { value: asked[name] || "" });
+    if (!location.hash && location.search.length < 3000) return false;
+    const named = [...new URLSearchParams(location.hash.slice(1) || location.search)].filter(([name]) => name in view);
+    const asked = { ...state.facts.blank, model: view.model, ...Object.fromEntries(named) };
+    if (!asked.prompt) return false;
+    setTimeout(() => {
+      move(asked);
+      for (const name of ["prompt", "corrupted"]) set(name + "-text", { value: asked[name] });
+      for (const name of ["inputs", "lens", "color", "site"]) set(name + "-choice", { value: asked[name] });
+    }, 0);
     return true;
   }
 
@@ -98,26 +117,32 @@
     const one = document.createElement("button");
     Object.assign(one, { type: "button", className: "token", tabIndex: -1 });
     one.dataset.pos = pos;
+    one.setAttribute("aria-pressed", "false");
     one.append(document.createElement("bdi"));
     return one;
   }
 
   clientside.mechxai = {
     chosen(inputs, lens, color, site, view) {
-      return changed(view, { inputs, lens, color, site });
+      return merged(view, { inputs, lens, color, site });
     },
     read(_clicks, answer, wrong, prompt, corrupted, view) {
       const triggered = clientside.callback_context.triggered[0];
       const asked = { answer: text(answer), wrong: text(wrong) };
-      if (triggered && triggered.prop_id !== "read.n_clicks") return changed(view, asked);
+      if (triggered && triggered.prop_id !== "read.n_clicks") return merged(view, asked);
       const moved = text(prompt) === view.prompt ? {} : { pos: -1 };
-      return changed(view, { ...asked, prompt: text(prompt), corrupted: text(corrupted), ...moved });
+      return merged(view, { ...asked, prompt: text(prompt), corrupted: text(corrupted), ...moved });
     },
     // The server's answer: what changed of the page.
     shown(answer, view) {
       const { facts } = answer;
-      state.facts = facts;
       state.sent = 0;
+      if (answer.error) { // what was shown stays
+        state.view = state.later || view;
+        if (state.later) setTimeout(flush, 0);
+        return Array(5).fill(none());
+      }
+      state.facts = facts;
       if (state.later) setTimeout(flush, 0);
       for (const [name, { figure, shapes }] of Object.entries(answer.panels)) {
         if (figure) mechxai.draw(document.getElementById(name), figure);
@@ -144,6 +169,8 @@
     },
     // what decides which sweeps are looked at
     paired(view, before) {
+      const waiting = state.later;
+      if (waiting && (waiting.model !== view.model || waiting.prompt !== view.prompt)) forget(); // another one was opened
       if (!state.later) state.view = view;
       const traced = state.facts && state.facts.started.routes ? view.pos : null; // else routes follow by themselves
       const asked = [view.model, view.prompt, view.corrupted, view.answer, view.wrong, view.site];
@@ -169,7 +196,7 @@
   }
 
   async function copy(button, what) {
-    const before = button.textContent;
+    const before = (button.dataset.label = button.dataset.label || button.textContent);
     try {
       await navigator.clipboard.writeText(what);
       button.textContent = "Copied";
@@ -184,10 +211,11 @@
     const point = mechxai.under(event), own = event.target.dataset || {};
     if (token) move({ pos: Number(token.dataset.pos) });
     if (point && point.goes) move(goes(point.goes));
-    if (own.png) mechxai.png(own.png);
+    if (own.png) mechxai.png(own.png).catch(() => set("trouble", { children: "The picture could not be made." }));
     if (event.target.id === "share") copy(event.target, location.href);
     if (event.target.id === "copy") copy(event.target, document.getElementById("commands").textContent);
   });
+  addEventListener("hashchange", () => location.reload());
   document.addEventListener("toggle", (event) => {
     if (event.target.id === "views-box" && event.target.open && state.view) {
       heads(document.getElementById("views"), state.view);
