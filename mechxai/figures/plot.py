@@ -21,6 +21,7 @@ from mechxai.figures.chains import (
 )
 from mechxai.figures.choose import MAX_DIMS, Shown, default_variable, frame_dim, shown, too_many
 from mechxai.figures.circuit import circuit_curve, circuit_figure, is_circuit_curve, is_edges
+from mechxai.figures.factors import factor_figure, is_factors
 from mechxai.figures.faithfulness import is_judged, judged_figure
 from mechxai.figures.heatmap import default_scale, facets, heatmap, slider
 from mechxai.figures.lens import is_lens, lens_grid
@@ -48,6 +49,13 @@ _OWN: tuple[tuple[Callable[[Result], bool], Callable[[Result], go.Figure]], ...]
     (is_vote, vote_figure),
     (is_biased, biased_figure),
 )
+# Results of which one prompt is drawn with its tokens, unless a kind or another slice is asked.
+_OF_ONE_PROMPT: tuple[
+    tuple[Callable[[Result, str], bool], Callable[[Result, str, Mapping[str, object]], go.Figure]], ...
+] = (
+    (is_lens, lens_grid),
+    (is_factors, lambda result, _, select: factor_figure(result, select)),
+)
 # Dims whose coordinates stand in no order, so that a line between them would mean nothing.
 _UNORDERED = ("head", "method", "component", "edge", "site")
 _DIMS = {"heatmap": (2,), "line": (1, 2), "bar": (0, 1), "slider": (3,), "facets": (3,)}
@@ -67,10 +75,11 @@ def plot(
     Two dims make a heatmap (layers upward, positions or heads to the right), one a line with its bootstrap band or, for
     coordinates without an order, bars with whiskers; three a heatmap behind a slider, or several side by side when the
     third dim is short. Results with a role per head show all their variables side by side; of a lens, one prompt is
-    shown with the top token written in every cell; of probes, bars with their controls; of attributions, coloured
-    tokens (bars, of one prompt), and of their comparison curves beside random rankings; of edges and of routes a graph,
-    and of circuits their faithfulness beside random ones. Colours are centred on 0 (`Shown.center` tells the
-    exceptions) with equal room on both sides: blue is towards the answer, red against it.
+    shown with the top token written in every cell, and of neuron factors one prompt's tokens; of probes, bars with
+    their controls; of attributions, coloured tokens (bars, of one prompt), and of their comparison curves beside random
+    rankings; of edges and of routes a graph, and of circuits their faithfulness beside random ones. Colours are centred
+    on 0 (`Shown.center` tells the exceptions) with equal room on both sides: blue is towards the answer, red against
+    it.
 
     Args:
         result: of any method.
@@ -98,8 +107,9 @@ def plot(
 
 def _figure(result: Result, variable: str, how: tuple[str, float | None, Mapping[str, object]]) -> go.Figure:
     kind, center, select = how
-    if kind == "auto" and set(select) <= {"prompt"} and is_lens(result, variable):
-        return lens_grid(result, variable, select)
+    of_one = next((draw for fits, draw in _OF_ONE_PROMPT if fits(result, variable)), None)
+    if of_one is not None and kind == "auto" and set(select) <= {"prompt"}:
+        return of_one(result, variable, select)
     if not variable and not select and kind == "auto":
         own = next((draw for fits, draw in _OWN if fits(result)), None)
         if own is not None:

@@ -261,11 +261,19 @@ def test_refused_and_no_hook_left(model_of, pairs, monkeypatch):
 
 
 def test_a_picture_of_tokens_by_factors(zoo):
-    batch = mx.tasks.prompts(zoo, texts=["When Mary and John went to the store, John gave a drink to"])
-    result = mx.NeuronFactors(n=4, draws=1)(zoo, batch)
-    figure = mx.plot(result, select={"prompt": 0})
-    (drawn,) = figure.data
-    np.testing.assert_allclose(drawn.z, result.data["activity"].values[0])
-    assert figure.layout.xaxis.ticktext[2] == "2: Mary"
-    assert figure.layout.yaxis.title.text == "factor"
+    """Of one prompt, with its own tokens, without the padding and the factors that it lacks."""
+    texts = ["Then, Tom and James were working at the park. Tom passed a book to", "When Mary and"]
+    result = mx.NeuronFactors(n=6, draws=0)(zoo, mx.tasks.prompts(zoo, texts=texts))
+    shares = result.data["share"].values
+    for figure in (mx.plot(result, select={"prompt": 1}), mx.plot(result, "activity", select={"prompt": 1})):
+        (drawn,) = figure.data
+        np.testing.assert_allclose(drawn.z, result.data["activity"].values[1, :4, :4])
+        assert list(figure.layout.xaxis.ticktext) == ["0: &lt;bos&gt;", "1: When", "2: Mary", "3: and"]
+        assert list(figure.layout.yaxis.ticktext) == [f"{at} ({share:.0%})" for at, share in enumerate(shares[1, :4])]
+    figure = mx.plot(result)
+    assert figure.data[0].z.shape == (6, len(result.data["pos"]))
+    assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("position", "factor")
     assert "how strongly each group of neurons fires" in figure.layout.title.text.replace("<br>", " ")
+    assert mx.plot(result, "share").data[0].z.shape == (2, 6)
+    with pytest.raises(ConfigError, match="Prompt 2"):
+        mx.plot(result, select={"prompt": 2})
