@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mechxai.core import errors
-from mechxai.core.method import METHODS
+from mechxai.methods import registry as methods
 from tests.docs.blocks import DOCS, PAGES, blocks, shows
 
 _QUICK = [page for page in PAGES if any(not block.slow for block in blocks(page))]
@@ -24,10 +24,10 @@ def name(page: Path) -> str:
 @pytest.fixture(autouse=True)
 def registry():
     """Methods that a page makes are gone after it."""
-    before = dict(METHODS)
+    before = dict(methods.METHODS)  # all there are: what a page imports first must not go with what it makes
     yield
-    METHODS.clear()
-    METHODS.update(before)
+    methods.METHODS.clear()
+    methods.METHODS.update(before)
 
 
 def run(page, folder, monkeypatch, *, slow):

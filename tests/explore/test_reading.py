@@ -180,7 +180,7 @@ def test_only_what_changes_is_drawn_again(room, view):
     assert (frame["x0"], frame["x1"]) == (2.5, 3.5)
     other = scene_of(room, View.of({**vars(view), "pos": 7}), LIGHT)
     pos = answer(other, first["stamps"])["panels"]
-    assert {name for name, one in pos.items() if "shapes" in one} == {"lens", "attention"}
+    assert {name for name, one in pos.items() if "shapes" in one} == {"lens", "attention", "factors"}
     assert pos["lens"]["shapes"] == figure(other, "lens")["layout"]["shapes"]
 
 
