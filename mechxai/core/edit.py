@@ -298,6 +298,10 @@ class Intervention:
     site: Site
     edit: Edit
 
+    def rows(self, chosen: Rows) -> "Intervention":
+        """The same for some prompts."""
+        return Intervention(self.site, self.edit.rows(chosen))
+
 
 def _length(vector: Tensor) -> Tensor:
     return cast("Tensor", vector.norm())  # pyright: ignore[reportUnknownMemberType]  # untyped in torch

@@ -78,8 +78,6 @@ def _safely(scene: Scene, draw: Callable[[], Picture]) -> Picture:
 
 def _facts(scene: Scene) -> dict[str, object]:
     a, view, reading = scene.reading.model.architecture, scene.view, scene.reading
-    pair = (scene.asked.answer, scene.asked.wrong)
-    said = " against ".join(f"“{printable(reading.text(one))}”" for one in pair)
     layer = "output" if view.layer == a.n_layers else str(view.layer)
     place = f"“{printable(reading.tokens[view.pos])}” (position {view.pos}), layer {layer}"
     return {
@@ -90,7 +88,7 @@ def _facts(scene: Scene) -> dict[str, object]:
         "layer": view.layer,
         "head": view.head,
         "started": {panel.name: not panel.quick(scene) for panel in SWEEPS},
-        "where": f"{place}, head {scene.block}.{view.head}; asked: {said}.",
+        "where": f"{place}, head {scene.block}.{view.head}; asked: {reading.words(scene.asked)}.",
         "query": view.query(),
         "blank": asdict(View()),
     }

@@ -1,14 +1,10 @@
 """The page's colours for figures, in its light and in its dark dress."""
 
-import base64
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from mechxai.figures.colors import DIVERGING, SEQUENTIAL
 from mechxai.figures.theme import FONT
@@ -139,6 +135,13 @@ class Palette:
         ends = {"x0": x[0] - 0.5, "x1": x[1] + 0.5, "y0": y[0] - 0.5, "y1": y[1] + 0.5}
         return {"type": "rect", **ends, "line": {"color": self.accent, "width": 2.5}}
 
+    def rims(self, chosen: Sequence[bool]) -> dict[str, object]:
+        """Around the nodes of a graph, of which some are looked at."""
+        return {
+            "color": [self.accent if one else self.quiet for one in chosen],
+            "width": [3 if one else 1 for one in chosen],
+        }
+
     def sign(self, value: float) -> str:
         """The colour of what speaks for the answer, or against it."""
         return self.towards if value >= 0 else self.against
@@ -156,19 +159,6 @@ class Palette:
             "yref": "y",
         }
         return self.figure({"type": "scatter", "x": [], "y": []}, height, x=hidden, y=hidden, annotations=[note])
-
-
-def plain(figure: go.Figure) -> Picture:
-    """A figure of plotly's as a plain mapping, its numbers as lists."""
-    return json.loads(str(figure.to_json(engine="json")), object_hook=_listed)
-
-
-def _listed(given: Picture) -> object:
-    """Numbers that plotly packs as bytes, as a list."""
-    if set(given) - {"shape"} != {"dtype", "bdata"}:
-        return given
-    values = np.frombuffer(base64.b64decode(given["bdata"]), given["dtype"]).astype(float)
-    return [None if math.isnan(value) else value for value in values.tolist()]
 
 
 # Plotly can make room for labels by itself, but measures and draws all of them several times for it.

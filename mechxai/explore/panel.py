@@ -10,7 +10,7 @@ from mechxai.core.result import Result
 from mechxai.explore.palette import Picture
 from mechxai.explore.panels import attention, circuit, contributions, factors, lens, next_tokens, patching, routes
 from mechxai.explore.scene import Scene
-from mechxai.figures.text import printable, safe
+from mechxai.figures.text import safe
 from mechxai.tasks.prompts import prompts
 
 _ASKED = ("model", "prompt", "pos", "answer", "wrong")
@@ -214,8 +214,7 @@ def _about(panel: SweepPanel, scene: Scene) -> str:
     reading, view = scene.reading, scene.view
     if not panel.paired:
         return f"position {view.pos}" if "pos" in panel.needs else "this prompt"
-    asked = reading.asked(reading.end, view.answer, view.wrong)
-    return " against ".join(f"“{printable(reading.text(one))}”" for one in (asked.answer, asked.wrong))
+    return reading.words(reading.asked(reading.end, view.answer, view.wrong))
 
 
 def pair(scene: Scene) -> ContrastBatch:

@@ -14,6 +14,7 @@ from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError, MechXAIError, ModelSupportError
 from mechxai.core.result import Result
 from mechxai.core.site import Site
+from mechxai.figures.text import printable
 from mechxai.methods.attribution.gradient_x_input import GradientXInput
 from mechxai.methods.attribution.occlusion import Occlusion
 from mechxai.methods.attribution.saliency import Saliency
@@ -125,6 +126,10 @@ class Reading:
         if right == other:
             raise ConfigError("Answer and wrong answer", got=f"both are {self.text(right)!r}", fix="change one of them")
         return Asked(pos, right, other)
+
+    def words(self, asked: Asked) -> str:
+        """A question in words."""
+        return " against ".join(f"“{printable(self.text(one))}”" for one in (asked.answer, asked.wrong))
 
     def name_of(self, token: int) -> str:
         """A token as a view names it."""

@@ -166,8 +166,8 @@ def _edge(
     y = begin.y + (to.y - begin.y) * steps
     into = f"{_node(ends[1])} ({_PARTS[part]})" if part else ends[1]
     figure.add_scatter(
-        x=x,
-        y=y,
+        x=x.tolist(),
+        y=y.tolist(),
         mode="lines",
         line={"color": color, "width": 0.8 + _WIDEST * abs(share)},
         opacity=0.35 + 0.6 * min(1.0, abs(share) * 2),

@@ -46,7 +46,7 @@ def run_hooks(
     """
     if rows is not None:
         layout = layout.rows(rows)
-        interventions = [Intervention(one.site, one.edit.rows(rows)) for one in interventions]
+        interventions = [one.rows(rows) for one in interventions]
     everyone = slice(0, len(layout.lengths))
     hooks: dict[str, list[HookFunction]] = {}
     for one in interventions:

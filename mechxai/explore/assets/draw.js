@@ -82,13 +82,15 @@
 
   // Cells ----------------------------------------------------------------------------------------------------------
 
+  const lattice = ({ layout, data: [{ z }] }) => (
+    { rows: z.length, columns: z[0].length, upward: layout.yaxis.autorange !== "reversed" });
+
   function cells(host, figure, before) {
-    const { layout, data: [trace] } = figure, rows = trace.z.length, columns = trace.z[0].length;
-    const upward = layout.yaxis.autorange !== "reversed";
+    const { layout, data: [trace] } = figure, { rows, columns } = lattice(figure);
     const key = JSON.stringify([rows, columns, layout.margin, layout.xaxis, layout.yaxis, trace.colorscale, trace.zmin,
       trace.zmax, trace.colorbar]);
     const same = before && before.key === key;
-    const made = same ? before.cells : grid(host, figure, { rows, columns, upward });
+    const made = same ? before.cells : grid(host, figure);
     const color = ramp(trace);
     for (const cell of made) {
       const [row, column] = cell.at, value = trace.z[row][column];
@@ -102,7 +104,8 @@
     return { key, cells: made };
   }
 
-  function grid(host, { layout, data: [trace] }, { rows, columns, upward }) {
+  function grid(host, figure) {
+    const { layout, data: [trace] } = figure, { rows, columns, upward } = lattice(figure);
     const area = frame(host, layout, trace.colorbar ? BESIDE : NARROW), made = [];
     const inside = part("cells", "", { gridTemplate: `repeat(${rows}, 1fr) / repeat(${columns}, 1fr)` });
     for (let step = 0; step < rows; step++) {
@@ -131,11 +134,11 @@
   }
 
   // The frame around what is chosen, in cells.
-  function chosen(host, { layout, data: [trace] }) {
+  function chosen(host, figure) {
     for (const old of host.querySelectorAll(".chosen")) old.remove();
-    if (trace.type !== "heatmap") return;
-    const rows = trace.z.length, columns = trace.z[0].length, upward = layout.yaxis.autorange !== "reversed";
-    for (const { x0, x1, y0, y1, line } of layout.shapes || []) {
+    if (figure.data[0].type !== "heatmap") return;
+    const { rows, columns, upward } = lattice(figure);
+    for (const { x0, x1, y0, y1, line } of figure.layout.shapes || []) {
       const top = upward ? rows - y1 - 0.5 : y0 + 0.5;
       host.firstChild.append(part("chosen", "", {
         left: share((x0 + 0.5) / columns), width: share((x1 - x0) / columns), top: share(top / rows),
@@ -251,7 +254,7 @@
     host.style.minHeight = `${figure.layout.height}px`;
     if (text !== null) host.replaceChildren(part("sentence", text));
     const made = text === null ? KINDS[kind](host, figure, before && before.kind === kind ? before : null) : {};
-    if (kind === "heatmap") chosen(host, figure);
+    chosen(host, figure);
     shown.set(host, { ...made, figure, kind });
     host.dataset.drawn = kind;
     tip.hidden = true; // it spoke of what was there

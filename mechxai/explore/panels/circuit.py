@@ -4,7 +4,7 @@ import re
 from collections.abc import Hashable
 
 from mechxai.core.result import Result
-from mechxai.explore.palette import Palette, Picture, plain
+from mechxai.explore.palette import Palette, Picture
 from mechxai.explore.scene import Scene, goes
 from mechxai.figures.circuit import circuit_figure
 from mechxai.figures.colors import TOWARDS
@@ -41,7 +41,7 @@ def draw(scene: Scene, result: Result) -> Picture:
 
 
 def _plain(result: Result) -> Picture:
-    return plain(circuit_figure(result, _EDGES))
+    return circuit_figure(result, _EDGES).to_plotly_json()
 
 
 def _colored(palette: Palette, trace: Picture, chosen: str, share: float) -> Picture:  # noqa: PLR0917 - a trace and how it is drawn
@@ -50,10 +50,7 @@ def _colored(palette: Palette, trace: Picture, chosen: str, share: float) -> Pic
         color = palette.towards if trace["line"]["color"] == TOWARDS else palette.against
         return {**trace, "line": {**trace["line"], "color": color}}
     names = [str(one).split(":")[0] for one in trace["hovertext"]]
-    rim = {
-        "color": [palette.accent if name == chosen else palette.quiet for name in names],
-        "width": [3 if name == chosen else 1 for name in names],
-    }
+    rim = palette.rims([name == chosen for name in names])
     return {
         **trace,
         "customdata": [_goes(name) for name in names],

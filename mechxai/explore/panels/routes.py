@@ -56,12 +56,8 @@ def _colored(palette: Palette, trace: Picture, scene: Scene) -> Picture:
         return trace
     view = scene.view
     chosen = [(int(stream), int(pos)) == (view.layer, view.pos) for stream, pos in trace["customdata"]]
-    rim = {
-        "color": [palette.accent if one else palette.quiet for one in chosen],
-        "width": [3 if one else 1 for one in chosen],
-    }
     return {
         **trace,
         "customdata": [goes(layer=int(stream), pos=int(pos)) for stream, pos in trace["customdata"]],
-        "marker": {**trace["marker"], "colorscale": palette.sequential, "line": rim},
+        "marker": {**trace["marker"], "colorscale": palette.sequential, "line": palette.rims(chosen)},
     }

@@ -168,7 +168,7 @@ class InformationFlowRoutes(Method):
                 part.tokens(self.run),
                 names,
                 lengths=part.lengths,
-                interventions=[Intervention(one.site, one.edit.rows(rows)) for one in self.interventions],
+                interventions=[one.rows(rows) for one in self.interventions],
                 layout=part.layout,
             )
             for row, n in enumerate(part.lengths.tolist()):

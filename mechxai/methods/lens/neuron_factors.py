@@ -179,7 +179,7 @@ class NeuronFactors(Method):
             batch.tokens(self.run)[only],
             ["mlp_post"],
             layers,
-            interventions=[Intervention(one.site, one.edit.rows(only)) for one in self.interventions],
+            interventions=[one.rows(only) for one in self.interventions],
             layout=batch.layout.rows(only),
         )
         end = int(batch.lengths[row])

@@ -39,7 +39,7 @@ def divergence(
 
     def logprobs(times: int, zeros: Sequence[Intervention] = ()) -> Tensor:
         rows = torch.full((times,), row)
-        own = [Intervention(one.site, one.edit.rows(rows)) for one in interventions]
+        own = [one.rows(rows) for one in interventions]
         tokens, layout = batch.tokens(run)[rows], batch.layout.rows(rows)
         return model.logits(tokens, interventions=[*own, *zeros], layout=layout).float().log_softmax(-1)
 
