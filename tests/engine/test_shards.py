@@ -21,7 +21,7 @@ def test_shards_make_the_whole(model_of, pairs, tmp_path, engine_level):
     assert int(whole.data["level"]) == engine_level
     for index in range(3):
         if index < 2:
-            with pytest.raises(UnfinishedError, match=rf"Shard \({index}, 3\) of patching z is done.*left to other"):
+            with pytest.raises(UnfinishedError, match=rf"Shard {index}/3 of patching z is done.*left to other"):
                 SWEEP(model, batch, execution=execution(tmp_path / "cells", (index, 3)))
     last = SWEEP(model, batch, execution=execution(tmp_path / "cells", (2, 3)))  # finds the others' waves
     gathered = SWEEP(model, batch, execution=execution(tmp_path / "cells"))

@@ -257,7 +257,7 @@
     chosen(host, figure);
     shown.set(host, { ...made, figure, kind });
     host.dataset.drawn = kind;
-    tip.hidden = true; // it spoke of what was there
+    if (!tip.hidden) requestAnimationFrame(speak); // it spoke of what was there
     if (!before) resized.observe(host);
   }
 
@@ -274,9 +274,9 @@
     }
   });
 
-  // What lies under the pointer: what it says, and where a click goes.
-  function under(event) {
-    const one = event.target.closest && event.target.closest(".drawing i, .drawing g, .drawing path");
+  // What an element says, and where a click on it goes.
+  function under(element) {
+    const one = element && element.closest && element.closest(".drawing i, .drawing g, .drawing path");
     if (!one) return null;
     const now = shown.get(one.closest(".drawing"));
     if (!one.at) return { said: one.said, goes: one.goes };
@@ -285,19 +285,30 @@
   }
 
   const tip = part("tip");
-  document.addEventListener("pointermove", (event) => {
-    const found = under(event);
+  let pointer = null; // where it is, in the window
+
+  // The tip beside the pointer says what lies under it, also when the page under a resting pointer has changed.
+  function speak() {
+    const found = pointer && under(document.elementFromPoint(...pointer));
     tip.hidden = !found || !found.said;
     if (tip.hidden) return;
     if (!tip.isConnected) document.body.append(tip);
     tip.textContent = plain(found.said);
-    const left = Math.min(event.clientX + 14, innerWidth - Math.min(WIDEST_TIP, tip.offsetWidth) - 8);
-    const below = event.clientY + 16 + tip.offsetHeight < innerHeight;
-    tip.style.transform = `translate(${left}px, ${below ? event.clientY + 16 : event.clientY - tip.offsetHeight - 10}px)`;
-  });
+    const [x, y] = pointer, left = Math.min(x + 14, innerWidth - Math.min(WIDEST_TIP, tip.offsetWidth) - 8);
+    const below = y + 16 + tip.offsetHeight < innerHeight;
+    tip.style.transform = `translate(${left}px, ${below ? y + 16 : y - tip.offsetHeight - 10}px)`;
+  }
 
-  for (const name of ["scroll", "blur"]) addEventListener(name, () => { tip.hidden = true; }, true);
-  document.documentElement.addEventListener("pointerleave", () => { tip.hidden = true; });
+  function left() {
+    pointer = null;
+    tip.hidden = true;
+  }
+
+  tip.hidden = true;
+  document.addEventListener("pointermove", ({ clientX, clientY }) => { pointer = [clientX, clientY]; speak(); });
+  document.documentElement.addEventListener("pointerleave", left);
+  addEventListener("blur", left);
+  addEventListener("scroll", speak, true);
 
   // Plotly, once it is needed: for pictures to keep and for the figures of a run.
   function plotly() {

@@ -208,7 +208,7 @@
 
   document.addEventListener("click", (event) => {
     const token = event.target.closest("#tokens [data-pos]");
-    const point = mechxai.under(event), own = event.target.dataset || {};
+    const point = mechxai.under(event.target), own = event.target.dataset || {};
     if (token) move({ pos: Number(token.dataset.pos) });
     if (point && point.goes) move(goes(point.goes));
     if (own.png) mechxai.png(own.png).catch(() => set("trouble", { children: "The picture could not be made." }));
