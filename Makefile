@@ -55,11 +55,13 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-$(STAMP4): requirements.lock pyproject.toml
+# TransformerLens 4, laid over everything else that .venv has.
+$(STAMP4): $(STAMP)
 	test -x $(VENV4)/bin/python || $(PYTHON) -m venv $(VENV4)
+	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+	  > "$$($(VENV4)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/beneath.pth"
 	grep -v '^transformer-lens==' requirements.lock > $(VENV4)/constraints.txt
-	$(VENV4)/bin/python -m pip install --quiet --disable-pip-version-check -r $(VENV4)/constraints.txt 'transformer-lens>=4,<5'
-	$(VENV4)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(VENV4)/bin/python -m pip install --quiet --disable-pip-version-check -c $(VENV4)/constraints.txt 'transformer-lens>=4,<5'
 	touch $@
 
 # INSEQ asks for older libraries than it needs, so it comes without its requirements.
