@@ -104,6 +104,8 @@ def _add_examples(app: Dash, room: Room) -> None:
     )
     def another(*asked: Any) -> tuple[object, ...]:
         clicks, task, model, given = asked
+        if ctx.triggered_id == "model-choice" and model == given.get("model"):  # the page set it, by a link
+            return (no_update,) * 4
         try:
             known = room.tasks(model)
             same, own = model == given.get("model"), task if task in known else known[0]
@@ -196,7 +198,6 @@ def _add_clicks(app: Dash) -> None:
         Output("where", "children"),
         Output("answer-text", "value"),
         Output("wrong-text", "value"),
-        Output("save", "href"),
         Output("stamps", "data"),
         Input("shown", "data"),
         State("view", "data"),

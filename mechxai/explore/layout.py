@@ -90,7 +90,7 @@ def _header(view: View, choices: Choices) -> Component:
             html.Div(
                 [
                     html.Button("Copy link", id="share", type="button", title="A link to exactly this view"),
-                    html.A("Save page", id="save", href="export.html", download="mechxai-explorer.html"),
+                    html.Button("Save page", id="save", type="button", title="What is shown, in one file"),
                     html.Button("Dark", id="dress", type="button", title="Light or dark"),
                 ],
                 className="actions",

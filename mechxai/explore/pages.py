@@ -26,10 +26,6 @@ _POLICY = (
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; frame-ancestors 'self'; base-uri 'none'; "
     "form-action 'none'"
 )
-_OF_PAGES = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; "
-    "sandbox allow-scripts; frame-ancestors 'self'"
-)
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <style>body{{font:15px/1.5 Inter,'Helvetica Neue',Arial,sans-serif;color:#1f2933;max-width:1080px;
 margin:2rem auto;padding:0 1rem}}
@@ -40,11 +36,11 @@ pre{{background:#f5f7fa;padding:1rem;overflow-x:auto;white-space:pre-wrap}}</sty
 
 def add_pages(server: flask.Flask, room: Room) -> None:
     """Adds the saved page, the page of attention views, and the guard of all requests."""
-    server.config["MAX_CONTENT_LENGTH"] = _MOST_BYTES
+    server.config["MAX_CONTENT_LENGTH"] = server.config["MAX_FORM_MEMORY_SIZE"] = _MOST_BYTES
     server.before_request(_guard)
     server.after_request(_guarded)
-    server.add_url_rule("/export.html", "export", lambda: _answer(room, saved))
-    server.add_url_rule("/attention.html", "attention", lambda: _answer(room, _attention))
+    for name, made in (("export", saved), ("attention", _attention)):  # posted, as servers refuse long addresses
+        server.add_url_rule(f"/{name}.html", name, lambda made=made: _answer(room, made), methods=["POST"])
     server.add_url_rule("/plotly.js", "plotly", _plotly)
 
 
@@ -79,12 +75,12 @@ def _answer(room: Room, made: Callable[[Scene], str]) -> flask.Response:
     ):  # another site's image or frame
         return flask.Response("This page is for the explorer's own.", 403, mimetype="text/plain")
     try:
-        scene = scene_of(room, View.of(flask.request.args), LIGHT)
+        scene = scene_of(room, View.of(flask.request.form), LIGHT)
         page = made(scene)
     except MechXAIError as error:
         return flask.Response(str(error), 400, mimetype="text/plain")
     response = flask.Response(page, mimetype="text/html")
-    response.headers["Content-Security-Policy"] = _OF_PAGES
+    response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"  # for those who open it as a page
     return response
 
 

@@ -10,6 +10,7 @@ from mechxai.figures.colors import DIVERGING, SEQUENTIAL
 from mechxai.figures.theme import FONT
 
 Picture = dict[str, Any]  # what plotly draws
+_MOST_TURNED = 30  # labels side by side that can still be read
 _CLEAR = "rgba(0,0,0,0)"
 Stops = tuple[tuple[float, str], ...]
 
@@ -175,8 +176,10 @@ def _below(axis: Mapping[str, Any]) -> int:
 
 
 def ticks(labels: Sequence[str], title: str = "", *, turned: bool = False) -> dict[str, object]:
-    """An axis of cells with these labels; ``turned`` where they are texts below a figure."""
-    axis: dict[str, object] = {"tickvals": list(range(len(labels))), "ticktext": list(labels), "showgrid": False}
+    """An axis of cells with these labels; ``turned`` where they are texts below a figure, of many only some."""
+    step = -(-len(labels) // _MOST_TURNED) if turned else 1
+    kept = [label if at % step == 0 else "" for at, label in enumerate(labels)]
+    axis: dict[str, object] = {"tickvals": list(range(len(labels))), "ticktext": kept, "showgrid": False}
     if title:
         axis["title"] = {"text": title, "font": {"size": 12}, "standoff": 8}
     return axis | ({"tickangle": -45} if turned else {})

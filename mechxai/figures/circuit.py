@@ -18,6 +18,7 @@ _MOST = 50  # edges that can still be told apart
 _WIDEST = 7.0
 _SHIFT = {"q": -0.6, "k": 0.0, "v": 0.6}  # where edges into queries, keys and values end, in radii of a node
 _RADIUS, _ROW, _COLUMN = 17, 84, 92  # pixels
+_LEAST_ROW, _TALL = 48, 1200  # rows are closer in drawings that would be taller
 _PARTS = {"q": "query", "k": "key", "v": "value"}
 
 
@@ -46,7 +47,9 @@ class _Scale:
         """Room for every place, and as much around them as a node takes."""
         x, y = ([getattr(place, axis) for place in places] for axis in ("x", "y"))
         wide, high = (min(x) - 0.7, max(x) + 0.7), (min(y) - 0.5, max(y) + 0.5)
-        return _Scale(wide, high, (max(520, int(_COLUMN * (wide[1] - wide[0]))), int(_ROW * (high[1] - high[0]))))
+        rows = high[1] - high[0]
+        row = min(_ROW, max(_LEAST_ROW, _TALL / rows))
+        return _Scale(wide, high, (max(520, int(_COLUMN * (wide[1] - wide[0]))), int(row * rows)))
 
     @property
     def radius(self) -> _Place:

@@ -3,6 +3,7 @@
 import html
 import math
 import textwrap
+import unicodedata
 
 
 def printable(text: str) -> str:
@@ -18,7 +19,13 @@ def shortened(text: str, limit: int) -> str:
 def safe(text: object, limit: int | None = None) -> str:
     """Any text for a plotly label, which reads HTML tags: made visible, cut to ``limit``, escaped."""
     shown = printable(str(text))
-    return html.escape(shown if limit is None else shortened(shown, limit), quote=False)
+    return html.escape(_isolated(shown if limit is None else shortened(shown, limit)), quote=False)
+
+
+def _isolated(text: str) -> str:
+    """Text with letters that run from right to left keeps them from turning what stands around it."""
+    leftward = any(unicodedata.bidirectional(char) in {"R", "AL", "AN"} for char in text)
+    return f"\u2068{text}\u2069" if leftward else text
 
 
 def wrapped(text: str, width: int) -> list[str]:

@@ -161,6 +161,7 @@ def test_what_is_drawn_is_what_the_figures_say(opened):
     opened.wait("document.querySelector('.tip') && !document.querySelector('.tip').hidden")
     assert opened.run("document.querySelector('.tip').textContent") == "<bos> → <bos>: 1.000"
     widths = opened.run("[...document.querySelectorAll('#next .area > i')].map(({style}) => parseFloat(style.width))")
+    opened.wait("document.querySelector('#attention').ariaLabel.startsWith('<bos> → <bos>: 1.000; ')")
     settle(opened)
     assert len(widths) == 10
     assert widths == sorted(widths, reverse=True)
@@ -228,6 +229,35 @@ def test_hostile_prompts_stay_text(page, model_of):
             == 0
         )
         assert page.run("document.querySelectorAll('#tokens button').length") > 10
+
+
+def test_long_prompts_are_saved_and_their_heads_are_shown(page, model_of):
+    """As an address, this prompt would have 90 kB."""
+    model = model_of("gpt2")
+    prompt = "\N{HIRAGANA LETTER A}" * 20
+    with Served(
+        Room({model.name: model}, start=View(prompt=prompt, corrupted="\N{HIRAGANA LETTER I}" * 10_000))
+    ) as address:
+        first_picture(page, address)
+        settle(page)
+        page.run("URL.createObjectURL = (blob) => { window.kept = blob; return '#'; }")
+        page.run("document.getElementById('save').click()")
+        page.wait("window.kept && window.kept.size > 1e6 && !document.getElementById('save').disabled")
+        assert "from the command line" in page.run("window.kept.text()")
+        page.run("document.querySelector('#views-box summary').click()")
+        page.wait("document.getElementById('views').srcdoc.includes('</html>')")
+        assert page.run("document.getElementById('trouble').textContent") == ""
+
+
+def test_a_message_goes_with_what_it_was_about(page, model_of):
+    model = model_of("gpt2")
+    with Served(Room({model.name: model}, start=View(prompt="one two three"))) as address:
+        first_picture(page, f"{address}?prompt=a&pos=x")
+        settle(page)
+        page.run("document.getElementById('patching-run').click()")
+        page.wait("document.getElementById('message').textContent !== ''")
+        page.run("dash_clientside.set_props('answer-text', {value: 'x'})")
+        page.wait("document.getElementById('message').textContent === ''")
 
 
 def test_512_tokens_can_be_used(page, long_model):

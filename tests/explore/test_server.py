@@ -68,7 +68,7 @@ def test_what_is_typed_is_text_everywhere(client):
     assert "<img" not in figures
     assert "\\u0000" not in figures
     for page in ("export.html", "attention.html"):
-        shown = client.get(f"/{page}", query_string=view, **LOCAL)
+        shown = client.post(f"/{page}", data=view, **LOCAL)
         assert shown.status_code == 200
         body = shown.get_data(as_text=True)
         assert "<script>hacked" not in body
@@ -80,7 +80,7 @@ def test_a_text_of_100_kilobytes_is_refused_with_a_word(client):
     answer = follow(client, {"prompt": "a" * 100_000})
     assert "100,000 characters" in answer["trouble"]["children"]
     assert set(answer["shown"]["data"]) == {"error", "at"}, "what was shown stays"
-    assert client.get("/export.html", query_string={"prompt": "a" * 30_000}, **LOCAL).status_code == 400
+    assert client.post("/export.html", data={"prompt": "a" * 30_000}, **LOCAL).status_code == 400
 
 
 def test_other_sites_and_other_names_for_this_machine_get_nothing(client):

@@ -2,7 +2,7 @@
 // Draws what the server describes. The descriptions are plotly's, so plotly can save any of them as a PNG; here cells,
 // bars and graphs become plain elements, in a few milliseconds where plotly takes a hundred.
 (() => {
-  const SVG = "http://www.w3.org/2000/svg", BESIDE = 66, NARROW = 8, WIDEST_TIP = 360;
+  const SVG = "http://www.w3.org/2000/svg", BESIDE = 66, NARROW = 8, WIDEST_TIP = 360, MOST_HEARD = 60;
   const shown = new WeakMap(); // a drawing's element -> { figure, kind, key, cells }
   let loading = null;
 
@@ -249,12 +249,25 @@
     return note && !(trace.x || []).length ? note.text : null;
   }
 
+  // For those who listen: of cells the chosen ones, of bars and graphs what each says.
+  function heard({ layout, data }) {
+    if (data[0].type !== "heatmap") return data.flatMap(({ text, hovertext }) => hovertext || text || []).slice(0, MOST_HEARD);
+    return (layout.shapes || []).flatMap(({ x0, x1, y0, y1 }) =>
+      data[0].hovertext.slice(y0 + 0.5, y1 + 0.5).flatMap((row) => row.slice(x0 + 0.5, x1 + 0.5)));
+  }
+
+  function tell(host, said) {
+    host.setAttribute("role", "img");
+    host.setAttribute("aria-label", said.map(plain).join("; "));
+  }
+
   function draw(host, figure) {
     const before = shown.get(host), text = sentence(figure), kind = text === null ? figure.data[0].type : "sentence";
     host.style.minHeight = `${figure.layout.height}px`;
     if (text !== null) host.replaceChildren(part("sentence", text));
     const made = text === null ? KINDS[kind](host, figure, before && before.kind === kind ? before : null) : {};
     chosen(host, figure);
+    tell(host, text === null ? heard(figure) : [text]);
     shown.set(host, { ...made, figure, kind });
     host.dataset.drawn = kind;
     if (!tip.hidden) requestAnimationFrame(speak); // it spoke of what was there
@@ -265,6 +278,7 @@
     const { figure } = shown.get(host);
     figure.layout.shapes = shapes;
     chosen(host, figure);
+    tell(host, heard(figure));
   }
 
   const resized = new ResizeObserver((entries) => {

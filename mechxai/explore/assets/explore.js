@@ -79,6 +79,7 @@
     if (!asked.prompt) return false;
     setTimeout(() => {
       move(asked);
+      set("model-choice", { value: asked.model });
       for (const name of ["prompt", "corrupted"]) set(name + "-text", { value: asked[name] });
       for (const name of ["inputs", "lens", "color", "site"]) set(name + "-choice", { value: asked[name] });
     }, 0);
@@ -140,7 +141,7 @@
       if (answer.error) { // what was shown stays
         state.view = state.later || view;
         if (state.later) setTimeout(flush, 0);
-        return Array(5).fill(none());
+        return Array(4).fill(none());
       }
       state.facts = facts;
       if (state.later) setTimeout(flush, 0);
@@ -158,7 +159,7 @@
       }
       const frame = document.getElementById("views"), box = document.getElementById("views-box");
       if (box && box.open && frame.dataset.prompt !== view.model + view.prompt) heads(frame, view);
-      return [facts.where, view.answer, view.wrong, "export.html?" + facts.query, answer.stamps];
+      return [facts.where, view.answer, view.wrong, answer.stamps];
     },
     // The figures of a run that was opened, as plotly draws them.
     results(figures) {
@@ -175,7 +176,9 @@
       const traced = state.facts && state.facts.started.routes ? view.pos : null; // else routes follow by themselves
       const asked = [view.model, view.prompt, view.corrupted, view.answer, view.wrong, view.site];
       const pair = JSON.stringify([...asked, traced]);
-      return pair === before ? none() : pair;
+      if (pair === before) return none();
+      if (before) set("message", { children: "" }); // it spoke of what was asked before
+      return pair;
     },
     dress(clicks, before) {
       let theme = null;
@@ -190,9 +193,28 @@
     },
   };
 
+  // A page of the server about what is shown.
+  async function paged(name) {
+    const answer = await fetch(name, { method: "POST", body: new URLSearchParams(state.facts.query) });
+    const text = await answer.text();
+    if (!answer.ok) throw new Error(text);
+    return text;
+  }
+
+  const told = (error) => set("trouble", { children: error.message });
+
   function heads(frame, view) {
-    frame.dataset.prompt = view.model + view.prompt;
-    frame.src = "attention.html?" + state.facts.query;
+    const prompt = (frame.dataset.prompt = view.model + view.prompt);
+    paged("attention.html").then((page) => { if (frame.dataset.prompt === prompt) frame.srcdoc = page; }).catch(told);
+  }
+
+  function save(button) {
+    button.disabled = true;
+    paged("export.html").then((page) => {
+      const href = URL.createObjectURL(new Blob([page], { type: "text/html" }));
+      Object.assign(document.createElement("a"), { href, download: "mechxai-explorer.html" }).click();
+      setTimeout(() => URL.revokeObjectURL(href), 60000);
+    }).catch(told).finally(() => { button.disabled = false; });
   }
 
   async function copy(button, what) {
@@ -212,6 +234,7 @@
     if (token) move({ pos: Number(token.dataset.pos) });
     if (point && point.goes) move(goes(point.goes));
     if (own.png) mechxai.png(own.png).catch(() => set("trouble", { children: "The picture could not be made." }));
+    if (event.target.id === "save" && state.facts) save(event.target);
     if (event.target.id === "share") copy(event.target, location.href);
     if (event.target.id === "copy") copy(event.target, document.getElementById("commands").textContent);
   });

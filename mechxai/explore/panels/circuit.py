@@ -13,7 +13,7 @@ from mechxai.methods.circuits.edge_attribution import EdgeAttribution
 _HEAD = re.compile(r"a(\d+)\.h(\d+)")
 _MLP = re.compile(r"m(\d+)")
 _EDGES = 40
-_HIGHEST = 900
+_HIGHEST = 1600
 
 
 def key(scene: Scene) -> Hashable:
