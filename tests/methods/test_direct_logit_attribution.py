@@ -93,6 +93,16 @@ def test_an_ablated_head_writes_nothing(model_of, pairs):
     assert float(np.abs(data["value"].sel(component="a1.h1")).max()) > 0
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "neox"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_rounds_and_is_no_error(model_of, pairs, kind, dtype):
+    exact, rounded = (model_of(kind, "auto", "folded", one) for one in ("float32", dtype))
+    batch = pairs(exact, n=4)
+    for by in KINDS:
+        found = [mx.DirectLogitAttribution(by)(model, batch).data["value"].values for model in (exact, rounded)]
+        np.testing.assert_allclose(found[1], found[0], atol=0.05 * np.abs(found[0]).max())
+
+
 def test_a_sum_that_does_not_hold_is_an_error(model_of, pairs, monkeypatch):
     model = model_of("gpt2")
     sound = module.pulled_back
