@@ -46,14 +46,14 @@ def answer(scene: Scene, before: Mapping[str, str] | None = None) -> Answer:
             panels[name] = {"shapes": one["figure"]["layout"].get("shapes", [])}
     return {
         "panels": panels,
-        "tokens": _tokens(scene) if "tokens" in changed else None,
+        "tokens": coloured(scene) if "tokens" in changed else None,
         "commands": commands(scene),
         "facts": _facts(scene),
         "stamps": stamps,
     }
 
 
-def _tokens(scene: Scene) -> list[Picture]:
+def coloured(scene: Scene) -> list[Picture]:
     """The prompt's buttons; without colours where what colours them cannot be had of this model."""
     try:
         return tokens.draw(scene, tokens.values(scene))

@@ -10,16 +10,18 @@ from plotly.offline import get_plotlyjs
 
 from mechxai.core.errors import MechXAIError
 from mechxai.explore.commands import commands
-from mechxai.explore.palette import LIGHT
+from mechxai.explore.drawing import coloured
+from mechxai.explore.palette import LIGHT, Picture
 from mechxai.explore.panel import PANELS, SWEEPS, drawn
 from mechxai.explore.room import Room
-from mechxai.explore.scene import Scene, scene_of, written
+from mechxai.explore.scene import Scene, scene_of
 from mechxai.explore.view import View
 from mechxai.figures.attention_view import attention_html
 from mechxai.figures.export import figure_div
 from mechxai.methods.attention.attention_patterns import AttentionPatterns
 
 _HOSTS = ("127.0.0.1", "localhost", "::1")
+_WIDTH = 1000  # of saved figures, in pixels
 _MOST_BYTES = 2_000_000
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -30,7 +32,9 @@ _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{ti
 <style>body{{font:15px/1.5 Inter,'Helvetica Neue',Arial,sans-serif;color:#1f2933;max-width:1080px;
 margin:2rem auto;padding:0 1rem}}
 h1{{font-size:1.4rem}}h2{{font-size:1.05rem;margin:2rem 0 0}}p{{color:#52606d;margin:.2rem 0}}
-pre{{background:#f5f7fa;padding:1rem;overflow-x:auto;white-space:pre-wrap}}</style>
+pre{{background:#f5f7fa;padding:1rem;overflow-x:auto;white-space:pre-wrap}}
+.tokens{{line-height:2}}.tokens span{{color:#1f2933;padding:.15rem .2rem;border-radius:3px;white-space:pre}}
+.chosen{{outline:2px solid #c2570c}}</style>
 <script>{plotly}</script></head><body><h1>{title}</h1>{body}</body></html>"""
 
 
@@ -94,17 +98,24 @@ def saved(scene: Scene) -> str:
         except MechXAIError as error:
             parts.append(f"<h2>{html.escape(panel.title)}</h2><p>{html.escape(str(error))}</p>")
             continue
-        figure["layout"] |= {"width": 1000, "autosize": False}
+        figure["layout"] |= {"width": figure["layout"].get("meta", {}).get("width", _WIDTH), "autosize": False}
         head = f"<h2>{html.escape(panel.title)}</h2><p>{html.escape(panel.about)}</p>"
         parts.append(head + figure_div(go.Figure(figure), panel.name))
-    tokens = " ".join(written(token, 40) for token in scene.reading.tokens)
     body = [
-        f"<p>{tokens}</p>",
+        f"<p class=tokens>{' '.join(_token(one) for one in coloured(scene))}</p>",
         f"<p>position {view.pos}, layer {layer}, head {scene.block}.{view.head}; {scene.pair}</p>",
         *parts,
         f"<h2>The same from the command line and in Python</h2><pre>{html.escape(commands(scene))}</pre>",
     ]
     return _PAGE.format(title=html.escape(f"{view.model}: one prompt"), plotly=get_plotlyjs(), body="".join(body))
+
+
+def _token(one: Picture) -> str:
+    ground = LIGHT.sign(one["share"]) + f"{round(160 * abs(one['share'])):02x}"  # its last two digits: how opaque
+    name = " class=chosen" if one["chosen"] else ""
+    return (
+        f'<span{name} title="{html.escape(one["said"])}" style="background:{ground}">{html.escape(one["text"])}</span>'
+    )
 
 
 def _attention(scene: Scene) -> str:

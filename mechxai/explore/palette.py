@@ -11,6 +11,7 @@ from mechxai.figures.theme import FONT
 
 Picture = dict[str, Any]  # what plotly draws
 _MOST_TURNED = 30  # labels side by side that can still be read
+NO_MARGIN = 8  # pixels of a margin with nothing in it
 _CLEAR = "rgba(0,0,0,0)"
 Stops = tuple[tuple[float, str], ...]
 
@@ -57,7 +58,7 @@ class Palette:
             "font": {"family": FONT, "size": 12, "color": self.ink},
             "paper_bgcolor": _CLEAR,
             "plot_bgcolor": _CLEAR,
-            "margin": {"l": _beside(y), "r": 8, "t": 8, "b": _below(x)},
+            "margin": {"l": _beside(y), "r": NO_MARGIN, "t": NO_MARGIN, "b": _below(x)},
             "height": height,
             "autosize": True,
             "showlegend": False,
@@ -165,12 +166,16 @@ class Palette:
 # Plotly can make room for labels by itself, but measures and draws all of them several times for it.
 def _beside(axis: Mapping[str, Any]) -> int:
     """Pixels left of a figure, for its longest label and its title."""
+    if not axis.get("visible", True):
+        return NO_MARGIN
     longest = max((len(label) for label in axis.get("ticktext", ())), default=7)
     return 18 + round(6.4 * longest) + (20 if axis.get("title") else 0)
 
 
 def _below(axis: Mapping[str, Any]) -> int:
     """Pixels below a figure, for its labels, turned or not, and its title."""
+    if not axis.get("visible", True):
+        return NO_MARGIN
     longest = max((len(label) for label in axis.get("ticktext", ())), default=4)
     return (14 + round(4.8 * longest) if axis.get("tickangle") else 24) + (20 if axis.get("title") else 0)
 

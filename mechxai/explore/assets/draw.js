@@ -187,8 +187,7 @@
     const width = (layout.meta || {}).width || host.clientWidth || 600, { height } = layout, { l, t, b } = layout.margin;
     const right = width - NARROW, { xaxis, yaxis } = layout;
     const scale = (range, from, to) => (value) => from + ((value - range[0]) / (range[1] - range[0])) * (to - from);
-    const x = scale(xaxis.range, xaxis.ticktext ? l : NARROW, right);
-    const y = scale(yaxis.range, height - (xaxis.ticktext ? b : NARROW), t);
+    const x = scale(xaxis.range, l, right), y = scale(yaxis.range, height - b, t);
     const picture = shape("svg", { width, height, viewBox: `0 0 ${width} ${height}` });
     for (const trace of data) {
       if (trace.mode === "lines") line(picture, trace, [x, y]);
@@ -338,8 +337,9 @@
   async function png(name) {
     const host = document.getElementById(name), { figure } = shown.get(host), { layout } = figure;
     const ground = getComputedStyle(host.closest(".panel")).backgroundColor;
-    const sized = { ...layout, width: host.clientWidth, autosize: false, paper_bgcolor: ground };
-    const options = { format: "png", scale: 2, filename: `mechxai-${name}`, width: host.clientWidth };
+    const width = (layout.meta || {}).width || host.clientWidth;
+    const sized = { ...layout, width, autosize: false, paper_bgcolor: ground };
+    const options = { format: "png", scale: 2, filename: `mechxai-${name}`, width };
     return (await plotly()).downloadImage({ data: figure.data, layout: sized }, { ...options, height: layout.height });
   }
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Hashable
 
 from mechxai.core.result import Result
-from mechxai.explore.palette import Palette, Picture
+from mechxai.explore.palette import NO_MARGIN, Palette, Picture
 from mechxai.explore.scene import Scene, goes
 from mechxai.figures.circuit import circuit_figure
 from mechxai.figures.colors import TOWARDS
@@ -33,9 +33,11 @@ def draw(scene: Scene, result: Result) -> Picture:
     palette, drawn = scene.palette, scene.reading.once(("edges", key(scene)), lambda: _plain(result))
     layout = drawn["layout"]
     hidden = [{"visible": False, "range": layout[name]["range"]} for name in ("xaxis", "yaxis")]
-    share = min(1.0, _HIGHEST / layout["height"])  # edges meet nodes only where both sides shrink alike
-    size = {"width": round(layout["width"] * share)}
-    figure = palette.figure({}, round(layout["height"] * share), x=hidden[0], y=hidden[1], meta=size)
+    margin = layout["margin"]
+    width, height = layout["width"] - margin["l"] - margin["r"], layout["height"] - margin["t"] - margin["b"]
+    share = min(1.0, _HIGHEST / height)  # edges meet nodes only where both sides shrink alike
+    size = [round(share * one) + 2 * NO_MARGIN for one in (width, height)]
+    figure = palette.figure({}, size[1], x=hidden[0], y=hidden[1], meta={"width": size[0]})
     chosen = f"a{scene.block}.h{scene.view.head}"
     return {**figure, "data": [_colored(palette, trace, chosen, share) for trace in drawn["data"]]}
 
@@ -54,7 +56,7 @@ def _colored(palette: Palette, trace: Picture, chosen: str, share: float) -> Pic
     return {
         **trace,
         "customdata": [_goes(name) for name in names],
-        "marker": {"size": max(14, round(32 * share)), "color": palette.sequential[0][1], "line": rim},
+        "marker": {"size": max(14, round(34 * share)), "color": palette.sequential[0][1], "line": rim},
         "textfont": {"size": 10, "color": palette.ink},
     }
 
