@@ -130,6 +130,12 @@ def test_another_example_and_another_prompt_are_read(opened):
     opened.wait(f"document.getElementById('prompt-text').value !== {json.dumps(prompt)}")
     settle(opened)
     assert opened.run("document.getElementById('message').textContent") == ""
+    opened.run("history.back()")
+    opened.wait(f"document.getElementById('prompt-text').value === {json.dumps(prompt)}")
+    opened.wait(f"document.getElementById('tokens').textContent.includes({json.dumps(prompt.split()[3])})")
+    settle(opened)
+    opened.run("history.forward()")
+    opened.wait(f"document.getElementById('prompt-text').value !== {json.dumps(prompt)}")
 
 
 def test_dark_is_dark(page, address):

@@ -74,16 +74,36 @@
     if (state.opened) return false;
     state.opened = true;
     if (!location.hash && location.search.length < 3000) return false;
-    const named = [...new URLSearchParams(location.hash.slice(1) || location.search)].filter(([name]) => name in view);
-    const asked = { ...state.facts.blank, model: view.model, ...Object.fromEntries(named) };
+    const asked = addressed(view);
     if (!asked.prompt) return false;
-    setTimeout(() => {
-      move(asked);
-      set("model-choice", { value: asked.model });
-      for (const name of ["prompt", "corrupted"]) set(name + "-text", { value: asked[name] });
-      for (const name of ["inputs", "lens", "color", "site"]) set(name + "-choice", { value: asked[name] });
-    }, 0);
+    setTimeout(() => show(asked), 0);
     return true;
+  }
+
+  // The view that the address describes.
+  function addressed(view) {
+    const named = [...new URLSearchParams(location.hash.slice(1) || location.search)].filter(([name]) => name in view);
+    return { ...state.facts.blank, model: view.model, ...Object.fromEntries(named) };
+  }
+
+  // A view as a whole, with what is typed and chosen for it.
+  function show(asked) {
+    move(asked);
+    set("model-choice", { value: asked.model });
+    for (const name of ["prompt", "corrupted"]) set(name + "-text", { value: asked[name] });
+    for (const name of ["inputs", "lens", "color", "site"]) set(name + "-choice", { value: asked[name] });
+  }
+
+  // A place on the way back for every pair of prompts, not for every step within one.
+  function kept(view, query) {
+    const pair = JSON.stringify([view.model, view.prompt, view.corrupted]), other = state.pair && state.pair !== pair;
+    state.pair = pair;
+    // after a # it stays with the browser: servers refuse long addresses
+    const address = query.length < 30000 ? "?" + query : location.pathname + "#" + query;
+    try {
+      if (other) history.pushState(null, "", address);
+      else history.replaceState(null, "", address);
+    } catch { /* too many at once for some browsers */ }
   }
 
   // What a point's text says of the view.
@@ -152,11 +172,7 @@
       for (const [name, wanted] of Object.entries(facts.started)) document.getElementById(`${name}-run`).hidden = !wanted;
       if (answer.tokens) tokens(document.getElementById("tokens"), answer.tokens);
       document.getElementById("commands").textContent = answer.commands;
-      if (!opened(view)) {
-        // after a # it stays with the browser: servers refuse long addresses
-        const query = facts.query.length < 30000 ? "?" + facts.query : location.pathname + "#" + facts.query;
-        try { history.replaceState(null, "", query); } catch { /* too many at once for some browsers */ }
-      }
+      if (!opened(view)) kept(view, facts.query);
       const frame = document.getElementById("views"), box = document.getElementById("views-box");
       if (box && box.open && frame.dataset.prompt !== view.model + view.prompt) heads(frame, view);
       return [facts.where, view.answer, view.wrong, answer.stamps];
@@ -239,6 +255,12 @@
     if (event.target.id === "copy") copy(event.target, document.getElementById("commands").textContent);
   });
   addEventListener("hashchange", () => location.reload());
+  addEventListener("popstate", () => {
+    if (!state.facts || location.hash) return;
+    const asked = addressed(state.view);
+    state.pair = JSON.stringify([asked.model, asked.prompt, asked.corrupted]);
+    show(asked);
+  });
   document.addEventListener("toggle", (event) => {
     if (event.target.id === "views-box" && event.target.open && state.view) {
       heads(document.getElementById("views"), state.view);
