@@ -8,6 +8,7 @@ from rich.console import Console
 from mechxai import listing
 from mechxai.completion import completion
 from mechxai.core.errors import ConfigError, MechXAIError, nearest
+from mechxai.core.files import unwritten
 
 _USAGE = """usage: mechxai COMMAND ...
 
@@ -22,6 +23,36 @@ _USAGE = """usage: mechxai COMMAND ...
   completion  what TAB offers in bash, zsh, fish: eval "$(mechxai completion bash)"
 
 New here? mechxai run experiment=ioi_patching model=zoo/planted-ioi tracker=none"""
+_HELP = {
+    "methods": """What each method asks of a model, what it costs, where it comes from.
+
+  mechxai methods                        all of them, by family
+  mechxai methods activation_patching    one: strengths, weaknesses, settings, how it is called
+  mechxai methods --markdown             the table of the README""",
+    "models": """The bundled models: what each was trained or built for, and what was measured of it.
+
+  mechxai models
+
+mechxai run model=NAME, and mx.load(NAME), take these, a checkpoint's folder, or a Hugging Face id.""",
+    "tasks": """The tasks, which give prompts and what counts as an answer, and their settings.
+
+  mechxai tasks                 all of them
+  mechxai tasks ioi sva         some
+  mechxai run task=ioi task.n=64 task.seed=1   as a run takes them""",
+    "report": """One self-contained HTML page from result files.
+
+  mechxai report outputs/.../result.nc ... -o report.html   (default: report.html)""",
+    "explain": """What an error means and what to do, or a method whole.
+
+  mechxai explain                 the errors there are
+  mechxai explain SiteError       one of them
+  mechxai explain logit_lens      a method: what it computes, its signs and pitfalls""",
+    "completion": """What TAB offers in a shell: commands, configuration keys, methods, models, tasks.
+
+  eval "$(mechxai completion bash)"     in ~/.bashrc; likewise zsh
+  mechxai completion fish | source      in ~/.config/fish/config.fish""",
+}
+_INTERRUPTED = 130  # the exit code that shells have for it
 _console = Console()
 
 
@@ -45,10 +76,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments[0] not in commands:
             raise ConfigError(f"mechxai {arguments[0]} was asked", allowed=nearest(arguments[0], commands))
+        if arguments[0] in _HELP and {"-h", "--help"} & set(arguments):
+            listing.show(_HELP[arguments[0]])
+            return 0
         return commands[arguments[0]](arguments[1:])
     except MechXAIError as error:
         listing.show_error(error)
         return 2
+    except OSError as error:
+        known = unwritten(error)
+        if known is None:
+            raise
+        listing.show_error(known)
+        return 2
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted")
+        return _INTERRUPTED
 
 
 def _run(arguments: list[str]) -> int:

@@ -28,17 +28,24 @@ def settings_that_differ(one: FoundRun, other: FoundRun) -> Rows:
     ]
 
 
-def values_that_differ(one: Result, other: Result) -> Rows:
-    """A row per number or array that both have, in the same shape: both means and the largest difference."""
+def values_that_differ(one: Result, other: Result, *, same_prompts: bool = True) -> Rows:
+    """A row per number or array that both have: both means, and the largest difference where cells have partners.
+
+    Args:
+        one: a result.
+        other: that it is held against.
+        same_prompts: whether both were asked about the same prompts; else prompts have no partners.
+    """
     rows: Rows = []
     for name in one.data.data_vars:
         if name not in other.data or one.data[name].dtype.kind not in "biuf":
             continue
         first, second = one.data[name], other.data[name]
-        gap = _gap(first, second)
+        apart = _apart(first, second, same_prompts=same_prompts)
+        gap = None if apart else _gap(first, second)
         row: dict[str, object] = {"value": str(name), "first, mean": _mean(first), "second, mean": _mean(second)}
-        largest = np.nan if gap is None or not np.isfinite(gap).any() else float(np.nanmax(np.abs(gap)))
-        rows.append({**row, "largest difference": largest, "where": "" if gap is None else _where(gap)})
+        largest = "" if gap is None or not np.isfinite(gap).any() else float(np.nanmax(np.abs(gap)))
+        rows.append({**row, "largest difference": largest, "where": apart if gap is None else _where(gap)})
     return rows
 
 
@@ -61,6 +68,20 @@ def write_comparison(runs: Sequence[FoundRun], path: Path, tables: Mapping[str, 
     gap = difference(one, other)
     named = shown | ({"first less second": gap} if gap is not None else {})
     return report(named, path, title=f"{runs[0].facts['run']} and {runs[1].facts['run']}", tables=tables)
+
+
+def _apart(first: xr.DataArray, second: xr.DataArray, *, same_prompts: bool) -> str:
+    """Why cells have no partners; empty where they have."""
+    if first.dims != second.dims:
+        return f"over {', '.join(map(str, first.dims))} and over {', '.join(map(str, second.dims))}"
+    if "prompt" in first.dims and not same_prompts:
+        return "other prompts"
+    sizes = [
+        f"{first.sizes[dim]} and {second.sizes[dim]} {dim}"
+        for dim in first.dims
+        if first.sizes[dim] != second.sizes[dim]
+    ]
+    return ", ".join(sizes)
 
 
 def _gap(first: xr.DataArray, second: xr.DataArray) -> xr.DataArray | None:

@@ -8,13 +8,16 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from mechxai.core.errors import ArtifactError, ConfigError, nearest
 from mechxai.core.result import Result
 
 _ID = 10  # letters of an id that are shown; the name of a run's folder ends in them
 _OURS = re.compile(r"-[0-9a-f]{10}$")
 _NEEDED = {"run", "experiment", "method", "model", "task"}
-FILTERS = ("run", "experiment", "method", "site", "model", "task", "status")
+_STATUS = ("finished", "unfinished")
+FILTERS = ("run", "experiment", "method", "site", "model", "task", "n", "seed", "status")
 
 
 @dataclass(frozen=True)
@@ -43,24 +46,39 @@ class FoundRun:
     def facts(self) -> dict[str, str]:
         """What it can be filtered by."""
         if not self.finished:
-            return {
-                "run": self.folder.name.rpartition("-")[2],
-                "experiment": self.folder.parent.parent.name,
-                "method": self.folder.name.partition("-")[0],
-                "site": "",
-                "model": self.folder.parent.name,
-                "task": "",
-                "status": "unfinished",
-            }
-        method = self.manifest["method"]
+            return self._asked
+        method, task = self.manifest["method"], self.manifest["task"]
         return {
             "run": str(self.manifest["run"])[:_ID],
             "experiment": str(self.manifest["experiment"]),
             "method": str(method.get("name")),
             "site": str(method.get("site") or ""),
             "model": str(self.manifest["model"].get("name")),
-            "task": str(self.manifest["task"].get("name")),
+            "task": str(task.get("name")),
+            **_numbers(task),
             "status": "finished",
+        }
+
+    @property
+    def _asked(self) -> dict[str, str]:
+        """Of a run that is not finished: what its configuration asks for, and its folder's name says."""
+        try:
+            config = yaml.safe_load((self.folder / ".hydra" / "config.yaml").read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError):
+            config = None
+        parts = config if isinstance(config, dict) else {}
+        model, task = (own if isinstance(own := parts.get(name), dict) else {} for name in ("model", "task"))
+        label, _, run = self.folder.name.rpartition("-")
+        method, _, site = label.partition("-")
+        return {
+            "run": run,
+            "experiment": self.folder.parent.parent.name,
+            "method": method,
+            "site": site,
+            "model": str(model.get("name") or self.folder.parent.name),
+            "task": str(task.get("_target_") or "").rpartition(".")[2].removeprefix("from_"),
+            **_numbers({**task, "seed": parts.get("seed") if task.get("seed") == "${seed}" else task.get("seed")}),
+            "status": "unfinished",
         }
 
     def result(self) -> Result:
@@ -86,6 +104,8 @@ def found_runs(root: Path, wanted: Mapping[str, str] | None = None) -> list[Foun
     for name in wanted:
         if name not in FILTERS:
             raise ConfigError(f"runs with {name}={wanted[name]} were asked", allowed=nearest(name, FILTERS))
+    if not any(fnmatch(one, wanted.get("status", "*")) for one in _STATUS):
+        raise ConfigError(f"runs with status={wanted['status']} were asked", allowed=", ".join(_STATUS))
     folders = {path.parent for path in root.rglob("manifest.json")} | {
         path.parent for path in root.rglob("cells") if path.is_dir()
     }
@@ -94,24 +114,41 @@ def found_runs(root: Path, wanted: Mapping[str, str] | None = None) -> list[Foun
     return [run for run in found if all(fnmatch(run.facts[name], pattern) for name, pattern in wanted.items())]
 
 
-def one_run(root: Path, name: str) -> FoundRun:
+def one_run(root: Path, name: str, *, unfinished: bool = False) -> FoundRun:
     """The run of a folder, or of an id that begins so.
+
+    Args:
+        root: the folder below which it lies.
+        name: its folder, or the first letters of its id.
+        unfinished: whether one that is not finished will do.
 
     Raises:
         ArtifactError: there is none, or several.
     """
-    if (Path(name) / "manifest.json").is_file():
+    if (Path(name) / "manifest.json").is_file() or (unfinished and (Path(name) / "cells").is_dir()):
         return FoundRun(Path(name), _manifest(Path(name)))
     known = found_runs(root)
-    fitting = [run for run in known if run.finished and run.facts["run"].startswith(name)]
+    named = [run for run in known if run.facts["run"].startswith(name)]
+    fitting = [run for run in named if run.finished or unfinished]
     if len(fitting) == 1:
         return fitting[0]
+    if named and not fitting:
+        raise ArtifactError(
+            f"Run {name!r} below {root} was asked",
+            got="it is not finished",
+            fix=f"mechxai runs show {name} says how it goes on",
+        )
     raise ArtifactError(
         f"Run {name!r} below {root} was asked",
-        got="several runs of that name" if fitting else "no finished run of that name",
-        allowed=nearest(name, [run.facts["run"] for run in fitting or known]),
+        got="several runs of that name" if fitting else "no run of that name",
+        allowed=nearest(name, [run.facts["run"] for run in fitting or known if run.finished or unfinished]),
         fix="give more letters of the id, or the run's folder (mechxai runs lists them)",
     )
+
+
+def _numbers(task: Mapping[str, Any]) -> dict[str, str]:
+    """How many prompts, and which draw of them."""
+    return {key: "" if task.get(key) is None else str(task[key]) for key in ("n", "seed")}
 
 
 def _age(folder: Path) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.console import Console, ConsoleRenderable
 from rich.table import Table
+from rich.text import Text
 
 from mechxai.core.errors import ConfigError, MechXAIError, check_choice
 
@@ -38,13 +39,13 @@ def show_error(error: MechXAIError) -> None:
 
 
 def _table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=Text(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in rows[0] if rows else ():
         numeric = isinstance(rows[0][column], float)
         whole = numeric or column == "name"
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=whole)
+        table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold", no_wrap=whole)
     for row in rows:
-        table.add_row(*(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
+        table.add_row(*(Text(f"{value:.2f}" if isinstance(value, float) else str(value)) for value in row.values()))
     _console.print(table)
 
 

@@ -62,7 +62,8 @@ def run_study(
     finished = all(is_finished(folder) for folder in folders.values()) and is_reported(list(folders.values()))
     safe = SafeTracker(tracker)
     if finished and not study.force and not safe.awaited():
-        say(f"already finished, nothing computed (force=true computes again): {first}")
+        untold = "" if isinstance(tracker, NullTracker) else " and the tracker is told nothing"
+        say(f"already finished, nothing computed{untold} (force=true computes again): {first}")
         say(f"report: {first / REPORT}")
         return {
             label: Finished(folder, Result.load(folder / "result.nc"), found=True) for label, folder in folders.items()
@@ -181,6 +182,7 @@ def _run_alone(study: Study, label: str, *, folder: Path, tracker: SafeTracker, 
     prompts = study.prompts(label)
     if isinstance(method, Planned) and isinstance(study.model, HookedModel) and not isinstance(prompts, ProbeDataset):
         say(f"{label}: {method.plan(study.model, prompts, execution=execution)}")
+    write_config(study, folder)  # before the waves, so that a run that is killed can say how it goes on
     _seed(study.seed)
     started = time.time()
     result = method(study.model, prompts, execution=execution)
@@ -189,7 +191,6 @@ def _run_alone(study: Study, label: str, *, folder: Path, tracker: SafeTracker, 
     if found is not None:  # before figures and pages, which take longer than many a sweep
         say(f"{label}: {found.said}")
     write_figures(result, folder, png=study.png)
-    write_config(study, folder)
     if len(study.methods) == 1:
         tables = own_tables(result, study.model.card)
         report([result], folder / REPORT, title=result.info.title, tables=tables)

@@ -1,9 +1,15 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and what it means to users when one cannot be."""
 
+import errno
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+
+from mechxai.core.errors import ArtifactError, NoSpaceError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @contextmanager
@@ -40,3 +46,37 @@ def sweep_up(folder: Path, spared: str = "") -> None:
     for part in folder.rglob(".*.part"):
         if spared not in part.relative_to(folder).parts:
             part.unlink(missing_ok=True)
+
+
+def can_be_written(folder: Path, *, asked: str) -> None:
+    """Makes a folder, unless it is there.
+
+    Args:
+        folder: where results will lie.
+        asked: how it was asked for, for the error.
+
+    Raises:
+        ArtifactError: there cannot be one.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        known = unwritten(error)
+        if isinstance(known, NoSpaceError):
+            raise known from error
+        raise ArtifactError(
+            f"{asked} was asked", got=error.strerror, fix="give a folder that can be made and written to"
+        ) from error
+
+
+def unwritten(error: BaseException) -> ArtifactError | None:
+    """An error of the file system as it is told to users; None where it is of another kind."""
+    while not isinstance(error, OSError) or error.errno not in (*_FULL, *_FORBIDDEN):
+        cause = error.__cause__ or error.__context__
+        if isinstance(error, ArtifactError) or cause is None:
+            return None
+        error = cause
+    what = f"{error.filename} was to be written" if error.filename else "Files were to be written"
+    if error.errno in _FULL:
+        return NoSpaceError(what, got="the disk is full", fix="make room, then run the same command: it goes on")
+    return ArtifactError(what, got=error.strerror, fix="make it writable, or choose another folder with output=FOLDER")

@@ -11,9 +11,11 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from mechxai import listing
-from mechxai.core.errors import MechXAIError
+from mechxai.core.errors import ConfigError, MechXAIError
+from mechxai.core.files import unwritten
 from mechxai.launch.job import job
 from mechxai.launch.job_record import JobRecord
+from mechxai.launch.sweep import look_now
 
 
 def guarded(config: DictConfig) -> None:
@@ -27,6 +29,7 @@ def guarded(config: DictConfig) -> None:
         return
     folder = Path(hydra_config.runtime.output_dir)
     record = JobRecord(int(hydra_config.job.num), tuple(hydra_config.overrides.task))
+    listing.show(f"job {record.number}: {' '.join(record.overrides)}")
     _save(record, folder)
     try:
         record = record.finished({label: str(path.resolve()) for label, path in job(config).items()})
@@ -39,6 +42,7 @@ def guarded(config: DictConfig) -> None:
         record = record.failed(f"{type(told).__name__}: {told}", "" if known else traceback.format_exc())
     finally:
         _save(record, folder)
+        look_now()
 
 
 def _save(record: JobRecord, folder: Path) -> None:
@@ -52,15 +56,15 @@ def _save(record: JobRecord, folder: Path) -> None:
 def _alone(config: DictConfig) -> None:
     try:
         job(config)
-    except (MechXAIError, InstantiationException) as raised:
+    except Exception as raised:
         error = _ours(raised)
         if error is None:
             raise
         listing.show_error(error)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
 
 
 def _ours(raised: Exception) -> MechXAIError | None:
     """The error as it was meant for the user, which hydra wraps where it makes things."""
     error = raised.__cause__ if isinstance(raised, InstantiationException) else raised
-    return error if isinstance(error, MechXAIError) else None
+    return error if isinstance(error, MechXAIError) else unwritten(raised)

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mechxai import listing
 from mechxai.core.errors import ConfigError
+from mechxai.core.files import can_be_written
 from mechxai.core.method import Method
 from mechxai.launch.device import number_beside_others, own_device, visible
 
@@ -36,6 +37,8 @@ def _job(config: DictConfig) -> dict[str, Path]:
     from mechxai.study import Study  # noqa: PLC0415 - heavy
 
     check_targets(OmegaConf.to_container(config, resolve=False))
+    check_processes(config.processes)
+    can_be_written(Path(config.output), asked=f"output={config.output}")
     parts = {
         name: hydra.utils.instantiate(config[name], _convert_="all") for name in ("model", "task", "method", "tracker")
     }
@@ -142,6 +145,16 @@ def read_shard(text: str | None) -> tuple[int, int] | None:
     if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
         raise ConfigError(f"shard={text!r} was asked", allowed="i/n with i from 0 to n - 1, as in shard=0/4")
     return int(index), int(count)
+
+
+def check_processes(given: object) -> None:
+    """Refuses a number of processes that is none.
+
+    Raises:
+        ConfigError: not a whole number from 1.
+    """
+    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+        raise ConfigError(f"processes={given!r} was asked", allowed="a whole number from 1")
 
 
 def share_out(overrides: Sequence[str], n_processes: int) -> None:

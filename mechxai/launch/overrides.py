@@ -1,6 +1,7 @@
 """Overrides of the command line; those that do not fit are refused before anything is loaded."""
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from mechxai.core.errors import ConfigError, nearest
 from mechxai.launch.own_configs import CONFIG_FLAGS, OwnConfigs, own_configs
 
 _FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--info", "-i", *CONFIG_FLAGS)
+_DASHED = re.compile(r"-[a-zA-Z][\w./]+=")
 _TRIED = 64  # combinations of a sweep, before it is refused because none of them composes
 
 
@@ -45,6 +47,7 @@ def check_overrides(arguments: Sequence[str]) -> Path | None:
         ConfigError: an unknown key or choice, or an override that cannot be read.
     """
     overrides, own = asked(arguments), own_configs(arguments)
+    _check_dashes(arguments)
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
     except HydraException as error:
@@ -62,6 +65,8 @@ def check_overrides(arguments: Sequence[str]) -> Path | None:
             f"A sweep over {overrides} was asked", got=str(error), allowed="lists (a=1,2), choice(1,2), range(0,4)"
         ) from error
     multirun = any(argument == "-m" or (argument.startswith("--mu") and "=" not in argument) for argument in arguments)
+    if not multirun and own is None:
+        _check_single(parsed)
     GlobalHydra.instance().clear()
     try:
         config = _first_that_composes(some, own or OwnConfigs())
@@ -72,6 +77,27 @@ def check_overrides(arguments: Sequence[str]) -> Path | None:
     if not multirun and config.hydra.mode != RunMode.MULTIRUN:
         return None
     return (own or OwnConfigs()).sweep_folder(config)
+
+
+def _check_dashes(arguments: Sequence[str]) -> None:
+    for flag in arguments:
+        if _DASHED.match(flag):
+            raise ConfigError(f"{flag} was asked", got="a dash before a key", fix="write key=value, and -m by itself")
+
+
+def _check_single(parsed: Sequence[Any]) -> None:
+    """Refuses lists of values where one run was asked, unless hydra is told to sweep by a setting of its own."""
+    if any(override.get_key_element().startswith(("hydra.mode", "hydra/sweeper", "sweep")) for override in parsed):
+        return
+    several = next((one for one in parsed if one.is_sweep_override()), None)
+    if several is None:
+        return
+    key, values = several.get_key_element(), ",".join(several.sweep_string_iterator())
+    raise ConfigError(
+        f"{several.input_line} was asked of one run",
+        got="several values",
+        fix=f"mechxai run -m runs one after the other; as one value, a list is '{key}=[{values}]'",
+    )
 
 
 def _first_that_composes(combinations: Sequence[Sequence[str]], own: OwnConfigs) -> DictConfig:

@@ -2,7 +2,9 @@
 
 import gc
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ from rich.console import Console
 
 from mechxai import listing
 from mechxai._resources import configs_dir
+from mechxai.core.files import can_be_written
 from mechxai.launch import sweep
 from mechxai.launch.guard import guarded
 from mechxai.launch.overrides import asked, check_overrides
@@ -29,8 +32,25 @@ _SHOWN = ("--cfg", "-c", "--info", "-i")  # and shows the configuration for thes
 
 def run(arguments: Sequence[str]) -> int:
     """``mechxai run``: hydra composes the configuration and runs one job, or every job of a sweep."""
-    with _seldom_collecting():
+    with _seldom_collecting(), _asked_to_end():
         return _run(arguments)
+
+
+@contextmanager
+def _asked_to_end() -> Generator[None]:
+    """``kill`` and a scheduler's end of time are told and summed up as Ctrl-C is, where signals can be heard."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -60,6 +80,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _sweep(arguments: Sequence[str], folder: Path) -> int:
     """All jobs of a sweep; what was finished before is found, what failed is told."""
+    can_be_written(folder.parents[2], asked=f"output={folder.parents[2]}")
     own = asked(arguments)
     flags = [argument for argument in arguments if argument not in own]  # hydra takes none between overrides
     with alone(folder, folder.parents[2], listing.show):

@@ -1,17 +1,19 @@
 """``mechxai runs``: the runs on disk, listed, looked at, compared, gathered from shards, and cleaned away."""
 
 import argparse
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import yaml
 from filelock import Timeout
 from rich.prompt import Confirm
 
 from mechxai import listing
-from mechxai.core.errors import ConfigError
+from mechxai.core.errors import ConfigError, nearest
 from mechxai.found_run import FILTERS, FoundRun, found_runs, one_run, read_filters
 from mechxai.launch.own_configs import quoted
 from mechxai.locks import lock_of
@@ -21,7 +23,7 @@ _HELP = """The runs below a folder.
   mechxai runs [FILTER ...]            list them; FILTER is name=pattern, as in model=zoo/* task=ioi status=unfinished
   mechxai runs show RUN                one run: settings, cost, notes, files
   mechxai runs compare RUN RUN         what differs in settings and values; a page with both figures
-  mechxai runs merge [FILTER ...]      gather runs whose shards (shard=i/n) have been computed
+  mechxai runs merge [FILTER ...]      gather what shards (shard=i/n) computed; what none has is computed here
   mechxai runs clean [FILTER ...]      remove runs from disk (status=unfinished: those that were given up); asks first
 
 RUN is a run's folder or the first letters of its id. Filters: """ + ", ".join(FILTERS)
@@ -38,6 +40,8 @@ def runs(arguments: Sequence[str]) -> int:
     }
     own = list(arguments)
     what = own.pop(0) if own and own[0] in known else "list"
+    if what == "list" and own and own[0].isalpha() and not Path(own[0]).exists():
+        raise ConfigError(f"mechxai runs {own[0]} was asked", allowed=nearest(own[0], known))
     if what == "list" and own and Path(own[0]).is_dir() and "=" not in own[0]:
         own = ["--in", own[0], *own[1:]]
     parser = argparse.ArgumentParser(
@@ -56,9 +60,15 @@ def _list(asked: argparse.Namespace) -> int:
         more = " that fit" if asked.what else "; make one: mechxai run experiment=ioi_patching tracker=none"
         listing.show(f"no runs below {asked.root}{more}")
         return 0
-    listing.show({"title": f"Runs below {asked.root}, the newest last", "rows": [_row(run) for run in found]})
+    listing.show({"title": f"Runs below {asked.root}, the newest last", "rows": _rows(found)})
     listing.show("mechxai runs show RUN shows one; mechxai runs --help says what else there is")
     return 0
+
+
+def _rows(found: Sequence[FoundRun]) -> list[dict[str, object]]:
+    """A row per run; number of prompts and seed where the runs differ in them."""
+    told = [key for key in ("n", "seed") if len({run.facts[key] for run in found}) > 1]
+    return [{**_row(run), **{key: run.facts[key] for key in told}} for run in found]
 
 
 def _row(run: FoundRun) -> dict[str, object]:
@@ -76,7 +86,9 @@ def _row(run: FoundRun) -> dict[str, object]:
 
 def _show(asked: argparse.Namespace) -> int:
     (name,) = _named(asked.what, 1)
-    run = one_run(asked.root, name)
+    run = one_run(asked.root, name, unfinished=True)
+    if not run.finished:
+        return _show_unfinished(run)
     manifest = run.manifest
     rows = [{"": "folder", " ": str(run.folder)}]
     for part in ("experiment", "method", "model", "task", "seed", "started", "finished", "versions", "commit", "cost"):
@@ -91,12 +103,24 @@ def _show(asked: argparse.Namespace) -> int:
     return 0
 
 
+def _show_unfinished(run: FoundRun) -> int:
+    waves = sum(1 for _ in (run.folder / "cells").glob("*.safetensors")) if (run.folder / "cells").is_dir() else 0
+    rows = [{"": "folder", " ": str(run.folder)}, *({"": key, " ": value} for key, value in run.facts.items() if value)]
+    listing.show({"title": "A run that is not finished", "rows": [*rows, {"": "waves kept", " ": str(waves)}]})
+    overrides = _overrides(run)
+    if overrides is not None:
+        output = f"output={quoted(run.root)}"
+        listing.show("it goes on with: " + shlex.join(["mechxai", "run", *overrides, output, "hydra.mode=RUN"]))
+    return 0
+
+
 def _compare(asked: argparse.Namespace) -> int:
     from mechxai.compare_runs import settings_that_differ, values_that_differ, write_comparison  # noqa: PLC0415 - heavy
 
     both = [one_run(asked.root, name) for name in _named(asked.what, 2)]
     settings = settings_that_differ(*both)
-    values = values_that_differ(*(run.result() for run in both))
+    same = not any(str(row["setting"]).startswith(("task", "seed")) for row in settings)
+    values = values_that_differ(*(run.result() for run in both), same_prompts=same)
     tables = {"Settings that differ": settings, "Values": values}
     for title, rows in tables.items():
         listing.show({"title": title, "rows": rows} if rows else f"{title}: none")
@@ -112,6 +136,8 @@ def _merge(asked: argparse.Namespace) -> int:
         overrides = _overrides(run)
         if overrides is None:
             listing.show(f"left out, for it does not say how it was asked: {run.folder}")
+        elif not _sharded(run):
+            listing.show(f"left out, for it has no shards (mechxai runs show {run.facts['run']}): {run.folder}")
         else:
             commands.setdefault(overrides, run)
     if not commands:
@@ -119,10 +145,10 @@ def _merge(asked: argparse.Namespace) -> int:
     failed = 0
     for overrides, run in commands.items():
         whole = [*overrides, f"output={quoted(run.root)}", "hydra.mode=RUN"]
-        listing.show(f"mechxai run {' '.join(whole)}")
+        listing.show(shlex.join(["mechxai", "run", *whole]))
         failed |= subprocess.run([sys.executable, "-m", "mechxai.cli", "run", *whole], check=False).returncode
     unfinished = {run.folder for run in found_runs(asked.root, {"status": "unfinished"})}
-    left = [run.folder for run in waiting if run.folder in unfinished]
+    left = [run.folder for run in waiting if run.folder in unfinished and _sharded(run)]
     for folder in left:
         listing.show(f"still unfinished: {folder}")
     return int(failed != 0 or bool(left))
@@ -130,17 +156,18 @@ def _merge(asked: argparse.Namespace) -> int:
 
 def _overrides(run: FoundRun) -> tuple[str, ...] | None:
     """How a run was asked, without its shard."""
-    from omegaconf import OmegaConf  # noqa: PLC0415 - heavy
+    own = _all_overrides(run)
+    left_out = ("shard", "processes", "force", "output")
+    return None if own is None else tuple(one for one in own if one.partition("=")[0].lstrip("+") not in left_out)
 
+
+def _sharded(run: FoundRun) -> bool:
+    return any(one.lstrip("+").startswith(("shard=", "processes=")) for one in _all_overrides(run) or ())
+
+
+def _all_overrides(run: FoundRun) -> list[str] | None:
     path = run.folder / ".hydra" / "overrides.yaml"
-    if not path.is_file():
-        return None
-    own = OmegaConf.to_container(OmegaConf.load(path)) or ()
-    return tuple(
-        str(one)
-        for one in own
-        if str(one).partition("=")[0].lstrip("+") not in ("shard", "processes", "force", "output")
-    )
+    return [str(one) for one in yaml.safe_load(path.read_text()) or ()] if path.is_file() else None
 
 
 def _clean(asked: argparse.Namespace) -> int:
@@ -151,14 +178,24 @@ def _clean(asked: argparse.Namespace) -> int:
         listing.show(f"no runs below {asked.root} that fit")
         return 0
     listing.show({"title": "To be removed", "rows": [{**_row(run), "folder": str(run.folder)} for run in chosen]})
-    if not asked.yes and not Confirm.ask(f"Remove these {len(chosen)} runs?", default=False):
-        listing.show("nothing removed")
+    these = "this run" if len(chosen) == 1 else f"these {len(chosen)} runs"
+    if not asked.yes and not _sure(f"Remove {these}?"):
         return 1
     busy = [run for run in chosen if not _removed(run)]
     listing.show(f"{len(chosen) - len(busy)} runs removed")
     for run in busy:
         listing.show(f"left alone, for a process is at it: {run.folder}")
     return 0
+
+
+def _sure(question: str) -> bool:
+    try:
+        if Confirm.ask(question, default=False):
+            return True
+        listing.show("nothing removed")
+    except (EOFError, KeyboardInterrupt):
+        listing.show("\nnothing removed: there was no answer (--yes removes without asking)")
+    return False
 
 
 def _removed(run: FoundRun) -> bool:

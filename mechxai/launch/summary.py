@@ -1,5 +1,6 @@
 """The table of a sweep: a row for every method of every job, what sets the job apart, and what came of it."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -70,6 +71,9 @@ def summary_rows(found: Sequence[JobRecord]) -> list[Row]:
 def write_summary(folder: Path, found: Sequence[JobRecord], rows: Sequence[Row]) -> list[Path]:
     """Writes ``results.parquet`` (pandas and pyarrow do) and ``sweep.html`` into the sweep's folder."""
     table = pd.DataFrame([row.flat() for row in rows])
+    for key in dict.fromkeys(key for row in rows for key in row.varied):
+        with contextlib.suppress(ValueError):  # seeds and sizes are numbers, names are not
+            table[key] = pd.to_numeric(table[key])
     path = folder / TABLE
     with whole(path) as part:
         table.to_parquet(part, index=False)
@@ -105,10 +109,10 @@ def _read(row: Row) -> Row:
     data = result.data
     single = {str(name): own for name, own in data.data_vars.items() if not own.ndim and own.dtype.kind in "biuf"}
     values: dict[str, object] = {name: float(own) for name, own in single.items()}
-    values |= {f"mean {name}": float(np.nanmean(data[name])) for name in _BASELINES if name in data}
+    values |= {f"mean_{name}": float(np.nanmean(data[name])) for name in _BASELINES if name in data}
     values |= {key: float(value) for key, value in result.info.cost.items()}
     found = strongest(result)
     if found is None:
         return replace(row, values=values)
-    values |= {"strongest": found.cell.value, "strongest at": found.cell.name, "strongest of": found.variable}
+    values |= {"strongest": found.cell.value, "strongest_at": found.cell.name, "strongest_of": found.variable}
     return replace(row, headline=found.said, values=values)

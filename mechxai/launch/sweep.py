@@ -2,19 +2,22 @@
 
 import hashlib
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
 
 from mechxai import listing
-from mechxai.core.files import sweep_up
+from mechxai.core.files import sweep_up, unwritten
+from mechxai.figures.text import shortened
 from mechxai.launch.job_record import FAILED, FINISHED, RUNNING, WAITING, JobRecord, forget, records
 
 _EVERY = 0.5  # seconds between two looks
-_SHORT = 160  # characters of an error in a table
+_SHORT = 400  # characters of an error in a list
 _LISTED = 20  # jobs that were not started, by name
 
 
@@ -40,7 +43,8 @@ class Watch:
         forget(self.folder)  # those of an earlier run of the same sweep: this one looks at all its jobs again
         sweep_up(self.folder)
         self._told: set[int] = set()
-        self._ended = threading.Event()
+        self._begun, self._lock, self._ended = time.monotonic(), threading.Lock(), threading.Event()
+        _WATCHING.append(self)
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
         return self
@@ -48,27 +52,47 @@ class Watch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        _WATCHING.remove(self)
         self._ended.set()
         self._thread.join()
-        self._tell()
+        self.tell()
 
     def _look(self) -> None:
         while not self._ended.wait(_EVERY):
-            self._tell()
+            self.tell()
 
-    def _tell(self) -> None:
-        for record in records(self.folder):
-            if record.status not in (WAITING, RUNNING) and record.number not in self._told:
-                self._told.add(record.number)
-                listing.show(told(record))
+    def tell(self) -> None:
+        """Tells of the jobs that have ended since it was last asked, and how long the others may take."""
+        with self._lock:
+            found = records(self.folder)
+            for record in found:
+                if record.status not in (WAITING, RUNNING) and record.number not in self._told:
+                    self._told.add(record.number)
+                    listing.show(f"{told(record)}; {self._left(len(found))}")
+
+    def _left(self, jobs: int) -> str:
+        ended = len(self._told)
+        if ended == jobs:
+            return f"{ended} of {jobs} ended"
+        left = timedelta(seconds=round((time.monotonic() - self._begun) / ended * (jobs - ended)))
+        return f"{ended} of {jobs} ended, about {left} left"
+
+
+_WATCHING: list[Watch] = []  # those of this process
+
+
+def look_now() -> None:
+    """A job of this process has ended: it is told before the next one speaks."""
+    for watch in _WATCHING:
+        watch.tell()
 
 
 def told(record: JobRecord) -> str:
     """A job that has ended, in a line."""
-    what = " ".join(record.overrides)
+    what = f" ({' '.join(record.overrides)})" if record.overrides else ""
     if record.status == FAILED:
-        return f"job {record.number} failed: {record.error} ({what})"
-    return f"job {record.number} finished in {record.ended - record.started:.1f} s ({what})"
+        return f"job {record.number} failed: {record.error}{what}"
+    return f"job {record.number} finished in {record.ended - record.started:.1f} s{what}"
 
 
 def end(folder: Path, command: str) -> int:
@@ -88,13 +112,22 @@ def end(folder: Path, command: str) -> int:
         Console(stderr=True).print("no job was started: see above", style="bold red")
         return 1
     rows = summary_rows(found)
-    listing.show({"title": f"Sweep of {len(found)} jobs", "rows": [row.shown() for row in rows]})
-    for path in write_summary(folder, found, rows):
-        listing.show(f"{path.suffix.removeprefix('.')}: {path}")
-    if all(record.status == FINISHED for record in found):
-        return 0
-    _tell_missed(folder, found, command)
-    return 1
+    jobs = "1 job" if len(found) == 1 else f"{len(found)} jobs"
+    listing.show({"title": f"Sweep of {jobs}", "rows": [row.shown() for row in rows]})
+    missing = None
+    try:
+        for path in write_summary(folder, found, rows):
+            listing.show(f"{path.suffix.removeprefix('.')}: {path}")
+    except OSError as error:
+        missing = unwritten(error)
+        if missing is None:
+            raise
+    finished = all(record.status == FINISHED for record in found)
+    if not finished:
+        _tell_missed(folder, found, command)
+    if missing is not None:
+        listing.show_error(missing)
+    return 0 if finished and missing is None else 1
 
 
 def _tell_missed(folder: Path, found: Sequence[JobRecord], command: str) -> None:
@@ -105,7 +138,7 @@ def _tell_missed(folder: Path, found: Sequence[JobRecord], command: str) -> None
         console.print(f"{len(missed)} of {len(found)} jobs did not finish:", style="bold red")
     for record in missed:
         said = record.error or f"it died ({record.where}), or still runs"
-        console.print(f"  job {record.number}: {said[:_SHORT]}", markup=False)
+        console.print(f"  job {record.number}: {shortened(said, _SHORT)}", markup=False)
         console.print(f"    {' '.join(record.overrides)}", markup=False)
         if record.trace:
             console.print(f"    traceback: {folder / 'jobs' / str(record.number) / 'job.json'}", markup=False)
@@ -115,5 +148,7 @@ def _tell_missed(folder: Path, found: Sequence[JobRecord], command: str) -> None
         console.print(f"  job {record.number}: {' '.join(record.overrides)}", markup=False)
     if len(waiting) > _LISTED:
         console.print(f"  and {len(waiting) - _LISTED} more, in {folder / 'results.parquet'}", markup=False)
-    console.print("what is finished is kept; the same command runs the others:", style="bold")
+    refused = missed and all(record.status == FAILED and not record.trace for record in missed) and not waiting
+    first = "once that is mended, " if refused else ""
+    console.print(f"what is finished is kept; {first}the same command runs the others:", style="bold")
     console.print(f"  {command}", markup=False)

@@ -61,7 +61,7 @@ def load(  # noqa: PLR0913 - the public contract's form
     check_choice("processing", processing, _PROCESSING)
     place = device_of(device)
     kind = as_dtype(dtype)
-    folder = zoo_folder(name) if name.startswith("zoo/") else Path(name) if name and Path(name).is_dir() else None
+    folder = _folder(name)
     card = zoo_card(name) if name.startswith("zoo/") else {}
     label = name if folder is None or card else folder.name
     with quiet_loading():
@@ -75,6 +75,17 @@ def load(  # noqa: PLR0913 - the public contract's form
         made = _backend(hf_model, tokenizer, backend=backend, processing=processing, device=place, dtype=kind)
     codec = TextCodec(tokenizer, _bos(tokenizer, wanted=bos), masked)
     return HookedModel(label, made, codec, processing, kind, place, digest, revision, card)
+
+
+def _folder(name: str) -> Path | None:
+    """Where a model lies; None of one that is to come from the hub."""
+    if name.startswith("zoo/"):
+        return zoo_folder(name)
+    if name and Path(name).is_dir():
+        return Path(name)
+    if name.startswith(("/", "./", "../", "~")):
+        raise ArtifactError(f"Model {name!r} was asked", got="no such folder")
+    return None
 
 
 def load_first(names: Sequence[str], **options: Any) -> HookedModel:

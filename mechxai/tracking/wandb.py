@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, final
 
 from mechxai.core.errors import ArtifactError, ConfigError
 from mechxai.tracking.plain import plain, plain_mapping, scrub
@@ -52,7 +52,7 @@ class WandbTracker:
 
     project: str = "mechxai"
     entity: str | None = None
-    mode: Literal["online", "offline", "disabled"] | None = None
+    mode: str | None = None
     directory: str | os.PathLike[str] | None = None
     tags: Sequence[str] = ()
     init_timeout: float | int = 30.0
@@ -61,6 +61,9 @@ class WandbTracker:
     _about: dict[str, object] = field(default_factory=dict, init=False, repr=False)
     _inputs: list[dict[str, str]] = field(default_factory=list, init=False, repr=False)
     _where: str | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        asked_mode(self.mode)  # before anything is computed
 
     def awaited(self) -> bool:
         """Whether a W&B agent started this process: it waits for the run whose id it gave."""

@@ -1,7 +1,9 @@
 """The command line: it runs, it teaches, it refuses."""
 
+import errno
 import gc
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +13,11 @@ import pytest
 import xarray as xr
 
 import mechxai as mx
+from mechxai import listing
 from mechxai.cli import main
 from mechxai.core.errors import ConfigError
 from mechxai.core.method import METHODS
+from mechxai.core.result import Result
 from mechxai.launch.job import check_targets, read_shard
 
 TINY = ["debug=tiny", "model=zoo/handmade-ioi", "task.template=0", "task.order=abba"]
@@ -93,12 +97,61 @@ def test_the_demo_names_the_handmade_heads(here, capsys):
         (["run", "task.ordr=abba"], "did you mean 'task.order'"),
         (["run", "method.over=[layer,head"], "cannot be read"),
         (["rum"], "did you mean 'run'"),
+        (
+            ["run", "task.seed=0,1"],
+            "mechxai run -m runs one after the other; as one value, a list is 'task.seed=[0,1]'",
+        ),
+        (["run", "-model=zoo/ioi"], "a dash before a key"),
         (["report"], "no result file"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_nearest_match(here, capsys, arguments, said):
     assert main(arguments) == 2
     assert said in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("processes=0", "a whole number from 1"),
+        ("processes=many", "a whole number from 1"),
+        ("tracker.mode=ofline", "did you mean 'offline'"),
+        ("model.name=/no/such/place", "no such folder"),
+        ("output=taken", "output=taken was asked. Got: "),
+        ("output=taken/below", "output=taken/below was asked. Got: "),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_computed(here, capsys, override, said):
+    (here / "taken").write_text("a file")
+    tracker = [] if override.startswith("tracker") else ["tracker=none"]
+    assert main(["run", "model=zoo/handmade-ioi", "task.n=4", *tracker, override]) in {1, 2}
+    shown = capsys.readouterr()
+    assert said in shown.err.replace("\n", " ")
+    assert "cells" not in shown.out
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_cannot_be_written_is_no_traceback(here, capsys, monkeypatch, number):
+    def full(*_):
+        raise OSError(number, os.strerror(number), "result.nc")
+
+    monkeypatch.setattr(Result, "save", full)
+    assert main(["run", *TINY]) == 1
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "result.nc was to be written" in shown
+    assert ("NoSpaceError" in shown) == (number == errno.ENOSPC)
+
+
+@pytest.mark.parametrize("command", ["methods", "models", "tasks", "report", "explain", "completion"])
+def test_every_command_has_its_help(capsys, command):
+    assert main([command, "--help"]) == 0
+    assert f"mechxai {command}" in capsys.readouterr().out
+
+
+def test_square_brackets_stay_in_tables(capsys):
+    listing.show({"title": "of [two]", "rows": [{"at": "z[pos=1]", "[b]": "c"}]})
+    shown = capsys.readouterr().out
+    assert all(one in shown for one in ("of [two]", "z[pos=1]", "[b]"))
 
 
 def test_errors_of_a_job_are_shown_and_counted(here, capsys):

@@ -1,5 +1,6 @@
 """``mechxai runs``: found, filtered, shown, compared, merged from shards, cleaned away."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,23 @@ def test_runs_are_listed_and_filtered(here, capsys):
     with pytest.raises(ConfigError, match="filters as in"):
         read_filters(["zoo"])
     assert main(["runs", "modle=x"]) == 2
+    assert main(["runs", "status=done"]) == 2
+    assert main(["runs", "lsit"]) == 2
+    assert "did you mean 'list'" in capsys.readouterr().err
+    filters = ["n=8", "seed=0", "model=zoo/handmade-ioi", "task=ioi", "site=z", "status=unfinished"]
+    assert len(found_runs(Path("outputs"), read_filters(filters))) == 1
+
+
+def test_a_run_that_is_not_finished_says_how_it_goes_on(here, capsys):
+    (waiting,) = found_runs(Path("outputs"), {"status": "unfinished"})
+    assert main(["runs", "show", waiting.facts["run"][:6]]) == 0
+    shown = capsys.readouterr().out
+    assert "waves kept" in shown
+    goes_on = next(line for line in shown.splitlines() if line.startswith("it goes on with: "))
+    assert "'method.over=[layer,head,pos]'" in goes_on
+    assert "shard" not in goes_on
+    assert main(["runs", "compare", *[waiting.facts["run"]] * 2]) == 2
+    assert "it is not finished" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_a_run_is_shown_by_the_beginning_of_its_id(here, capsys):
@@ -84,6 +102,10 @@ def test_two_runs_are_compared(here, capsys, tmp_path):
     assert "method.direction" in capsys.readouterr().out
     assert "first less second" in page.read_text(encoding="utf-8")
     assert settings_that_differ(one, one) == []
+    apart = {row["value"]: row for row in values_that_differ(*results, same_prompts=False)}
+    assert apart["per_example"]["where"] == "other prompts"
+    short = Result(results[0].data.isel(layer=[0]), results[0].info)
+    assert {row["where"] for row in values_that_differ(short, results[1])} >= {"1 and 3 layer"}
     assert main(["runs", "compare", names[0]]) == 2
 
 
@@ -127,6 +149,9 @@ def test_a_run_that_a_process_is_at_is_not_cleaned(here, capsys):
 def test_cleaning_asks_first_and_needs_a_filter(here, capsys, monkeypatch):
     before = len(found_runs(Path("outputs")))
     assert main(["runs", "clean"]) == 2
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert main(["runs", "clean", "run=*"]) == 1
+    assert "there was no answer" in capsys.readouterr().out
     monkeypatch.setattr("mechxai.launch.runs.Confirm.ask", lambda *_, **__: False)
     assert main(["runs", "clean", "run=*"]) == 1
     assert len(found_runs(Path("outputs"))) == before

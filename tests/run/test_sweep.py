@@ -1,5 +1,6 @@
 """Sweeps: watched, gone on with, gathered; by several launchers, several processes, and killed at random."""
 
+import errno
 import importlib.util
 import json
 import os
@@ -18,7 +19,7 @@ from mechxai.core.result import Result
 from mechxai.launch.job_record import JobRecord, records
 from mechxai.launch.overrides import check_overrides
 from mechxai.launch.ray_settings import for_ray
-from mechxai.launch.summary import summary_rows
+from mechxai.launch.summary import summary_rows, write_summary
 from mechxai.launch.sweep import sweep_hash
 
 MODEL = ("debug=tiny", "model=zoo/handmade-ioi", "task.template=0", "task.order=abba", "name=swept")
@@ -67,6 +68,45 @@ def test_a_sweep_that_is_run_again_computes_nothing_and_leaves_the_same_files(he
     assert capsys.readouterr().out.count("already finished") == 2
     assert files(here) == before
     assert times == {path: path.stat().st_mtime_ns for path in here.rglob("result.nc")}
+
+
+def test_numbers_that_are_swept_over_are_numbers_in_the_table(tmp_path):
+    found = [JobRecord(at, (f"task.seed={at}", f"method.pos={pos}")).failed("x") for at, pos in enumerate((1, "last"))]
+    write_summary(tmp_path, found, summary_rows(found))
+    table = pd.read_parquet(tmp_path / "results.parquet")
+    assert list(table["task.seed"]) == [0, 1]
+    assert list(table["method.pos"]) == ["1", "last"]
+
+
+def test_a_disk_too_full_for_the_table_costs_the_table_alone(here, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "no space", "results.parquet")
+
+    monkeypatch.setattr("mechxai.launch.summary.write_summary", full)
+    assert main(["run", *SWEEP[:-1], "method.site=z,bogus"]) == 1
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "1 of 2 jobs did not finish" in shown
+    assert "once that is mended, the same command runs the others" in shown
+    assert "NoSpaceError: results.parquet was to be written. Got: the disk is full." in shown
+
+
+def test_jobs_are_told_in_their_order_with_what_is_left(here, capsys):
+    assert main(["run", *SWEEP[:-1], "method.site=z,resid_pre"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("job ")]
+    assert [line.split(":")[0].split(" finished")[0] for line in lines] == ["job 0", "job 0", "job 1", "job 1"]
+    assert "1 of 2 ended, about 0:0" in lines[1]
+    assert lines[3].endswith("2 of 2 ended")
+
+
+def test_a_sweep_that_is_told_to_end_sums_up(here):
+    running = subprocess.Popen(command(*SWEEP), stdout=subprocess.PIPE, text=True, cwd=here)
+    for line in running.stdout:
+        if line.startswith("job 0 finished"):
+            running.terminate()
+            break
+    rest = running.stdout.read()
+    assert running.wait(60) == 130
+    assert "sweep.html" in rest
 
 
 @pytest.mark.parametrize("place", [0, 3, 99])
