@@ -38,7 +38,8 @@ def _job(config: DictConfig) -> dict[str, Path]:
 
     check_targets(OmegaConf.to_container(config, resolve=False))
     check_processes(config.processes)
-    can_be_written(Path(config.output), asked=f"output={config.output}")
+    if not config.plan:
+        can_be_written(Path(config.output), asked=f"output={config.output}")
     parts = {
         name: hydra.utils.instantiate(config[name], _convert_="all") for name in ("model", "task", "method", "tracker")
     }
@@ -86,7 +87,7 @@ def _sweep(name: str) -> str:
 
 
 def _beside(first: str, method: Method, then: Mapping[str, Method]) -> dict[str, Method]:
-    """The companions of the first method; one that asks the same at the same site gives way to it.
+    """The companions of the first method; one at the same site gives way to it, unless it asks over other axes.
 
     Raises:
         ConfigError: another kind of method bears the first one's label.
@@ -94,6 +95,11 @@ def _beside(first: str, method: Method, then: Mapping[str, Method]) -> dict[str,
     if first in then and type(then[first]) is not type(method):
         got = f"the first method is called {first} already"
         raise ConfigError(f"then.{first} was asked", got=got, fix="give it another label")
+    own, other = (list(map(str, getattr(one, "over", ()))) for one in (method, then.get(first, method)))
+    if own != other:
+        label = "-".join([first, *other])
+        listing.show(f"{first}: asked over {', '.join(own)}; then.{first}, over {', '.join(other)}, is called {label}")
+        return {label if one == first else one: companion for one, companion in then.items()}
     if first in then:
         listing.show(f"{first}: asked of the first method, so that then.{first} is left out")
     return {label: one for label, one in then.items() if label != first}

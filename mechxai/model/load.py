@@ -23,6 +23,7 @@ from mechxai.model.text import TextCodec
 _log = logging.getLogger("mechxai.model")
 _BACKENDS = ("auto", "hooked_transformer", "bridge")
 _PROCESSING = ("folded", "raw")
+_PATHS = ("/", "./", "../", "~")  # such a name is of a folder, and of nothing on the hub
 _SMALLEST_VOCABULARY = 10
 _LOADABLE = (
     "a zoo name (see `mechxai models`), a folder with config.json, *.safetensors and a tokenizer, or a Hugging Face id"
@@ -61,7 +62,7 @@ def load(  # noqa: PLR0913 - the public contract's form
     check_choice("processing", processing, _PROCESSING)
     place = device_of(device)
     kind = as_dtype(dtype)
-    folder = _folder(name)
+    folder = zoo_folder(name) if name.startswith("zoo/") else Path(name) if name and Path(name).is_dir() else None
     card = zoo_card(name) if name.startswith("zoo/") else {}
     label = name if folder is None or card else folder.name
     with quiet_loading():
@@ -75,17 +76,6 @@ def load(  # noqa: PLR0913 - the public contract's form
         made = _backend(hf_model, tokenizer, backend=backend, processing=processing, device=place, dtype=kind)
     codec = TextCodec(tokenizer, _bos(tokenizer, wanted=bos), masked)
     return HookedModel(label, made, codec, processing, kind, place, digest, revision, card)
-
-
-def _folder(name: str) -> Path | None:
-    """Where a model lies; None of one that is to come from the hub."""
-    if name.startswith("zoo/"):
-        return zoo_folder(name)
-    if name and Path(name).is_dir():
-        return Path(name)
-    if name.startswith(("/", "./", "../", "~")):
-        raise ArtifactError(f"Model {name!r} was asked", got="no such folder")
-    return None
 
 
 def load_first(names: Sequence[str], **options: Any) -> HookedModel:
@@ -165,7 +155,7 @@ def _hugging_face(source: str | Path, revision: str | None, *, asked: str) -> tu
     except (OSError, ValueError) as error:
         raise ArtifactError(
             f"Model {asked!r} was asked",
-            got=str(error).splitlines()[0],
+            got="no such folder" if str(source).startswith(_PATHS) else str(error).splitlines()[0],
             allowed=_LOADABLE,
             fix="check the spelling, or the network for a Hugging Face id",
         ) from error

@@ -61,9 +61,11 @@ def test_a_run_leaves_result_manifest_figure_report_and_config(here, capsys):
 
 
 def test_a_first_method_takes_the_place_of_the_companion_at_its_site(here, capsys):
-    sites = "method.site=resid_pre,attn_out,mlp_out"
+    sites = "method.site=resid_pre,attn_out,z"
     assert main(["run", "-m", "experiment=ioi_patching", sites, "plan=true", "task.n=4", "tracker=none"]) == 0
-    assert "then.attn_out is left out" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "then.attn_out is left out" in shown
+    assert "then.z, over layer, head, is called z-layer-head" in shown, "another question"
 
 
 def test_the_garbage_collector_is_left_as_it_was(here):
@@ -221,7 +223,7 @@ def test_help_and_cfg_teach():
     ],
 )
 def test_what_a_task_or_a_companion_lacks_is_said(here, capsys, overrides, said):
-    assert main(["run", "debug=tiny", *overrides]) == 1
+    assert main(["run", "debug=tiny", *overrides]) == 2
     assert said in " ".join(capsys.readouterr().err.split())
     assert not list(here.rglob("result.nc"))
 

@@ -45,7 +45,7 @@ def test_a_run(command, tmp_path, monkeypatch, capsys):
     asked = len(server.seen)
     assert main(arguments) == 0
     assert len(server.seen) == asked, "the run was found"
-    assert main([*arguments, "method=exact_shapley", "method.players=span", "force=true"]) == 1
+    assert main([*arguments, "method=exact_shapley", "method.players=span", "force=true"]) == 2
     assert main([*arguments, "method=integrated_gradients"]) == 1
     assert "use occlusion, lime" in " ".join(capsys.readouterr().err.split())
     assert len(server.seen) == asked, "refused before anything was asked"

@@ -98,7 +98,7 @@ def test_other_methods_ask_a_chat(cot, method, tmp_path, monkeypatch):
 def test_an_endpoint_is_not_opened_and_attribution_not_asked_of_it(cot, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with serving(cot) as server:
-        assert main(arguments(server, "method=chain_flow")) == 1
+        assert main(arguments(server, "method=chain_flow")) == 2
         assert main(arguments(server, "method=early_answering", "task=ioi", "~task.steps")) != 0
         assert not server.seen
     assert "cannot be opened" in " ".join(capsys.readouterr().err.split())

@@ -78,7 +78,7 @@ def test_a_run_is_shown_by_the_beginning_of_its_id(here, capsys):
     assert "activation_patching of z on zoo/handmade-ioi" in shown
     assert "result.nc" in shown
     assert one_run(Path("outputs"), str(first.folder)).folder == first.folder
-    with pytest.raises(ArtifactError, match="no finished run"):
+    with pytest.raises(ArtifactError, match="no run of that name"):
         one_run(Path("outputs"), "zzzz")
     with pytest.raises(ArtifactError, match="several runs"):
         one_run(Path("outputs"), "")
