@@ -5,6 +5,7 @@
 
 import argparse
 import json
+import logging
 import os
 import statistics
 import sys
@@ -33,6 +34,7 @@ class Served:
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     def __enter__(self):
+        logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not a line per request
         self._thread.start()
         return f"http://127.0.0.1:{self._server.server_port}/"
 

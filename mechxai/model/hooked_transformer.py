@@ -83,8 +83,9 @@ class HookedTransformerBackend:
         return self.inner(tokens, return_type="logits", prepend_bos=False, padding_side="right", past_kv_cache=cache)
 
     def final_norm(self, residual: Tensor) -> Tensor:
-        """TransformerLens' own module, an identity where the model has no norm."""
-        return self.inner.ln_final(residual)
+        """TransformerLens' own module; nothing where the model has no norm."""
+        own = getattr(self.inner, "ln_final", None)
+        return residual if own is None else own(residual)
 
     def unembedding(self) -> tuple[Tensor, Tensor | None]:
         """The model's own parameters."""

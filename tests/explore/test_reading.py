@@ -1,5 +1,6 @@
 """What the panels draw is what the methods say."""
 
+import json
 import threading
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from mechxai.explore.panel import SWEEPS, pair, start
 from mechxai.explore.room import TASKS, Room, example_of
 from mechxai.explore.scene import WIDEST, scene_of
 from mechxai.explore.view import COLORS, INPUTS, View
+from mechxai.model.bundled import zoo_language_models
 
 PANELS = {panel.name: panel for panel in SWEEPS}
 
@@ -263,3 +265,18 @@ def test_what_cannot_be_had_is_tried_once(model_of):
         with pytest.raises(ConfigError):
             reading.once("key", fails)
     assert tried == [1]
+
+
+@pytest.mark.parametrize("name", zoo_language_models())
+def test_every_panel_can_be_drawn_of_every_bundled_model(name):
+    room = Room({name: mx.load(name, device="cpu")})
+    view = room.first()
+    scene = scene_of(room, view, LIGHT)
+    if view.corrupted:
+        for panel in SWEEPS:
+            if panel.paired:
+                done(room, panel, scene)
+    for inputs in INPUTS:
+        shown = answer(scene_of(room, replace(view, inputs=inputs), LIGHT))
+        assert "this panel failed" not in json.dumps(shown["panels"])
+        assert len(shown["tokens"]) == scene.reading.n_pos

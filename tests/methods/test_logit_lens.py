@@ -39,6 +39,17 @@ def test_the_last_layer_is_the_models_own_output(model_of, pairs, kind, backend,
     assert list(data["layer"].values) == list(range(model.architecture.n_layers + 1))
 
 
+@pytest.mark.parametrize("name", ["zoo/handmade-ioi", "zoo/handmade-induction"])
+def test_a_model_without_a_norm_is_read_as_it_is(name, pairs):
+    model = mx.load(name, device="cpu")
+    batch = pairs(model, n=2)
+    data = mx.LogitLens()(model, batch).data
+    right = model.logits(batch.clean).log_softmax(-1)
+    for row, answer in enumerate(batch.answers[:, 0, 0].tolist()):
+        ours = data["target_logprob"].values[row, -1]
+        np.testing.assert_allclose(ours, right[row, :, answer].numpy(), atol=1e-5)
+
+
 @pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
 def test_every_layer_is_what_the_model_would_say_there(model_of, pairs, kind, backend, processing):
     """By intervention: the stream put in place of the last block's output makes the model say what the lens read."""

@@ -260,6 +260,18 @@ def test_refused_and_no_hook_left(model_of, pairs, monkeypatch):
     assert not any(point.fwd_hooks for point in model.backend.hooks.values())
 
 
+def test_where_no_neuron_fires_there_is_nothing_to_factor():
+    """The MLPs of `zoo/planted-ioi` are zero."""
+    model = mx.load("zoo/planted-ioi", device="cpu")
+    batch = mx.tasks.ioi(model, n=2, seed=0, template=0)
+    for draws in (0, 1):
+        result = mx.NeuronFactors(draws=draws)(model, batch)
+        assert np.isnan(result.data["share"]).all()
+        assert (result.data["neuron"] == -1).all()
+        assert any("no neuron fires in 2 prompts (0, 1)" in note for note in result.info.notes)
+        mx.plot(result)
+
+
 def test_a_picture_of_tokens_by_factors(zoo):
     """Of one prompt, with its own tokens, without the padding and the factors that it lacks."""
     texts = ["Then, Tom and James were working at the park. Tom passed a book to", "When Mary and"]

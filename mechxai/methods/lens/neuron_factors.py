@@ -157,7 +157,8 @@ class NeuronFactors(Method):
         data = {name: _variable(name, values) for name, values in found.items()}
         data["token"] = token_texts(model.text, batch.tokens(self.run), batch.lengths)
         cost = {"forward_passes": float(passes), "seconds": time.perf_counter() - started}
-        info = run_info(self, model, batch, cost=cost, notes=_notes(unsettled))
+        idle = np.flatnonzero(np.isnan(found["share"]).all(1)).tolist()
+        info = run_info(self, model, batch, cost=cost, notes=_notes(unsettled, idle))
         return Result(xr.Dataset(data, coords=coords), info)
 
     def _room(self, batch: ContrastBatch, n_layers: int, d_mlp: int) -> dict[str, np.ndarray]:
@@ -199,7 +200,7 @@ class NeuronFactors(Method):
             found["explained"][row] = factors.explained
             squared = [np.square(one, dtype=np.float64).sum() for one in (positive, every)]
             found["nonnegative"][row] = squared[0] / squared[1]
-        by_layer = factors.weights.reshape(n, len(layers), -1)
+        by_layer = factors.weights.reshape(n, len(layers), model.architecture.d_mlp)
         found["layer_share"][row, :n] = np.square(by_layer).sum(2)
         for factor, weights in enumerate(factors.weights):
             strongest = np.argsort(-weights, kind="stable")[: self.k]
@@ -267,11 +268,14 @@ def _sets(
     return sets
 
 
-def _notes(unsettled: list[int]) -> tuple[str, ...]:
-    if not unsettled:
-        return ()
-    which = ", ".join(map(str, unsettled[:10])) + (", ..." if len(unsettled) > 10 else "")
-    return (
-        f"the factors of {len(unsettled)} prompts ({which}) had not settled after {ROUNDS} rounds: "
-        "they explain what they say, and better ones exist; fewer factors settle sooner",
-    )
+def _notes(unsettled: list[int], idle: list[int]) -> tuple[str, ...]:
+    notes = {
+        "the factors of {} had not settled after "
+        f"{ROUNDS} rounds: they explain what they say, and better ones exist; fewer factors settle sooner": unsettled,
+        "no neuron fires in {}: there is nothing to factor": idle,
+    }
+    return tuple(note.format(_which(rows)) for note, rows in notes.items() if rows)
+
+
+def _which(rows: list[int]) -> str:
+    return f"{len(rows)} prompts ({', '.join(map(str, rows[:10]))}{', ...' if len(rows) > 10 else ''})"
