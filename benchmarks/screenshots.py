@@ -8,7 +8,7 @@ from benchmarks.explorer import WHERE, Served, first_picture, settle
 from mechxai.launch.explore_command import room_of
 
 FOLDER = Path(__file__).parents[1] / "docs" / "images"
-MODEL = "zoo/planted-ioi"
+MODEL = "zoo/ioi"
 # name -> scheme, width; as high as the page is
 PICTURES = {"explorer": ("light", 1500), "explorer_dark": ("dark", 1500), "explorer_narrow": ("light", 760)}
 _AT = "layer=2&head=0"
