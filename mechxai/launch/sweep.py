@@ -3,7 +3,7 @@
 import hashlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -112,22 +112,30 @@ def end(folder: Path, command: str) -> int:
         Console(stderr=True).print("no job was started: see above", style="bold red")
         return 1
     rows = summary_rows(found)
-    jobs = "1 job" if len(found) == 1 else f"{len(found)} jobs"
-    listing.show({"title": f"Sweep of {jobs}", "rows": [row.shown() for row in rows]})
-    missing = None
+    _show(found, [row.shown() for row in rows])
+    unkept = None
     try:
         for path in write_summary(folder, found, rows):
             listing.show(f"{path.suffix.removeprefix('.')}: {path}")
-    except OSError as error:
-        missing = unwritten(error)
-        if missing is None:
+    except OSError as error:  # a full disk must not cost the list of what failed
+        unkept = unwritten(error)
+        if unkept is None:
             raise
     finished = all(record.status == FINISHED for record in found)
     if not finished:
         _tell_missed(folder, found, command)
-    if missing is not None:
-        listing.show_error(missing)
-    return 0 if finished and missing is None else 1
+    if unkept is not None:
+        listing.show_error(unkept)
+    return 0 if finished and unkept is None else 1
+
+
+def _show(found: Sequence[JobRecord], table: Sequence[Mapping[str, object]]) -> None:
+    """The table; where every job has finished, without saying so of each, as narrow terminals have no room for it."""
+    jobs = "1 job" if len(found) == 1 else f"{len(found)} jobs"
+    if all(row["status"] == FINISHED for row in table):
+        jobs = f"{jobs}, finished"
+        table = [{key: value for key, value in row.items() if key != "status"} for row in table]
+    listing.show({"title": f"Sweep of {jobs}", "rows": table})
 
 
 def _tell_missed(folder: Path, found: Sequence[JobRecord], command: str) -> None:
