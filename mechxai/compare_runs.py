@@ -49,23 +49,25 @@ def values_that_differ(one: Result, other: Result, *, same_prompts: bool = True)
     return rows
 
 
-def difference(one: Result, other: Result) -> Result | None:
-    """The first less the second, of the variable that figures show; None where their shapes differ."""
+def difference(one: Result, other: Result, *, same_prompts: bool = True) -> Result | None:
+    """The first less the second, of the variable that figures show; None where cells have no partners."""
     name = headline_variable(one)
     if name is None or name not in other.data:
         return None
-    gap = _gap(one.data[name], other.data[name])
-    if gap is None or not gap.ndim:
+    if not one.data[name].ndim or _apart(one.data[name], other.data[name], same_prompts=same_prompts):
         return None
+    gap = _gap(one.data[name], other.data[name])
     gap.attrs = {**one.data[name].attrs, "long_name": f"{one.data[name].attrs['long_name']}: first less second"}
     return Result(xr.Dataset({"value": gap}), one.info)
 
 
-def write_comparison(runs: Sequence[FoundRun], path: Path, tables: Mapping[str, Rows]) -> Path:
+def write_comparison(
+    runs: Sequence[FoundRun], path: Path, tables: Mapping[str, Rows], *, same_prompts: bool = True
+) -> Path:
     """One page with both figures, that of the difference, and the tables."""
     one, other = (run.result() for run in runs)
     shown = {f"first: {runs[0].facts['run']}": one, f"second: {runs[1].facts['run']}": other}
-    gap = difference(one, other)
+    gap = difference(one, other, same_prompts=same_prompts)
     named = shown | ({"first less second": gap} if gap is not None else {})
     return report(named, path, title=f"{runs[0].facts['run']} and {runs[1].facts['run']}", tables=tables)
 
@@ -84,9 +86,7 @@ def _apart(first: xr.DataArray, second: xr.DataArray, *, same_prompts: bool) -> 
     return ", ".join(sizes)
 
 
-def _gap(first: xr.DataArray, second: xr.DataArray) -> xr.DataArray | None:
-    if first.dims != second.dims or first.shape != second.shape:
-        return None
+def _gap(first: xr.DataArray, second: xr.DataArray) -> xr.DataArray:
     return first.astype(float) - second.values.astype(float)
 
 

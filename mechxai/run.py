@@ -26,7 +26,15 @@ from mechxai.model.hooked_model import HookedModel
 from mechxai.report.page import report
 from mechxai.report.tables import own_tables
 from mechxai.run_folder import check_model, is_finished
-from mechxai.run_output import REPORT, is_reported, write_config, write_figures, write_manifest, write_report
+from mechxai.run_output import (
+    REPORT,
+    has_config,
+    is_reported,
+    write_config,
+    write_figures,
+    write_manifest,
+    write_report,
+)
 from mechxai.run_tracking import declare, track
 from mechxai.study import Finished, Say, Study
 from mechxai.tracking.tracker import NullTracker, SafeTracker, Tracker
@@ -182,7 +190,8 @@ def _run_alone(study: Study, label: str, *, folder: Path, tracker: SafeTracker, 
     prompts = study.prompts(label)
     if isinstance(method, Planned) and isinstance(study.model, HookedModel) and not isinstance(prompts, ProbeDataset):
         say(f"{label}: {method.plan(study.model, prompts, execution=execution)}")
-    write_config(study, folder)  # before the waves, so that a run that is killed can say how it goes on
+    if not has_config(folder):  # before the waves, so that a run that is killed can say how it goes on
+        write_config(study, folder)  # (that of shards stays, by which their gathering is known)
     _seed(study.seed)
     started = time.time()
     result = method(study.model, prompts, execution=execution)
@@ -191,6 +200,7 @@ def _run_alone(study: Study, label: str, *, folder: Path, tracker: SafeTracker, 
     if found is not None:  # before figures and pages, which take longer than many a sweep
         say(f"{label}: {found.said}")
     write_figures(result, folder, png=study.png)
+    write_config(study, folder)
     if len(study.methods) == 1:
         tables = own_tables(result, study.model.card)
         report([result], folder / REPORT, title=result.info.title, tables=tables)

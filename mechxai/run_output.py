@@ -46,6 +46,11 @@ def write_config(study: Study, folder: Path) -> None:
         write_whole(folder / ".hydra" / name, text)
 
 
+def has_config(folder: Path) -> bool:
+    """Whether it is known how a run was asked."""
+    return (folder / ".hydra" / "overrides.yaml").is_file()
+
+
 def write_report(study: Study, done: Mapping[str, Finished], *, folder: Path, say: Say) -> None:
     """Shows tables and sentences, and writes one page over several methods."""
     tables: dict[str, Sequence[Mapping[str, Any]]] = {}

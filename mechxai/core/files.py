@@ -6,7 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mechxai.core.errors import ArtifactError, NoSpaceError
+from mechxai.core.errors import ArtifactError, ConfigError, NoSpaceError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -56,7 +56,8 @@ def can_be_written(folder: Path, *, asked: str) -> None:
         asked: how it was asked for, for the error.
 
     Raises:
-        ArtifactError: there cannot be one.
+        ConfigError: there cannot be one.
+        NoSpaceError: the disk is full.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,19 +65,24 @@ def can_be_written(folder: Path, *, asked: str) -> None:
         known = unwritten(error)
         if isinstance(known, NoSpaceError):
             raise known from error
-        raise ArtifactError(
+        raise ConfigError(
             f"{asked} was asked", got=error.strerror, fix="give a folder that can be made and written to"
         ) from error
 
 
 def unwritten(error: BaseException) -> ArtifactError | None:
-    """An error of the file system as it is told to users; None where it is of another kind."""
-    while not isinstance(error, OSError) or error.errno not in (*_FULL, *_FORBIDDEN):
-        cause = error.__cause__ or error.__context__
-        if isinstance(error, ArtifactError) or cause is None:
-            return None
-        error = cause
-    what = f"{error.filename} was to be written" if error.filename else "Files were to be written"
-    if error.errno in _FULL:
+    """An error of the file system as it is told to users; None where it is of another kind.
+
+    Args:
+        error: raised by the system, or by a library that says what it came from (``raise ... from``).
+    """
+    own = error if isinstance(error, OSError) else error.__cause__
+    if not isinstance(own, OSError) or isinstance(own, ArtifactError):
+        return None
+    if own.errno in _FULL:
+        what = f"{own.filename} was to be written" if own.filename else "Files were to be written"
         return NoSpaceError(what, got="the disk is full", fix="make room, then run the same command: it goes on")
-    return ArtifactError(what, got=error.strerror, fix="make it writable, or choose another folder with output=FOLDER")
+    if own.errno in _FORBIDDEN and own.filename:
+        what = f"{own.filename} was to be read or written"
+        return ArtifactError(what, got=own.strerror, fix="change its permissions, or choose another folder")
+    return None

@@ -14,7 +14,7 @@ from mechxai import listing
 from mechxai.core.errors import ConfigError, MechXAIError
 from mechxai.core.files import unwritten
 from mechxai.launch.job import job
-from mechxai.launch.job_record import JobRecord
+from mechxai.launch.job_record import INTERRUPTED, JobRecord
 from mechxai.launch.sweep import look_now
 
 
@@ -34,12 +34,12 @@ def guarded(config: DictConfig) -> None:
     try:
         record = record.finished({label: str(path.resolve()) for label, path in job(config).items()})
     except KeyboardInterrupt:
-        record = record.failed("interrupted")
+        record = record.failed(INTERRUPTED)
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the other jobs go on
-        known = _ours(error)
-        told = known or error
-        record = record.failed(f"{type(told).__name__}: {told}", "" if known else traceback.format_exc())
+        told = _ours(error) or unwritten(error) or error
+        trace = "" if _ours(error) else traceback.format_exc()
+        record = record.failed(f"{type(told).__name__}: {told}", trace)
     finally:
         _save(record, folder)
         look_now()
@@ -57,7 +57,7 @@ def _alone(config: DictConfig) -> None:
     try:
         job(config)
     except Exception as raised:
-        error = _ours(raised)
+        error = _ours(raised) or unwritten(raised)
         if error is None:
             raise
         listing.show_error(error)
@@ -67,4 +67,4 @@ def _alone(config: DictConfig) -> None:
 def _ours(raised: Exception) -> MechXAIError | None:
     """The error as it was meant for the user, which hydra wraps where it makes things."""
     error = raised.__cause__ if isinstance(raised, InstantiationException) else raised
-    return error if isinstance(error, MechXAIError) else unwritten(raised)
+    return error if isinstance(error, MechXAIError) else None

@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mechxai import listing
-from mechxai.core.errors import ConfigError
+from mechxai.core.errors import ConfigError, UnfinishedError
 from mechxai.core.files import can_be_written
 from mechxai.core.method import Method
 from mechxai.launch.device import number_beside_others, own_device, visible
@@ -98,6 +98,8 @@ def _beside(first: str, method: Method, then: Mapping[str, Method]) -> dict[str,
     own, other = (list(map(str, getattr(one, "over", ()))) for one in (method, then.get(first, method)))
     if own != other:
         label = "-".join([first, *other])
+        if label in then:
+            raise ConfigError(f"then.{first} was asked", got=f"{label} is there as well", fix=f"then.{first}=null")
         listing.show(f"{first}: asked over {', '.join(own)}; then.{first}, over {', '.join(other)}, is called {label}")
         return {label if one == first else one: companion for one, companion in then.items()}
     if first in then:
@@ -167,7 +169,7 @@ def share_out(overrides: Sequence[str], n_processes: int) -> None:
     """Runs the same job in several processes, each its shard of the waves and, where there are GPUs, its own GPU.
 
     Raises:
-        ConfigError: a process failed; its own words are on the screen.
+        UnfinishedError: a process failed; its own words are on the screen.
     """
     own = [override for override in overrides if override.partition("=")[0] not in ("shard", "processes", "force")]
     own.append("hydra.mode=RUN")  # a job of a sweep is no sweep
@@ -176,9 +178,16 @@ def share_out(overrides: Sequence[str], n_processes: int) -> None:
         command = [sys.executable, "-m", "mechxai.cli", "run", *own, f"shard={index}/{n_processes}"]
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": _gpu(index)}
         running.append(subprocess.Popen(command, env=environment))
-    failed = [index for index, process in enumerate(running) if process.wait() != 0]
+    try:
+        failed = [index for index, process in enumerate(running) if process.wait() != 0]
+    except BaseException:  # whoever ends this process ends the shards
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait()
+        raise
     if failed:
-        raise ConfigError(
+        raise UnfinishedError(
             f"processes={n_processes} was asked",
             got=f"shard {failed[0]} failed, see above",
             fix="finished waves are kept; run the same command again",

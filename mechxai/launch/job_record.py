@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mechxai.core.files import write_whole
 
-NAME = "job.json"
+NAME, INTERRUPTED = "job.json", "interrupted"
 WAITING, RUNNING, FINISHED, FAILED = "not started", "running", "finished", "failed"
 
 

@@ -81,7 +81,7 @@ def check_overrides(arguments: Sequence[str]) -> Path | None:
 
 def _check_dashes(arguments: Sequence[str]) -> None:
     for flag in arguments:
-        if _DASHED.match(flag):
+        if _DASHED.match(flag) and flag.partition("=")[0] not in _FLAGS_WITH_VALUE:
             raise ConfigError(f"{flag} was asked", got="a dash before a key", fix="write key=value, and -m by itself")
 
 

@@ -119,24 +119,26 @@ def _compare(asked: argparse.Namespace) -> int:
 
     both = [one_run(asked.root, name) for name in _named(asked.what, 2)]
     settings = settings_that_differ(*both)
-    same = not any(str(row["setting"]).startswith(("task", "seed")) for row in settings)
+    same = not any(str(row["setting"]).startswith("task") for row in settings)
     values = values_that_differ(*(run.result() for run in both), same_prompts=same)
     tables = {"Settings that differ": settings, "Values": values}
     for title, rows in tables.items():
         listing.show({"title": title, "rows": rows} if rows else f"{title}: none")
-    listing.show(f"page: {write_comparison(both, asked.page or Path('compare.html'), tables)}")
+    page = asked.page or Path("compare.html")
+    listing.show(f"page: {write_comparison(both, page, tables, same_prompts=same)}")
     return 0
 
 
 def _merge(asked: argparse.Namespace) -> int:
     """Each command once, without its shard: what the shards computed is found, what is missing is computed."""
     waiting = found_runs(asked.root, {**read_filters(asked.what), "status": "unfinished"})
+    sharded = [run for run in waiting if _sharded(run)]
     commands: dict[tuple[str, ...], FoundRun] = {}
     for run in waiting:
         overrides = _overrides(run)
         if overrides is None:
             listing.show(f"left out, for it does not say how it was asked: {run.folder}")
-        elif not _sharded(run):
+        elif run not in sharded:
             listing.show(f"left out, for it has no shards (mechxai runs show {run.facts['run']}): {run.folder}")
         else:
             commands.setdefault(overrides, run)
@@ -148,7 +150,7 @@ def _merge(asked: argparse.Namespace) -> int:
         listing.show(shlex.join(["mechxai", "run", *whole]))
         failed |= subprocess.run([sys.executable, "-m", "mechxai.cli", "run", *whole], check=False).returncode
     unfinished = {run.folder for run in found_runs(asked.root, {"status": "unfinished"})}
-    left = [run.folder for run in waiting if run.folder in unfinished and _sharded(run)]
+    left = [run.folder for run in sharded if run.folder in unfinished]
     for folder in left:
         listing.show(f"still unfinished: {folder}")
     return int(failed != 0 or bool(left))
@@ -166,8 +168,11 @@ def _sharded(run: FoundRun) -> bool:
 
 
 def _all_overrides(run: FoundRun) -> list[str] | None:
-    path = run.folder / ".hydra" / "overrides.yaml"
-    return [str(one) for one in yaml.safe_load(path.read_text()) or ()] if path.is_file() else None
+    try:
+        found = yaml.safe_load((run.folder / ".hydra" / "overrides.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return [str(one) for one in found or ()]
 
 
 def _clean(asked: argparse.Namespace) -> int:

@@ -14,9 +14,10 @@ from rich.console import Console
 from mechxai import listing
 from mechxai.core.files import sweep_up, unwritten
 from mechxai.figures.text import shortened
-from mechxai.launch.job_record import FAILED, FINISHED, RUNNING, WAITING, JobRecord, forget, records
+from mechxai.launch.job_record import FAILED, FINISHED, INTERRUPTED, RUNNING, WAITING, JobRecord, forget, records
 
 _EVERY = 0.5  # seconds between two looks
+_AT_ONCE = 1.0  # seconds; what takes less did not compute
 _SHORT = 400  # characters of an error in a list
 _LISTED = 20  # jobs that were not started, by name
 
@@ -68,13 +69,15 @@ class Watch:
             for record in found:
                 if record.status not in (WAITING, RUNNING) and record.number not in self._told:
                     self._told.add(record.number)
-                    listing.show(f"{told(record)}; {self._left(len(found))}")
+                    listing.show(f"{told(record)}; {self._left(found)}")
 
-    def _left(self, jobs: int) -> str:
-        ended = len(self._told)
-        if ended == jobs:
+    def _left(self, found: Sequence[JobRecord]) -> str:
+        """How many have ended, and how long the others may take, by those that were not there before."""
+        jobs, ended = len(found), len(self._told)
+        took = sum(record.ended - record.started > _AT_ONCE for record in found)
+        if ended == jobs or not took:
             return f"{ended} of {jobs} ended"
-        left = timedelta(seconds=round((time.monotonic() - self._begun) / ended * (jobs - ended)))
+        left = timedelta(seconds=round((time.monotonic() - self._begun) / took * (jobs - ended)))
         return f"{ended} of {jobs} ended, about {left} left"
 
 
@@ -156,7 +159,9 @@ def _tell_missed(folder: Path, found: Sequence[JobRecord], command: str) -> None
         console.print(f"  job {record.number}: {' '.join(record.overrides)}", markup=False)
     if len(waiting) > _LISTED:
         console.print(f"  and {len(waiting) - _LISTED} more, in {folder / 'results.parquet'}", markup=False)
-    refused = missed and all(record.status == FAILED and not record.trace for record in missed) and not waiting
+    refused = not waiting and all(
+        record.status == FAILED and not record.trace and record.error != INTERRUPTED for record in missed
+    )
     first = "once that is mended, " if refused else ""
     console.print(f"what is finished is kept; {first}the same command runs the others:", style="bold")
     console.print(f"  {command}", markup=False)

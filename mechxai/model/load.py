@@ -155,7 +155,9 @@ def _hugging_face(source: str | Path, revision: str | None, *, asked: str) -> tu
     except (OSError, ValueError) as error:
         raise ArtifactError(
             f"Model {asked!r} was asked",
-            got="no such folder" if str(source).startswith(_PATHS) else str(error).splitlines()[0],
+            got="no such folder"
+            if asked.startswith(_PATHS) and not Path(asked).is_dir()
+            else str(error).splitlines()[0],
             allowed=_LOADABLE,
             fix="check the spelling, or the network for a Hugging Face id",
         ) from error

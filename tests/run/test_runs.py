@@ -109,8 +109,17 @@ def test_two_runs_are_compared(here, capsys, tmp_path):
     assert main(["runs", "compare", names[0]]) == 2
 
 
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
 def test_shards_are_merged_to_the_values_of_an_unsharded_run(here, capfd, tmp_path, monkeypatch):
     assert main(["run", *LONG, "shard=1/2", "force=true"]) == 0
+    (waiting,) = found_runs(Path("outputs"), {"status": "unfinished"})
+    with pytest.MonkeyPatch.context() as patch:  # gathering is interrupted
+        patch.setattr(Result, "save", interrupted)
+        assert main(["run", *LONG]) == 130
+    assert "shard=1/2" in (waiting.folder / ".hydra/overrides.yaml").read_text()
     assert len(found_runs(Path("outputs"), {"status": "unfinished"})) == 1
     monkeypatch.chdir(tmp_path)
     assert main(["runs", "merge", "--in", str(here / "outputs")]) == 0

@@ -88,7 +88,12 @@
 
   // A view as a whole, with what is typed and chosen for it.
   function show(asked) {
-    move(asked);
+    const next = changed(state.view, asked);
+    forget();
+    if (next !== none()) { // sent at once: the server compares the model chosen below with this view's
+      state.view = next;
+      send(next);
+    }
     set("model-choice", { value: asked.model });
     for (const name of ["prompt", "corrupted"]) set(name + "-text", { value: asked[name] });
     for (const name of ["inputs", "lens", "color", "site"]) set(name + "-choice", { value: asked[name] });
@@ -96,8 +101,9 @@
 
   // A place on the way back for every pair of prompts, not for every step within one.
   function kept(view, query) {
-    const pair = JSON.stringify([view.model, view.prompt, view.corrupted]), other = state.pair && state.pair !== pair;
-    state.pair = pair;
+    const pair = JSON.stringify([view.model, view.prompt, view.corrupted]);
+    const other = state.pair && state.pair !== pair && !state.returning;
+    Object.assign(state, { pair, returning: false });
     // after a # it stays with the browser: servers refuse long addresses
     const address = query.length < 30000 ? "?" + query : location.pathname + "#" + query;
     try {
@@ -160,6 +166,7 @@
       state.sent = 0;
       if (answer.error) { // what was shown stays
         state.view = state.later || view;
+        state.returning = false;
         if (state.later) setTimeout(flush, 0);
         return Array(4).fill(none());
       }
@@ -258,7 +265,7 @@
   addEventListener("popstate", () => {
     if (!state.facts || location.hash) return;
     const asked = addressed(state.view);
-    state.pair = JSON.stringify([asked.model, asked.prompt, asked.corrupted]);
+    state.returning = true;
     show(asked);
   });
   document.addEventListener("toggle", (event) => {

@@ -1,0 +1,65 @@
+"""What cannot be written is told as what it is, and nothing else is taken for it."""
+
+import errno
+import os
+
+import pytest
+
+from mechxai.core.errors import ArtifactError, ConfigError, NoSpaceError
+from mechxai.core.files import can_be_written, unwritten
+
+
+def of_system(number, name="result.nc"):
+    return OSError(number, os.strerror(number), name)
+
+
+def caused(kind, own):
+    try:
+        raise kind("own words") from own
+    except kind as error:
+        return error
+
+
+def met(kind, own):
+    """An error raised while another one was handled."""
+    try:
+        try:
+            raise own
+        except OSError:
+            raise kind("own words")  # noqa: B904 - this is what is tried
+    except kind as error:
+        return error
+
+
+def test_disks_that_are_full_or_closed_are_told():
+    full = unwritten(of_system(errno.ENOSPC))
+    assert isinstance(full, NoSpaceError)
+    assert "result.nc was to be written. Got: the disk is full" in str(full)
+    assert isinstance(unwritten(caused(RuntimeError, of_system(errno.ENOSPC))), NoSpaceError)
+    closed = unwritten(of_system(errno.EROFS))
+    assert type(closed) is ArtifactError
+    assert "Read-only" in str(closed)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("a"),
+        of_system(errno.ENOENT),
+        OSError("no number"),
+        OSError(errno.EACCES, "of a socket"),
+        ArtifactError("a file was asked"),
+        met(KeyError, of_system(errno.EACCES)),
+    ],
+)
+def test_other_errors_stay_what_they_are(error):
+    assert unwritten(error) is None
+
+
+def test_a_folder_that_cannot_be_is_refused(tmp_path):
+    can_be_written(tmp_path / "a/b", asked="output=a/b")
+    assert (tmp_path / "a/b").is_dir()
+    (tmp_path / "taken").write_text("a file")
+    for name in ("taken", "taken/below"):
+        with pytest.raises(ConfigError, match=f"output={name} was asked"):
+            can_be_written(tmp_path / name, asked=f"output={name}")
