@@ -52,7 +52,6 @@ mechxai run model=NAME, and mx.load(NAME), take these, a checkpoint's folder, or
   eval "$(mechxai completion bash)"     in ~/.bashrc; likewise zsh
   mechxai completion fish | source      in ~/.config/fish/config.fish""",
 }
-_INTERRUPTED = 130  # the exit code that shells have for it
 _console = Console()
 
 
@@ -76,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments[0] not in commands:
             raise ConfigError(f"mechxai {arguments[0]} was asked", allowed=nearest(arguments[0], commands))
-        if arguments[0] in _HELP and {"-h", "--help"} & set(arguments):
+        if arguments[0] in _HELP and arguments[1:2] in (["-h"], ["--help"]):
             listing.show(_HELP[arguments[0]])
             return 0
         return commands[arguments[0]](arguments[1:])
@@ -91,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted")
-        return _INTERRUPTED
+        return listing.INTERRUPTED
 
 
 def _run(arguments: list[str]) -> int:

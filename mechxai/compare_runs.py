@@ -28,20 +28,14 @@ def settings_that_differ(one: FoundRun, other: FoundRun) -> Rows:
     ]
 
 
-def values_that_differ(one: Result, other: Result, *, same_prompts: bool = True) -> Rows:
-    """A row per number or array that both have: both means, and the largest difference where cells have partners.
-
-    Args:
-        one: a result.
-        other: that it is held against.
-        same_prompts: whether both were asked about the same prompts; else prompts have no partners.
-    """
+def values_that_differ(one: Result, other: Result) -> Rows:
+    """A row per number or array that both have: both means, and the largest difference where cells have partners."""
     rows: Rows = []
     for name in one.data.data_vars:
         if name not in other.data or one.data[name].dtype.kind not in "biuf":
             continue
         first, second = one.data[name], other.data[name]
-        apart = _apart(first, second, same_prompts=same_prompts)
+        apart = _apart(one, other, str(name))
         gap = None if apart else _gap(first, second)
         row: dict[str, object] = {"value": str(name), "first, mean": _mean(first), "second, mean": _mean(second)}
         largest = "" if gap is None or not np.isfinite(gap).any() else float(np.nanmax(np.abs(gap)))
@@ -49,34 +43,33 @@ def values_that_differ(one: Result, other: Result, *, same_prompts: bool = True)
     return rows
 
 
-def difference(one: Result, other: Result, *, same_prompts: bool = True) -> Result | None:
+def difference(one: Result, other: Result) -> Result | None:
     """The first less the second, of the variable that figures show; None where cells have no partners."""
     name = headline_variable(one)
     if name is None or name not in other.data:
         return None
-    if not one.data[name].ndim or _apart(one.data[name], other.data[name], same_prompts=same_prompts):
+    if not one.data[name].ndim or _apart(one, other, name):
         return None
     gap = _gap(one.data[name], other.data[name])
     gap.attrs = {**one.data[name].attrs, "long_name": f"{one.data[name].attrs['long_name']}: first less second"}
     return Result(xr.Dataset({"value": gap}), one.info)
 
 
-def write_comparison(
-    runs: Sequence[FoundRun], path: Path, tables: Mapping[str, Rows], *, same_prompts: bool = True
-) -> Path:
+def write_comparison(runs: Sequence[FoundRun], path: Path, tables: Mapping[str, Rows]) -> Path:
     """One page with both figures, that of the difference, and the tables."""
     one, other = (run.result() for run in runs)
     shown = {f"first: {runs[0].facts['run']}": one, f"second: {runs[1].facts['run']}": other}
-    gap = difference(one, other, same_prompts=same_prompts)
+    gap = difference(one, other)
     named = shown | ({"first less second": gap} if gap is not None else {})
     return report(named, path, title=f"{runs[0].facts['run']} and {runs[1].facts['run']}", tables=tables)
 
 
-def _apart(first: xr.DataArray, second: xr.DataArray, *, same_prompts: bool) -> str:
-    """Why cells have no partners; empty where they have."""
+def _apart(one: Result, other: Result, name: str) -> str:
+    """Why the cells of a variable have no partners; empty where they have."""
+    first, second = one.data[name], other.data[name]
     if first.dims != second.dims:
         return f"over {', '.join(map(str, first.dims))} and over {', '.join(map(str, second.dims))}"
-    if "prompt" in first.dims and not same_prompts:
+    if "prompt" in first.dims and one.info.task != other.info.task:
         return "other prompts"
     sizes = [
         f"{first.sizes[dim]} and {second.sizes[dim]} {dim}"

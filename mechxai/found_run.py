@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,12 @@ class FoundRun:
         return bool(self.manifest)
 
     @property
+    def overrides(self) -> list[str] | None:
+        """How it was asked; None where it does not say."""
+        found = self._kept("overrides.yaml")
+        return [str(one) for one in found] if isinstance(found, list) else None
+
+    @cached_property
     def facts(self) -> dict[str, str]:
         """What it can be filtered by."""
         if not self.finished:
@@ -62,10 +69,7 @@ class FoundRun:
     @property
     def _asked(self) -> dict[str, str]:
         """Of a run that is not finished: what its configuration asks for, and its folder's name says."""
-        try:
-            config = yaml.safe_load((self.folder / ".hydra" / "config.yaml").read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError):
-            config = None
+        config = self._kept("config.yaml")
         parts = config if isinstance(config, dict) else {}
         model, task = (own if isinstance(own := parts.get(name), dict) else {} for name in ("model", "task"))
         label, _, run = self.folder.name.rpartition("-")
@@ -80,6 +84,13 @@ class FoundRun:
             **_numbers({**task, "seed": parts.get("seed") if task.get("seed") == "${seed}" else task.get("seed")}),
             "status": "unfinished",
         }
+
+    def _kept(self, name: str) -> object:
+        """What a file beside the run says of how it was asked; None where it cannot be read."""
+        try:
+            return yaml.safe_load((self.folder / ".hydra" / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            return None
 
     def result(self) -> Result:
         """What came of it.

@@ -16,6 +16,7 @@ from mechxai.core.errors import ConfigError, MechXAIError, check_choice
 if TYPE_CHECKING:
     from mechxai.core.method import Method, MethodCard
 
+INTERRUPTED = 130  # the exit code that shells have for it
 _console = Console()
 
 

@@ -182,9 +182,8 @@ def _below(axis: Mapping[str, Any]) -> int:
 
 def ticks(labels: Sequence[str], title: str = "", *, turned: bool = False) -> dict[str, object]:
     """An axis of cells with these labels; ``turned`` where they are texts below a figure, of many only some."""
-    step = -(-len(labels) // _MOST_TURNED) if turned else 1
-    kept = [label if at % step == 0 else "" for at, label in enumerate(labels)]
-    axis: dict[str, object] = {"tickvals": list(range(len(labels))), "ticktext": kept, "showgrid": False}
+    texts = _every(-(-len(labels) // _MOST_TURNED), labels) if turned else list(labels)
+    axis: dict[str, object] = {"tickvals": list(range(len(labels))), "ticktext": texts, "showgrid": False}
     if title:
         axis["title"] = {"text": title, "font": {"size": 12}, "standoff": 8}
     return axis | ({"tickangle": -45} if turned else {})
@@ -192,9 +191,11 @@ def ticks(labels: Sequence[str], title: str = "", *, turned: bool = False) -> di
 
 def numbers(count: int, title: str) -> dict[str, object]:
     """An axis of cells that are numbered; of many, every fourth has its number."""
-    step = 1 if count <= 16 else 4
-    labels = [str(at) if at % step == 0 else "" for at in range(count)]
-    return ticks(labels, title)
+    return ticks(_every(1 if count <= 16 else 4, [str(at) for at in range(count)]), title)
+
+
+def _every(step: int, labels: Sequence[str]) -> list[str]:
+    return [label if at % step == 0 else "" for at, label in enumerate(labels)]
 
 
 LIGHT = Palette(

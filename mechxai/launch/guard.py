@@ -37,9 +37,9 @@ def guarded(config: DictConfig) -> None:
         record = record.failed(INTERRUPTED)
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the other jobs go on
-        told = _ours(error) or unwritten(error) or error
-        trace = "" if _ours(error) else traceback.format_exc()
-        record = record.failed(f"{type(told).__name__}: {told}", trace)
+        known = _ours(error)
+        told = known or unwritten(error) or error
+        record = record.failed(f"{type(told).__name__}: {told}", "" if known else traceback.format_exc())
     finally:
         _save(record, folder)
         look_now()

@@ -25,7 +25,6 @@ from mechxai.launch.sweeper import in_place_of_basic
 from mechxai.locks import alone
 
 _OBJECTS = 100_000
-_INTERRUPTED = 130  # the exit code that shells have for it
 _TOLD = ("--help", "-h", "--hydra-help", "--version")  # hydra answers these itself
 _SHOWN = ("--cfg", "-c", "--info", "-i")  # and shows the configuration for these, with nothing run
 
@@ -87,7 +86,7 @@ def _sweep(arguments: Sequence[str], folder: Path) -> int:
         with sweep.Watch(folder):
             code = _hydra([*flags, *own, *for_ray(own), f"hydra.sweep.dir={quoted(folder)}"])
         ended = sweep.end(folder, shlex.join(["mechxai", "run", *arguments]))
-    return code if code == _INTERRUPTED else ended or code
+    return code if code == listing.INTERRUPTED else ended or code
 
 
 def _hydra(arguments: Sequence[str]) -> int:
@@ -100,5 +99,5 @@ def _hydra(arguments: Sequence[str]) -> int:
         return ended.code if isinstance(ended.code, int) else 1
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted; what is finished is kept: run the same command to go on")
-        return _INTERRUPTED
+        return listing.INTERRUPTED
     return 0

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import yaml
 from filelock import Timeout
 from rich.prompt import Confirm
 
@@ -104,13 +103,11 @@ def _show(asked: argparse.Namespace) -> int:
 
 
 def _show_unfinished(run: FoundRun) -> int:
-    waves = sum(1 for _ in (run.folder / "cells").glob("*.safetensors")) if (run.folder / "cells").is_dir() else 0
+    waves = len(list((run.folder / "cells").glob("*.safetensors")))
     rows = [{"": "folder", " ": str(run.folder)}, *({"": key, " ": value} for key, value in run.facts.items() if value)]
     listing.show({"title": "A run that is not finished", "rows": [*rows, {"": "waves kept", " ": str(waves)}]})
-    overrides = _overrides(run)
-    if overrides is not None:
-        output = f"output={quoted(run.root)}"
-        listing.show("it goes on with: " + shlex.join(["mechxai", "run", *overrides, output, "hydra.mode=RUN"]))
+    if run.overrides is not None:
+        listing.show("it goes on with: " + shlex.join(["mechxai", "run", *_going_on(run, run.overrides)]))
     return 0
 
 
@@ -119,13 +116,11 @@ def _compare(asked: argparse.Namespace) -> int:
 
     both = [one_run(asked.root, name) for name in _named(asked.what, 2)]
     settings = settings_that_differ(*both)
-    same = not any(str(row["setting"]).startswith("task") for row in settings)
-    values = values_that_differ(*(run.result() for run in both), same_prompts=same)
+    values = values_that_differ(*(run.result() for run in both))
     tables = {"Settings that differ": settings, "Values": values}
     for title, rows in tables.items():
         listing.show({"title": title, "rows": rows} if rows else f"{title}: none")
-    page = asked.page or Path("compare.html")
-    listing.show(f"page: {write_comparison(both, page, tables, same_prompts=same)}")
+    listing.show(f"page: {write_comparison(both, asked.page or Path('compare.html'), tables)}")
     return 0
 
 
@@ -133,20 +128,18 @@ def _merge(asked: argparse.Namespace) -> int:
     """Each command once, without its shard: what the shards computed is found, what is missing is computed."""
     waiting = found_runs(asked.root, {**read_filters(asked.what), "status": "unfinished"})
     sharded = [run for run in waiting if _sharded(run)]
-    commands: dict[tuple[str, ...], FoundRun] = {}
+    commands = dict[tuple[str, ...], None]()  # each once
     for run in waiting:
-        overrides = _overrides(run)
-        if overrides is None:
+        if run.overrides is None:
             listing.show(f"left out, for it does not say how it was asked: {run.folder}")
         elif run not in sharded:
             listing.show(f"left out, for it has no shards (mechxai runs show {run.facts['run']}): {run.folder}")
         else:
-            commands.setdefault(overrides, run)
+            commands[_going_on(run, run.overrides)] = None
     if not commands:
         listing.show(f"nothing to merge below {asked.root}")
     failed = 0
-    for overrides, run in commands.items():
-        whole = [*overrides, f"output={quoted(run.root)}", "hydra.mode=RUN"]
+    for whole in commands:
         listing.show(shlex.join(["mechxai", "run", *whole]))
         failed |= subprocess.run([sys.executable, "-m", "mechxai.cli", "run", *whole], check=False).returncode
     unfinished = {run.folder for run in found_runs(asked.root, {"status": "unfinished"})}
@@ -156,23 +149,15 @@ def _merge(asked: argparse.Namespace) -> int:
     return int(failed != 0 or bool(left))
 
 
-def _overrides(run: FoundRun) -> tuple[str, ...] | None:
-    """How a run was asked, without its shard."""
-    own = _all_overrides(run)
+def _going_on(run: FoundRun, overrides: Sequence[str]) -> tuple[str, ...]:
+    """What asks for a run once more, whole, into the same place."""
     left_out = ("shard", "processes", "force", "output")
-    return None if own is None else tuple(one for one in own if one.partition("=")[0].lstrip("+") not in left_out)
+    kept = (one for one in overrides if one.partition("=")[0].lstrip("+") not in left_out)
+    return (*kept, f"output={quoted(run.root)}", "hydra.mode=RUN")
 
 
 def _sharded(run: FoundRun) -> bool:
-    return any(one.lstrip("+").startswith(("shard=", "processes=")) for one in _all_overrides(run) or ())
-
-
-def _all_overrides(run: FoundRun) -> list[str] | None:
-    try:
-        found = yaml.safe_load((run.folder / ".hydra" / "overrides.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return None
-    return [str(one) for one in found or ()]
+    return any(one.lstrip("+").startswith(("shard=", "processes=")) for one in run.overrides or ())
 
 
 def _clean(asked: argparse.Namespace) -> int:

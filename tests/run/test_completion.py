@@ -135,3 +135,8 @@ def test_fish(path):
 def test_another_shell_is_refused(capsys):
     assert main(["completion", "basch"]) == 2
     assert "did you mean 'bash'" in capsys.readouterr().err
+
+
+def test_a_flag_for_help_on_the_line_is_a_word_like_others(capsys):
+    assert main(["completion", "candidates", "--", "run", "--help"]) == 0
+    assert capsys.readouterr().out.split() == ["--help"]

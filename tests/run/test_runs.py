@@ -1,6 +1,7 @@
 """``mechxai runs``: found, filtered, shown, compared, merged from shards, cleaned away."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +103,8 @@ def test_two_runs_are_compared(here, capsys, tmp_path):
     assert "method.direction" in capsys.readouterr().out
     assert "first less second" in page.read_text(encoding="utf-8")
     assert settings_that_differ(one, one) == []
-    apart = {row["value"]: row for row in values_that_differ(*results, same_prompts=False)}
+    drawn = Result(results[1].data, replace(results[1].info, task={**results[1].info.task, "seed": 1}))
+    apart = {row["value"]: row for row in values_that_differ(results[0], drawn)}
     assert apart["per_example"]["where"] == "other prompts"
     short = Result(results[0].data.isel(layer=[0]), results[0].info)
     assert {row["where"] for row in values_that_differ(short, results[1])} >= {"1 and 3 layer"}

@@ -181,10 +181,13 @@
     return {};
   }
 
+  // A figure that says how wide it is, is so on every page.
+  const wide = (host, layout) => (layout.meta || {}).width || host.clientWidth;
+
   // Graphs ---------------------------------------------------------------------------------------------------------
 
   function graph(host, { layout, data }) {
-    const width = (layout.meta || {}).width || host.clientWidth || 600, { height } = layout, { l, t, b } = layout.margin;
+    const width = wide(host, layout) || 600, { height } = layout, { l, t, b } = layout.margin;
     const right = width - NARROW, { xaxis, yaxis } = layout;
     const scale = (range, from, to) => (value) => from + ((value - range[0]) / (range[1] - range[0])) * (to - from);
     const x = scale(xaxis.range, l, right), y = scale(yaxis.range, height - b, t);
@@ -337,7 +340,7 @@
   async function png(name) {
     const host = document.getElementById(name), { figure } = shown.get(host), { layout } = figure;
     const ground = getComputedStyle(host.closest(".panel")).backgroundColor;
-    const width = (layout.meta || {}).width || host.clientWidth;
+    const width = wide(host, layout);
     const sized = { ...layout, width, autosize: false, paper_bgcolor: ground };
     const options = { format: "png", scale: 2, filename: `mechxai-${name}`, width };
     return (await plotly()).downloadImage({ data: figure.data, layout: sized }, { ...options, height: layout.height });

@@ -86,7 +86,7 @@
     return { ...state.facts.blank, model: view.model, ...Object.fromEntries(named) };
   }
 
-  // A view as a whole, with what is typed and chosen for it.
+  // A view as a whole, with what is typed and chosen for it; whether it is another than the present one.
   function show(asked) {
     const next = changed(state.view, asked);
     forget();
@@ -97,6 +97,7 @@
     set("model-choice", { value: asked.model });
     for (const name of ["prompt", "corrupted"]) set(name + "-text", { value: asked[name] });
     for (const name of ["inputs", "lens", "color", "site"]) set(name + "-choice", { value: asked[name] });
+    return next !== none();
   }
 
   // A place on the way back for every pair of prompts, not for every step within one.
@@ -264,9 +265,7 @@
   addEventListener("hashchange", () => location.reload());
   addEventListener("popstate", () => {
     if (!state.facts || location.hash) return;
-    const asked = addressed(state.view);
-    state.returning = true;
-    show(asked);
+    state.returning = show(addressed(state.view));
   });
   document.addEventListener("toggle", (event) => {
     if (event.target.id === "views-box" && event.target.open && state.view) {
