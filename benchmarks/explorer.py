@@ -23,6 +23,9 @@ from mechxai.launch.explore_command import room_of
 QUIET = 0.4  # seconds in which nothing may change any more
 NAME, MODEL = "explorer.json", "zoo/ioi"
 FIGURES = "document.querySelectorAll('[data-drawn]').length"
+LOADING = "document.querySelector('[data-dash-is-loading=true]')"
+WAITING = "Object.values(window.dash_stores[0].getState().callbacks).some((one) => one.length)"
+PAUSE = "new Promise((done) => setTimeout(done, 50))"
 WHERE = "document.getElementById('where').textContent"
 
 
@@ -67,8 +70,13 @@ def moved(page, name, times):
 
 
 def settle(page):
-    """Waits until no request is under way and the figures are drawn."""
-    page.wait("!document.querySelector('[data-dash-is-loading=true]')")
+    """Waits until no request is under way or about to be sent, and the figures are drawn."""
+    busy = f"({LOADING} || {WAITING})"
+    page.wait(f"!{busy}")
+    page.run(PAUSE)  # what one answer asks for next
+    while page.run(f"Boolean{busy}"):
+        page.wait(f"!{busy}")
+        page.run(PAUSE)
 
 
 def main():

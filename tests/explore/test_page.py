@@ -126,8 +126,10 @@ def test_a_sweep_runs_from_its_button_and_its_cells_can_be_clicked(opened):
 
 def test_another_example_and_another_prompt_are_read(opened):
     prompt = opened.run("document.getElementById('prompt-text').value")
+    address = opened.run("location.search")
     opened.run("document.getElementById('another').click()")
     opened.wait(f"document.getElementById('prompt-text').value !== {json.dumps(prompt)}")
+    opened.wait(f"location.search !== {json.dumps(address)}")  # before that, the way back leads out of the page
     settle(opened)
     assert opened.run("document.getElementById('message').textContent") == ""
     opened.run("history.back()")
