@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests import checkpoints
+from tests import checkpoints, typed
 
+typed.install()
 torch.set_num_threads(1)
 
 
@@ -48,6 +49,12 @@ def pytest_collection_modifyitems(items):
         one = tuple(given.params.get(name) for name in ("kind", "backend", "processing")) if given else ()
         if one in MODELS and not _daily(*one):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def types():
+    """Annotations are checked anew in each test."""
+    typed.anew()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,56 @@
+"""Annotations are checked as jaxtyping's import hook checks them, at a cost that tests can bear.
+
+jaxtyping compiles each function's checks where it is defined, and checks every call; both took longer than the tests
+themselves. Here they are compiled where a function is first called, and in every test its first calls are checked.
+"""
+
+import dataclasses
+import functools
+import inspect
+
+import jaxtyping
+
+CALLS = 10  # of a function, in each test
+
+_whole = jaxtyping.jaxtyped
+_left = {}  # by a function's code: inner functions are made again and again
+
+
+def anew():
+    """The next calls are checked again."""
+    _left.clear()
+
+
+def install():
+    """Whatever jaxtyping's import hook decorates from now on is checked so."""
+    jaxtyping.jaxtyped = _jaxtyped
+
+
+def _jaxtyped(one=None, *, typechecker):
+    if one is None:
+        return functools.partial(_jaxtyped, typechecker=typechecker)
+    if inspect.isclass(one):
+        if dataclasses.is_dataclass(one) and "__init__" in vars(one):
+            one.__init__ = _checked(one.__init__, typechecker)
+        return one
+    if isinstance(one, (classmethod, staticmethod)):
+        return type(one)(_checked(one.__func__, typechecker))
+    if isinstance(one, property):
+        return property(*(given and _checked(given, typechecker) for given in (one.fget, one.fset, one.fdel)))
+    return _checked(one, typechecker) if inspect.isfunction(one) else _whole(one, typechecker=typechecker)
+
+
+def _checked(function, typechecker):
+    code, checks = function.__code__, []
+
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        left = _left.get(code, CALLS)
+        if not left:
+            return function(*args, **kwargs)
+        _left[code] = left - 1
+        if not checks:
+            checks.append(_whole(function, typechecker=typechecker))
+        return checks[0](*args, **kwargs)
+
+    return wrapper
