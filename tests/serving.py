@@ -24,6 +24,7 @@ class Server(http.server.ThreadingHTTPServer):
         seen: every request's body, in the order they came.
         faults: what the next requests meet instead of an answer, from the front; "" for none.
         always: a fault that every request meets.
+        slowness: seconds that a slow answer takes.
     """
 
     daemon_threads = True
@@ -33,6 +34,7 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.model, self.key = model, key
         self.seen, self.faults, self.always = [], [], ""
+        self.slowness = 1.5
         self.lock = threading.Lock()
 
     @property
@@ -88,7 +90,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send(200, "{'choices': [not json", raw=True)
         else:
             if fault == "slow":
-                time.sleep(1.5)
+                time.sleep(self.server.slowness)
             answer = self.completion(body) if self.path.endswith("/v1/completions") else self.chat(body)
             if fault == "no_logprobs":
                 answer["choices"][0]["logprobs"] = None

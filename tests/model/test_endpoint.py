@@ -132,8 +132,8 @@ def test_a_fault_that_passes_costs_nothing_but_time(server, zoo, fault):
 
 
 def test_a_slow_answer_is_asked_for_again(server):
-    server.faults = ["slow"]
-    box = mx.load_endpoint("zoo", NAMES, connection=at(server, timeout=0.4, retries=2))
+    server.faults, server.slowness = ["slow"], 6.0
+    box = mx.load_endpoint("zoo", NAMES, connection=at(server, timeout=2.0, retries=2))
     assert box.outputs_of(TEXTS[:1]).shape == (1, 5)
     assert len(server.seen) == 5
 
