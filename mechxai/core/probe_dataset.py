@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Int, Shaped
@@ -273,6 +273,7 @@ def _encoded(model: "Encoding", texts: Sequence[str], labels: Labels, *, names: 
     )
 
 
+@runtime_checkable
 class Encoding(Protocol):
     """What `ProbeDataset.from_texts` needs of a model: its codec and its device."""
 
