@@ -25,7 +25,7 @@ export GOMP_SPINCOUNT := 0
 	$(@D)/bin/python -m pip install --quiet --no-deps git+https://github.com/hannamw/EAP-IG
 	touch $@
 
-.PHONY: help install demo test test-tl4 test-slow test-gpu lint format bench bench-grid bench-caching bench-lens bench-probes bench-attribution bench-circuits bench-chains bench-explorer screenshots docs docs-serve zoo clean release-check bench-start
+.PHONY: help install demo test test-tl4 test-slow test-gpu lint format bench bench-grid bench-caching bench-lens bench-probes bench-attribution bench-circuits bench-chains bench-explorer bench-gpu screenshots docs docs-serve zoo clean release-check bench-start
 
 help:
 	@echo "make demo      set up, then find the indirect-object heads of the bundled models"
@@ -44,6 +44,7 @@ help:
 	@echo "make bench-explorer  the explorer's first picture and its answers to keys, in headless Chromium"
 	@echo "make screenshots     the pictures of the explorer in the documentation"
 	@echo "make bench-circuits  scores and exact effects of edges against TransformerLens 4, estimates against exact"
+	@echo "make bench-gpu       patching against TransformerLens on a GPU; what CUDA graphs and torch.compile could bring"
 	@echo "make docs      the documentation, in site/; make docs-serve shows it on 127.0.0.1:8000 as it is written"
 	@echo "make zoo       rebuild the handmade models (experiments/train_zoo.py trains the others)"
 
@@ -143,6 +144,11 @@ bench-circuits: install $(STAMP4)
 
 bench-explorer: install
 	$(BIN)/python -m benchmarks.explorer
+	$(BIN)/python -m benchmarks.tables
+
+bench-gpu: install
+	$(BIN)/python -m benchmarks.gpu
+	$(BIN)/python -m benchmarks.gpu_graphs
 	$(BIN)/python -m benchmarks.tables
 
 screenshots: install
