@@ -20,6 +20,7 @@ from mechxai.core.result import Result
 from mechxai.engine.execution import Execution
 from mechxai.engine.explain import explain_plan
 from mechxai.engine.plan import Planned
+from mechxai.figures.browser import one_browser
 from mechxai.figures.strongest import strongest
 from mechxai.locks import alone
 from mechxai.model.hooked_model import HookedModel
@@ -86,9 +87,11 @@ def run_study(
     failed = True
     try:
         declare(safe, study)
-        done = {
-            label: _run_method(study, label, folder=folders[label], tracker=safe, say=say) for label in study.methods
-        }
+        with one_browser():
+            done = {
+                label: _run_method(study, label, folder=folders[label], tracker=safe, say=say)
+                for label in study.methods
+            }
         write_report(study, done, folder=first, say=say)
         failed = False
     finally:

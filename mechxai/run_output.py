@@ -11,7 +11,8 @@ from mechxai.core.errors import ArtifactError
 from mechxai.core.files import write_whole
 from mechxai.core.result import Result
 from mechxai.figures.attention_view import is_patterns, save_attention
-from mechxai.figures.export import png_available, save_html, save_png
+from mechxai.figures.browser import browser_available
+from mechxai.figures.export import save_html, save_png
 from mechxai.figures.plot import plot
 from mechxai.figures.tokens import is_attribution, token_text
 from mechxai.report.account import circuit_account
@@ -35,7 +36,7 @@ def write_figures(result: Result, folder: Path, *, png: bool) -> None:
     save_html(figure, target.with_suffix(".html"))
     for prompt in range(min(_VIEWED, result.data.sizes["prompt"])) if is_patterns(result) else ():
         save_attention(result, folder / "figures" / f"attention-{prompt}.html", prompt)
-    if png and png_available():
+    if png and browser_available():
         with contextlib.suppress(ArtifactError, OSError):
             save_png(figure, target.with_suffix(".png"))
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from mechxai import listing
 from mechxai._resources import configs_dir
 from mechxai.core.files import can_be_written
+from mechxai.figures.browser import one_browser
 from mechxai.launch import sweep
 from mechxai.launch.guard import guarded
 from mechxai.launch.overrides import asked, check_overrides
@@ -83,7 +84,7 @@ def _sweep(arguments: Sequence[str], folder: Path) -> int:
     own = asked(arguments)
     flags = [argument for argument in arguments if argument not in own]  # hydra takes none between overrides
     with alone(folder, folder.parents[2], listing.show):
-        with sweep.Watch(folder):
+        with sweep.Watch(folder), one_browser():
             code = _hydra([*flags, *own, *for_ray(own), f"hydra.sweep.dir={quoted(folder)}"])
         ended = sweep.end(folder, shlex.join(["mechxai", "run", *arguments]))
     return code if code == listing.INTERRUPTED else ended or code

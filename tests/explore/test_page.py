@@ -7,9 +7,9 @@ import pytest
 import mechxai as mx
 from mechxai.explore.room import Room
 from mechxai.explore.view import View
-from mechxai.figures.export import png_available
+from mechxai.figures.browser import browser_available
 
-if not png_available():
+if not browser_available():
     pytest.skip("no Chromium", allow_module_level=True)
 
 from benchmarks.browser import Page

@@ -14,7 +14,7 @@ import xarray as xr
 import mechxai as mx
 from mechxai.core.errors import ConfigError
 from mechxai.core.result import Result, RunInfo, variable
-from mechxai.figures.export import png_available
+from mechxai.figures.browser import browser_available
 
 HOSTILE = '</script><script>document.body.dataset.hacked="yes"</script>'
 VIEWS = ("head", "model", "neuron")
@@ -127,7 +127,7 @@ def browser():
     found = next(
         (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
     )
-    if found is None or not png_available():
+    if found is None or not browser_available():
         pytest.skip("no Chromium")
     return found
 

@@ -7,7 +7,8 @@ from plotly.offline import get_plotlyjs
 from mechxai.core.errors import ArtifactError, ConfigError
 from mechxai.core.files import write_whole
 from mechxai.figures import export
-from mechxai.figures.export import figure_div, png_available, save_html, save_png
+from mechxai.figures.browser import browser_available
+from mechxai.figures.export import figure_div, save_html, save_png
 from mechxai.figures.plot import plot
 from tests.figures.examples import sweep
 
@@ -57,15 +58,10 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_without_a_browser_a_png_is_refused_with_the_way_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "png_available", lambda: False)
+    monkeypatch.setattr(export, "browser_available", lambda: False)
     with pytest.raises(ArtifactError, match="save_html"):
         save_png(plot(sweep()), tmp_path / "map.png")
     assert not list(tmp_path.iterdir())
-
-
-def test_without_kaleido_no_png_is_available(monkeypatch):
-    monkeypatch.setattr(export.importlib.util, "find_spec", lambda _: None)
-    assert not png_available()
 
 
 def test_a_browser_that_fails_is_an_artifact_error(tmp_path, monkeypatch):
@@ -74,14 +70,14 @@ def test_a_browser_that_fails_is_an_artifact_error(tmp_path, monkeypatch):
         def calc_fig_sync(*_, **__):
             raise RuntimeError("the browser died")
 
-    monkeypatch.setattr(export, "png_available", lambda: True)
+    monkeypatch.setattr(export, "browser_available", lambda: True)
     monkeypatch.setitem(sys.modules, "kaleido", Broken)
     with pytest.raises(ArtifactError, match="the browser died"):
         save_png(plot(sweep()), tmp_path / "map.png")
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(not png_available(), reason="no Chrome or Chromium")
+@pytest.mark.skipif(not browser_available(), reason="no Chrome or Chromium")
 def test_png(tmp_path):
     path = save_png(plot(sweep()), tmp_path / "map.png", scale=1.0)
     assert path.read_bytes().startswith(b"\x89PNG")

@@ -130,7 +130,7 @@ def launcher(name):
 
 def png(installed):
     """A PNG beside a run's page, where there is a browser."""
-    available = "from mechxai.figures.export import png_available; print(png_available())"
+    available = "from mechxai.figures.browser import browser_available; print(browser_available())"
     if installed.python(available).strip() != "True":
         return "no browser here: no PNG was drawn"
     installed.mechxai("run", *TINY, "figure.png=true")
