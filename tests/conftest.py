@@ -51,9 +51,9 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
 
 
-@pytest.fixture(autouse=True)
-def types():
-    """Annotations are checked anew in each test."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Annotations are checked anew in each test and in what is set up for it."""
     typed.anew()
 
 

@@ -1,5 +1,7 @@
 """What tests check of annotations: the first calls of each function in each test."""
 
+import dataclasses
+
 import beartype
 import jaxtyping
 import pytest
@@ -22,6 +24,23 @@ def test_wrong_arguments_and_wrong_answers_are_refused():
         halves(torch.ones(2, 3))
     with pytest.raises(jaxtyping.TypeCheckError, match="parameters"):
         halves(torch.ones(2))
+
+
+def test_alike_dataclasses_are_checked_apart():
+    def made():
+        @jaxtyping.jaxtyped(typechecker=beartype.beartype)
+        @dataclasses.dataclass
+        class Count:
+            n: int
+
+        return Count
+
+    one, other = made(), made()
+    for _ in range(typed.CALLS):
+        one(3)
+    assert one("3").n == "3"
+    with pytest.raises(jaxtyping.TypeCheckError):
+        other("3")
 
 
 def test_the_first_calls_are_checked_in_each_test():

@@ -13,7 +13,7 @@ import jaxtyping
 CALLS = 10  # of a function, in each test
 
 _whole = jaxtyping.jaxtyped
-_left = {}  # by a function's code: inner functions are made again and again
+_left = {}  # by the identity of a function's code: inner functions are made again and again
 
 
 def anew():
@@ -41,7 +41,7 @@ def _jaxtyped(one=None, *, typechecker):
 
 
 def _checked(function, typechecker):
-    code, checks = function.__code__, []
+    code, checks = id(function.__code__), []
 
     @functools.wraps(function)
     def wrapper(*args, **kwargs):

@@ -1,19 +1,23 @@
-"""A browser that stays open for several PNGs; kaleido opens one per figure, which takes longer than the figure."""
+"""A browser that stays open for several PNGs; kaleido opens one per figure, which takes longer than the figure.
 
-import asyncio
+It lives in a process of its own, which `kaleido_process` is, so that nothing of it is in the way of what is computed
+meanwhile, and so that it ends with this process, however that ends.
+"""
+
 import contextlib
 import importlib
 import importlib.util
-import logging
+import json
+import subprocess
+import sys
 import threading
-import warnings
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
-from typing import Any
+from pathlib import Path
+from typing import IO, Any, cast
 
-_IDLE = 60.0  # seconds without a figure after which it closes, and opens again for the next one
+_COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("kaleido_process.py")))
 _PATIENCE = 90.0  # seconds for it to open, and for a figure
-_OPTIONS = {"n": 1, "mathjax": False}  # with mathjax, kaleido's page asks a network for it
+_ENDING = 5.0  # seconds for it to end
 
 
 def browser_available() -> bool:
@@ -31,86 +35,94 @@ def one_browser() -> Iterator[None]:
     Yields:
         Nothing; `draw` knows of it.
     """
-    if _Browser.open_one is not None:
+    if _Browser.shared is not None:
         yield
         return
-    browser = _Browser.open_one = _Browser()
+    browser = _Browser.shared = _Browser()
     try:
         yield
     finally:
-        _Browser.open_one = None
+        _Browser.shared = None
         browser.end()
 
 
-def draw(figure: Mapping[str, Any], options: Mapping[str, Any]) -> bytes:
+def draw(figure: str, options: Mapping[str, Any]) -> bytes:
     """A figure as an image: 0.3 seconds inside `one_browser` but for the first, three elsewhere.
 
-    Where the open browser fails, the figure gets one of its own; what that raises is raised here.
-
     Args:
-        figure: as plotly's ``to_dict`` gives it.
+        figure: as plotly's ``to_json`` gives it.
         options: kaleido's: format, width, height, scale.
+
+    Raises:
+        OSError: there is no process to be had, or kaleido or the browser failed, in a new browser too.
     """
-    logging.getLogger("choreographer").setLevel(logging.CRITICAL)  # what fails comes as an exception
-    if _Browser.open_one is not None:
-        try:
-            return _Browser.open_one.draw(figure, options)
-        except Exception:  # noqa: BLE001 - gone, killed or stuck, it is not asked again
-            _Browser.open_one = None
-    kaleido = importlib.import_module("kaleido")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # kopts mean nothing to a kaleido server that already runs, which it says
-        return kaleido.calc_fig_sync(figure, opts=dict(options), kopts=dict(_OPTIONS))
+    asked = f'{{"figure": {figure}, "options": {json.dumps(dict(options))}}}\n'.encode()
+    if _Browser.shared is not None:
+        return _Browser.shared.draw(asked)
+    browser = _Browser()
+    try:
+        return browser.draw(asked)
+    finally:
+        browser.end()
 
 
 class _Browser:
-    """kaleido in a thread with an event loop of its own.
+    """kaleido in a process of its own.
 
     Attributes:
-        open_one: the one that is open in this process.
+        shared: the one that `one_browser` holds in this process.
     """
 
-    open_one: "_Browser | None" = None
+    shared: "_Browser | None" = None
 
     def __init__(self) -> None:
-        self._thread: threading.Thread | None = None
-        self._ready: Future[tuple[Any, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-        self._used = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.RLock()
 
-    def _begin(self) -> None:
-        """Opens it, where it is not open; does not wait."""
-        if self._thread is None or not self._thread.is_alive():
-            self._ready = Future()
-            self._thread = threading.Thread(target=asyncio.run, args=(self._live(self._ready),), daemon=True)
-            self._thread.start()
+    def draw(self, asked: bytes) -> bytes:
+        """A figure as an image; where the open browser fails or has closed, a new one is asked."""
+        with self._lock:
+            before = self._process
+            try:
+                return self._answer(asked)
+            except OSError:
+                self.end()
+                if before is None:
+                    raise
+            return self._answer(asked)
 
     def end(self) -> None:
-        """Closes it; waits a little."""
-        if self._thread is None or not self._thread.is_alive():
-            return
-        with contextlib.suppress(Exception):
-            _, loop, end = self._ready.result(_PATIENCE)
-            loop.call_soon_threadsafe(end.set)
-            self._thread.join(5.0)
+        """Closes it, where it is open."""
+        with self._lock:
+            process, self._process = self._process, None
+            if process is None:
+                return
+            try:
+                process.communicate(timeout=_ENDING)
+            except (OSError, subprocess.TimeoutExpired):
+                process.kill()
+                process.communicate()
 
-    def draw(self, figure: Mapping[str, Any], options: Mapping[str, Any]) -> bytes:
-        """A figure as an image."""
-        self._begin()
-        inside, loop, _ = self._ready.result(_PATIENCE)
-        self._used = True
-        return asyncio.run_coroutine_threadsafe(inside.calc_fig(figure, opts=dict(options)), loop).result(_PATIENCE)
-
-    async def _live(self, ready: "Future[tuple[Any, asyncio.AbstractEventLoop, asyncio.Event]]") -> None:
-        end = asyncio.Event()
+    def _answer(self, asked: bytes) -> bytes:
+        if self._process is None:
+            self._process = subprocess.Popen(
+                _COMMAND,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for this process, which ends the other
+            )
+        process = self._process
+        given, answers = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
+        too_long = threading.Timer(_PATIENCE, process.kill)
+        too_long.start()
         try:
-            kaleido = importlib.import_module("kaleido")
-            async with kaleido.Kaleido(**_OPTIONS) as inside:
-                ready.set_result((inside, asyncio.get_running_loop(), end))
-                self._used = True
-                while self._used and not end.is_set():
-                    self._used = False
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(end.wait(), _IDLE)
-        except Exception as error:  # noqa: BLE001 - told to whoever waits for it
-            if not ready.done():
-                ready.set_exception(error)
+            given.write(asked)
+            given.flush()
+            said = json.loads(answers.readline() or "{}")
+            image = answers.read(said.get("size", 0))
+        finally:
+            too_long.cancel()
+        if not image:
+            raise OSError(said.get("error", f"the browser ended, or took longer than {_PATIENCE:.0f} s"))
+        return image

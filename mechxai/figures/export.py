@@ -62,9 +62,7 @@ def save_png(figure: go.Figure, path: str | os.PathLike[str], *, scale: float = 
         "height": figure.layout.height or 500,
     }
     try:
-        image = draw(figure.to_dict(), options)
-    except Exception as error:
-        raise ArtifactError(
-            f"PNG {target} was asked", got=f"{type(error).__name__}: {error}", fix="use save_html"
-        ) from error
+        image = draw(str(figure.to_json()), options)
+    except OSError as error:
+        raise ArtifactError(f"PNG {target} was asked", got=str(error), fix="use save_html") from error
     return write_whole(target, image)

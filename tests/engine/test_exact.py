@@ -17,6 +17,7 @@ from mechxai.engine.execution import LEVEL_NAMES
 from mechxai.engine.run import run_sweep
 from mechxai.engine.sources import RunSource, mean_source
 from mechxai.engine.sweep import Sweep
+from tests import typed
 from tests.conftest import FOLDED, MODELS
 from tests.engine.test_levels import SITES_HEAD, SITES_POS, reference
 
@@ -135,6 +136,7 @@ def test_every_level_equals_the_oracle_at_length(model_of, kind, backend, proces
 
 
 def check_levels(model, data):
+    typed.anew()  # each example has shapes of its own
     n, width = data.draw(st.integers(1, 4), "prompts"), data.draw(st.integers(2, 9), "width")
     lengths = [width, *data.draw(st.lists(st.integers(2, width), min_size=n - 1, max_size=n - 1), "lengths")]
     batch = batch_of(data, n, width, lengths)

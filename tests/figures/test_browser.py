@@ -1,9 +1,9 @@
 """One browser draws several figures, and its end costs none of them."""
 
+import subprocess
 import sys
 import threading
 import time
-import types
 
 import plotly.graph_objects as go
 import pytest
@@ -12,91 +12,117 @@ from mechxai.figures import browser
 from mechxai.figures.browser import browser_available, draw, one_browser
 
 OPTIONS = {"format": "png", "width": 200, "height": 100, "scale": 1.0}
-FIGURE = go.Figure(go.Bar(y=[1.0, 2.0])).to_dict()
+FIGURE = go.Figure(go.Bar(y=[1.0, 2.0])).to_json()
 needs_browser = pytest.mark.skipif(not browser_available(), reason="no Chrome or Chromium")
 
 
 @pytest.fixture
 def opened(monkeypatch):
-    """A list that grows with each browser that is opened."""
-    import kaleido
-
+    """A list that grows with each process that is started."""
     found = []
 
-    class Counted(kaleido.Kaleido):
-        async def __aenter__(self):
-            found.append(self)
-            return await super().__aenter__()
+    def counted(*given, **more):
+        found.append(subprocess.Popen(*given, **more))
+        return found[-1]
 
-    monkeypatch.setattr(kaleido, "Kaleido", Counted)
+    monkeypatch.setattr(browser, "subprocess", type("Counted", (), {**vars(subprocess), "Popen": counted}))
     return found
+
+
+@pytest.fixture
+def stand_in(monkeypatch, opened):
+    """What the process is instead: its program, run with every line that it is asked.
+
+    Returns:
+        A function of the program.
+    """
+
+    def settle(program):
+        lines = "import sys, time\nfor number, line in enumerate(sys.stdin.buffer):\n    "
+        monkeypatch.setattr(browser, "_COMMAND", (sys.executable, "-u", "-c", lines + program))
+
+    return settle
+
+
+DRAWN = """print('{"size": 5}\\nimage', end="")"""
 
 
 def is_png(image):
     return image.startswith(b"\x89PNG")
 
 
-def wait(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def threads():
-    return {one for one in threading.enumerate() if one.is_alive()}
-
-
 @needs_browser
 def test_one_browser_draws_all_and_is_gone_afterwards(opened):
-    before = threads()
     with one_browser(), one_browser():
         assert all(is_png(draw(FIGURE, OPTIONS)) for _ in range(3))
-        assert is_png(draw(FIGURE, OPTIONS))
-    assert len(opened) == 1
-    wait(lambda: threads() <= before)
+    assert [one.poll() for one in opened] == [0]
     assert is_png(draw(FIGURE, OPTIONS)), "elsewhere each figure has its own"
-    assert len(opened) == 2
+    assert [one.poll() for one in opened] == [0, 0]
 
 
 @needs_browser
-def test_it_closes_while_nothing_is_drawn_and_opens_again(opened, monkeypatch):
-    monkeypatch.setattr(browser, "_IDLE", 0.2)
+def test_a_figure_survives_the_browser_and_a_bad_one_costs_no_other(opened):
     with one_browser():
         assert is_png(draw(FIGURE, OPTIONS))
-        wait(lambda: not browser._Browser.open_one._thread.is_alive())
+        opened[0].kill()
         assert is_png(draw(FIGURE, OPTIONS))
+        with pytest.raises(OSError, match="format"):
+            draw(FIGURE, {**OPTIONS, "format": "painting"})
+        assert is_png(draw(FIGURE, OPTIONS))
+
+
+def test_it_closes_where_nothing_is_drawn_for_a_while(monkeypatch):
+    pytest.importorskip("kaleido")
+    code = "from mechxai.figures import kaleido_process as one; one.IDLE = 0.0; one.main()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.wait(120) == 0
+
+
+def test_one_that_has_closed_is_opened_again(stand_in, opened):
+    stand_in(f"{DRAWN}; sys.exit()")
+    with one_browser():
+        assert [draw(FIGURE, OPTIONS) for _ in range(3)] == [b"image"] * 3
+    assert len(opened) == 3
+
+
+def test_an_error_is_told_after_a_second_try(stand_in, opened):
+    stand_in("""print('{"error": "ValueError: no such format"}') if number else """ + DRAWN)
+    with one_browser():
+        assert draw(FIGURE, OPTIONS) == b"image"
+        assert draw(FIGURE, OPTIONS) == b"image"
     assert len(opened) == 2
+    stand_in("""print('{"error": "ValueError: no such format"}')""")
+    with one_browser(), pytest.raises(OSError, match="ValueError: no such format"):
+        draw(FIGURE, OPTIONS)
+    assert len(opened) == 3
 
 
-@needs_browser
-def test_a_figure_survives_the_browser(opened, monkeypatch):
+def test_one_that_hangs_is_ended(stand_in, opened, monkeypatch):
+    monkeypatch.setattr(browser, "_PATIENCE", 0.5)
+    stand_in("time.sleep(600)")
+    began = time.monotonic()
+    with one_browser(), pytest.raises(OSError, match="longer than"):
+        draw(FIGURE, OPTIONS)
+    assert time.monotonic() - began < 60
+    assert all(one.poll() is not None for one in opened)
+
+
+def test_two_threads_share_one(stand_in, opened):
+    stand_in(DRAWN)
+    found = []
     with one_browser():
-        assert is_png(draw(FIGURE, OPTIONS))
-
-        async def dead(*_, **__):
-            raise RuntimeError("the browser died")
-
-        monkeypatch.setattr(opened[0], "calc_fig", dead)
-        assert is_png(draw(FIGURE, OPTIONS))
-        assert is_png(draw(FIGURE, OPTIONS))
-    assert len(opened) == 3, "one for each figure from then on"
-
-
-def test_one_that_cannot_be_opened_holds_nothing_up(monkeypatch):
-    def fails(**_):
-        raise OSError("no memory for a browser")
-
-    broken = types.SimpleNamespace(Kaleido=fails, calc_fig_sync=lambda *_, **__: b"drawn elsewhere")
-    monkeypatch.setitem(sys.modules, "kaleido", broken)
-    with one_browser():
-        assert draw(FIGURE, OPTIONS) == b"drawn elsewhere"
+        both = [threading.Thread(target=lambda: found.append(draw(FIGURE, OPTIONS))) for _ in range(4)]
+        for one in both:
+            one.start()
+        for one in both:
+            one.join()
+    assert found == [b"image"] * 4
+    assert len(opened) == 1
 
 
 def test_none_is_opened_where_nothing_is_drawn(opened):
-    before = threads()
     with one_browser():
-        assert threads() <= before
+        pass
     assert opened == []
 
 

@@ -6,7 +6,7 @@ from plotly.offline import get_plotlyjs
 
 from mechxai.core.errors import ArtifactError, ConfigError
 from mechxai.core.files import write_whole
-from mechxai.figures import export
+from mechxai.figures import browser, export
 from mechxai.figures.browser import browser_available
 from mechxai.figures.export import figure_div, save_html, save_png
 from mechxai.figures.plot import plot
@@ -65,13 +65,8 @@ def test_without_a_browser_a_png_is_refused_with_the_way_out(tmp_path, monkeypat
 
 
 def test_a_browser_that_fails_is_an_artifact_error(tmp_path, monkeypatch):
-    class Broken:
-        @staticmethod
-        def calc_fig_sync(*_, **__):
-            raise RuntimeError("the browser died")
-
     monkeypatch.setattr(export, "browser_available", lambda: True)
-    monkeypatch.setitem(sys.modules, "kaleido", Broken)
+    monkeypatch.setattr(browser, "_COMMAND", (sys.executable, "-c", """print('{"error": "the browser died"}')"""))
     with pytest.raises(ArtifactError, match="the browser died"):
         save_png(plot(sweep()), tmp_path / "map.png")
     assert not list(tmp_path.iterdir())
