@@ -54,6 +54,7 @@ def main() -> None:
     tables = {
         "patching.json": _headline,
         "patching_grid.json": _grid,
+        "caching.json": _caching,
         "lens.json": _lens,
         "lens_training.json": _lens_training,
         "probes.json": _probes,
@@ -171,6 +172,18 @@ def _grid(found: Mapping[str, Any]) -> Iterator[str]:
     errors = [row["largest_difference"] for row in rows if "largest_difference" in row]
     left_out = sum("skipped" in row for row in rows)
     yield f"Largest difference from TransformerLens: {max(errors):.0e}. Left out: {left_out} of {len(rows)}.\n"
+
+
+def _caching(found: Mapping[str, Any]) -> Iterator[str]:
+    yield "## Cached activations\n"
+    yield from _conditions(found["conditions"])
+    (ours,) = (row["seconds"] for row in found["rows"] if row["case"] == "model.cache")
+    body = []
+    for row in found["rows"]:
+        times = f"{row['seconds'] / ours:.3g}{_TIMES}"
+        memory = [f"{row[key]:.0f}" for key in ("peak_mib", "result_mib")]
+        body.append([row["case"], f"{row['seconds']:.3g} s", times, *memory, f"{row['difference']:.0e}"])
+    yield _table(["way", "seconds", "of ours", "peak, MiB", "of it the result", "difference"], body)
 
 
 def _lens(found: Mapping[str, Any]) -> Iterator[str]:
