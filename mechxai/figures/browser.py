@@ -85,9 +85,9 @@ class _Browser:
             before = self._process
             try:
                 return self._answer(asked)
-            except OSError:
+            except BaseException as error:  # an interruption too: its answer must not be taken for the next one's
                 self.end()
-                if before is None:
+                if before is None or not isinstance(error, OSError):
                     raise
             return self._answer(asked)
 
@@ -119,10 +119,11 @@ class _Browser:
         try:
             given.write(asked)
             given.flush()
-            said = json.loads(answers.readline() or "{}")
-            image = answers.read(said.get("size", 0))
+            said = answers.readline()
+            head = json.loads(said) if said.endswith(b"}\n") else {}
+            image = answers.read(head.get("size", 0))
         finally:
             too_long.cancel()
-        if not image:
-            raise OSError(said.get("error", f"the browser ended, or took longer than {_PATIENCE:.0f} s"))
+        if not image or len(image) < head["size"]:
+            raise OSError(head.get("error", f"the browser ended, or took longer than {_PATIENCE:.0f} s"))
         return image

@@ -107,6 +107,28 @@ def test_one_that_hangs_is_ended(stand_in, opened, monkeypatch):
     assert all(one.poll() is not None for one in opened)
 
 
+def test_half_an_answer_is_none(stand_in, opened):
+    stand_in(f"""{DRAWN} if number == 0 else print('{{"size": 50}}\\nimage', end="") or sys.exit()""")
+    with one_browser():
+        assert [draw(FIGURE, OPTIONS) for _ in range(3)] == [b"image"] * 3
+    assert len(opened) == 3
+
+
+def test_an_interrupted_figure_is_not_taken_for_the_next(stand_in, opened, monkeypatch):
+    stand_in(DRAWN)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with one_browser():
+        with monkeypatch.context() as patched:
+            patched.setattr(browser.json, "loads", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                draw(FIGURE, OPTIONS)
+        assert draw(FIGURE, OPTIONS) == b"image"
+    assert len(opened) == 2
+
+
 def test_two_threads_share_one(stand_in, opened):
     stand_in(DRAWN)
     found = []
