@@ -71,12 +71,12 @@ def moved(page, name, times):
 
 def settle(page):
     """Waits until no request is under way or about to be sent, and the figures are drawn."""
-    busy = f"({LOADING} || {WAITING})"
-    page.wait(f"!{busy}")
-    page.run(PAUSE)  # what one answer asks for next
-    while page.run(f"Boolean{busy}"):
+    busy = f"Boolean({LOADING} || {WAITING})"
+    while True:
         page.wait(f"!{busy}")
-        page.run(PAUSE)
+        page.run(PAUSE)  # what one answer asks for next
+        if not page.run(busy):
+            return
 
 
 def main():

@@ -11,7 +11,6 @@ from mechxai.core.errors import ArtifactError
 from mechxai.core.files import write_whole
 from mechxai.core.result import Result
 from mechxai.figures.attention_view import is_patterns, save_attention
-from mechxai.figures.browser import browser_available
 from mechxai.figures.export import save_html, save_png
 from mechxai.figures.plot import plot
 from mechxai.figures.tokens import is_attribution, token_text
@@ -36,8 +35,8 @@ def write_figures(result: Result, folder: Path, *, png: bool) -> None:
     save_html(figure, target.with_suffix(".html"))
     for prompt in range(min(_VIEWED, result.data.sizes["prompt"])) if is_patterns(result) else ():
         save_attention(result, folder / "figures" / f"attention-{prompt}.html", prompt)
-    if png and browser_available():
-        with contextlib.suppress(ArtifactError, OSError):
+    if png:
+        with contextlib.suppress(ArtifactError, OSError):  # no browser, or no room
             save_png(figure, target.with_suffix(".png"))
 
 

@@ -38,12 +38,12 @@ def one_browser() -> Iterator[None]:
     if _Browser.shared is not None:
         yield
         return
-    browser = _Browser.shared = _Browser()
-    try:
-        yield
-    finally:
-        _Browser.shared = None
-        browser.end()
+    with contextlib.closing(_Browser()) as browser:
+        _Browser.shared = browser
+        try:
+            yield
+        finally:
+            _Browser.shared = None
 
 
 def draw(figure: str, options: Mapping[str, Any]) -> bytes:
@@ -59,11 +59,8 @@ def draw(figure: str, options: Mapping[str, Any]) -> bytes:
     asked = f'{{"figure": {figure}, "options": {json.dumps(dict(options))}}}\n'.encode()
     if _Browser.shared is not None:
         return _Browser.shared.draw(asked)
-    browser = _Browser()
-    try:
+    with contextlib.closing(_Browser()) as browser:
         return browser.draw(asked)
-    finally:
-        browser.end()
 
 
 class _Browser:
@@ -86,12 +83,12 @@ class _Browser:
             try:
                 return self._answer(asked)
             except BaseException as error:  # an interruption too: its answer must not be taken for the next one's
-                self.end()
+                self.close()
                 if before is None or not isinstance(error, OSError):
                     raise
             return self._answer(asked)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Closes it, where it is open."""
         with self._lock:
             process, self._process = self._process, None

@@ -71,7 +71,7 @@ def test_a_figure_survives_the_browser_and_a_bad_one_costs_no_other(opened):
         assert is_png(draw(FIGURE, OPTIONS))
 
 
-def test_it_closes_where_nothing_is_drawn_for_a_while(monkeypatch):
+def test_it_closes_where_nothing_is_drawn_for_a_while():
     pytest.importorskip("kaleido")
     code = "from mechxai.figures import kaleido_process as one; one.IDLE = 0.0; one.main()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -129,14 +129,14 @@ def test_an_interrupted_figure_is_not_taken_for_the_next(stand_in, opened, monke
     assert len(opened) == 2
 
 
-def test_two_threads_share_one(stand_in, opened):
+def test_threads_share_one(stand_in, opened):
     stand_in(DRAWN)
     found = []
     with one_browser():
-        both = [threading.Thread(target=lambda: found.append(draw(FIGURE, OPTIONS))) for _ in range(4)]
-        for one in both:
+        threads = [threading.Thread(target=lambda: found.append(draw(FIGURE, OPTIONS))) for _ in range(4)]
+        for one in threads:
             one.start()
-        for one in both:
+        for one in threads:
             one.join()
     assert found == [b"image"] * 4
     assert len(opened) == 1

@@ -91,7 +91,7 @@ def test_a_server_that_never_answers_does_not_hold_the_run(tmp_path):
         env = os.environ | {"WANDB_BASE_URL": url, "WANDB_API_KEY": "a" * 40, "PYTHONPATH": str(Path.cwd())}
         began = time.monotonic()
         command = [sys.executable, "-c", textwrap.dedent(script)]
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100, check=True)
-    assert time.monotonic() - began < 60
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=50, check=True)
+    assert time.monotonic() - began < 30
     assert done.stdout.startswith("W&B: missing the whole run (CommError")
     assert done.stderr.count("\n") == 1  # our own warning, nothing of wandb's
