@@ -80,9 +80,9 @@ test: install
 	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu" tests
 
 # what no version of TransformerLens makes a difference to
-ALIKE := engine/test_failure.py engine/test_shards.py engine/test_explain.py model/test_generators.py model/test_endpoint.py
+ALIKE := engine/test_failure.py engine/test_shards.py engine/test_explain_plan.py model/generation model/sequence
 test-tl4: $(STAMP4)
-	$(VENV4)/bin/python -m pytest -n 2 -m "not slow and not gpu" tests/model tests/engine tests/zoo $(ALIKE:%=--ignore=tests/%) --deselect tests/zoo/test_zoo.py::test_cards_hold_when_measured_again
+	$(VENV4)/bin/python -m pytest -n 2 -m "not slow and not gpu" tests/model tests/engine $(ALIKE:%=--ignore=tests/%) --deselect tests/model/zoo/test_zoo.py::test_cards_hold_when_measured_again
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow tests

@@ -17,8 +17,8 @@ from werkzeug.serving import make_server
 from benchmarks.browser import Page
 from benchmarks.machine import conditions, one_thread, results, write
 from benchmarks.timing import digits
+from mechxai.cli.explore import room_of
 from mechxai.explore.app import application
-from mechxai.launch.explore_command import room_of
 
 QUIET = 0.4  # seconds in which nothing may change any more
 NAME, MODEL = "explorer.json", "zoo/ioi"

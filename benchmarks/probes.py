@@ -31,8 +31,9 @@ from benchmarks.machine import child, conditions, kib, one_thread, write
 from benchmarks.shapes import GPT2_SMALL, Shape, hugging_face, one_token
 from benchmarks.timing import digits
 from mechxai.engine.activation_store import ActivationStore
-from mechxai.methods.probes import fitting, layer, probe_run
-from mechxai.methods.probes.splits import split_of
+from mechxai.methods.probes._lib import fitting, probe_run
+from mechxai.methods.probes._lib import layer_probes as layer
+from mechxai.methods.probes._lib.splits import split_of
 
 NAME = "probes.json"
 WIDTH, SHARE, WORDS = 16, 0.7, 400

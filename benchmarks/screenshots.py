@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.browser import Page
 from benchmarks.explorer import WHERE, Served, first_picture, settle
-from mechxai.launch.explore_command import room_of
+from mechxai.cli.explore import room_of
 
 FOLDER = Path(__file__).parents[1] / "docs" / "images"
 MODEL = "zoo/ioi"

@@ -16,9 +16,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from experiments.zoo_corpus import SPECIALS, grammar_words, word_tokenizer
-from mechxai.model import native
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.load import load
+from mechxai.model.zoo import native
 from mechxai.tasks.grammars import ioi
 from mechxai.tasks.words import NAMES
 

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 import mechxai as mx
-from mechxai.model.sequence_model import SequenceModel
+from mechxai.model.sequence.sequence_model import SequenceModel
 from mechxai.tasks.reviews import LABELS, review
 
 SEED, STEPS, ROWS, RATE = 0, 6000, 64, 1e-3

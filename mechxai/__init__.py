@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mechxai.core.site import Site as Site
     from mechxai.engine.activation_store import ActivationStore as ActivationStore
     from mechxai.engine.execution import Execution as Execution
-    from mechxai.engine.explain import explain_plan as explain_plan
+    from mechxai.engine.explain_plan import explain_plan as explain_plan
     from mechxai.figures.attention_view import attention_html as attention_html
     from mechxai.figures.attention_view import save_attention as save_attention
     from mechxai.figures.circuit import circuit_figure as circuit_figure
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from mechxai.methods.attention.attention_patterns import AttentionPatterns as AttentionPatterns
     from mechxai.methods.attribution.attention_rollout import AttentionRollout as AttentionRollout
     from mechxai.methods.attribution.attention_scores import AttentionScores as AttentionScores
-    from mechxai.methods.attribution.compare import CompareAttributions as CompareAttributions
+    from mechxai.methods.attribution.compare_attributions import CompareAttributions as CompareAttributions
     from mechxai.methods.attribution.exact_shapley import ExactShapley as ExactShapley
     from mechxai.methods.attribution.faithfulness import Faithfulness as Faithfulness
     from mechxai.methods.attribution.gradient_x_input import GradientXInput as GradientXInput
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from mechxai.methods.attribution.lime import Lime as Lime
     from mechxai.methods.attribution.occlusion import Occlusion as Occlusion
     from mechxai.methods.attribution.partition_shap import PartitionShap as PartitionShap
-    from mechxai.methods.attribution.rephrasings import RephrasingStability as RephrasingStability
+    from mechxai.methods.attribution.rephrasing_stability import RephrasingStability as RephrasingStability
     from mechxai.methods.attribution.saliency import Saliency as Saliency
     from mechxai.methods.attribution.smooth_grad import SmoothGrad as SmoothGrad
     from mechxai.methods.circuits.acdc import Acdc as Acdc
@@ -79,32 +79,32 @@ if TYPE_CHECKING:
     from mechxai.methods.cot.paraphrasing import Paraphrasing as Paraphrasing
     from mechxai.methods.cot.planted_error import PlantedError as PlantedError
     from mechxai.methods.cot.self_consistency import SelfConsistency as SelfConsistency
+    from mechxai.methods.lens._lib.trajectory import first_top1 as first_top1
+    from mechxai.methods.lens._lib.tuned_lens import TunedLens as TunedLens
+    from mechxai.methods.lens._lib.tuned_lens import lens_tokens as lens_tokens
     from mechxai.methods.lens.direct_logit_attribution import DirectLogitAttribution as DirectLogitAttribution
     from mechxai.methods.lens.logit_lens import LogitLens as LogitLens
     from mechxai.methods.lens.neuron_factors import NeuronFactors as NeuronFactors
-    from mechxai.methods.lens.trajectory import first_top1 as first_top1
-    from mechxai.methods.lens.tuned_lens import TunedLens as TunedLens
-    from mechxai.methods.lens.tuned_lens import lens_tokens as lens_tokens
     from mechxai.methods.lens.tuned_lens_eval import TunedLensEvaluation as TunedLensEvaluation
     from mechxai.methods.lens.tuned_lens_reading import TunedLensReading as TunedLensReading
     from mechxai.methods.lens.tuned_lens_train import TunedLensTraining as TunedLensTraining
     from mechxai.methods.patching.ablation import Ablation as Ablation
     from mechxai.methods.patching.activation_patching import ActivationPatching as ActivationPatching
     from mechxai.methods.patching.causal_tracing import CausalTracing as CausalTracing
+    from mechxai.methods.probes._lib.probe_direction import probe_direction as probe_direction
     from mechxai.methods.probes.linear_probes import LinearProbes as LinearProbes
     from mechxai.methods.probes.probe_causal_check import ProbeCausalCheck as ProbeCausalCheck
-    from mechxai.methods.probes.probe_direction import probe_direction as probe_direction
-    from mechxai.model.black_box import black_box as black_box
-    from mechxai.model.endpoint import load_endpoint as load_endpoint
-    from mechxai.model.endpoint_generator import load_generator as load_generator
-    from mechxai.model.generator import Writing as Writing
+    from mechxai.model.generation.endpoint import load_generator as load_generator
+    from mechxai.model.generation.generator import Writing as Writing
+    from mechxai.model.generation.local import LocalGenerator as LocalGenerator
     from mechxai.model.hooked_model import HookedModel as HookedModel
     from mechxai.model.load import load as load
     from mechxai.model.load import wrap as wrap
-    from mechxai.model.load_sequence import load_classifier as load_classifier
-    from mechxai.model.load_sequence import load_encoder as load_encoder
-    from mechxai.model.local_generator import LocalGenerator as LocalGenerator
-    from mechxai.report.account import circuit_account as circuit_account
+    from mechxai.model.sequence.black_box import black_box as black_box
+    from mechxai.model.sequence.endpoint_scores import load_endpoint as load_endpoint
+    from mechxai.model.sequence.load_sequence import load_classifier as load_classifier
+    from mechxai.model.sequence.load_sequence import load_encoder as load_encoder
+    from mechxai.report.circuit_account import circuit_account as circuit_account
     from mechxai.report.page import report as report
 
 __version__ = "0.1.0"

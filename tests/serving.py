@@ -8,8 +8,8 @@ import time
 
 import torch
 
-from mechxai.model.generator import Writing
-from mechxai.model.local_generator import LocalGenerator
+from mechxai.model.generation.generator import Writing
+from mechxai.model.generation.local import LocalGenerator
 
 FAULTS = ("429", "500", "401", "400", "cut", "garbage", "slow", "no_logprobs", "no_choices")
 

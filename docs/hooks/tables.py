@@ -10,7 +10,7 @@ import mechxai
 from mechxai.core.metric import METRICS
 from mechxai.core.result import RunInfo
 from mechxai.core.site import SITES
-from mechxai.model.bundled import zoo_card, zoo_names
+from mechxai.model.zoo.bundled import zoo_card, zoo_names
 from mechxai.tasks import TASKS
 
 

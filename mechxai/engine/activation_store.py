@@ -18,7 +18,7 @@ from mechxai.core.errors import ArtifactError, ConfigError, ShapeError, SiteErro
 from mechxai.core.site import Site
 from mechxai.engine.progress import Bar
 from mechxai.engine.shards import INDEX, Filling, digest, resumed, save_index, save_shard, shard_plan
-from mechxai.model.backends import as_dtype
+from mechxai.model.backends.base import as_dtype
 from mechxai.model.hooked_model import HookedModel
 
 

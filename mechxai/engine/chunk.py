@@ -15,14 +15,14 @@ from mechxai.core.errors import NoSpaceError
 from mechxai.core.metric import Metric
 from mechxai.core.site import Site
 from mechxai.engine.execution import FUSED
-from mechxai.engine.job import Mapped
-from mechxai.engine.joining import base_sites
+from mechxai.engine.row_joins import base_sites
 from mechxai.engine.sources import RunSource
 from mechxai.engine.sweep import Cell, Sweep, run_tokens
-from mechxai.model.editing import run_hooks
+from mechxai.engine.sweep_slice import Mapped
+from mechxai.model.backends.editing import run_hooks
+from mechxai.model.backends.passes import Recording, joined, record
+from mechxai.model.dense.lookup import record_plain
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.passes import Recording, joined, record
-from mechxai.model.plain_door import record_plain
 from mechxai.model.readout import as_float, unembedded
 
 _POSITIONS_AT_ONCE = 4096  # of unedited runs

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from mechxai.core.site import Site
+from mechxai.engine.affected_range import needs_whole
 from mechxai.engine.chunk import Chunk
-from mechxai.engine.joining import INPUT, Join, join_of
-from mechxai.engine.placed import Placed, Step, Window, placed, steps
 from mechxai.engine.plan import Wave
-from mechxai.engine.reach import needs_whole
+from mechxai.engine.row_edits import Placed, Step, Window, placed, steps
+from mechxai.engine.row_joins import INPUT, Join, join_of
 
 
 @dataclass

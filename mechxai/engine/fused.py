@@ -13,13 +13,13 @@ from torch import Tensor
 from mechxai.core.site import Site
 from mechxai.engine.chunk import Chunk, scored
 from mechxai.engine.flat_rows import FlatRows, Group, grouped
-from mechxai.engine.joining import AFTER_ATTENTION, END, INPUT, Join
-from mechxai.engine.placed import Window
 from mechxai.engine.plan import Wave
+from mechxai.engine.row_edits import Window
+from mechxai.engine.row_joins import AFTER_ATTENTION, END, INPUT, Join
 from mechxai.engine.suffix import embedded
-from mechxai.model.hooking import gathered
-from mechxai.model.plain import PlainBlock, attend
-from mechxai.model.plain_door import plain_of
+from mechxai.model.backends.hooks import gathered
+from mechxai.model.dense.blocks import PlainBlock, attend
+from mechxai.model.dense.lookup import plain_of
 
 _Begin = Callable[[int, Group, range], Tensor]  # layer, group, rows that join -> their residual stream
 

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from mechxai.core.edit import Intervention
 from mechxai.core.site import Site
-from mechxai.engine.job import Job
-from mechxai.engine.reach import entry_layer
+from mechxai.engine.affected_range import entry_layer
 from mechxai.engine.sweep import Cell, run_tokens
-from mechxai.model.editing import edited
+from mechxai.engine.sweep_slice import Job
+from mechxai.model.backends.editing import edited
+from mechxai.model.backends.hooks import HookFunction
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.hooking import HookFunction
 from mechxai.model.readout import as_float
 
 

@@ -8,18 +8,18 @@ import numpy as np
 
 from mechxai.core.errors import ConfigError
 from mechxai.core.site import Site
+from mechxai.engine.affected_range import entry_layer, reach
 from mechxai.engine.execution import FUSED, HOOKED, LEVEL_NAMES, PACKED, SUFFIX, WAVE, Execution
 from mechxai.engine.packing import Costs, Rows, packed, ragged
-from mechxai.engine.reach import entry_layer, reach
 from mechxai.engine.sizes import record_bytes, row_bytes
 from mechxai.engine.sweep import Sweep, run_tokens
 from mechxai.engine.work import attention_flops, position_flops, wave_positions
-from mechxai.model.backends import modules
+from mechxai.model.backends.base import modules
+from mechxai.model.backends.hooks import foreign_hooks
+from mechxai.model.backends.memory import available_bytes
+from mechxai.model.dense.lookup import plain_of
+from mechxai.model.dense.run import PLAIN_SITES
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.hooking import foreign_hooks
-from mechxai.model.memory import available_bytes
-from mechxai.model.plain_door import plain_of
-from mechxai.model.plain_run import PLAIN_SITES
 
 _POSITIONS_PER_WAVE = {"cpu": 2048, "cuda": 65536}
 _CELLS_PER_WAVE = 8  # at least, so that the base rows of a wave weigh little

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from mechxai.core.errors import UnfinishedError
 from mechxai.core.metric import check_finite
+from mechxai.engine.checkpoint import WaveStore
 from mechxai.engine.evaluate import Item, Values, items, run_names
 from mechxai.engine.execution import Execution
 from mechxai.engine.plan import Plan, plan
 from mechxai.engine.progress import Bar
 from mechxai.engine.self_check import Verdict, check
 from mechxai.engine.sweep import Sweep
-from mechxai.engine.wave_store import WaveStore
 from mechxai.model.hooked_model import HookedModel
 
 

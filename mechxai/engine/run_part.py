@@ -10,10 +10,10 @@ from mechxai.core.errors import NoSpaceError
 from mechxai.engine.chunk import Chunk
 from mechxai.engine.execution import WAVE
 from mechxai.engine.fused import run_fused
-from mechxai.engine.job import Job, bound
 from mechxai.engine.levels import run_hooked, run_wave
 from mechxai.engine.plan import Wave
 from mechxai.engine.suffix import run_packed, run_suffix
+from mechxai.engine.sweep_slice import Job, bound
 from mechxai.model.hooked_model import HookedModel
 
 

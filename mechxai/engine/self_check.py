@@ -12,10 +12,10 @@ from torch import Tensor
 from mechxai.core.edit import Edit, Patch
 from mechxai.engine.evaluate import evaluated
 from mechxai.engine.execution import HOOKED, LEVEL_NAMES, SUFFIX, Execution
-from mechxai.engine.job import Mapped
 from mechxai.engine.plan import Plan, plan
 from mechxai.engine.sources import RunSource
 from mechxai.engine.sweep import Sweep
+from mechxai.engine.sweep_slice import Mapped
 from mechxai.model.hooked_model import HookedModel
 
 _log = logging.getLogger("mechxai.engine")

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from mechxai.core.edit import Intervention
 from mechxai.core.site import IN_MLP, Site
+from mechxai.engine.affected_range import entry_layer
 from mechxai.engine.chunk import Chunk, scored
-from mechxai.engine.placed import Placed, Step, Window, placed, steps
 from mechxai.engine.plan import Wave
-from mechxai.engine.reach import entry_layer
-from mechxai.model.backends import modules
-from mechxai.model.hooking import HookFunction, gathered
-from mechxai.model.layout import one_kernel
-from mechxai.model.passes import residuals_before, resume
-from mechxai.model.prefix import JoiningRows
+from mechxai.engine.row_edits import Placed, Step, Window, placed, steps
+from mechxai.model.backends.base import modules
+from mechxai.model.backends.hooks import HookFunction, gathered
+from mechxai.model.backends.passes import residuals_before, resume
+from mechxai.model.backends.prefix import JoiningRows
+from mechxai.model.dense.weight_layout import one_kernel
 
 
 def run_suffix(chunk: Chunk, wave: Wave) -> Float[Tensor, " row"]:

@@ -15,13 +15,13 @@ from dash import ClientsideFunction, Dash, Input, Output, State, ctx, no_update
 from dash.development.base_component import Component
 
 from mechxai.core.errors import MechXAIError
-from mechxai.explore.drawing import answer
+from mechxai.explore.answers import answer
 from mechxai.explore.layout import Choices, page
 from mechxai.explore.pages import add_pages
 from mechxai.explore.palette import LIGHT, palette_of
 from mechxai.explore.panel import SWEEPS, start
-from mechxai.explore.room import Room
-from mechxai.explore.scene import scene_of
+from mechxai.explore.panel_context import scene_of
+from mechxai.explore.state import Room
 from mechxai.explore.view import LENSES, View
 from mechxai.figures.plot import plot
 from mechxai.figures.text import printable

@@ -4,7 +4,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from mechxai.explore.scene import Scene
+from mechxai.explore.panel_context import Scene
 
 
 def commands(scene: Scene) -> str:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from mechxai.explore.drawing import Answer
+from mechxai.explore.answers import Answer
 from mechxai.explore.panel import PANELS, SWEEPS, Panel, SweepPanel
 from mechxai.explore.view import COLORS, INPUTS, SITES, View
 from mechxai.figures.text import words

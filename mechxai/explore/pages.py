@@ -9,12 +9,12 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from mechxai.core.errors import MechXAIError
+from mechxai.explore.answers import coloured
 from mechxai.explore.commands import commands
-from mechxai.explore.drawing import coloured
 from mechxai.explore.palette import LIGHT, Picture
 from mechxai.explore.panel import PANELS, SWEEPS, drawn
-from mechxai.explore.room import Room
-from mechxai.explore.scene import Scene, scene_of
+from mechxai.explore.panel_context import Scene, scene_of
+from mechxai.explore.state import Room
 from mechxai.explore.view import View
 from mechxai.figures.attention_view import attention_html
 from mechxai.figures.export import figure_div

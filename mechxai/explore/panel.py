@@ -8,8 +8,8 @@ from mechxai.core.errors import ConfigError
 from mechxai.core.method import Method
 from mechxai.core.result import Result
 from mechxai.explore.palette import Picture
+from mechxai.explore.panel_context import Scene
 from mechxai.explore.panels import attention, circuit, contributions, factors, lens, next_tokens, patching, routes
-from mechxai.explore.scene import Scene
 from mechxai.figures.text import safe
 from mechxai.tasks.prompts import prompts
 

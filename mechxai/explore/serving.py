@@ -10,7 +10,7 @@ from werkzeug.serving import make_server
 
 from mechxai.core.errors import ConfigError
 from mechxai.explore.app import application
-from mechxai.explore.room import Room
+from mechxai.explore.state import Room
 
 LOOPBACK = "127.0.0.1"
 _TRIES = 20

@@ -14,7 +14,7 @@ from mechxai.core.errors import ConfigError, check_choice
 from mechxai.core.files import write_whole
 from mechxai.core.result import Result
 from mechxai.figures.colors import SEQUENTIAL
-from mechxai.figures.shown_html import Page
+from mechxai.figures.notebook_html import Page
 from mechxai.figures.text import printable, safe
 from mechxai.figures.theme import dress
 from mechxai.figures.tokens import known_prompt

@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 from mechxai.core.errors import ConfigError
 from mechxai.core.result import Result
 from mechxai.figures.cells import coordinates
-from mechxai.figures.choose import shown
 from mechxai.figures.heatmap import default_scale, heatmap
+from mechxai.figures.shown_variable import shown
 
 
 def is_factors(result: Result, variable: str) -> bool:

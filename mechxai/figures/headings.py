@@ -1,7 +1,7 @@
 """Titles, subtitles and hover texts: what a figure says in words."""
 
 from mechxai.figures.cells import Cell
-from mechxai.figures.choose import Shown
+from mechxai.figures.shown_variable import Shown
 from mechxai.figures.text import interval, number, safe, words
 
 _DIRECTIONS = {"denoise": "clean into corrupted", "noise": "corrupted into clean"}

@@ -6,10 +6,10 @@ from plotly.subplots import make_subplots
 
 from mechxai.core.errors import ConfigError
 from mechxai.figures.axes import Axis, axis_of, below, beside, foot, pixels
-from mechxai.figures.choose import Shown, frame_dim, heatmap_dims
 from mechxai.figures.colors import Scale, scale_of
 from mechxai.figures.headings import hover, subtitle, title, unit_title
-from mechxai.figures.marks import codes, legend, short
+from mechxai.figures.role_codes import codes, legend, short
+from mechxai.figures.shown_variable import Shown, frame_dim, heatmap_dims
 from mechxai.figures.theme import MISSING, dress
 
 MAX_FACETS = 24

@@ -6,9 +6,9 @@ import plotly.graph_objects as go
 from mechxai.core.errors import ConfigError
 from mechxai.figures.axes import Axis, axis_of, below, pixels
 from mechxai.figures.cells import coordinates
-from mechxai.figures.choose import Shown, heatmap_dims
 from mechxai.figures.colors import AGAINST, LINES, TOWARDS, faint
 from mechxai.figures.headings import hover, subtitle, title, unit_title
+from mechxai.figures.shown_variable import Shown, heatmap_dims
 from mechxai.figures.text import number, safe
 from mechxai.figures.theme import INK, QUIET, dress
 

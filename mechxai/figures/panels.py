@@ -8,11 +8,11 @@ from plotly.subplots import make_subplots
 
 from mechxai.core.result import Result
 from mechxai.figures.axes import axis_of, below, beside, pixels
-from mechxai.figures.choose import Shown, default_variable, drawable, heatmap_dims, shown
 from mechxai.figures.colors import Scale
 from mechxai.figures.headings import method_phrase, subtitle
 from mechxai.figures.heatmap import color_axis, default_scale, layer
-from mechxai.figures.marks import legend
+from mechxai.figures.role_codes import legend
+from mechxai.figures.shown_variable import Shown, default_variable, drawable, heatmap_dims, shown
 from mechxai.figures.text import safe, words
 from mechxai.figures.theme import dress
 

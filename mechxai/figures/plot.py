@@ -19,7 +19,6 @@ from mechxai.figures.chains import (
     planted_figure,
     vote_figure,
 )
-from mechxai.figures.choose import MAX_DIMS, Shown, default_variable, frame_dim, shown, too_many
 from mechxai.figures.circuit import circuit_curve, circuit_figure, is_circuit_curve, is_edges
 from mechxai.figures.factors import factor_figure, is_factors
 from mechxai.figures.faithfulness import is_judged, judged_figure
@@ -29,6 +28,7 @@ from mechxai.figures.line import bars, line
 from mechxai.figures.panels import panel_names, panels
 from mechxai.figures.probes import causal_lines, is_causal_check, is_probes, probe_bars
 from mechxai.figures.routes import is_routes, routes_figure
+from mechxai.figures.shown_variable import MAX_DIMS, Shown, default_variable, frame_dim, shown, too_many
 from mechxai.figures.theme import dress, headline
 from mechxai.figures.tokens import is_attribution, token_figure
 

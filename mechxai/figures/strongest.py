@@ -6,9 +6,9 @@ import numpy as np
 
 from mechxai.core.result import Result
 from mechxai.figures.cells import Cell
-from mechxai.figures.choose import shown
 from mechxai.figures.headings import display_name
 from mechxai.figures.panels import headline_variable
+from mechxai.figures.shown_variable import shown
 from mechxai.figures.text import number
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from mechxai.core.errors import ConfigError
 from mechxai.core.result import Result
 from mechxai.figures.colors import AGAINST, DIVERGING, TOWARDS, diverging
-from mechxai.figures.shown_html import Fragment
+from mechxai.figures.notebook_html import Fragment
 from mechxai.figures.text import number, printable, safe, shortened, words
 from mechxai.figures.theme import MISSING, dress
 

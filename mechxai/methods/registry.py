@@ -5,7 +5,7 @@ from mechxai.methods.attention import attention_patterns
 from mechxai.methods.attribution import (
     attention_rollout,
     attention_scores,
-    compare,
+    compare_attributions,
     exact_shapley,
     faithfulness,
     gradient_x_input,
@@ -14,7 +14,7 @@ from mechxai.methods.attribution import (
     lime,
     occlusion,
     partition_shap,
-    rephrasings,
+    rephrasing_stability,
     saliency,
     smooth_grad,
 )
@@ -91,8 +91,8 @@ _FAMILIES = (
     attention_scores,
     attention_rollout,
     faithfulness,
-    compare,
-    rephrasings,
+    compare_attributions,
+    rephrasing_stability,
     attention_patterns,
     early_answering,
     adding_mistakes,

@@ -16,13 +16,13 @@ from mechxai.core.batch import Answer, ContrastBatch, Layout
 from mechxai.core.edit import Intervention
 from mechxai.core.shapes import PromptInts, RowLogits, Tokens
 from mechxai.core.site import Site, site_name
-from mechxai.model.attaching import Hooks, attached, row_mask
-from mechxai.model.backends import UNEMBED_HOOK, Backend, as_dtype, frozen
-from mechxai.model.cache_run import fill
-from mechxai.model.caching import Keeper
-from mechxai.model.editing import run_hooks
-from mechxai.model.hooking import HookFunction, gathered
-from mechxai.model.limits import cache_bytes, check_space, check_tokens, inside
+from mechxai.model.backends.attach import Hooks, attached, row_mask
+from mechxai.model.backends.base import UNEMBED_HOOK, Backend, as_dtype, frozen
+from mechxai.model.backends.capture import Keeper
+from mechxai.model.backends.editing import run_hooks
+from mechxai.model.backends.hooks import HookFunction, gathered
+from mechxai.model.backends.limits import cache_bytes, check_space, check_tokens, inside
+from mechxai.model.dense.cache import fill
 from mechxai.model.text import TextCodec
 
 

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 
 from mechxai.core.errors import ArtifactError, ModelSupportError, check_choice
-from mechxai.model import native
-from mechxai.model.backends import Backend, as_dtype
-from mechxai.model.bridge import BridgeBackend
-from mechxai.model.bundled import zoo_card, zoo_folder
-from mechxai.model.hashing import hash_parameters
+from mechxai.model.backends.base import Backend, as_dtype
+from mechxai.model.backends.bridge import BridgeBackend
+from mechxai.model.backends.device import device_of, quiet_loading
+from mechxai.model.backends.hooked_transformer import HookedTransformerBackend
+from mechxai.model.backends.weight_hash import hash_parameters
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.hooked_transformer import HookedTransformerBackend
-from mechxai.model.loading import device_of, quiet_loading
 from mechxai.model.text import TextCodec
+from mechxai.model.zoo import native
+from mechxai.model.zoo.bundled import zoo_card, zoo_folder
 
 _log = logging.getLogger("mechxai.model")
 _BACKENDS = ("auto", "hooked_transformer", "bridge")

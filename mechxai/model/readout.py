@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechxai.core.errors import ModelSupportError
+from mechxai.model.dense.weights import norm_of
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.plain_weights import norm_of
 
 
 def normed(model: HookedModel, residual: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:

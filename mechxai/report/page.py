@@ -10,7 +10,7 @@ from plotly.offline import get_plotlyjs
 from mechxai.core.errors import ConfigError
 from mechxai.core.files import write_whole
 from mechxai.core.result import Result
-from mechxai.report.account import circuit_account
+from mechxai.report.circuit_account import circuit_account
 from mechxai.report.markup import escaped, folded, paragraph, table
 from mechxai.report.section import section
 from mechxai.report.style import CSS

@@ -5,11 +5,11 @@ import numpy as np
 from mechxai.core.errors import ConfigError
 from mechxai.core.result import Result
 from mechxai.figures.cells import largest
-from mechxai.figures.choose import Shown, shown
 from mechxai.figures.export import figure_div
 from mechxai.figures.headings import display_name
 from mechxai.figures.panels import headline_variable
 from mechxai.figures.plot import plot
+from mechxai.figures.shown_variable import Shown, shown
 from mechxai.figures.text import interval, number, words
 from mechxai.figures.tokens import is_attribution, token_html
 from mechxai.report.markup import escaped, facts, paragraph, table, warning

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from mechxai.figures.axes import TITLES
 from mechxai.figures.cells import Cell
-from mechxai.figures.choose import Shown
 from mechxai.figures.headings import display_name
+from mechxai.figures.shown_variable import Shown
 from mechxai.figures.text import interval, number, words
 
 _EDITS = {

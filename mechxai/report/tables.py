@@ -8,8 +8,8 @@ import xarray as xr
 
 from mechxai.core.result import Result
 from mechxai.figures.text import words
-from mechxai.report.chains import chain_tables
-from mechxai.report.heads import census, head_table
+from mechxai.report.chain_tables import chain_tables
+from mechxai.report.head_tables import census, head_table
 
 CHAINS = (
     "early_answering",

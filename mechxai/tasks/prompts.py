@@ -8,7 +8,7 @@ import torch
 from mechxai.core.batch import Answer, ContrastBatch
 from mechxai.core.errors import ConfigError, ShapeError
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.named_outputs import NamedOutputs
+from mechxai.model.sequence.named_outputs import NamedOutputs
 
 
 def prompts(  # noqa: PLR0913 - the form all tasks share, and what is asked of these

@@ -9,7 +9,7 @@ from typing import Any
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError, ShapeError, nearest
 from mechxai.core.reasoning import Mistake, Problem, ReasoningBatch, Wording
-from mechxai.model.generator import Generator
+from mechxai.model.generation.generator import Generator
 from mechxai.model.hooked_model import HookedModel
 from mechxai.tasks.build import check_split, misfit
 from mechxai.tasks.chains import CHAINS

@@ -7,7 +7,7 @@ from dataclasses import replace
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import AlignmentError, ConfigError, check_choice
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.named_outputs import NamedOutputs
+from mechxai.model.sequence.named_outputs import NamedOutputs
 from mechxai.model.text import TextCodec
 from mechxai.tasks.build import check_split
 from mechxai.tasks.example import Example, fill, in_split

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 import mechxai as mx
 from mechxai._resources import configs_dir
 from mechxai.cli import main
-from mechxai.launch.job import check_targets
+from mechxai.sweeps.job import check_targets
 
 GROUPS = ("model", "task", "metric", "method", "tracker", "figure", "experiment", "sweep", "debug")
 LONG = (

@@ -9,7 +9,7 @@ from mechxai.core.edit import AddNoise, Intervention, MeanAblate, Patch, Project
 from mechxai.core.errors import ConfigError, ShapeError
 from mechxai.core.site import Site
 from mechxai.engine.sources import MeanSource
-from mechxai.model.editing import edited
+from mechxai.model.backends.editing import edited
 
 Z = Site("z", 1)
 ACTIVATION = torch.arange(24.0).reshape(2, 3, 2, 2)  # [batch, pos, head, d_head]

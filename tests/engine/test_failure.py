@@ -15,11 +15,11 @@ from mechxai.core.errors import NoSpaceError, NumericsError
 from mechxai.core.metric import as_metric
 from mechxai.engine import run as running
 from mechxai.engine import run_part
+from mechxai.engine.checkpoint import WaveStore
 from mechxai.engine.execution import LEVEL_NAMES
 from mechxai.engine.run import run_sweep
 from mechxai.engine.sweep import Sweep
-from mechxai.engine.wave_store import WaveStore
-from mechxai.model import plain_proof
+from mechxai.model.dense import check as plain_proof
 
 SWEEP = mx.ActivationPatching("z", ("layer", "head"))
 
@@ -337,7 +337,7 @@ def test_a_folder_that_cannot_be_written_costs_only_the_saving(model, pairs, tmp
 
 
 def test_a_disk_that_fills_up_costs_only_the_saving(model, pairs, tmp_path, monkeypatch):
-    from mechxai.engine import wave_store
+    from mechxai.engine import checkpoint as wave_store
 
     batch = pairs(model)
     plain = SWEEP(model, batch, execution=mx.Execution(tokens_per_wave=45))

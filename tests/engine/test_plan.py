@@ -12,11 +12,11 @@ import mechxai as mx
 from mechxai.core.errors import ConfigError
 from mechxai.core.metric import as_metric
 from mechxai.engine import plan as planning
+from mechxai.engine.affected_range import LATE, entry_layer, reach
 from mechxai.engine.contrast import patching
 from mechxai.engine.execution import LEVEL_NAMES
 from mechxai.engine.packing import Costs, Rows, packed, ragged
 from mechxai.engine.plan import plan
-from mechxai.engine.reach import LATE, entry_layer, reach
 from mechxai.engine.sizes import row_bytes
 from mechxai.engine.sweep import Sweep
 

@@ -7,12 +7,12 @@ import pytest
 
 import mechxai as mx
 from mechxai.cli import main
+from mechxai.cli.explore import explore, room_of
 from mechxai.core.errors import ConfigError
+from mechxai.explore.answers import answer
 from mechxai.explore.commands import commands
-from mechxai.explore.drawing import answer
 from mechxai.explore.palette import LIGHT
-from mechxai.explore.scene import scene_of
-from mechxai.launch.explore_command import explore, room_of
+from mechxai.explore.panel_context import scene_of
 
 
 def test_help_teaches(capsys):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import mechxai as mx
-from mechxai.explore.room import Room
+from mechxai.explore.state import Room
 from mechxai.explore.view import View
 from mechxai.figures.browser import browser_available
 

@@ -9,13 +9,13 @@ import pytest
 
 import mechxai as mx
 from mechxai.core.errors import ConfigError
-from mechxai.explore.drawing import ALL, answer
+from mechxai.explore.answers import ALL, answer
 from mechxai.explore.palette import DARK, LIGHT
 from mechxai.explore.panel import SWEEPS, pair, start
-from mechxai.explore.room import TASKS, Room, example_of
-from mechxai.explore.scene import WIDEST, scene_of
+from mechxai.explore.panel_context import WIDEST, scene_of
+from mechxai.explore.state import TASKS, Room, example_of
 from mechxai.explore.view import COLORS, INPUTS, View
-from mechxai.model.bundled import zoo_language_models
+from mechxai.model.zoo.bundled import zoo_language_models
 
 PANELS = {panel.name: panel for panel in SWEEPS}
 

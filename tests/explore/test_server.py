@@ -6,7 +6,7 @@ import json
 import pytest
 
 from mechxai.explore.app import application
-from mechxai.explore.room import Room
+from mechxai.explore.state import Room
 from mechxai.explore.view import View
 
 HOSTILE = "<script>hacked=1</script><img src=x>\x00\x1b[31m\u202e"

@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 from mechxai.core.errors import ConfigError
 from mechxai.explore.commands import commands, quoted
 from mechxai.explore.palette import LIGHT
-from mechxai.explore.room import Room
-from mechxai.explore.scene import scene_of
+from mechxai.explore.panel_context import scene_of
+from mechxai.explore.state import Room
 from mechxai.explore.view import MOST_CHARACTERS, View
 
 HOSTILE = [

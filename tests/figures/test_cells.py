@@ -1,8 +1,8 @@
 import numpy as np
 
 from mechxai.figures.cells import largest, position_of
-from mechxai.figures.choose import shown
-from mechxai.figures.marks import codes
+from mechxai.figures.role_codes import codes
+from mechxai.figures.shown_variable import shown
 from tests.figures.examples import sweep
 
 

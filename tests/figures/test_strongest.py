@@ -6,7 +6,7 @@ import xarray as xr
 
 from mechxai.core.result import Result, variable
 from mechxai.figures.cells import largest
-from mechxai.figures.choose import shown
+from mechxai.figures.shown_variable import shown
 from mechxai.figures.strongest import strongest
 from tests.figures.examples import info, sweep
 

@@ -13,7 +13,7 @@ import transformers
 
 import mechxai as mx
 from mechxai.core.errors import ArtifactError, ConfigError, ModelSupportError
-from mechxai.model.loading import quiet_loading
+from mechxai.model.backends.device import quiet_loading
 from mechxai.model.text import TextCodec
 from tests.conftest import BACKENDS, MODELS, has_hooked_transformer
 

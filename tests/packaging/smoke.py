@@ -143,7 +143,7 @@ def endpoint(installed):
     """A text from a server."""
     with serving(load("zoo/ioi")) as server:
         code = (
-            "import mechxai as mx; from mechxai.model.connection import Connection; "
+            "import mechxai as mx; from mechxai.model.generation.connection import Connection; "
             f"asked = mx.load_generator('ioi', connection=Connection(base_url={server.url!r})); "
             "print(repr(asked.write(['When Mary and John went to the'], mx.Writing(4))[0].text))"
         )

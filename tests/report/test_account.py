@@ -5,7 +5,7 @@ import re
 import pytest
 
 import mechxai as mx
-from mechxai.report.account import circuit_account
+from mechxai.report.circuit_account import circuit_account
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from plotly.offline import get_plotlyjs
 import mechxai as mx
 from mechxai.core.errors import ConfigError
 from mechxai.core.result import Result, RunInfo
-from mechxai.report.heads import census, head_table
+from mechxai.report.head_tables import census, head_table
 from mechxai.report.page import report
 from tests.figures.examples import head_roles, info, plain, sweep
 

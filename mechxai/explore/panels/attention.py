@@ -3,7 +3,7 @@
 from collections.abc import Hashable
 
 from mechxai.explore.palette import Picture, ticks
-from mechxai.explore.scene import Scene, goes
+from mechxai.explore.panel_context import Scene, goes
 
 _HEIGHT = 380
 

@@ -5,7 +5,7 @@ from collections.abc import Hashable
 
 from mechxai.core.result import Result
 from mechxai.explore.palette import NO_MARGIN, Palette, Picture
-from mechxai.explore.scene import Scene, goes
+from mechxai.explore.panel_context import Scene, goes
 from mechxai.figures.circuit import circuit_figure
 from mechxai.figures.colors import TOWARDS
 from mechxai.methods.circuits.edge_attribution import EdgeAttribution

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from mechxai.explore.palette import Palette, Picture, numbers, ticks
-from mechxai.explore.scene import Scene, goes
+from mechxai.explore.panel_context import Scene, goes
 from mechxai.figures.text import number
 
 _HEIGHT, _LEAST, _ROW = 300, 240, 26

@@ -5,7 +5,7 @@ from collections.abc import Hashable
 import numpy as np
 
 from mechxai.explore.palette import Picture, ticks
-from mechxai.explore.scene import Scene, goes, written
+from mechxai.explore.panel_context import Scene, goes, written
 from mechxai.figures.text import number, safe
 
 _ROW, _LEAST = 30, 240

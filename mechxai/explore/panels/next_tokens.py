@@ -3,7 +3,7 @@
 import numpy as np
 
 from mechxai.explore.palette import Picture, ticks
-from mechxai.explore.scene import Scene, goes, written
+from mechxai.explore.panel_context import Scene, goes, written
 from mechxai.figures.text import number
 
 _HEIGHT = 300

@@ -6,7 +6,7 @@ import numpy as np
 
 from mechxai.core.result import Result
 from mechxai.explore.palette import Picture, numbers, ticks
-from mechxai.explore.scene import Scene, goes
+from mechxai.explore.panel_context import Scene, goes
 from mechxai.figures.text import number
 from mechxai.methods.patching.activation_patching import ActivationPatching
 

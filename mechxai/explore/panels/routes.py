@@ -4,7 +4,7 @@ from collections.abc import Hashable
 
 from mechxai.core.result import Result
 from mechxai.explore.palette import Palette, Picture, ticks
-from mechxai.explore.scene import Scene, goes
+from mechxai.explore.panel_context import Scene, goes
 from mechxai.figures.colors import TOWARDS
 from mechxai.figures.routes import RESIDUAL, routes_traces
 from mechxai.methods.circuits.information_flow_routes import InformationFlowRoutes

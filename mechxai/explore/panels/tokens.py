@@ -3,7 +3,7 @@
 import numpy as np
 
 from mechxai.explore.palette import Picture
-from mechxai.explore.scene import Scene
+from mechxai.explore.panel_context import Scene
 from mechxai.figures.text import number, printable
 
 

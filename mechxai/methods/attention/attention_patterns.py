@@ -17,9 +17,9 @@ from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.result import Result, variable
 from mechxai.engine.execution import Execution
 from mechxai.methods.fields import as_tuples, some_of
-from mechxai.methods.record import ALONE, position_labels, run_info, token_texts
+from mechxai.methods.result_parts import ALONE, position_labels, run_info, token_texts
+from mechxai.model.dense.lookup import plain_of
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.plain_door import plain_of
 
 _CLOSE = 1e-2  # the softmax of queries times keys may be off the pattern by so much
 

@@ -9,11 +9,11 @@ from torch import Tensor
 from mechxai.core.errors import ConfigError, check_choice
 from mechxai.core.method import MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
+from mechxai.methods.attribution._lib.base import Attribution
+from mechxai.methods.attribution._lib.input import Problem
+from mechxai.methods.attribution._lib.players import KINDS
+from mechxai.methods.attribution._lib.scores import Scores
 from mechxai.methods.attribution.attention_scores import FUSIONS, fused, own_rows, weights_scores
-from mechxai.methods.attribution.attribution import Attribution
-from mechxai.methods.attribution.outcome import Scores
-from mechxai.methods.attribution.players import KINDS
-from mechxai.methods.attribution.problem import Problem
 from mechxai.methods.fields import some_of
 
 

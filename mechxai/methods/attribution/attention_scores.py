@@ -11,12 +11,12 @@ from mechxai.core.errors import SiteError, check_choice
 from mechxai.core.method import MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import variable
-from mechxai.methods.attribution.attribution import Attribution
-from mechxai.methods.attribution.outcome import Scores
-from mechxai.methods.attribution.players import KINDS
-from mechxai.methods.attribution.problem import Problem
+from mechxai.methods.attribution._lib.base import Attribution
+from mechxai.methods.attribution._lib.input import Problem
+from mechxai.methods.attribution._lib.players import KINDS
+from mechxai.methods.attribution._lib.scores import Scores
 from mechxai.methods.fields import as_tuples, some_of
-from mechxai.methods.record import ALONE
+from mechxai.methods.result_parts import ALONE
 
 FUSIONS = ("mean", "max", "min")
 

@@ -11,11 +11,11 @@ from torch import Tensor
 from mechxai.core.errors import ConfigError, check_choice
 from mechxai.core.method import MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
-from mechxai.methods.attribution.attribution import Attribution
-from mechxai.methods.attribution.baselines import BASELINES
-from mechxai.methods.attribution.outcome import Scores, of_players
-from mechxai.methods.attribution.players import KINDS
-from mechxai.methods.attribution.problem import Problem
+from mechxai.methods.attribution._lib.base import Attribution
+from mechxai.methods.attribution._lib.baselines import BASELINES
+from mechxai.methods.attribution._lib.input import Problem
+from mechxai.methods.attribution._lib.players import KINDS
+from mechxai.methods.attribution._lib.scores import Scores, of_players
 
 MOST_PLAYERS = 12
 

@@ -14,22 +14,22 @@ from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
 from mechxai.engine.execution import Execution
-from mechxai.methods.attribution.baselines import BASELINES
-from mechxai.methods.attribution.integrated_gradients import IntegratedGradients
-from mechxai.methods.attribution.judging import player_scores
-from mechxai.methods.attribution.names import Named, method_of
-from mechxai.methods.attribution.outcome import attributed
-from mechxai.methods.attribution.players import KINDS
-from mechxai.methods.attribution.stability import max_sensitivity, randomisation_similarity
-from mechxai.methods.attribution.trial import (
+from mechxai.methods.attribution._lib.baselines import BASELINES
+from mechxai.methods.attribution._lib.evaluation.comparison import (
     Asked,
     Judging,
     curve_variables,
     judged,
     measure_variables,
 )
+from mechxai.methods.attribution._lib.evaluation.measures import player_scores
+from mechxai.methods.attribution._lib.evaluation.sensitivity import max_sensitivity, randomisation_similarity
+from mechxai.methods.attribution._lib.method_names import Named, method_of
+from mechxai.methods.attribution._lib.players import KINDS
+from mechxai.methods.attribution._lib.scores import attributed
+from mechxai.methods.attribution.integrated_gradients import IntegratedGradients
 from mechxai.methods.fields import as_tuples
-from mechxai.methods.record import bounded, position_labels, run_info, token_texts
+from mechxai.methods.result_parts import bounded, position_labels, run_info, token_texts
 
 FRACTIONS = (0.01, 0.05, 0.1, 0.2, 0.5)  # ERASER's
 

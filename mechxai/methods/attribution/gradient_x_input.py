@@ -6,11 +6,11 @@ from typing import ClassVar, final
 from mechxai.core.errors import check_choice
 from mechxai.core.method import MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
-from mechxai.methods.attribution.attribution import Attribution
-from mechxai.methods.attribution.gradients import gradients, reduced
-from mechxai.methods.attribution.outcome import Scores
-from mechxai.methods.attribution.players import KINDS
-from mechxai.methods.attribution.problem import Problem
+from mechxai.methods.attribution._lib.base import Attribution
+from mechxai.methods.attribution._lib.embedding_gradients import gradients, reduced
+from mechxai.methods.attribution._lib.input import Problem
+from mechxai.methods.attribution._lib.players import KINDS
+from mechxai.methods.attribution._lib.scores import Scores
 
 
 @final

@@ -14,13 +14,13 @@ from mechxai.core.errors import ConfigError, check_choice
 from mechxai.core.method import MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import variable
-from mechxai.methods.attribution.attribution import Attribution
-from mechxai.methods.attribution.baselines import BASELINES
-from mechxai.methods.attribution.black_box import score_of_present
-from mechxai.methods.attribution.outcome import Scores, of_players, together
-from mechxai.methods.attribution.players import KINDS
-from mechxai.methods.attribution.problem import Problem
-from mechxai.methods.attribution.prompt_by_prompt import prompt_by_prompt
+from mechxai.methods.attribution._lib.base import Attribution
+from mechxai.methods.attribution._lib.baselines import BASELINES
+from mechxai.methods.attribution._lib.coalitions import score_of_present
+from mechxai.methods.attribution._lib.input import Problem
+from mechxai.methods.attribution._lib.players import KINDS
+from mechxai.methods.attribution._lib.prompt_by_prompt import prompt_by_prompt
+from mechxai.methods.attribution._lib.scores import Scores, of_players, together
 
 
 @final

@@ -9,12 +9,12 @@ from torch import Tensor
 from mechxai.core.errors import ConfigError, check_choice
 from mechxai.core.method import MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
-from mechxai.methods.attribution.attribution import Attribution
-from mechxai.methods.attribution.gradients import forward_of, quiet, reduced, seeded
-from mechxai.methods.attribution.outcome import Scores, together
-from mechxai.methods.attribution.players import KINDS
-from mechxai.methods.attribution.problem import Problem
-from mechxai.methods.attribution.prompt_by_prompt import prompt_by_prompt
+from mechxai.methods.attribution._lib.base import Attribution
+from mechxai.methods.attribution._lib.embedding_gradients import forward_of, quiet, reduced, seeded
+from mechxai.methods.attribution._lib.input import Problem
+from mechxai.methods.attribution._lib.players import KINDS
+from mechxai.methods.attribution._lib.prompt_by_prompt import prompt_by_prompt
+from mechxai.methods.attribution._lib.scores import Scores, together
 
 
 @final

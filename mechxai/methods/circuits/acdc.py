@@ -19,14 +19,14 @@ from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import Bar
-from mechxai.methods.circuits.circuit_runs import CircuitRuns
-from mechxai.methods.circuits.edge_result import edge_coords
-from mechxai.methods.circuits.measuring import as_loss
-from mechxai.methods.circuits.references import REFERENCES
-from mechxai.methods.circuits.selection import pruned
+from mechxai.methods.circuits._lib.circuit_runs import CircuitRuns
+from mechxai.methods.circuits._lib.edge_result import edge_coords
+from mechxai.methods.circuits._lib.edge_selection import pruned
+from mechxai.methods.circuits._lib.references import REFERENCES
+from mechxai.methods.circuits._lib.stream_scores import as_loss
 from mechxai.methods.fields import as_tuples
-from mechxai.methods.record import run_info
-from mechxai.model.graph_writes import graph_blocks
+from mechxai.methods.result_parts import run_info
+from mechxai.model.graph.writes import graph_blocks
 from mechxai.model.hooked_model import HookedModel
 
 THRESHOLDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)

@@ -24,11 +24,11 @@ from mechxai.engine.contrast import DIRECTIONS, Baselines, baselines, with_refer
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import Bar
 from mechxai.engine.sweep import run_tokens
-from mechxai.methods.circuits.query_key_fix import QueryKeyFix
+from mechxai.methods.circuits._lib.query_key_fix import QueryKeyFix
 from mechxai.methods.fields import as_tuples
-from mechxai.methods.record import bounded, coordinates, run_info, shares_of_gap
+from mechxai.methods.result_parts import bounded, coordinates, run_info, shares_of_gap
+from mechxai.model.graph.site_gradients import site_gradients
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.site_gradients import site_gradients
 
 _ROWS_AT_ONCE = 16
 

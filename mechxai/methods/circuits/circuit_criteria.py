@@ -14,12 +14,12 @@ from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
 from mechxai.engine.execution import Execution
-from mechxai.methods.circuits.circuit_runs import CircuitRuns
-from mechxai.methods.circuits.finding import check_discovery, edge_method, found_and_confirmed
-from mechxai.methods.circuits.knockouts import Knockouts
-from mechxai.methods.circuits.selection import highest, pruned
-from mechxai.methods.record import run_info
-from mechxai.model.graph_writes import graph_blocks
+from mechxai.methods.circuits._lib.circuit_runs import CircuitRuns
+from mechxai.methods.circuits._lib.discovery import check_discovery, edge_method, found_and_confirmed
+from mechxai.methods.circuits._lib.edge_selection import highest, pruned
+from mechxai.methods.circuits._lib.knockouts import Knockouts
+from mechxai.methods.result_parts import run_info
+from mechxai.model.graph.writes import graph_blocks
 from mechxai.model.hooked_model import HookedModel
 
 

@@ -18,11 +18,11 @@ from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import Bar
-from mechxai.methods.circuits.edge_result import edge_coords
-from mechxai.methods.circuits.finding import edge_method
-from mechxai.methods.circuits.selection import RANKS, highest
-from mechxai.methods.record import run_info
-from mechxai.model.graph_writes import graph_blocks
+from mechxai.methods.circuits._lib.discovery import edge_method
+from mechxai.methods.circuits._lib.edge_result import edge_coords
+from mechxai.methods.circuits._lib.edge_selection import RANKS, highest
+from mechxai.methods.result_parts import run_info
+from mechxai.model.graph.writes import graph_blocks
 from mechxai.model.hooked_model import HookedModel
 
 _SEED_STEP = 1000

@@ -16,12 +16,12 @@ from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import Bar
+from mechxai.methods.circuits._lib.discovery import FINDERS, edge_method
+from mechxai.methods.circuits._lib.references import REFERENCES
 from mechxai.methods.circuits.evaluate_circuit import EvaluateCircuit
-from mechxai.methods.circuits.finding import FINDERS, edge_method
-from mechxai.methods.circuits.references import REFERENCES
 from mechxai.methods.fields import as_tuples
-from mechxai.methods.record import run_info
-from mechxai.model.graph_writes import graph_blocks
+from mechxai.methods.result_parts import run_info
+from mechxai.model.graph.writes import graph_blocks
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.load import load
 from mechxai.tasks.generators import induction, ioi

@@ -18,12 +18,12 @@ from mechxai.core.result import Result
 from mechxai.engine.contrast import DIRECTIONS, with_reference
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import Bar
-from mechxai.methods.circuits.edge_result import EdgeScores, edge_result
-from mechxai.methods.circuits.edge_scores import FirstOrder, later_passes
-from mechxai.methods.circuits.measuring import budget_bytes
-from mechxai.methods.circuits.pair_runs import PairRuns
-from mechxai.methods.circuits.references import REFERENCES, reference
-from mechxai.model.graph_writes import graph_blocks
+from mechxai.methods.circuits._lib.edge_result import EdgeScores, edge_result
+from mechxai.methods.circuits._lib.first_order import FirstOrder, later_passes
+from mechxai.methods.circuits._lib.pair_runs import PairRuns
+from mechxai.methods.circuits._lib.references import REFERENCES, reference
+from mechxai.methods.circuits._lib.stream_scores import budget_bytes
+from mechxai.model.graph.writes import graph_blocks
 from mechxai.model.hooked_model import HookedModel
 
 KINDS = ("eap", "clean_corrupted", "eap_ig_inputs", "eap_ig_activations")

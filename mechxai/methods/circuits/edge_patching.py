@@ -15,12 +15,12 @@ from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result
 from mechxai.engine.contrast import DIRECTIONS, baselines, with_reference
 from mechxai.engine.execution import Execution
-from mechxai.engine.several import noted, summed
-from mechxai.methods.circuits.edge_effects import EdgeEffects
-from mechxai.methods.circuits.edge_result import EdgeScores, edge_result
+from mechxai.engine.multi_sweep import noted, summed
+from mechxai.methods.circuits._lib.edge_effects import EdgeEffects
+from mechxai.methods.circuits._lib.edge_result import EdgeScores, edge_result
 from mechxai.methods.fields import as_tuples
-from mechxai.methods.record import bounded, position_labels
-from mechxai.model.graph_writes import graph_blocks
+from mechxai.methods.result_parts import bounded, position_labels
+from mechxai.model.graph.writes import graph_blocks
 from mechxai.model.hooked_model import HookedModel
 
 

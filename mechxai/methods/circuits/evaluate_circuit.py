@@ -20,15 +20,15 @@ from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
 from mechxai.core.statistics import bootstrap_weights
 from mechxai.engine.execution import Execution
-from mechxai.methods.circuits.circuit_runs import CircuitRuns
-from mechxai.methods.circuits.edge_result import edge_coords
-from mechxai.methods.circuits.faithfulness_curve import Curve, check_gap
-from mechxai.methods.circuits.finding import check_discovery, edge_method, found_and_confirmed
-from mechxai.methods.circuits.known_truth import Truth, against_truth
-from mechxai.methods.circuits.selection import FRACTIONS, highest, pruned
+from mechxai.methods.circuits._lib.circuit_runs import CircuitRuns
+from mechxai.methods.circuits._lib.discovery import check_discovery, edge_method, found_and_confirmed
+from mechxai.methods.circuits._lib.edge_result import edge_coords
+from mechxai.methods.circuits._lib.edge_selection import FRACTIONS, highest, pruned
+from mechxai.methods.circuits._lib.faithfulness_curve import Curve, check_gap
+from mechxai.methods.circuits._lib.known_truth import Truth, against_truth
 from mechxai.methods.fields import as_tuples
-from mechxai.methods.record import run_info
-from mechxai.model.graph_writes import graph_blocks
+from mechxai.methods.result_parts import run_info
+from mechxai.model.graph.writes import graph_blocks
 from mechxai.model.hooked_model import HookedModel
 
 _DRAWS = 200  # of prompts, for the interval of the AUROC

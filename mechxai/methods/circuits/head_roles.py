@@ -14,14 +14,13 @@ from mechxai.core.metric import AnyMetric, Metric, as_metric
 from mechxai.core.result import Result, variable
 from mechxai.engine.contrast import DIRECTIONS, Baselines, baselines, patching, with_reference
 from mechxai.engine.execution import Execution
+from mechxai.engine.multi_sweep import noted, plan_sweeps, run_sweeps, summed
 from mechxai.engine.plan import Plan
 from mechxai.engine.run import Outcome
-from mechxai.engine.several import noted, plan_sweeps, run_sweeps, summed
 from mechxai.engine.sweep import Sweep
-from mechxai.methods.circuits.copying import copying_scores
-from mechxai.methods.circuits.naming import Naming
-from mechxai.methods.circuits.path_patching import PathPatching
-from mechxai.methods.circuits.pattern_scores import (
+from mechxai.methods.circuits._lib.copying import copying_scores
+from mechxai.methods.circuits._lib.head_names import Naming
+from mechxai.methods.circuits._lib.pattern_scores import (
     Syntactic,
     position_scores,
     random_tokens,
@@ -29,9 +28,10 @@ from mechxai.methods.circuits.pattern_scores import (
     role_scores,
     syntax_scores,
 )
-from mechxai.methods.record import run_info
+from mechxai.methods.circuits.path_patching import PathPatching
+from mechxai.methods.result_parts import run_info
+from mechxai.model.dense.lookup import plain_of
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.plain_door import plain_of
 from mechxai.tasks.dependencies import dependencies
 
 _HEADS = ("layer", "head")

@@ -21,12 +21,12 @@ from mechxai.core.site import Site
 from mechxai.engine.contrast import RUNS
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import Bar
-from mechxai.methods.circuits.flow_tracing import Tracing, sites_read
+from mechxai.methods.circuits._lib.flow_tracing import Tracing, sites_read
 from mechxai.methods.fields import as_tuples
-from mechxai.methods.record import bounded, position_labels, run_info, token_texts
-from mechxai.model.graph_writes import graph_blocks
+from mechxai.methods.result_parts import bounded, position_labels, run_info, token_texts
+from mechxai.model.backends.limits import check_space
+from mechxai.model.graph.writes import graph_blocks
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.limits import check_space
 
 _TOKENS_AT_ONCE = 1024  # of which activations are held
 _NODES = ("prompt", "layer", "dest_pos")

@@ -15,12 +15,12 @@ from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.reasoning import Problem, ReasoningBatch, plain
 from mechxai.core.result import Result, variable
 from mechxai.engine.execution import Execution
-from mechxai.methods.cot.asking import Asking, as_writer, check_asking
-from mechxai.methods.cot.controls import controlled
-from mechxai.methods.cot.reading import Read
-from mechxai.methods.cot.texts import cut_short, parse_failures, said
-from mechxai.methods.record import rates, run_info
-from mechxai.model.generator import Generator
+from mechxai.methods.cot._lib.answer_reading import Read
+from mechxai.methods.cot._lib.chain_controls import controlled
+from mechxai.methods.cot._lib.questions import Asking, as_writer, check_asking
+from mechxai.methods.cot._lib.texts import cut_short, parse_failures, said
+from mechxai.methods.result_parts import rates, run_info
+from mechxai.model.generation.generator import Generator
 from mechxai.model.hooked_model import HookedModel
 
 KINDS = ("suggested", "always_first")

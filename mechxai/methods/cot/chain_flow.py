@@ -22,8 +22,8 @@ from mechxai.engine.plan import Plan, plan
 from mechxai.engine.run import run_sweep
 from mechxai.engine.sources import RunSource
 from mechxai.engine.sweep import Cell, Sweep
-from mechxai.methods.record import bounded, run_info, shares_of_gap
-from mechxai.model.generator import Generator
+from mechxai.methods.result_parts import bounded, run_info, shares_of_gap
+from mechxai.model.generation.generator import Generator
 from mechxai.model.hooked_model import HookedModel
 
 

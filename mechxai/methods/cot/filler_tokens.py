@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from mechxai.core.method import MethodCard, register
-from mechxai.methods.cot.asking import Asking
-from mechxai.methods.cot.controls import filled
-from mechxai.methods.cot.curve import CurveMethod, Variant
+from mechxai.methods.cot._lib.chain_controls import filled
+from mechxai.methods.cot._lib.curve import CurveMethod, Variant
+from mechxai.methods.cot._lib.questions import Asking
 
 
 @final

@@ -5,9 +5,9 @@ from typing import Any, ClassVar, final
 
 from mechxai.core.errors import check_choice
 from mechxai.core.method import MethodCard, register
-from mechxai.methods.cot.asking import Asking, Steps
-from mechxai.methods.cot.curve import CurveMethod, Variant
-from mechxai.methods.cot.rewriting import HOW
+from mechxai.methods.cot._lib.curve import CurveMethod, Variant
+from mechxai.methods.cot._lib.questions import Asking, Steps
+from mechxai.methods.cot._lib.rewriting import HOW
 
 
 @final

@@ -14,13 +14,13 @@ from mechxai.core.reasoning import Problem, ReasoningBatch, plain
 from mechxai.core.result import Result, variable
 from mechxai.core.statistics import known_mean
 from mechxai.engine.execution import Execution
-from mechxai.methods.cot.asking import Asking, Steps, check_asking
-from mechxai.methods.cot.controls import controlled
-from mechxai.methods.cot.reading import Read, last_value
-from mechxai.methods.cot.rewriting import HOW, Place, same
-from mechxai.methods.cot.texts import notes, parse_failures, said
-from mechxai.methods.record import rates, run_info
-from mechxai.model.generator import Generator
+from mechxai.methods.cot._lib.answer_reading import Read, last_value
+from mechxai.methods.cot._lib.chain_controls import controlled
+from mechxai.methods.cot._lib.questions import Asking, Steps, check_asking
+from mechxai.methods.cot._lib.rewriting import HOW, Place, same
+from mechxai.methods.cot._lib.texts import notes, parse_failures, said
+from mechxai.methods.result_parts import rates, run_info
+from mechxai.model.generation.generator import Generator
 from mechxai.model.hooked_model import HookedModel
 
 WHERE = ("each", "first", "middle", "last")

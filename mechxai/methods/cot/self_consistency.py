@@ -13,11 +13,11 @@ from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.reasoning import ReasoningBatch, plain
 from mechxai.core.result import Result, variable
 from mechxai.engine.execution import Execution
-from mechxai.methods.cot.asking import Asking, Steps, check_asking
-from mechxai.methods.cot.reading import last_value
-from mechxai.methods.cot.texts import notes, parse_failures
-from mechxai.methods.record import rates, run_info
-from mechxai.model.generator import Generator
+from mechxai.methods.cot._lib.answer_reading import last_value
+from mechxai.methods.cot._lib.questions import Asking, Steps, check_asking
+from mechxai.methods.cot._lib.texts import notes, parse_failures
+from mechxai.methods.result_parts import rates, run_info
+from mechxai.model.generation.generator import Generator
 from mechxai.model.hooked_model import HookedModel
 
 _SUBSETS = 100  # drawn for each number of chains

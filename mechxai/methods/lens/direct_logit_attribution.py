@@ -19,11 +19,11 @@ from mechxai.core.site import Site
 from mechxai.engine.contrast import RUNS
 from mechxai.engine.execution import Execution
 from mechxai.methods.fields import as_tuples
-from mechxai.methods.lens.answer_streams import at_answers
-from mechxai.methods.record import bounded, position_labels, run_info
+from mechxai.methods.lens._lib.answer_streams import at_answers
+from mechxai.methods.result_parts import bounded, position_labels, run_info
+from mechxai.model.dense.blocks import PlainModel
+from mechxai.model.dense.lookup import plain_of
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.plain import PlainModel
-from mechxai.model.plain_door import plain_of
 from mechxai.model.readout import as_float, pulled_back
 
 KINDS = ("layer", "head", "neuron", "source")

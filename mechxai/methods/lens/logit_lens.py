@@ -14,11 +14,11 @@ from mechxai.core.result import Result
 from mechxai.engine.contrast import RUNS
 from mechxai.engine.execution import Execution
 from mechxai.methods.fields import as_tuples
-from mechxai.methods.lens.lens_result import laid_out
-from mechxai.methods.lens.reading import Translate, reading
-from mechxai.methods.lens.streams import check_readable, streams_of
-from mechxai.methods.lens.targets import Target, targets_of
-from mechxai.methods.record import run_info
+from mechxai.methods.lens._lib.lens_result import laid_out
+from mechxai.methods.lens._lib.stream_reading import Translate, reading
+from mechxai.methods.lens._lib.streams import check_readable, streams_of
+from mechxai.methods.lens._lib.targets import Target, targets_of
+from mechxai.methods.result_parts import run_info
 from mechxai.model.hooked_model import HookedModel
 
 

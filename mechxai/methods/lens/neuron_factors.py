@@ -18,11 +18,11 @@ from mechxai.engine.contrast import RUNS
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import Bar
 from mechxai.methods.fields import as_tuples, some_of
-from mechxai.methods.lens.factoring import ROUNDS, Factors, factored
-from mechxai.methods.lens.silencing import divergence
-from mechxai.methods.record import position_labels, run_info, token_texts
+from mechxai.methods.lens._lib.factoring import ROUNDS, Factors, factored
+from mechxai.methods.lens._lib.silencing import divergence
+from mechxai.methods.result_parts import position_labels, run_info, token_texts
+from mechxai.model.backends.limits import check_space
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.limits import check_space
 
 _BYTES = 16  # per activation while it is factored: itself, in float64 for its rank, and the solver's copy
 _PER_FACTOR = ("prompt", "factor")

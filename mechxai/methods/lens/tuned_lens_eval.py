@@ -13,12 +13,12 @@ from mechxai.core.errors import ConfigError
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.result import Result, variable
 from mechxai.engine.execution import Execution
-from mechxai.methods.lens.reading import Reading, Translate, reading
-from mechxai.methods.lens.streams import streams_of
-from mechxai.methods.lens.targets import targets_of
-from mechxai.methods.lens.tuned_lens import TunedLens
+from mechxai.methods.lens._lib.stream_reading import Reading, Translate, reading
+from mechxai.methods.lens._lib.streams import streams_of
+from mechxai.methods.lens._lib.targets import targets_of
+from mechxai.methods.lens._lib.tuned_lens import TunedLens
 from mechxai.methods.lens.tuned_lens_reading import opened
-from mechxai.methods.record import bounded, run_info
+from mechxai.methods.result_parts import bounded, run_info
 from mechxai.model.hooked_model import HookedModel
 
 TRAIN = "train"

@@ -11,9 +11,9 @@ from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.result import Result
 from mechxai.engine.execution import Execution
 from mechxai.methods.fields import as_tuples
+from mechxai.methods.lens._lib.targets import Target
+from mechxai.methods.lens._lib.tuned_lens import TunedLens
 from mechxai.methods.lens.logit_lens import LogitLens, read_lens
-from mechxai.methods.lens.targets import Target
-from mechxai.methods.lens.tuned_lens import TunedLens
 from mechxai.model.hooked_model import HookedModel
 
 

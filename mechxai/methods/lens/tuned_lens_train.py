@@ -15,9 +15,9 @@ from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.result import Result, variable
 from mechxai.core.shapes import PromptInts, Tokens
 from mechxai.engine.execution import Execution
-from mechxai.methods.lens.recipe import Recipe
-from mechxai.methods.lens.tuned_lens import TunedLens, lens_tokens
-from mechxai.methods.record import run_info
+from mechxai.methods.lens._lib.training_settings import Recipe
+from mechxai.methods.lens._lib.tuned_lens import TunedLens, lens_tokens
+from mechxai.methods.result_parts import run_info
 from mechxai.model.hooked_model import HookedModel
 
 

@@ -16,7 +16,7 @@ from mechxai.engine.plan import Plan, plan
 from mechxai.engine.run import run_sweep
 from mechxai.engine.sweep import Sweep
 from mechxai.methods.fields import as_tuples
-from mechxai.methods.patching.outcome import summarise
+from mechxai.methods.patching._lib.sweep_result import summarise
 from mechxai.model.hooked_model import HookedModel
 
 

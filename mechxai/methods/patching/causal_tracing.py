@@ -16,13 +16,13 @@ from mechxai.core.result import Result
 from mechxai.core.site import Site
 from mechxai.engine.contrast import Baselines, baseline, with_reference
 from mechxai.engine.execution import Execution
+from mechxai.engine.multi_sweep import noted, plan_sweeps, run_sweeps, summed
 from mechxai.engine.plan import Plan
 from mechxai.engine.run import Outcome
-from mechxai.engine.several import noted, plan_sweeps, run_sweeps, summed
 from mechxai.engine.sources import RunSource, mean_source
 from mechxai.engine.sweep import Cell, Sweep
 from mechxai.methods.fields import as_tuples
-from mechxai.methods.patching.outcome import summarise
+from mechxai.methods.patching._lib.sweep_result import summarise
 from mechxai.model.hooked_model import HookedModel
 
 _EMBED = Site("embed")

@@ -12,17 +12,17 @@ from mechxai.core.result import Result
 from mechxai.core.site import Site, site_name
 from mechxai.engine.execution import Execution
 from mechxai.methods.fields import as_tuples
-from mechxai.methods.probes.controls import CONTROLS, control_kind
-from mechxai.methods.probes.fitting import PROBES
-from mechxai.methods.probes.layer import Recipe, Scores
-from mechxai.methods.probes.likelihood import NUMBERS, Likelihood
-from mechxai.methods.probes.probe_result import probe_result
-from mechxai.methods.probes.probe_run import check_trainable, run_probes, task_of
-from mechxai.methods.probes.reads import chosen_positions
-from mechxai.methods.probes.splits import split_of
-from mechxai.methods.record import run_info
+from mechxai.methods.probes._lib.control_labels import CONTROLS, control_kind
+from mechxai.methods.probes._lib.fitting import PROBES
+from mechxai.methods.probes._lib.layer_probes import Recipe, Scores
+from mechxai.methods.probes._lib.likelihood import NUMBERS, Likelihood
+from mechxai.methods.probes._lib.probe_result import probe_result
+from mechxai.methods.probes._lib.probe_run import check_trainable, run_probes, task_of
+from mechxai.methods.probes._lib.rows_read import chosen_positions
+from mechxai.methods.probes._lib.splits import split_of
+from mechxai.methods.result_parts import run_info
+from mechxai.model.backends.randomised import randomised
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.randomised import randomised
 
 
 @final

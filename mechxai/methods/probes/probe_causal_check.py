@@ -21,14 +21,14 @@ from mechxai.engine.execution import Execution
 from mechxai.engine.run import run_sweep
 from mechxai.engine.sweep import Cell, Sweep
 from mechxai.methods.fields import as_tuples
-from mechxai.methods.probes.causal_result import causal_result
-from mechxai.methods.probes.edits import RemoveAlong, ShiftEach, orthonormal
-from mechxai.methods.probes.layer import Recipe, Scores, Task
-from mechxai.methods.probes.likelihood import Likelihood
-from mechxai.methods.probes.probe_run import check_trainable, run_probes, task_of
-from mechxai.methods.probes.reads import POOLS, chosen_positions
-from mechxai.methods.probes.splits import split_of
-from mechxai.methods.record import run_info
+from mechxai.methods.probes._lib.causal_result import causal_result
+from mechxai.methods.probes._lib.direction_edits import RemoveAlong, ShiftEach, orthonormal
+from mechxai.methods.probes._lib.layer_probes import Recipe, Scores, Task
+from mechxai.methods.probes._lib.likelihood import Likelihood
+from mechxai.methods.probes._lib.probe_run import check_trainable, run_probes, task_of
+from mechxai.methods.probes._lib.rows_read import POOLS, chosen_positions
+from mechxai.methods.probes._lib.splits import split_of
+from mechxai.methods.result_parts import run_info
 from mechxai.model.hooked_model import HookedModel
 
 EDITS = ("project_out", "steer", "interchange")

@@ -1,0 +1,3 @@
+"""The command line: ``mechxai COMMAND ...``, one file per command."""
+
+from mechxai.cli.main import main as main

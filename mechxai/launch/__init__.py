@@ -1,1 +1,0 @@
-"""From a configuration to finished jobs: overrides are checked, jobs run, recorded and gathered; hydra lives here."""

@@ -1,0 +1,1 @@
+"""Measures of whether attribution scores are true to the model."""

@@ -1,0 +1,1 @@
+"""What circuit methods share."""

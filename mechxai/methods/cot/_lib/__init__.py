@@ -1,0 +1,1 @@
+"""What chain-of-thought methods share."""

@@ -1,0 +1,1 @@
+"""What lens methods share."""

@@ -1,0 +1,1 @@
+"""What patching methods share."""

@@ -1,0 +1,61 @@
+"""From a sweep's raw values to a result: means, intervals, recovery, units."""
+
+from collections.abc import Mapping, Sequence
+
+import xarray as xr
+
+from mechxai.core.batch import ContrastBatch
+from mechxai.core.grid import Position
+from mechxai.core.method import Method
+from mechxai.core.result import Result, variable
+from mechxai.core.statistics import ratio_interval
+from mechxai.engine.contrast import Baselines
+from mechxai.engine.run import Outcome
+from mechxai.methods.result_parts import bounded, coordinates, run_info
+from mechxai.model.hooked_model import HookedModel
+
+
+def summarise(
+    method: Method,
+    model: HookedModel,
+    batch: ContrastBatch,
+    *,
+    axes: Mapping[str, Sequence[Position]],
+    outcome: Outcome,
+    baselines: Baselines,
+) -> Result:
+    """The result of a sweep over ``axes``.
+
+    ``recovered`` is the ratio of means ``(value - corrupted) / (clean - corrupted)`` when clean is patched in
+    (``direction="denoise"``) and one minus it when it is taken away (``"noise"``): 0 is no effect, 1 all of it.
+    """
+    metric, dims = baselines.metric, tuple(axes)
+    per_example = outcome.values.T.reshape(len(batch), *(len(values) for values in axes.values())).numpy()
+    bounds = ratio_interval(baselines.moved(per_example), baselines.gap)
+    title = f"{metric.name} after the edit"
+    verb = "restores" if baselines.direction == "denoise" else "removes"
+    meaning = f"share of the clean-corrupted gap in {metric.name} that the edit {verb}"
+    data = xr.Dataset(
+        {
+            **bounded("value", dims, per_example, units=metric.unit, meaning=title, title=f"mean {title}"),
+            "per_example": variable(("prompt", *dims), per_example, metric.unit, f"{title}, per prompt"),
+            "recovered": variable(dims, baselines.recovered(per_example), "fraction", meaning),
+            "recovered_low": variable(dims, bounds.low, "fraction", f"{meaning}, 95 % bootstrap, low"),
+            "recovered_high": variable(dims, bounds.high, "fraction", f"{meaning}, 95 % bootstrap, high"),
+            **{
+                f"baseline_{run}": variable(("prompt",), values, metric.unit, f"{metric.name} of the {run} run")
+                for run, values in (("clean", baselines.clean), ("corrupted", baselines.corrupted))
+            },
+            "level": variable((), outcome.level, "level", "engine level that ran"),
+            "noise_floor": variable((), outcome.noise_floor, metric.unit, "what rounding alone changes"),
+            "excluded": variable(
+                (),
+                baselines.n_without_gap,
+                "prompts",
+                "prompts whose own clean-corrupted gap is zero, of no use as denominators",
+            ),
+        },
+        coords=coordinates(method, batch, axes),
+    )
+    notes = (*outcome.notes, *baselines.notes)
+    return Result(data, run_info(method, model, batch, cost=outcome.cost, notes=notes))

@@ -1,0 +1,1 @@
+"""What probing methods share."""

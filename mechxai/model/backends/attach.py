@@ -1,0 +1,78 @@
+"""Functions attached to a backend's hook points; and passes that end where nothing after is wanted."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mechxai.core.shapes import PromptInts, Tokens
+from mechxai.core.site import Site
+from mechxai.model.backends.base import Backend, evaluating, flags, hook_point
+from mechxai.model.backends.hooks import HookFunction, hooked
+
+Hooks = Mapping[str, Sequence[HookFunction]]
+
+
+@contextmanager
+def attached(backend: Backend, hooks: Sequence[Hooks], sites: Sequence[Site] = ()) -> Iterator[None]:
+    """Functions attached to hook points, the tables one after the other; and the model in evaluation mode.
+
+    Args:
+        backend: whose hook points.
+        hooks: tables, TransformerLens hook name -> functions.
+        sites: sites behind the functions, so that TransformerLens computes them.
+    """
+    points = [
+        (hook_point(backend, name), _reaching(backend, name, function))
+        for table in hooks
+        for name, functions in table.items()
+        for function in functions
+    ]
+    with evaluating(backend), flags(backend, sites), hooked(points):
+        yield
+
+
+class _Embedded(Exception):  # noqa: N818 - not an error: it ends a pass at block 0
+    """The embedding is done."""
+
+
+def embedded(backend: Backend, tokens: Tokens, hooks: Sequence[Hooks] = ()) -> Float[Tensor, "row pos d_model"]:
+    """The residual stream before block 0, with functions attached on the way. Cost: the embedding of the rows."""
+    found: list[Tensor] = []
+
+    def ending(residual: Tensor) -> None:
+        found.append(residual.detach())
+        raise _Embedded
+
+    end: Hooks = {Site("resid_pre", 0).hook: [ending]}
+    with attached(backend, (*hooks, end)), torch.no_grad(), suppress(_Embedded):
+        backend.run(tokens, None)
+    return found[0]
+
+
+def row_mask(tokens: Tokens, lengths: PromptInts | None) -> Bool[Tensor, "batch pos"] | None:
+    """Which tokens are real; None where all are."""
+    if lengths is None:
+        return None
+    lengths = lengths.to(tokens.device)
+    return torch.arange(tokens.shape[1], device=tokens.device)[None] < lengths[:, None]
+
+
+def _reaching(backend: Backend, hook: str, function: HookFunction) -> HookFunction:
+    """The function, made to change the activation in place where the backend would else ignore half of the edit."""
+    if torch.is_grad_enabled() or hook not in _in_place(backend):
+        return function
+
+    def in_place(activation: Tensor) -> None:
+        new = function(activation)
+        if new is not None:
+            activation.copy_(new)
+
+    return in_place
+
+
+def _in_place(backend: Backend) -> set[str]:
+    layers = range(backend.architecture().n_layers) if backend.in_place else ()
+    return {Site(name, layer).hook for name in backend.in_place for layer in layers}

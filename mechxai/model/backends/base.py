@@ -1,0 +1,248 @@
+"""The one interface behind which stand the two objects TransformerLens gives, and what both share.
+
+What differs between them stands in `hooked_transformer` and `bridge`, and nowhere else.
+"""
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from mechxai.core.architecture import Architecture
+from mechxai.core.errors import ModelSupportError, SiteError
+from mechxai.core.shapes import Mask, RowLogits, Tokens
+from mechxai.core.site import SITES, Site
+from mechxai.model.backends.prefix import JoiningRows, KeysValues
+
+# TransformerLens computes these hook points only while a flag of its own is set.
+_FLAGS = {"result": "use_attn_result"}
+UNEMBED_HOOK = "unembed.hook_in"  # the input of the unembedding, on both
+_OF_MLPS = ("resid_mid", "mlp_out", "mlp_pre", "mlp_post", "ln2_scale", "ln2_normalized")
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """What `HookedModel` needs of a wrapped object."""
+
+    name: ClassVar[str]
+    masks_rows: ClassVar[bool]  # whether attention masks are made per starting row, so that others cannot join them
+    in_place: ClassVar[frozenset[str]]  # sites whose residual stream only an edit in place reaches
+
+    @property
+    def inner(self) -> Any:
+        """The wrapped object."""
+        ...
+
+    @property
+    def hooks(self) -> Mapping[str, Any]:
+        """Hook name -> TransformerLens ``HookPoint``."""
+        ...
+
+    def architecture(self) -> Architecture:
+        """Sizes and block structure."""
+        ...
+
+    def check(self, site: Site, *, editing: bool = False) -> None:
+        """Refuses a site that this object lacks, or, when editing, one on which an edit would have no effect."""
+        ...
+
+    def run(self, tokens: Tokens, mask: Mask | None) -> RowLogits:
+        """Logits at every position that no hook has cut away."""
+        ...
+
+    def record(self, tokens: Tokens, kept: KeysValues) -> None:
+        """A pass that leaves the keys and values of every layer in ``kept``; causal models only."""
+        ...
+
+    def resume(self, rows: JoiningRows) -> None:
+        """A pass over the last positions of rows that join on the way, their earlier keys and values from ``rows``."""
+        ...
+
+    def new_cache(self, n_rows: int) -> Any:
+        """An empty cache of keys and values for `run_cached`; causal models only."""
+        ...
+
+    def run_cached(self, tokens: Tokens, cache: Any) -> RowLogits:
+        """Logits of the next tokens of every row, behind those the cache has seen; it sees these too."""
+        ...
+
+    def resumes(self) -> bool:
+        """Whether `record` and `resume` hold for this object."""
+        ...
+
+    def plain_weights(self) -> bool:
+        """Whether its weights are ordinary tensors on one device, neither quantised nor spread over several."""
+        ...
+
+    def lay_out(self) -> None:
+        """Gives the weights the memory layout the forward pass wants; values and shapes stay what they are."""
+        ...
+
+    def final_norm(self, residual: Tensor) -> Tensor:
+        """What stands between the last block and the unembedding, ``[row, pos, d_model]`` to the same."""
+        ...
+
+    def unembedding(self) -> tuple[Tensor, Tensor | None]:
+        """``W_U``, ``[d_model, d_vocab]``, and ``b_U``, ``[d_vocab]`` or None; no copies."""
+        ...
+
+
+def hook_point(backend: Backend, hook: str) -> Any:
+    """The hook point of a TransformerLens hook name (two names may share one)."""
+    return backend.hooks[hook]
+
+
+@contextmanager
+def flags(backend: Backend, sites: Iterable[Site]) -> Iterator[None]:
+    """TransformerLens' own flags set as the sites need them, and put back as they were."""
+    wanted = {_FLAGS[site.name] for site in sites if site.name in _FLAGS}
+    before = {flag: bool(getattr(backend.inner.cfg, flag, False)) for flag in wanted}
+    try:
+        for flag in wanted:
+            _set_flag(backend, flag, value=True)
+        yield
+    finally:
+        for flag, value in before.items():
+            _set_flag(backend, flag, value=value)
+
+
+def _set_flag(backend: Backend, flag: str, *, value: bool) -> None:
+    if bool(getattr(backend.inner.cfg, flag, False)) == value:
+        return
+    try:
+        getattr(backend.inner, f"set_{flag}")(value)
+    except NotImplementedError as error:
+        raise ModelSupportError(
+            f"TransformerLens' {flag} was needed", got=str(error).splitlines()[0], fix="use z instead of result"
+        ) from error
+
+
+def modules(backend: Backend) -> list[Any]:
+    """Every module of the wrapped object, once; those that a bridge keeps out of sight included."""
+    # a bridge does not list the Hugging Face model it wraps among its modules
+    waiting = [backend.inner, *([original] if (original := getattr(backend.inner, "original_model", None)) else [])]
+    found: dict[int, Any] = {}
+    while waiting:  # `Module.modules` yields through a generator per level, ten times as slow on a bridge
+        module = waiting.pop()
+        if id(module) not in found:
+            found[id(module)] = module
+            waiting += [child for child in module._modules.values() if child is not None]
+    return list(found.values())
+
+
+@contextmanager
+def evaluating(backend: Backend) -> Iterator[None]:
+    """The model in evaluation mode (no dropout), library warnings silent, and everything as it was afterwards."""
+    training = [module for module in modules(backend) if module.training]
+    try:
+        for module in training:
+            module.training = False
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def frozen(backend: Backend) -> Iterator[None]:
+    """No parameter takes a gradient inside; those that did take one again afterwards."""
+    parameters = [parameter for parameter in backend.inner.parameters() if parameter.requires_grad]
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(requires_grad=False)
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(requires_grad=True)
+
+
+def check_exists(backend: Backend, site: Site) -> None:
+    """Refuses a site that lies outside the model, or that models of its kind do not have."""
+    architecture = backend.architecture()
+    if site.layer is not None and not 0 <= site.layer < architecture.n_layers:
+        raise SiteError(
+            f"Site {site} was asked", got=f"layer {site.layer}", allowed=f"layers 0 to {architecture.n_layers - 1}"
+        )
+    axis = site.row.head_axis
+    if axis and site.head is not None and not 0 <= site.head < architecture.size(axis):
+        kind = "key/value heads" if axis == "kv_head" else "heads"
+        raise SiteError(
+            f"Site {site} was asked", got=f"head {site.head}", allowed=f"{kind} 0 to {architecture.size(axis) - 1}"
+        )
+    if site.neuron is not None and not 0 <= site.neuron < architecture.d_mlp:
+        raise SiteError(
+            f"Site {site} was asked", got=f"neuron {site.neuron}", allowed=f"neurons 0 to {architecture.d_mlp - 1}"
+        )
+    if architecture.attn_only and site.name in _OF_MLPS:
+        raise SiteError(
+            f"Site {site} was asked of {architecture.family}",
+            got="an attention-only model",
+            allowed=[name for name in SITES if name not in _OF_MLPS],
+        )
+    if _is_absent(backend, architecture, site.name) or site.hook not in backend.hooks:
+        have = [name for name in SITES if not _is_absent(backend, architecture, name)]
+        why = (
+            "attention and MLP read the same residual stream"
+            if site.name == "resid_mid"
+            else "this model has no such activation"
+        )
+        raise SiteError(f"Site {site} was asked of {architecture.family}", got=why, allowed=have)
+
+
+def _is_absent(backend: Backend, architecture: Architecture, name: str) -> bool:
+    """Whether no layer has this site."""
+    by_shape = (name == "resid_mid" and architecture.parallel) or (
+        name == "pos_embed" and architecture.positions == "rotary"
+    )
+    return by_shape or SITES[name].hook.format(layer=0) not in backend.hooks
+
+
+def read_architecture(cfg: Any, *, causal: bool) -> Architecture:
+    """Sizes and block structure from a TransformerLens configuration."""
+    positions = {"rotary": "rotary", "shortformer": "shortformer", "alibi": "alibi"}
+    softcap = getattr(cfg, "output_logits_soft_cap", None)
+    family = getattr(cfg, "architecture", None) or getattr(cfg, "original_architecture", None)
+    return Architecture(
+        family=str(family or "custom"),
+        n_layers=cfg.n_layers,
+        n_heads=cfg.n_heads,
+        n_kv_heads=getattr(cfg, "n_key_value_heads", None) or cfg.n_heads,
+        d_model=cfg.d_model,
+        d_head=cfg.d_head,
+        d_mlp=cfg.d_mlp or 0,
+        d_vocab=cfg.d_vocab,
+        n_ctx=cfg.n_ctx,
+        parallel=bool(getattr(cfg, "parallel_attn_mlp", False)),
+        causal=causal,
+        attn_only=bool(getattr(cfg, "attn_only", False)),
+        gated_mlp=bool(getattr(cfg, "gated_mlp", False)),
+        norm=str(cfg.normalization_type or "none").removesuffix("Pre"),
+        positions=positions.get(str(cfg.positional_embedding_type), "standard"),
+        logit_softcap=float(softcap) if softcap is not None and softcap > 0 else 0.0,
+    )
+
+
+def as_dtype(name: str | torch.dtype) -> torch.dtype:
+    """The torch dtype of a name (``float32``, ``bfloat16``).
+
+    Raises:
+        ModelSupportError: not a floating-point dtype.
+    """
+    dtype = getattr(torch, name, None) if isinstance(name, str) else name
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ModelSupportError(f"dtype={name!r} was asked", allowed="float32, float64, bfloat16, float16")
+    return dtype
+
+
+def are_plain(inner: Any) -> bool:
+    """Whether every weight is a floating-point tensor, all on one device."""
+    parameters = list(inner.parameters())
+    return len({parameter.device for parameter in parameters}) == 1 and all(
+        parameter.is_floating_point() for parameter in parameters
+    )

@@ -1,0 +1,122 @@
+"""TransformerLens' wrapper around a Hugging Face model behind the `Backend` interface."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from mechxai.core.architecture import Architecture
+from mechxai.core.errors import ModelSupportError
+from mechxai.core.shapes import Mask, RowLogits, Tokens
+from mechxai.core.site import Site
+from mechxai.model.backends.base import are_plain, check_exists, modules, read_architecture
+from mechxai.model.backends.prefix import JoiningRows, KeysValues
+from mechxai.model.dense.weight_layout import lay_out_convolutions
+
+
+@dataclass(frozen=True)
+class BridgeBackend:
+    """TransformerLens' wrapper around a Hugging Face model (3.9 and 4.x)."""
+
+    inner: Any
+    name: ClassVar[str] = "bridge"
+    masks_rows: ClassVar[bool] = True
+    # The hook stands at the MLP norm's input; a new tensor returned there would miss the residual connection around it.
+    in_place: ClassVar[frozenset[str]] = frozenset({"resid_mid"})
+
+    @property
+    def hooks(self) -> Mapping[str, Any]:
+        """The bridge's table, kept: it is built anew, aliases and all, each time the bridge is asked for it."""
+        return self._table
+
+    @cached_property
+    def _table(self) -> Mapping[str, Any]:
+        return self.inner.hook_dict
+
+    def architecture(self) -> Architecture:
+        """Sizes and block structure, from ``inner.cfg``."""
+        return self._architecture
+
+    @cached_property
+    def _architecture(self) -> Architecture:
+        return read_architecture(self.inner.cfg, causal="Bert" not in str(self.inner.cfg.architecture))
+
+    def check(self, site: Site, *, editing: bool = False) -> None:
+        """Refuses what the model does not have, and on BERT what the bridge shows but does not obey."""
+        check_exists(self, site)
+        if self.architecture().causal:
+            return
+        way_out = "use resid_pre, attn_out, mlp_out, q, k, v or z"
+        if editing and site.name in ("pattern", "attn_scores"):
+            raise ModelSupportError(
+                f"Editing {site} was asked",
+                got="on BERT the bridge's pattern is a copy, edits have no effect",
+                fix=way_out,
+            )
+        if site.name in ("resid_mid", "result"):
+            raise ModelSupportError(
+                f"Site {site} was asked", got="the bridge has no true value for it on post-norm BERT", fix=way_out
+            )
+
+    def run(self, tokens: Tokens, mask: Mask | None) -> RowLogits:
+        """Logits; the mask matters only to bidirectional models."""
+        needs_mask = mask is not None and not self.architecture().causal and not bool(mask.all())
+        return self.inner(
+            tokens,
+            return_type="logits",
+            prepend_bos=False,
+            attention_mask=mask.long() if needs_mask and mask is not None else None,
+        )
+
+    def resumes(self) -> bool:
+        """Under causal attention."""
+        return self.architecture().causal
+
+    def plain_weights(self) -> bool:
+        """Unless quantised or spread over devices."""
+        return are_plain(self.inner)
+
+    def lay_out(self) -> None:
+        """Linear layers are laid out as they are read; of GPT-2's, which are not, the widest."""
+        lay_out_convolutions(modules(self))
+
+    def record(self, tokens: Tokens, kept: KeysValues) -> None:
+        """A pass with Hugging Face's own cache, read layer by layer."""
+        from mechxai.model.backends.kv_cache import keeping_cache  # noqa: PLC0415 - heavy
+
+        self.inner(
+            tokens,
+            return_type="logits",
+            prepend_bos=False,
+            past_key_values=keeping_cache(kept, self.inner.cfg.n_layers),
+        )
+
+    def resume(self, rows: JoiningRows) -> None:
+        """A pass that starts with one row of no meaning, which is gone when the first rows join."""
+        from mechxai.model.backends.kv_cache import expanding_cache  # noqa: PLC0415 - heavy
+
+        cache = expanding_cache(rows, self.inner.cfg.n_layers)
+        self.inner(rows.placeholder, return_type="logits", prepend_bos=False, past_key_values=cache)
+
+    def new_cache(self, n_rows: int) -> Any:
+        """Hugging Face's own, which grows by itself."""
+        from transformers.cache_utils import DynamicCache  # noqa: PLC0415 - heavy
+
+        del n_rows
+        return DynamicCache()
+
+    def run_cached(self, tokens: Tokens, cache: Any) -> RowLogits:
+        """A pass with Hugging Face's cache."""
+        return self.inner(tokens, return_type="logits", prepend_bos=False, past_key_values=cache)
+
+    def final_norm(self, residual: Tensor) -> Tensor:
+        """The bridge's final norm; for BERT Hugging Face's whole transform, whose norm comes after a layer."""
+        if not self.architecture().causal:
+            return self.inner.original_model.cls.predictions.transform(residual)
+        return self.inner.ln_final(residual) if hasattr(self.inner, "ln_final") else residual
+
+    def unembedding(self) -> tuple[Tensor, Tensor | None]:
+        """Views of the Hugging Face model's weights."""
+        return self.inner.W_U, getattr(self.inner.unembed, "b_U", None)

@@ -1,0 +1,126 @@
+"""TransformerLens' own model behind the `Backend` interface."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from mechxai.core.architecture import Architecture
+from mechxai.core.shapes import Mask, RowLogits, Tokens
+from mechxai.core.site import Site
+from mechxai.model.backends.base import are_plain, check_exists, read_architecture
+from mechxai.model.backends.prefix import JoiningRows, KeysValues
+from mechxai.model.dense.weight_layout import lay_out
+
+
+@dataclass(frozen=True)
+class HookedTransformerBackend:
+    """TransformerLens' own model (up to 3.9, where it was last shipped)."""
+
+    inner: Any
+    name: ClassVar[str] = "hooked_transformer"
+    masks_rows: ClassVar[bool] = False
+    in_place: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def hooks(self) -> Mapping[str, Any]:
+        """TransformerLens' own table."""
+        return self.inner.hook_dict
+
+    def architecture(self) -> Architecture:
+        """Sizes and block structure, from ``inner.cfg``."""
+        return self._architecture
+
+    @cached_property
+    def _architecture(self) -> Architecture:
+        return read_architecture(self.inner.cfg, causal=self.inner.cfg.attention_dir == "causal")
+
+    def check(self, site: Site, *, editing: bool = False) -> None:
+        """Refuses what the model does not have."""
+        del editing  # every hook of a HookedTransformer is obeyed
+        check_exists(self, site)
+
+    def run(self, tokens: Tokens, mask: Mask | None) -> RowLogits:
+        """Logits. No mask is passed: rows are padded on the right, where causal attention never looks."""
+        del mask
+        return self.inner(tokens, return_type="logits", prepend_bos=False, padding_side="right")
+
+    def resumes(self) -> bool:
+        """Under causal attention, on one device."""
+        return self.inner.cfg.attention_dir == "causal" and self.inner.cfg.n_devices == 1
+
+    def plain_weights(self) -> bool:
+        """Unless quantised or spread over devices."""
+        return are_plain(self.inner) and not self.inner.cfg.load_in_4bit
+
+    def lay_out(self) -> None:
+        """Strides that make TransformerLens' copies of weights views."""
+        lay_out(self.inner)
+
+    def record(self, tokens: Tokens, kept: KeysValues) -> None:
+        """The blocks with entries that keep what they are given, and the final norm and unembedding after them."""
+        residual = self.inner.input_to_embed(tokens, prepend_bos=False, padding_side="right")[0]
+        entries = [_Keeping(kept) for _ in range(self.inner.cfg.n_layers)]
+        self.inner(residual, return_type="logits", start_at_layer=0, past_kv_cache=entries)
+
+    def resume(self, rows: JoiningRows) -> None:
+        """The blocks from the first entry on; rows before it do not exist."""
+        n_layers = self.inner.cfg.n_layers
+        entries = [_Extending(rows, layer) for layer in range(n_layers)]
+        first = rows.first_layer
+        self.inner(rows.first, return_type="logits", start_at_layer=first, past_kv_cache=entries)
+
+    def new_cache(self, n_rows: int) -> Any:
+        """TransformerLens' own."""
+        from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache  # noqa: PLC0415 - heavy
+
+        return TransformerLensKeyValueCache.init_cache(self.inner.cfg, self.inner.cfg.device, n_rows)
+
+    def run_cached(self, tokens: Tokens, cache: Any) -> RowLogits:
+        """TransformerLens' own pass with its cache."""
+        return self.inner(tokens, return_type="logits", prepend_bos=False, padding_side="right", past_kv_cache=cache)
+
+    def final_norm(self, residual: Tensor) -> Tensor:
+        """TransformerLens' own module; nothing where the model has no norm."""
+        own = getattr(self.inner, "ln_final", None)
+        return residual if own is None else own(residual)
+
+    def unembedding(self) -> tuple[Tensor, Tensor | None]:
+        """The model's own parameters."""
+        return self.inner.unembed.W_U, self.inner.unembed.b_U
+
+
+class _Keeping:
+    """Stands where TransformerLens expects a cache entry; keeps a layer's keys and values."""
+
+    def __init__(self, kept: KeysValues) -> None:
+        self._kept = kept
+        self.past_keys = _Length(0)
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        self._kept.add(keys, values)
+        return keys, values
+
+
+class _Extending:
+    """Stands where TransformerLens expects a cache entry; puts the prefix before the keys and values of all rows."""
+
+    def __init__(self, rows: JoiningRows, layer: int) -> None:
+        self._rows, self._layer = rows, layer
+        self.past_keys = _Length(rows.start)
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        return self._rows.extended(self._layer, keys, values, axis=1)
+
+
+@dataclass(frozen=True)
+class _Length:
+    """All that TransformerLens asks of past keys: how many positions they hold."""
+
+    n_positions: int
+
+    def size(self, dim: int) -> int:
+        del dim
+        return self.n_positions

@@ -1,0 +1,47 @@
+"""A model's plain blocks: whether there are any, and runs through them."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from mechxai.core.shapes import Tokens
+from mechxai.core.site import Site
+from mechxai.model.backends.attach import Hooks
+from mechxai.model.backends.hooks import gathered
+from mechxai.model.backends.limits import check_tokens
+from mechxai.model.backends.passes import Recording, record, residuals_before
+from mechxai.model.dense.blocks import PlainModel
+from mechxai.model.dense.check import plain_blocks
+from mechxai.model.dense.run import run_plain
+from mechxai.model.hooked_model import HookedModel
+
+
+def plain_of(model: HookedModel) -> PlainModel | None:
+    """The model's blocks as plain tensors, or None where they are of another kind. Nothing is run."""
+    return plain_blocks(model.backend)
+
+
+def record_plain(
+    model: HookedModel,
+    tokens: Tokens,
+    *,
+    hooks: Hooks,
+    sites: Sequence[Site] = (),
+    at: Int[Tensor, "prompt k"] | None = None,
+) -> Recording:
+    """What `record` gives, through plain blocks; hooks may stand before block 0 only. Cost: one forward pass."""
+    plain = plain_of(model)
+    if plain is None:
+        return record(model, tokens, hooks=hooks, sites=sites, at=at)
+    check_tokens(tokens, model.architecture, model.name)
+    acts: dict[Site, Tensor] = {}
+    before = [site for site in sites if site.row.entry == "embed"]
+    tokens = tokens.to(model.device)
+    with torch.no_grad():
+        first = residuals_before(model, tokens, hooks, keep=dict.fromkeys(before, acts))
+        run = run_plain(plain, first, acts.__setitem__, wanted=dict.fromkeys(sites))
+        last = run.residuals[-1]
+        final = plain.final(last if at is None else gathered(last, at))
+    return Recording(tokens, run.residuals, run.kept, final, acts)

@@ -1,0 +1,1 @@
+"""A model as a graph of nodes and edges: writes, cuts, gradients, circuits."""

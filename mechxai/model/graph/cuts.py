@@ -1,0 +1,148 @@
+"""What a head or an MLP writes when one of its inputs sees one writer otherwise: every edge into a block at once."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechxai.core.graph import Graph
+from mechxai.core.site import Site
+from mechxai.model.dense.blocks import PlainModel, attend
+from mechxai.model.graph.writes import Blocks, Writes, Written
+
+_ROWS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One edge, and what comes of it where its reader writes.
+
+    Attributes:
+        reader: number in ``graph.readers``.
+        writer: number in ``graph.writers``.
+        changed: site of a head or an MLP -> its new value, ``[prompt, pos, d]``; a group's keys and values change all
+            its heads. For the logits, the last block's output.
+    """
+
+    reader: int
+    writer: int
+    changed: dict[Site, Float[Tensor, "prompt pos d"]]
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Every edge of a model, moved one at a time.
+
+    Attributes:
+        blocks: of the model.
+        base: the run in which edges are moved.
+        moves: what is added to a reader's input for each writer, ``[writer, prompt, pos, d_model]``; changed on the way
+            where MLPs follow.
+        mlps_follow: whether the MLPs between writer and reader answer to the move; else nothing between them does.
+    """
+
+    blocks: Blocks
+    base: Writes
+    moves: Written
+    mlps_follow: bool = False
+
+    @property
+    def plain(self) -> PlainModel:
+        """The blocks themselves."""
+        return self.blocks.plain
+
+    @property
+    def graph(self) -> Graph:
+        """Their graph."""
+        return self.blocks.graph
+
+    def blocks_in_turn(self) -> Iterator[tuple[int, Iterator[Cut]]]:
+        """The edges into each block's attention, then into its MLP.
+
+        Yields:
+            The layer, and the cuts; to be gone through before the next are asked for.
+
+        Cost: three projections and three attentions, and an MLP, of each block per writer before it.
+        """
+        for layer in range(self.graph.n_layers):
+            yield layer, self._into_attention(layer)
+            if self.graph.mlps:
+                written = self._mlp_written(layer)
+                yield layer, self._into_mlp(layer, written)
+                if self.mlps_follow:
+                    at = self.graph.n_before_attention(layer) + self.graph.n_heads
+                    self.moves[: len(written)] += written - self.base.values[at]
+
+    def into_logits(self) -> Written:
+        """The last block's output with each writer moved, ``[writer, prompt, pos, d_model]``; after all blocks."""
+        return self.base.residuals[-1] + self.moves
+
+    def _into_attention(self, layer: int) -> Iterator[Cut]:
+        """Cuts with the ``z`` of a head, or of a group's heads.
+
+        Yields:
+            One per reader and writer.
+        """
+        n, first = self.graph.n_before_attention(layer), self.graph.first_reader(layer)
+        for low in range(0, n, self._at_once):
+            writers = range(low, min(low + self._at_once, n))
+            for part, z in zip("qkv", self._attended(layer, self.moves[writers.start : writers.stop]), strict=True):
+                yield from self._of_part(part, writers, z, layer=layer, first=first)
+
+    def _into_mlp(self, layer: int, written: Written) -> Iterator[Cut]:
+        """Cuts with what the MLP writes.
+
+        Yields:
+            One per writer.
+        """
+        reader = self.graph.first_reader(layer) + self.graph.n_heads + 2 * self.graph.n_kv_heads
+        for writer, value in enumerate(written):
+            yield Cut(reader, writer, {Site("mlp_out", layer): value})
+
+    def _mlp_written(self, layer: int) -> Written:
+        """What a block's MLP writes for each writer before it."""
+        block, read = self.plain.blocks[layer], self.base.middles[layer]
+        found = [
+            block.mlp((read + move).flatten(0, 1)).view_as(read)
+            for move in self.moves[: self.graph.n_before_mlp(layer)]
+        ]
+        return torch.stack(found)
+
+    @property
+    def _at_once(self) -> int:
+        return max(1, _ROWS_AT_ONCE // self.moves.shape[1])
+
+    def _attended(self, layer: int, moves: Written) -> tuple[Tensor, Tensor, Tensor]:
+        """``z`` with all queries moved, all keys, all values: ``[writer, prompt, pos, head, d_head]`` each."""
+        block, shape = self.plain.blocks[layer], moves.shape[:3]
+        read = self.base.residuals[layer]
+        normalized, usual = block.norm1(read + moves), block.norm1(read)
+        moved = [
+            part(normalized.flatten(0, 2)).view(*shape, -1, self.plain.d_head) for part in (block.q, block.k, block.v)
+        ]
+        before = [
+            part(usual.flatten(0, 1)).view(*shape[1:], -1, self.plain.d_head) for part in (block.q, block.k, block.v)
+        ]
+        found = []
+        for number in range(3):
+            q, k, v = (
+                (moved[part] if part == number else before[part].expand_as(moved[part])).flatten(0, 1)
+                for part in range(3)
+            )
+            if block.rotary is not None:
+                q, k = block.rotary(q, 0), block.rotary(k, 0)
+            q, k, v = (one.transpose(1, 2) for one in (q, k, v))
+            found.append(attend(q * block.scale, k, v, prefix=None, offset=0).unflatten(0, shape[:2]))
+        return found[0], found[1], found[2]
+
+    def _of_part(self, part: str, writers: range, z: Tensor, *, layer: int, first: int) -> Iterator[Cut]:
+        n_heads, n_kv = self.graph.n_heads, self.graph.n_kv_heads
+        many = n_heads if part == "q" else n_kv
+        offset = {"q": 0, "k": n_heads, "v": n_heads + n_kv}[part]
+        for number in range(many):
+            heads = range(number * n_heads // many, (number + 1) * n_heads // many)
+            for at, writer in enumerate(writers):
+                changed = {Site("z", layer, head=head): z[at, :, :, head] for head in heads}
+                yield Cut(first + offset + number, writer, changed)

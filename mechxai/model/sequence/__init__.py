@@ -1,0 +1,1 @@
+"""Models with one output vector per text: classifiers, encoders, black boxes."""

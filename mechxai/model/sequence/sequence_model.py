@@ -1,0 +1,153 @@
+"""Models with one output vector per text: classifiers by their labels, encoders by their likeness to reference texts.
+
+They are explained like language models: their outputs stand where logits stand, at a single position.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechxai.core.architecture import Architecture
+from mechxai.core.shapes import PromptInts, RowLogits, Tokens
+from mechxai.model.backends.limits import check_tokens
+from mechxai.model.sequence.named_outputs import NamedOutputs
+from mechxai.model.text import TextCodec
+
+Head = Callable[[Any, Tensor], Float[Tensor, "row output"]]  # the Hugging Face model, embeddings -> outputs
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SequenceModel(NamedOutputs):
+    """A Hugging Face model whose outputs are of whole texts. Make one with `load_classifier` or `load_encoder`.
+
+    Rows of different length run apart, so that no padding is ever read, and a batch gives what its texts give alone.
+
+    Attributes:
+        name: folder name or Hugging Face id.
+        inner: the Hugging Face model, its parameters frozen.
+        text: its tokenizer, special tokens put around every text.
+        outputs: what each output is called: the labels, or the reference texts.
+        head: from the model and embeddings ``[row, pos, d_model]`` of rows of one length to outputs.
+        architecture: sizes; ``d_vocab`` counts tokens.
+        weight_hash: of the weights.
+    """
+
+    name: str
+    inner: Any
+    text: TextCodec
+    outputs: tuple[str, ...]
+    head: Head
+    architecture: Architecture
+    weight_hash: str
+    revision: str | None = None
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return next(self.inner.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.inner.parameters()).dtype
+
+    def info(self) -> dict[str, object]:
+        """What a result records of its model."""
+        return {
+            "name": self.name,
+            "backend": "hugging_face",
+            "processing": "raw",
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": str(self.device),
+            "weight_hash": self.weight_hash,
+            "revision": self.revision,
+            "outputs": list(self.outputs),
+            "architecture": self.architecture.as_dict(),
+        }
+
+    # Forward ---------------------------------------------------------------------------------------------------------
+
+    def embeddings(self, tokens: Tokens) -> Float[Tensor, "batch pos d_model"]:
+        """The word embeddings."""
+        check_tokens(tokens, self.architecture, self.name)
+        return self.inner.get_input_embeddings()(tokens.to(self.device)).detach()
+
+    def mean_embedding(self) -> Float[Tensor, " d_model"]:
+        """Their mean over the vocabulary."""
+        return self.inner.get_input_embeddings().weight.detach().double().mean(0).to(self.dtype)
+
+    def outputs_of(
+        self, embeddings: Float[Tensor, "batch pos d_model"], lengths: PromptInts
+    ) -> Float[Tensor, "batch output"]:
+        """The outputs of rows with these embeddings; differentiable. Cost: one forward pass."""
+        order, parts = [], []
+        for length in lengths.unique().tolist():
+            rows = (lengths == length).nonzero()[:, 0]
+            parts.append(self.head(self.inner, embeddings[rows, : int(length)]))
+            order.append(rows)
+        return torch.cat(parts)[torch.cat(order).argsort()]
+
+    def logits(
+        self, tokens: Tokens, *, lengths: PromptInts | None = None, at: Int[Tensor, "batch k"] | None = None
+    ) -> RowLogits:
+        """The outputs ``[batch, 1, output]``; ``at`` is of no matter. Cost: one forward pass."""
+        del at
+        lengths = tokens.new_full((len(tokens),), tokens.shape[1]) if lengths is None else lengths
+        with torch.no_grad():
+            return self.outputs_of(self.embeddings(tokens), lengths)[:, None]
+
+    def patterns(
+        self, embeddings: Float[Tensor, "batch pos d_model"], lengths: PromptInts, layers: Sequence[int]
+    ) -> Float[Tensor, "layer batch head dest src"]:
+        """Attention patterns, zero behind each row's end. Cost: one forward pass."""
+        width = embeddings.shape[1]
+        found = None
+        for length in lengths.unique().tolist():
+            rows = (lengths == length).nonzero()[:, 0]
+            with torch.no_grad():
+                given = embeddings[rows, : int(length)]
+                attentions = self.inner.base_model(inputs_embeds=given, output_attentions=True).attentions
+            stacked = torch.stack([attentions[layer] for layer in layers])
+            if found is None:
+                found = stacked.new_zeros(len(layers), len(lengths), stacked.shape[2], width, width)
+            found[:, rows, :, : int(length), : int(length)] = stacked
+        return torch.zeros(len(layers), 0, 1, width, width) if found is None else found
+
+
+def class_head(inner: Any, embeddings: Tensor) -> Tensor:
+    """A classifier's logits."""
+    return inner(inputs_embeds=embeddings, attention_mask=_whole(embeddings)).logits
+
+
+@dataclass(frozen=True, eq=False)
+class LikenessHead:
+    """Cosine similarity of a text's embedding to those of references, and 0 for none of them.
+
+    Attributes:
+        references: ``[reference, d_model]``, of length 1.
+        pooling: ``mean`` over tokens, or ``first``.
+    """
+
+    references: Float[Tensor, "reference d_model"]
+    pooling: str
+
+    def __call__(self, inner: Any, embeddings: Tensor) -> Tensor:
+        """Similarities, ``[row, reference + 1]``, the last 0."""
+        similar = text_embeddings(inner, embeddings, self.pooling) @ self.references.T
+        return torch.cat([similar, torch.zeros_like(similar[:, :1])], 1)
+
+
+def text_embeddings(inner: Any, embeddings: Tensor, pooling: str) -> Tensor:
+    """The embedding of each text, of length 1, ``[row, d_model]``, from its words', rows of one length."""
+    hidden = inner(inputs_embeds=embeddings, attention_mask=_whole(embeddings)).last_hidden_state
+    pooled = hidden.mean(1) if pooling == "mean" else hidden[:, 0]
+    return pooled / pooled.norm(dim=-1, keepdim=True)
+
+
+def _whole(embeddings: Tensor) -> Tensor:
+    return torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)

@@ -1,0 +1,1 @@
+"""The bundled models and the format they are stored in."""
