@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from mechxai.core.edit import MeanAblate as MeanAblate
     from mechxai.core.edit import Patch as Patch
     from mechxai.core.edit import ProjectOut as ProjectOut
-    from mechxai.core.edit import Put as Put
     from mechxai.core.edit import Replace as Replace
+    from mechxai.core.edit import ReplaceFrom as ReplaceFrom
     from mechxai.core.edit import ResampleAblate as ResampleAblate
     from mechxai.core.edit import Steer as Steer
     from mechxai.core.edit import ZeroAblate as ZeroAblate
@@ -118,7 +118,7 @@ _WHERE = {
         "MeanAblate",
         "Patch",
         "ProjectOut",
-        "Put",
+        "ReplaceFrom",
         "Replace",
         "ResampleAblate",
         "Steer",
@@ -131,7 +131,7 @@ _WHERE = {
     "core.site": ("Site",),
     "engine.activation_store": ("ActivationStore",),
     "engine.execution": ("Execution",),
-    "engine.explain": ("explain_plan",),
+    "engine.explain_plan": ("explain_plan",),
     "figures.attention_view": ("attention_html", "save_attention"),
     "figures.circuit": ("circuit_figure",),
     "figures.plot": ("plot",),
@@ -140,7 +140,7 @@ _WHERE = {
     "methods.attention.attention_patterns": ("AttentionPatterns",),
     "methods.attribution.attention_rollout": ("AttentionRollout",),
     "methods.attribution.attention_scores": ("AttentionScores",),
-    "methods.attribution.compare": ("CompareAttributions",),
+    "methods.attribution.compare_attributions": ("CompareAttributions",),
     "methods.attribution.exact_shapley": ("ExactShapley",),
     "methods.attribution.faithfulness": ("Faithfulness",),
     "methods.attribution.gradient_x_input": ("GradientXInput",),
@@ -149,7 +149,7 @@ _WHERE = {
     "methods.attribution.lime": ("Lime",),
     "methods.attribution.occlusion": ("Occlusion",),
     "methods.attribution.partition_shap": ("PartitionShap",),
-    "methods.attribution.rephrasings": ("RephrasingStability",),
+    "methods.attribution.rephrasing_stability": ("RephrasingStability",),
     "methods.attribution.saliency": ("Saliency",),
     "methods.attribution.smooth_grad": ("SmoothGrad",),
     "methods.circuits.acdc": ("Acdc",),
@@ -176,8 +176,8 @@ _WHERE = {
     "methods.lens.direct_logit_attribution": ("DirectLogitAttribution",),
     "methods.lens.logit_lens": ("LogitLens",),
     "methods.lens.neuron_factors": ("NeuronFactors",),
-    "methods.lens.trajectory": ("first_top1",),
-    "methods.lens.tuned_lens": ("TunedLens", "lens_tokens"),
+    "methods.lens._lib.trajectory": ("first_top1",),
+    "methods.lens._lib.tuned_lens": ("TunedLens", "lens_tokens"),
     "methods.lens.tuned_lens_eval": ("TunedLensEvaluation",),
     "methods.lens.tuned_lens_reading": ("TunedLensReading",),
     "methods.lens.tuned_lens_train": ("TunedLensTraining",),
@@ -186,16 +186,16 @@ _WHERE = {
     "methods.patching.causal_tracing": ("CausalTracing",),
     "methods.probes.linear_probes": ("LinearProbes",),
     "methods.probes.probe_causal_check": ("ProbeCausalCheck",),
-    "methods.probes.probe_direction": ("probe_direction",),
-    "report.account": ("circuit_account",),
+    "methods.probes._lib.probe_direction": ("probe_direction",),
+    "report.circuit_account": ("circuit_account",),
     "model.hooked_model": ("HookedModel",),
     "model.load": ("load", "wrap"),
-    "model.black_box": ("black_box",),
-    "model.endpoint": ("load_endpoint",),
-    "model.endpoint_generator": ("load_generator",),
-    "model.generator": ("Writing",),
-    "model.local_generator": ("LocalGenerator",),
-    "model.load_sequence": ("load_classifier", "load_encoder"),
+    "model.sequence.black_box": ("black_box",),
+    "model.sequence.endpoint_scores": ("load_endpoint",),
+    "model.generation.endpoint": ("load_generator",),
+    "model.generation.generator": ("Writing",),
+    "model.generation.local": ("LocalGenerator",),
+    "model.sequence.load_sequence": ("load_classifier", "load_encoder"),
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
 _PACKAGES = ("report", "tasks")  # calling the first writes a report

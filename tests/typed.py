@@ -31,7 +31,7 @@ def _jaxtyped(one=None, *, typechecker):
         return functools.partial(_jaxtyped, typechecker=typechecker)
     if inspect.isclass(one):
         if dataclasses.is_dataclass(one) and "__init__" in vars(one):
-            one.__init__ = _checked(one.__init__, typechecker)
+            one.__init__ = _own_refusal_first(one.__init__, _checked(one.__init__, typechecker))
         return one
     if isinstance(one, (classmethod, staticmethod)):
         return type(one)(_checked(one.__func__, typechecker))
@@ -52,5 +52,19 @@ def _checked(function, typechecker):
         if not checks:
             checks.append(_whole(function, typechecker=typechecker))
         return checks[0](*args, **kwargs)
+
+    return wrapper
+
+
+def _own_refusal_first(init, checked):
+    """A value that the class itself refuses raises the class's error, which is what users see."""
+
+    @functools.wraps(init)
+    def wrapper(self, *args, **kwargs):
+        try:
+            return checked(self, *args, **kwargs)
+        except jaxtyping.TypeCheckError:
+            init(self, *args, **kwargs)
+            raise
 
     return wrapper

@@ -15,15 +15,15 @@ from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError, MechXAIError, nearest
 from mechxai.core.result import Result
 from mechxai.explore.palette import LIGHT
-from mechxai.explore.panel_context import scene_of
-from mechxai.explore.state import Room, example_of
+from mechxai.explore.panel_context import panel_context
+from mechxai.explore.state import ExplorerState, example_of
 from mechxai.explore.view import View
 from mechxai.methods.lens._lib.tuned_lens import TunedLens
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.load import load
 from mechxai.model.zoo.bundled import zoo_language_models
-from mechxai.runs.query import one_run
-from mechxai.sweeps.job import check_targets, made
+from mechxai.runs.query import find_run
+from mechxai.sweeps.job import check_targets, make_prompts
 
 _HELP = """One prompt of a model from every side, in the browser: lens, attention, contributions, patching, circuit.
 
@@ -59,13 +59,13 @@ def explore(arguments: Sequence[str]) -> int:
         raise ConfigError(f"port={port} was asked", allowed=f"a number up to {_HIGHEST_PORT}, as in port=8050")
     room = room_of(asked)
     model = room.model("")
-    _ = scene_of(room, room.first(), LIGHT).asked  # what cannot be shown is said before anything is served
+    _ = panel_context(room, room.first(), LIGHT).asked  # what cannot be shown is said before anything is served
     console.show(f"explorer: {model!r}")
     serve(room, console.show, port=int(port), browser=asked.get("browser", "true").lower() not in ("false", "0", "no"))
     return 0
 
 
-def room_of(asked: Mapping[str, str]) -> Room:
+def room_of(asked: Mapping[str, str]) -> ExplorerState:
     """The room that the command line asks for.
 
     Raises:
@@ -96,7 +96,7 @@ def room_of(asked: Mapping[str, str]) -> Room:
         tuned = {first: TunedLens.load(asked["lens"], model)} if isinstance(model, HookedModel) else {}
         folders = {first: asked["lens"]}
     loads = {name: {"name": name, **settings} for name in opened}
-    return Room(opened, tuned, results, start, loads=loads | loaded, lens_folders=folders)
+    return ExplorerState(opened, tuned, results, start, loads=loads | loaded, lens_folders=folders)
 
 
 def _read(arguments: Sequence[str]) -> dict[str, str]:
@@ -116,7 +116,7 @@ def _read(arguments: Sequence[str]) -> dict[str, str]:
 
 def _of_run(root: Path, name: str) -> tuple[HookedModel, object, dict[str, Result], dict[str, object]]:
     """The model, the prompts and the result of a run, as its configuration makes them; and how the model is loaded."""
-    run = one_run(root, name)
+    run = find_run(root, name)
     config = OmegaConf.load(run.folder / ".hydra" / "config.yaml")
     check_targets(OmegaConf.to_container(config, resolve=False))
     model = hydra.utils.instantiate(config.model, _convert_="all")
@@ -124,7 +124,7 @@ def _of_run(root: Path, name: str) -> tuple[HookedModel, object, dict[str, Resul
         raise ConfigError(
             f"run={name} was asked of the explorer", got=f"a run of {type(model).__name__}", allowed="hooked models"
         )
-    batch = made(hydra.utils.instantiate(config.task, _convert_="all"), model)
+    batch = make_prompts(hydra.utils.instantiate(config.task, _convert_="all"), model)
     result = run.result()
     given = {str(key): value for key, value in dict(config.model).items() if value is not None and key != "_target_"}
     return model, batch, {result.info.title: result}, given

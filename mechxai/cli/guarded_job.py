@@ -12,7 +12,7 @@ from rich.console import Console
 
 from mechxai.cli import console
 from mechxai.core.errors import ConfigError, MechXAIError
-from mechxai.core.files import unwritten
+from mechxai.core.files import disk_error
 from mechxai.sweeps.job import job
 from mechxai.sweeps.record import INTERRUPTED, JobRecord
 from mechxai.sweeps.watch import look_now
@@ -38,7 +38,7 @@ def guarded(config: DictConfig) -> None:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the other jobs go on
         known = _ours(error)
-        told = known or unwritten(error) or error
+        told = known or disk_error(error) or error
         record = record.failed(f"{type(told).__name__}: {told}", "" if known else traceback.format_exc())
     finally:
         _save(record, folder)
@@ -57,7 +57,7 @@ def _alone(config: DictConfig) -> None:
     try:
         job(config, console.show)
     except Exception as raised:
-        error = _ours(raised) or unwritten(raised)
+        error = _ours(raised) or disk_error(raised)
         if error is None:
             raise
         console.show_error(error)

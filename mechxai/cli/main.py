@@ -8,7 +8,7 @@ from rich.console import Console
 from mechxai.cli import console
 from mechxai.cli.completion import completion
 from mechxai.core.errors import ConfigError, MechXAIError, nearest
-from mechxai.core.files import unwritten
+from mechxai.core.files import disk_error
 
 _USAGE = """usage: mechxai COMMAND ...
 
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.show_error(error)
         return 2
     except OSError as error:
-        known = unwritten(error)
+        known = disk_error(error)
         if known is None:
             raise
         console.show_error(known)

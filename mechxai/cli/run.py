@@ -17,13 +17,13 @@ from mechxai._resources import configs_dir
 from mechxai.cli import console
 from mechxai.cli.guarded_job import guarded
 from mechxai.cli.sweep_end import end
-from mechxai.core.files import can_be_written
+from mechxai.core.files import make_writable_folder
 from mechxai.figures.browser import one_browser
-from mechxai.runs.locks import alone
-from mechxai.sweeps.overrides import asked, check_overrides
+from mechxai.runs.locks import exclusive_lock
+from mechxai.sweeps.overrides import check_overrides, override_arguments
 from mechxai.sweeps.ray_settings import for_ray
 from mechxai.sweeps.sweeper import in_place_of_basic
-from mechxai.sweeps.user_configs import OwnConfigs, own_configs, quoted
+from mechxai.sweeps.user_configs import UserConfigs, quoted, user_configs
 from mechxai.sweeps.watch import Watch, sweep_hash
 
 _OBJECTS = 100_000
@@ -75,16 +75,16 @@ def _run(arguments: Sequence[str]) -> int:
     folder = check_overrides(arguments)
     if folder is None or any(flag in arguments for flag in _SHOWN):
         return _hydra(arguments)
-    identity = (own_configs(arguments) or OwnConfigs()).identity
-    return _sweep(arguments, folder / sweep_hash([*asked(arguments), *identity]))
+    identity = (user_configs(arguments) or UserConfigs()).identity
+    return _sweep(arguments, folder / sweep_hash([*override_arguments(arguments), *identity]))
 
 
 def _sweep(arguments: Sequence[str], folder: Path) -> int:
     """All jobs of a sweep; what was finished before is found, what failed is told."""
-    can_be_written(folder.parents[2], asked=f"output={folder.parents[2]}")
-    own = asked(arguments)
+    make_writable_folder(folder.parents[2], asked=f"output={folder.parents[2]}")
+    own = override_arguments(arguments)
     flags = [argument for argument in arguments if argument not in own]  # hydra takes none between overrides
-    with alone(folder, folder.parents[2], console.show):
+    with exclusive_lock(folder, folder.parents[2], console.show):
         with Watch(folder, console.show), one_browser():
             code = _hydra([*flags, *own, *for_ray(own), f"hydra.sweep.dir={quoted(folder)}"])
         ended = end(folder, shlex.join(["mechxai", "run", *arguments]))

@@ -13,8 +13,8 @@ from rich.prompt import Confirm
 
 from mechxai.cli import console
 from mechxai.core.errors import ConfigError, nearest
-from mechxai.runs.locks import lock_of
-from mechxai.runs.query import FILTERS, FoundRun, found_runs, one_run, read_filters
+from mechxai.runs.locks import folder_lock
+from mechxai.runs.query import FILTERS, RunRecord, find_run, list_runs, read_filters
 from mechxai.sweeps.user_configs import quoted
 
 _HELP = """The runs below a folder.
@@ -54,7 +54,7 @@ def runs(arguments: Sequence[str]) -> int:
 
 
 def _list(asked: argparse.Namespace) -> int:
-    found = found_runs(asked.root, read_filters(asked.what))
+    found = list_runs(asked.root, read_filters(asked.what))
     if not found:
         more = " that fit" if asked.what else "; make one: mechxai run experiment=ioi_patching tracker=none"
         console.show(f"no runs below {asked.root}{more}")
@@ -64,13 +64,13 @@ def _list(asked: argparse.Namespace) -> int:
     return 0
 
 
-def _rows(found: Sequence[FoundRun]) -> list[dict[str, object]]:
+def _rows(found: Sequence[RunRecord]) -> list[dict[str, object]]:
     """A row per run; number of prompts and seed where the runs differ in them."""
     told = [key for key in ("n", "seed") if len({run.facts[key] for run in found}) > 1]
     return [{**_row(run), **{key: run.facts[key] for key in told}} for run in found]
 
 
-def _row(run: FoundRun) -> dict[str, object]:
+def _row(run: RunRecord) -> dict[str, object]:
     facts = run.facts
     seconds = run.manifest.get("cost", {}).get("seconds")
     return {
@@ -85,7 +85,7 @@ def _row(run: FoundRun) -> dict[str, object]:
 
 def _show(asked: argparse.Namespace) -> int:
     (name,) = _named(asked.what, 1)
-    run = one_run(asked.root, name, unfinished=True)
+    run = find_run(asked.root, name, unfinished=True)
     if not run.finished:
         return _show_unfinished(run)
     manifest = run.manifest
@@ -102,7 +102,7 @@ def _show(asked: argparse.Namespace) -> int:
     return 0
 
 
-def _show_unfinished(run: FoundRun) -> int:
+def _show_unfinished(run: RunRecord) -> int:
     waves = len(list((run.folder / "cells").glob("*.safetensors")))
     rows = [{"": "folder", " ": str(run.folder)}, *({"": key, " ": value} for key, value in run.facts.items() if value)]
     console.show({"title": "A run that is not finished", "rows": [*rows, {"": "waves kept", " ": str(waves)}]})
@@ -114,7 +114,7 @@ def _show_unfinished(run: FoundRun) -> int:
 def _compare(asked: argparse.Namespace) -> int:
     from mechxai.runs.compare import settings_that_differ, values_that_differ, write_comparison  # noqa: PLC0415 - heavy
 
-    both = [one_run(asked.root, name) for name in _named(asked.what, 2)]
+    both = [find_run(asked.root, name) for name in _named(asked.what, 2)]
     settings = settings_that_differ(*both)
     values = values_that_differ(*(run.result() for run in both))
     tables = {"Settings that differ": settings, "Values": values}
@@ -126,7 +126,7 @@ def _compare(asked: argparse.Namespace) -> int:
 
 def _merge(asked: argparse.Namespace) -> int:
     """Each command once, without its shard: what the shards computed is found, what is missing is computed."""
-    waiting = found_runs(asked.root, {**read_filters(asked.what), "status": "unfinished"})
+    waiting = list_runs(asked.root, {**read_filters(asked.what), "status": "unfinished"})
     sharded = [run for run in waiting if _sharded(run)]
     commands = dict[tuple[str, ...], None]()  # each once
     for run in waiting:
@@ -142,26 +142,26 @@ def _merge(asked: argparse.Namespace) -> int:
     for whole in commands:
         console.show(shlex.join(["mechxai", "run", *whole]))
         failed |= subprocess.run([sys.executable, "-m", "mechxai.cli", "run", *whole], check=False).returncode
-    unfinished = {run.folder for run in found_runs(asked.root, {"status": "unfinished"})}
+    unfinished = {run.folder for run in list_runs(asked.root, {"status": "unfinished"})}
     left = [run.folder for run in sharded if run.folder in unfinished]
     for folder in left:
         console.show(f"still unfinished: {folder}")
     return int(failed != 0 or bool(left))
 
 
-def _going_on(run: FoundRun, overrides: Sequence[str]) -> tuple[str, ...]:
+def _going_on(run: RunRecord, overrides: Sequence[str]) -> tuple[str, ...]:
     """What asks for a run once more, whole, into the same place."""
     left_out = ("shard", "processes", "force", "output")
     kept = (one for one in overrides if one.partition("=")[0].lstrip("+") not in left_out)
     return (*kept, f"output={quoted(run.root)}", "hydra.mode=RUN")
 
 
-def _sharded(run: FoundRun) -> bool:
+def _sharded(run: RunRecord) -> bool:
     return any(one.lstrip("+").startswith(("shard=", "processes=")) for one in run.overrides or ())
 
 
 def _clean(asked: argparse.Namespace) -> int:
-    chosen = found_runs(asked.root, read_filters(asked.what))
+    chosen = list_runs(asked.root, read_filters(asked.what))
     if not asked.what:
         raise ConfigError("mechxai runs clean was asked", got="no filter", fix="run=*, or a narrower one")
     if not chosen:
@@ -188,10 +188,10 @@ def _sure(question: str) -> bool:
     return False
 
 
-def _removed(run: FoundRun) -> bool:
+def _removed(run: RunRecord) -> bool:
     """Removes a run that no process is at."""
     try:
-        with lock_of(run.folder, run.root).acquire(timeout=0):
+        with folder_lock(run.folder, run.root).acquire(timeout=0):
             shutil.rmtree(run.folder, ignore_errors=True)
     except Timeout:
         return False

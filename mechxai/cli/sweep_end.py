@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mechxai.cli import console
-from mechxai.core.files import unwritten
+from mechxai.core.files import disk_error
 from mechxai.figures.text import shortened
 from mechxai.sweeps.record import FAILED, FINISHED, INTERRUPTED, WAITING, JobRecord, records
 
@@ -37,7 +37,7 @@ def end(folder: Path, command: str) -> int:
         for path in write_summary(folder, found, rows):
             console.show(f"{path.suffix.removeprefix('.')}: {path}")
     except OSError as error:  # a full disk must not cost the list of what failed
-        unkept = unwritten(error)
+        unkept = disk_error(error)
         if unkept is None:
             raise
     finished = all(record.status == FINISHED for record in found)

@@ -223,7 +223,7 @@ class Replace(Edit):
 
 
 @dataclass(frozen=True)
-class Put(Edit):
+class ReplaceFrom(Edit):
     """Values of one's own in place of the activation of a whole row, or of one head of it.
 
     Attributes:
@@ -242,9 +242,9 @@ class Put(Edit):
         before = torch.arange(activation.shape[1], device=activation.device)[None] < self.first[:, None]
         return torch.where(before[..., None], activation, self.values.to(activation))
 
-    def rows(self, chosen: Rows) -> "Put":
+    def rows(self, chosen: Rows) -> "ReplaceFrom":
         """The edit for some prompts."""
-        return Put(self.values[chosen], self.first[chosen])
+        return ReplaceFrom(self.values[chosen], self.first[chosen])
 
     def replacement(self, site: Site) -> Tensor:
         """The values, the same for every head of the site's."""

@@ -1,4 +1,4 @@
-"""Every error MechXAI raises: what was asked, what was got, what is allowed, what to do.
+"""The errors MechXAI raises on purpose.
 
 Each class is also a standard-library kind, so ``except ValueError`` keeps working for those who do not know us.
 """
@@ -7,25 +7,30 @@ import difflib
 from collections.abc import Iterable
 from typing import cast
 
+_LISTED = 8  # choices that are listed beside a suggestion
+
 
 class MechXAIError(Exception):
-    """Base of all MechXAI errors; its message has up to four parts.
+    """Base of all MechXAI errors.
+
+    The message is the problem, then what is allowed, then what to do.
 
     Args:
-        asked: what the caller asked for.
-        got: what was found instead (shapes, names, values).
-        allowed: what would have been accepted.
-        fix: what to do now.
+        problem: one sentence with the offending value in it.
+        allowed: the accepted values, as a phrase or a list; shown as ``Allowed: ...``.
+        fix: what to do, as an imperative sentence.
     """
 
-    def __init__(self, asked: str, *, got: object = None, allowed: object = None, fix: str | None = None) -> None:
-        parts = [asked.rstrip(".") + "."]
+    def __init__(self, problem: str, *, got: object = None, allowed: object = None, fix: str | None = None) -> None:
+        self.problem, self.allowed, self.fix = problem, allowed, fix
+        parts = [_sentence(problem)]
         if got is not None:
             parts.append(f"Got: {got}.")
         if allowed is not None:
-            parts.append(f"Allowed: {_listing(allowed)}.")
+            listing = _listing(allowed)
+            parts.append(_sentence(listing if listing.startswith(("Did you", "Allowed:")) else f"Allowed: {listing}"))
         if fix is not None:
-            parts.append(f"To fix: {fix.rstrip('.')}.")
+            parts.append(_sentence(fix))
         super().__init__(" ".join(parts))
 
 
@@ -65,22 +70,36 @@ class NoSpaceError(ArtifactError):
     """The disk or the memory budget does not suffice."""
 
 
-def nearest(name: str, allowed: Iterable[str]) -> str:
-    """The closest allowed name as a phrase (``did you mean 'z'?``), or the full list when nothing is close."""
-    choices = sorted(str(choice) for choice in allowed)
-    matches = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
-    return f"did you mean {matches[0]!r}? All: {', '.join(choices)}" if matches else ", ".join(choices)
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """The closest choice as a question (``Did you mean 'z'?``); all choices where none is close or few exist."""
+    known = sorted(str(choice) for choice in choices)
+    matches = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    listed = f"Allowed: {', '.join(known)}."
+    if not matches:
+        return listed
+    suggestion = f"Did you mean {matches[0]!r}?"
+    return f"{suggestion} {listed}" if len(known) <= _LISTED else suggestion
 
 
-def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
-    """Refuses a value that is none of those allowed.
+def unknown(kind: str, name: object, choices: Iterable[str]) -> str:
+    """The problem of a name that does not exist, with the nearest one: ``Unknown site 'zz'. Did you mean 'z'?``."""
+    return f"Unknown {kind} {name!r}. {nearest(str(name), choices)}"
+
+
+def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
+    """Refuses a value that is not among the choices.
 
     Raises:
-        ConfigError: names the closest one.
+        ConfigError: names the closest choice.
     """
-    choices = tuple(allowed)
-    if value not in choices:
-        raise ConfigError(f"{name}={value!r} was asked", allowed=nearest(value, choices))
+    known = tuple(choices)
+    if value not in known:
+        raise ConfigError(f"{name}={value!r} is not allowed. {nearest(str(value), known)}")
+
+
+def _sentence(text: str) -> str:
+    plain = text.rstrip()
+    return plain if plain.endswith((".", "?", "!")) else f"{plain}."
 
 
 def _listing(allowed: object) -> str:

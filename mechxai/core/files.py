@@ -13,7 +13,7 @@ _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @contextmanager
-def whole(path: str | os.PathLike[str]) -> Generator[Path]:
+def atomic_write(path: str | os.PathLike[str]) -> Generator[Path]:
     """A place beside the target to write to, renamed to it afterwards, so that no reader ever sees half a file.
 
     Yields:
@@ -29,14 +29,14 @@ def whole(path: str | os.PathLike[str]) -> Generator[Path]:
         part.unlink(missing_ok=True)
 
 
-def write_whole(path: str | os.PathLike[str], content: str | bytes) -> Path:
+def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> Path:
     """Writes text or bytes whole or not at all; returns the path."""
-    with whole(path) as part:
+    with atomic_write(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
     return Path(path)
 
 
-def sweep_up(folder: Path, spared: str = "") -> None:
+def remove_partial_files(folder: Path, spared: str = "") -> None:
     """Removes the beginnings of files that processes left which were killed; nobody else may be writing there.
 
     Args:
@@ -48,7 +48,7 @@ def sweep_up(folder: Path, spared: str = "") -> None:
             part.unlink(missing_ok=True)
 
 
-def can_be_written(folder: Path, *, asked: str) -> None:
+def make_writable_folder(folder: Path, *, asked: str) -> None:
     """Makes a folder, unless it is there.
 
     Args:
@@ -62,7 +62,7 @@ def can_be_written(folder: Path, *, asked: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        known = unwritten(error)
+        known = disk_error(error)
         if isinstance(known, NoSpaceError):
             raise known from error
         raise ConfigError(
@@ -70,7 +70,7 @@ def can_be_written(folder: Path, *, asked: str) -> None:
         ) from error
 
 
-def unwritten(error: BaseException) -> ArtifactError | None:
+def disk_error(error: BaseException) -> ArtifactError | None:
     """An error of the file system as it is told to users; None where it is of another kind.
 
     Args:

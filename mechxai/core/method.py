@@ -1,13 +1,14 @@
-"""A method is a frozen dataclass whose fields are its config keys; calling it on a model and a batch gives a result."""
+"""Methods: frozen dataclasses whose fields are their config keys, called with a model and a batch."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast, final
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError
-from mechxai.core.result import Result
+from mechxai.core.fields import settle_fields
+from mechxai.core.result import Result, ResultKind
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class MethodCard:
         question: what it answers, in one line.
         cost: in forward and backward passes.
         source: where it comes from.
+        kind: what its results hold.
     """
 
     name: str
@@ -27,30 +29,42 @@ class MethodCard:
     question: str
     cost: str
     source: str
+    kind: ResultKind = "grid"
     pros: str = ""
     cons: str = ""
 
 
 class Method(ABC):
-    """A question that can be put to a model. Concrete methods are final frozen dataclasses.
+    """Base of all methods. Concrete methods are final frozen dataclasses.
+
+    A new method's fields are settled by their annotations (`mechxai.core.fields`), then every class of its ancestry
+    that defines ``_check_fields(self)`` checks them, the base first.
 
     Attributes:
-        takes: the prompts it is asked about; `ProbeDataset` for probes.
-        in_waves: whether its work goes through the engine's waves, of which several processes can each take a share.
+        takes: the kind of prompts; `ProbeDataset` for probes.
+        in_waves: whether the engine runs it in waves, of which several processes can each compute a share.
     """
 
     card: ClassVar[MethodCard]
     takes: ClassVar[type] = ContrastBatch
     in_waves: ClassVar[bool] = False
 
+    @final
+    def __post_init__(self) -> None:
+        settle_fields(self)
+        for kind in reversed(type(self).__mro__):
+            check = vars(kind).get("_check_fields")
+            if check is not None:
+                check(self)
+
     @abstractmethod
     def __call__(self, model: Any, batch: Any, *, execution: Any = ...) -> Result:
-        """The answer, for one model and one batch; ``execution`` says how to run, which changes no value."""
+        """The result for one model and one batch; ``execution`` says how to run and changes no value."""
 
     def settings(self) -> dict[str, object]:
-        """Name and fields, as recorded in results and hashed into run ids."""
-        own = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}  # type: ignore[arg-type] # every method is a dataclass
-        return {"name": self.card.name, **own}
+        """Name and fields, as results record them and run ids hash them."""
+        values = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}  # type: ignore[arg-type] # every method is a dataclass
+        return {"name": self.card.name, **values}
 
 
 METHODS: dict[str, type[Method]] = {}
@@ -58,7 +72,7 @@ _M = TypeVar("_M", bound=type[Method])
 
 
 def register(card: MethodCard) -> Callable[[_M], _M]:
-    """Class decorator that gives a method its card and lists it in `METHODS`."""
+    """Class decorator that gives a method its card and adds it to `METHODS`."""
 
     def add(kind: _M) -> _M:
         if card.name in METHODS:

@@ -5,14 +5,44 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import xarray as xr
 
 from mechxai.core.errors import ArtifactError, ShapeError
-from mechxai.core.files import whole
+from mechxai.core.files import atomic_write
 
 _INFO = "mechxai_run_info"
+ResultKind = Literal[
+    "grid",
+    "head_roles",
+    "edges",
+    "circuit_curve",
+    "circuit_comparison",
+    "circuit_criteria",
+    "circuit_tests",
+    "circuit_stability",
+    "routes",
+    "lens",
+    "lens_training",
+    "lens_evaluation",
+    "contributions",
+    "neuron_factors",
+    "probes",
+    "probe_check",
+    "faithfulness",
+    "attribution_comparison",
+    "rephrasing_stability",
+    "attention",
+    "chain_curve",
+    "biasing",
+    "planted_error",
+    "vote",
+    "chain_flow",
+    "attribution",
+]
+"""What a result holds, which decides how it is drawn, tabulated and put into sentences."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +58,7 @@ class RunInfo:
         commit: of MechXAI, when it runs from a checkout.
         cost: forward passes, cells, cells reused, seconds.
         notes: warnings a reader of the numbers must know.
+        kind: what the result holds.
     """
 
     method: Mapping[str, object] = field(default_factory=dict[str, object])
@@ -38,6 +69,7 @@ class RunInfo:
     commit: str | None = None
     cost: Mapping[str, float] = field(default_factory=dict[str, float])
     notes: tuple[str, ...] = ()
+    kind: ResultKind = "grid"
 
     def as_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""
@@ -74,7 +106,7 @@ class Result:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes netCDF (h5netcdf), whole or not at all; returns the path."""
         stored = self.data.assign_attrs({_INFO: json.dumps(self.info.as_dict(), default=str)})
-        with whole(path) as part:
+        with atomic_write(path) as part:
             stored.to_netcdf(part, engine="h5netcdf")  # pyright: ignore[reportUnknownMemberType]  # partly untyped in xarray
         return Path(path)
 

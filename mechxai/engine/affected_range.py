@@ -13,7 +13,17 @@ import numpy as np
 from torch import Tensor
 
 from mechxai.core.activations import Activations
-from mechxai.core.edit import AddNoise, Edit, Intervention, MeanAblate, Patch, Put, Replace, ResampleAblate, ZeroAblate
+from mechxai.core.edit import (
+    AddNoise,
+    Edit,
+    Intervention,
+    MeanAblate,
+    Patch,
+    Replace,
+    ReplaceFrom,
+    ResampleAblate,
+    ZeroAblate,
+)
 from mechxai.core.site import QUERY, Site
 from mechxai.engine.sources import RunSource
 from mechxai.engine.sweep import Cell, Sweep, run_tokens
@@ -23,7 +33,7 @@ LATE = 10**6  # the entry layer of what lies after the last block
 
 
 @dataclass(frozen=True)
-class Reach:
+class AffectedRange:
     """For every cell and prompt, what must be computed.
 
     Attributes:
@@ -44,9 +54,9 @@ def entry_layer(cell: Cell) -> int:
     return min((_entry(one.site) for one in cell), default=-1)
 
 
-def reach(sweep: Sweep, n_layers: int) -> Reach:
+def affected_range(sweep: Sweep, n_layers: int) -> AffectedRange:
     """What must be computed of each cell on each prompt, for a causal model. Nothing is run."""
-    return _Reaching(sweep, n_layers).reach()
+    return _Reaching(sweep, n_layers).affected_range()
 
 
 def needs_whole(one: Intervention) -> bool:
@@ -70,7 +80,7 @@ def _replaces(one: Intervention) -> bool:
         return whole or isinstance(edit.source, RunSource)
     if isinstance(edit, ResampleAblate):  # a position relative to the row is another one in the other prompt
         return not isinstance(pos, str) and (pos or 0) >= 0
-    return isinstance(edit, (ZeroAblate, MeanAblate, Put))
+    return isinstance(edit, (ZeroAblate, MeanAblate, ReplaceFrom))
 
 
 class _Reaching:
@@ -96,7 +106,7 @@ class _Reaching:
             self._base_first = np.minimum(self._base_first, self._place(one)[0])
         self._whole_base = any(needs_whole(one) for one in sweep.base)
 
-    def reach(self) -> Reach:
+    def affected_range(self) -> AffectedRange:
         cells, n_prompts = self._sweep.cells, len(self._sweep.batch)
         entry = np.array([entry_layer(cell) for cell in cells], dtype=np.int64)
         start = np.full((len(cells), n_prompts), NEVER)
@@ -109,7 +119,7 @@ class _Reaching:
             if self._whole_base or any(needs_whole(one) for one in cell):
                 start[index] = np.where(changes[index], 0, NEVER)
                 stop[index] = self._width
-        return Reach(entry, start, stop, changes)
+        return AffectedRange(entry, start, stop, changes)
 
     def _place(self, one: Intervention) -> tuple[np.ndarray, np.ndarray]:
         """The first position an intervention changes, and the same where it can matter to the metric (else NEVER)."""
@@ -145,7 +155,7 @@ class _Reaching:
             where = _numbers(edit.where).astype(bool)
             places = where.reshape(*where.shape[:2], -1).any(-1)
             return np.where(places.max(1), places.argmax(1), NEVER)
-        if isinstance(edit, Put):
+        if isinstance(edit, ReplaceFrom):
             first, lengths = _numbers(edit.first), _numbers(batch.lengths)
             return np.where(first < lengths, first, NEVER)
         return np.zeros(len(batch), dtype=np.int64)

@@ -7,7 +7,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mechxai.core.files import whole
+from mechxai.core.files import atomic_write
 
 _log = logging.getLogger("mechxai.engine")
 
@@ -40,7 +40,7 @@ class WaveStore:
     def save(self, index: int, values: Tensor) -> None:
         """Keeps a wave. A disk that cannot take it costs the saving, never the run; `failed` then says why."""
         try:
-            with whole(self._path(index)) as part:
+            with atomic_write(self._path(index)) as part:
                 save_file({"values": values.cpu().contiguous()}, part, metadata={"key": self._key})
         except (OSError, SafetensorError) as error:
             if self.failed is None:

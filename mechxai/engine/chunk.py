@@ -21,7 +21,7 @@ from mechxai.engine.sweep import Cell, Sweep, run_tokens
 from mechxai.engine.sweep_slice import Mapped
 from mechxai.model.backends.editing import run_hooks
 from mechxai.model.backends.passes import Recording, joined, record
-from mechxai.model.dense.lookup import record_plain
+from mechxai.model.dense.lookup import record_dense
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.readout import as_float, unembedded
 
@@ -139,7 +139,7 @@ class _Recorder:
         at = metric.positions(batch)
         every = None if at is None else at.repeat(len(runs), 1)
         hooks = run_hooks(Mapped(lambda edit: edit.rows(part))(edits), batch.layout)
-        one_pass = record_plain if self.chunk.level == FUSED else record
+        one_pass = record_dense if self.chunk.level == FUSED else record
         made = one_pass(self.model, tokens, hooks=hooks, sites=sites, at=every)
         n = len(batch)
         return {run: made.rows(slice(i * n, (i + 1) * n)) for i, run in enumerate(runs)}

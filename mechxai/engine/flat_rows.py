@@ -10,7 +10,7 @@ from mechxai.core.site import Site
 from mechxai.engine.affected_range import needs_whole
 from mechxai.engine.chunk import Chunk
 from mechxai.engine.plan import Wave
-from mechxai.engine.row_edits import Placed, Step, Window, placed, steps
+from mechxai.engine.row_edits import RowEdit, Step, Window, placed, steps
 from mechxai.engine.row_joins import INPUT, Join, join_of
 
 
@@ -35,7 +35,7 @@ class Group:
     at: int | None
     rows: list[int]
     joins: list[Join]
-    edits: dict[Site, list[Placed]] = field(default_factory=dict)
+    edits: dict[Site, list[RowEdit]] = field(default_factory=dict)
     turns: int = 0
 
     @property
@@ -72,7 +72,7 @@ class Group:
             joined: whether the rows have joined before the site, so that what was edited as they joined is left out.
         """
         found = [
-            Placed(edit.row - rows.start, edit.prompt, edit.one, edit.pos)
+            RowEdit(edit.row - rows.start, edit.prompt, edit.one, edit.pos)
             for edit in self.edits.get(site, ())
             if edit.row in rows and not (joined and _edited_at_join(self.joins[edit.row // len(self.prompts)], site))
         ]

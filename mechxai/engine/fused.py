@@ -18,8 +18,8 @@ from mechxai.engine.row_edits import Window
 from mechxai.engine.row_joins import AFTER_ATTENTION, END, INPUT, Join
 from mechxai.engine.suffix import embedded
 from mechxai.model.backends.hooks import gathered
-from mechxai.model.dense.blocks import PlainBlock, attend
-from mechxai.model.dense.lookup import plain_of
+from mechxai.model.dense.blocks import DenseBlock, attend
+from mechxai.model.dense.lookup import dense_model_of
 
 _Begin = Callable[[int, Group, range], Tensor]  # layer, group, rows that join -> their residual stream
 
@@ -31,7 +31,7 @@ def run_fused(chunk: Chunk, wave: Wave) -> Float[Tensor, " row"]:
 
 class _Fused:
     def __init__(self, chunk: Chunk, wave: Wave) -> None:
-        plain = plain_of(chunk.model)
+        plain = dense_model_of(chunk.model)
         if plain is None:
             raise NotImplementedError(f"{chunk.model.name} has no plain blocks")
         self.chunk, self.wave, self.plain = chunk, wave, plain
@@ -118,7 +118,7 @@ class _Fused:
 
     # The block -------------------------------------------------------------------------------------------------------
 
-    def _attention(self, layer: int, block: PlainBlock, flat: Tensor, *, shrink: bool) -> Tensor:
+    def _attention(self, layer: int, block: DenseBlock, flat: Tensor, *, shrink: bool) -> Tensor:
         """The residual stream after attention; of a parallel block, its output."""
         if not len(flat):
             return flat[self.rows.shrunk()] if shrink else flat
@@ -144,7 +144,7 @@ class _Fused:
         return after
 
     def _attended(
-        self, layer: int, block: PlainBlock, q: Tensor, *, keys: list[tuple[Window, tuple[Tensor, Tensor]]]
+        self, layer: int, block: DenseBlock, q: Tensor, *, keys: list[tuple[Window, tuple[Tensor, Tensor]]]
     ) -> Tensor:
         """`z`, flat, group by group."""
         kept = (self.base.kept.keys[layer], self.base.kept.values[layer])
@@ -164,7 +164,7 @@ class _Fused:
             parts.append(z.reshape(group.size, -1, self.plain.d_head))
         return torch.cat(parts)
 
-    def _written(self, layer: int, block: PlainBlock, z: Tensor) -> Tensor:
+    def _written(self, layer: int, block: DenseBlock, z: Tensor) -> Tensor:
         """`attn_out`; as the sum of what each head writes where edits are made in that."""
         site = Site("result", layer)
         if not self.rows.edits(site):
@@ -174,7 +174,7 @@ class _Fused:
         total = result.sum(1)
         return total if block.o.bias is None else total + block.o.bias
 
-    def _mlp(self, layer: int, block: PlainBlock, read: Tensor, *, after: Tensor) -> Tensor:
+    def _mlp(self, layer: int, block: DenseBlock, read: Tensor, *, after: Tensor) -> Tensor:
         """``after`` with the output of the MLP, which reads ``read``, added."""
         if block.mlp_in is None or block.mlp_out is None or not len(read):
             return after

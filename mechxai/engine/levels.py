@@ -15,7 +15,7 @@ from mechxai.core.edit import Intervention
 from mechxai.core.site import Site
 from mechxai.engine.affected_range import entry_layer
 from mechxai.engine.sweep import Cell, run_tokens
-from mechxai.engine.sweep_slice import Job
+from mechxai.engine.sweep_slice import SweepSlice
 from mechxai.model.backends.editing import edited
 from mechxai.model.backends.hooks import HookFunction
 from mechxai.model.hooked_model import HookedModel
@@ -35,7 +35,7 @@ class _Rows:
             self.edits.setdefault(one.site.hook, []).append((rows, one))
 
 
-def run_hooked(model: HookedModel, job: Job) -> Float[Tensor, "cell batch"]:
+def run_hooked(model: HookedModel, job: SweepSlice) -> Float[Tensor, "cell batch"]:
     """Level 0: the metric of each cell and prompt."""
     n_groups = len(job.cells)
     rows = _Rows(len(job.batch))
@@ -46,7 +46,7 @@ def run_hooked(model: HookedModel, job: Job) -> Float[Tensor, "cell batch"]:
     return _scores(model, job, hooks, n_start=n_groups, n_groups=n_groups)
 
 
-def run_wave(model: HookedModel, job: Job) -> Float[Tensor, "cell batch"]:
+def run_wave(model: HookedModel, job: SweepSlice) -> Float[Tensor, "cell batch"]:
     """Level 1: the metric of each cell and prompt, in the order of ``job.cells``."""
     if model.backend.masks_rows and len(job.batch) > 1:
         # its masks have a row per starting prompt: one prompt at a time
@@ -59,7 +59,7 @@ def run_wave(model: HookedModel, job: Job) -> Float[Tensor, "cell batch"]:
     return scores[torch.tensor([*early, *late], device=scores.device).argsort()]
 
 
-def _wave(model: HookedModel, job: Job) -> Tensor:
+def _wave(model: HookedModel, job: SweepSlice) -> Tensor:
     order = sorted(range(len(job.cells)), key=lambda index: (entry_layer(job.cells[index]), index))
     entries = [entry_layer(job.cells[index]) for index in order]
     n_layers = model.architecture.n_layers
@@ -84,7 +84,7 @@ def _wave(model: HookedModel, job: Job) -> Tensor:
 
 
 def _scores(
-    model: HookedModel, job: Job, hooks: dict[str, list[HookFunction]], *, n_start: int, n_groups: int
+    model: HookedModel, job: SweepSlice, hooks: dict[str, list[HookFunction]], *, n_start: int, n_groups: int
 ) -> Tensor:
     tokens, lengths = run_tokens(job.batch, job.run, job.metric)
     at = job.metric.positions(job.batch)
@@ -100,11 +100,11 @@ def _scores(
         return torch.stack([job.metric.score(as_float(group), job.batch) for group in groups])
 
 
-def _editing(job: Job, found: list[tuple[slice, Intervention]]) -> HookFunction:
+def _editing(job: SweepSlice, found: list[tuple[slice, Intervention]]) -> HookFunction:
     return lambda activation: edited(activation, found, job.batch.layout)
 
 
-def _everywhere(job: Job, one: Intervention) -> HookFunction:
+def _everywhere(job: SweepSlice, one: Intervention) -> HookFunction:
     def function(activation: Tensor) -> Tensor:
         n_prompts = len(job.batch)
         groups = [slice(start, start + n_prompts) for start in range(0, len(activation), n_prompts)]

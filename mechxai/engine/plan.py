@@ -8,7 +8,7 @@ import numpy as np
 
 from mechxai.core.errors import ConfigError
 from mechxai.core.site import Site
-from mechxai.engine.affected_range import entry_layer, reach
+from mechxai.engine.affected_range import affected_range, entry_layer
 from mechxai.engine.execution import FUSED, HOOKED, LEVEL_NAMES, PACKED, SUFFIX, WAVE, Execution
 from mechxai.engine.packing import Costs, Rows, packed, ragged
 from mechxai.engine.sizes import record_bytes, row_bytes
@@ -17,7 +17,7 @@ from mechxai.engine.work import attention_flops, position_flops, wave_positions
 from mechxai.model.backends.base import modules
 from mechxai.model.backends.hooks import foreign_hooks
 from mechxai.model.backends.memory import available_bytes
-from mechxai.model.dense.lookup import plain_of
+from mechxai.model.dense.lookup import dense_model_of
 from mechxai.model.dense.run import PLAIN_SITES
 from mechxai.model.hooked_model import HookedModel
 
@@ -148,7 +148,7 @@ def highest_level(model: HookedModel, sweep: Sweep) -> int:
         return HOOKED
     if not model.backend.plain_weights():
         return SUFFIX
-    plain = plain_of(model) is not None and all(is_fusible(site) for site in sweep.sites)
+    plain = dense_model_of(model) is not None and all(is_fusible(site) for site in sweep.sites)
     return FUSED if plain and all(one.site.row.entry == "embed" for one in sweep.base) else PACKED
 
 
@@ -208,7 +208,7 @@ class _Planning:
 
     def by_rows(self, level: int) -> Plan:
         """Levels 2 and up: rows run from where they first differ; those that never do are not run."""
-        found = reach(self.sweep, self.n_layers)
+        found = affected_range(self.sweep, self.n_layers)
         chunks = self._chunks()
         cells, prompts = np.nonzero(found.changes)
         layers = self.n_layers - np.clip(found.entry, 0, self.n_layers)

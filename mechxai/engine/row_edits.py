@@ -16,7 +16,7 @@ _HEADS = ("head", "kv_head")
 
 
 @dataclass(frozen=True)
-class Placed:
+class RowEdit:
     """One intervention in one row.
 
     Attributes:
@@ -44,9 +44,9 @@ class Window:
         return pos is None or self.start <= pos < self.stop
 
 
-def placed(cells: Sequence[Cell], prompts: Sequence[int], batch: ContrastBatch) -> dict[Site, list[Placed]]:
+def placed(cells: Sequence[Cell], prompts: Sequence[int], batch: ContrastBatch) -> dict[Site, list[RowEdit]]:
     """Whole site -> the interventions that are made there; one cell and one prompt per row."""
-    found: dict[Site, list[Placed]] = {}
+    found: dict[Site, list[RowEdit]] = {}
     positions: dict[int | str, list[int | None]] = {}
     for row, (cell, prompt) in enumerate(zip(cells, prompts, strict=True)):
         for one in cell:
@@ -56,11 +56,11 @@ def placed(cells: Sequence[Cell], prompts: Sequence[int], batch: ContrastBatch) 
                 positions[pos] = [p if ok else None for p, ok in zip(at.tolist(), valid.tolist(), strict=True)]
             here = None if pos is None else positions[pos][prompt]
             if pos is None or here is not None:
-                found.setdefault(one.site.whole, []).append(Placed(row, prompt, one, here))
+                found.setdefault(one.site.whole, []).append(RowEdit(row, prompt, one, here))
     return found
 
 
-def steps(edits: Sequence[Placed], window: Window, *, device: torch.device) -> list[Step]:
+def steps(edits: Sequence[RowEdit], window: Window, *, device: torch.device) -> list[Step]:
     """What makes the edits of one whole site, in order, in an activation ``[row, *axes]`` of the window's positions.
 
     Edits that put values in place of what was there are made together, whatever their places; others are called, once
@@ -68,7 +68,7 @@ def steps(edits: Sequence[Placed], window: Window, *, device: torch.device) -> l
     """
     made: list[Step] = []
     for several in _rounds([edit for edit in edits if window.holds(edit.pos)]):
-        groups: dict[tuple[object, ...], list[Placed]] = {}
+        groups: dict[tuple[object, ...], list[RowEdit]] = {}
         for edit in several:
             named = edit.one.site
             relative = isinstance(named.pos, str) or (named.pos or 0) < 0
@@ -79,16 +79,16 @@ def steps(edits: Sequence[Placed], window: Window, *, device: torch.device) -> l
             if values is not None:
                 made.append(_replacing(group, values, window, device=device))
                 continue
-            same: dict[Site, list[Placed]] = {}
+            same: dict[Site, list[RowEdit]] = {}
             for edit in group:
                 same.setdefault(edit.one.site, []).append(edit)
             made += [_calling(part, window, device=device) for part in same.values()]
     return made
 
 
-def _rounds(edits: Sequence[Placed]) -> list[list[Placed]]:
+def _rounds(edits: Sequence[RowEdit]) -> list[list[RowEdit]]:
     """The first edit of every row, then the second of those that have one, and so on."""
-    rounds: list[list[Placed]] = []
+    rounds: list[list[RowEdit]] = []
     seen: dict[int, int] = {}
     for edit in edits:
         turn = seen[edit.row] = seen.get(edit.row, -1) + 1
@@ -98,10 +98,10 @@ def _rounds(edits: Sequence[Placed]) -> list[list[Placed]]:
     return rounds
 
 
-def _replacing(group: Sequence[Placed], values: Tensor, window: Window, *, device: torch.device) -> Step:
+def _replacing(group: Sequence[RowEdit], values: Tensor, window: Window, *, device: torch.device) -> Step:
     """Values put into all places of a group at once."""
 
-    def numbers(of: Callable[[Placed], int | None]) -> Tensor:
+    def numbers(of: Callable[[RowEdit], int | None]) -> Tensor:
         return torch.tensor([of(edit) for edit in group], device=device)
 
     site = group[0].one.site
@@ -147,7 +147,7 @@ def _spread(values: Tensor, site: Site, *, n_prompts: int, stop: int) -> Callabl
     return function
 
 
-def _calling(group: Sequence[Placed], window: Window, *, device: torch.device) -> Step:
+def _calling(group: Sequence[RowEdit], window: Window, *, device: torch.device) -> Step:
     """One intervention made in the rows of a group by calling its edit."""
     site = group[0].one.site
     rows = torch.tensor([edit.row for edit in group], device=device)

@@ -13,11 +13,11 @@ from mechxai.engine.fused import run_fused
 from mechxai.engine.levels import run_hooked, run_wave
 from mechxai.engine.plan import Wave
 from mechxai.engine.suffix import run_packed, run_suffix
-from mechxai.engine.sweep_slice import Job, bound
+from mechxai.engine.sweep_slice import SweepSlice, bound
 from mechxai.model.hooked_model import HookedModel
 
 
-def _by_job(level: Callable[[HookedModel, Job], Tensor]) -> Callable[[Chunk, Wave], Tensor]:
+def _by_job(level: Callable[[HookedModel, SweepSlice], Tensor]) -> Callable[[Chunk, Wave], Tensor]:
     """A level that runs every cell on every prompt, for waves that hold just that, cell by cell."""
 
     def run(chunk: Chunk, wave: Wave) -> Tensor:

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mechxai.core.errors import ArtifactError
-from mechxai.core.files import whole, write_whole
+from mechxai.core.files import atomic_write, write_atomic
 from mechxai.core.site import Site
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.text import padded
@@ -116,13 +116,13 @@ def resumed(folder: Path, header: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def save_shard(values: dict[str, Tensor], path: Path) -> None:
     """Writes one shard."""
-    with whole(path) as part:
+    with atomic_write(path) as part:
         save_file(values, part)
 
 
 def save_index(folder: Path, index: Mapping[str, Any]) -> None:
     """Writes the index, which makes the shards it names count."""
-    write_whole(folder / INDEX, json.dumps(index, default=str))
+    write_atomic(folder / INDEX, json.dumps(index, default=str))
 
 
 def digest(rows: Sequence[Sequence[int]]) -> str:

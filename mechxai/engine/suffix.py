@@ -16,7 +16,7 @@ from mechxai.core.site import IN_MLP, Site
 from mechxai.engine.affected_range import entry_layer
 from mechxai.engine.chunk import Chunk, scored
 from mechxai.engine.plan import Wave
-from mechxai.engine.row_edits import Placed, Step, Window, placed, steps
+from mechxai.engine.row_edits import RowEdit, Step, Window, placed, steps
 from mechxai.model.backends.base import modules
 from mechxai.model.backends.hooks import HookFunction, gathered
 from mechxai.model.backends.passes import residuals_before, resume
@@ -31,7 +31,7 @@ def run_suffix(chunk: Chunk, wave: Wave) -> Float[Tensor, " row"]:
 
 def run_packed(chunk: Chunk, wave: Wave) -> Float[Tensor, " row"]:
     """Level 3: the same, after the weights have been laid out."""
-    chunk.model.lay_out()
+    chunk.model.optimize_layout()
     with one_kernel(modules(chunk.model.backend)):
         return run_suffix(chunk, wave)
 
@@ -84,7 +84,7 @@ class _Suffix:
         passes = self._middle.hook in backend.hooks and self._middle.name not in backend.in_place
         return passes and not beyond and max(self.entries) < self.n_layers
 
-    def _joining(self, edits: dict[Site, list[Placed]]) -> JoiningRows:
+    def _joining(self, edits: dict[Site, list[RowEdit]]) -> JoiningRows:
         base = self.recorded.base
         layers = sorted(set(self.entries))
         joins = [(layer, self.entries.count(layer)) for layer in layers]
@@ -129,7 +129,7 @@ class _Suffix:
         return scored(self.model, self.chunk.sweep.metric, self.chunk.batch, final=final, prompts=prompts)
 
 
-def embedded(chunk: Chunk, edits: Mapping[Site, Sequence[Placed]], prompts: Sequence[int]) -> Tensor:
+def embedded(chunk: Chunk, edits: Mapping[Site, Sequence[RowEdit]], prompts: Sequence[int]) -> Tensor:
     """The residual stream before block 0 of rows that are edited before it, ``[row, pos, d_model]``.
 
     Args:

@@ -12,7 +12,7 @@ from mechxai.engine.sweep import Cell, Sweep
 
 
 @dataclass(frozen=True)
-class Job:
+class SweepSlice:
     """Some cells on some prompts, edits already cut to those prompts."""
 
     batch: ContrastBatch
@@ -21,14 +21,16 @@ class Job:
     metric: Metric
     base: Cell = ()
 
-    def rows(self, chosen: slice) -> "Job":
+    def rows(self, chosen: slice) -> "SweepSlice":
         """The job of some of its prompts."""
         cut = Mapped(lambda edit: edit.rows(chosen))
-        return Job(self.batch.rows(chosen), self.run, [cut(cell) for cell in self.cells], self.metric, cut(self.base))
+        return SweepSlice(
+            self.batch.rows(chosen), self.run, [cut(cell) for cell in self.cells], self.metric, cut(self.base)
+        )
 
-    def only(self, cells: Sequence[int]) -> "Job":
+    def only(self, cells: Sequence[int]) -> "SweepSlice":
         """The job of some of its cells."""
-        return Job(self.batch, self.run, [self.cells[index] for index in cells], self.metric, self.base)
+        return SweepSlice(self.batch, self.run, [self.cells[index] for index in cells], self.metric, self.base)
 
     @property
     def sites(self) -> list[Site]:
@@ -36,11 +38,11 @@ class Job:
         return list({one.site.whole: None for cell in (self.base, *self.cells) for one in cell})
 
 
-def bound(sweep: Sweep, prompts: Rows, cells: Sequence[int]) -> Job:
+def bound(sweep: Sweep, prompts: Rows, cells: Sequence[int]) -> SweepSlice:
     """The job of these cells on these prompts."""
     cut = Mapped(lambda edit: edit.rows(prompts))
     chosen = [cut(sweep.cells[index]) for index in cells]
-    return Job(sweep.batch.rows(prompts), sweep.run, chosen, sweep.metric, cut(sweep.base))
+    return SweepSlice(sweep.batch.rows(prompts), sweep.run, chosen, sweep.metric, cut(sweep.base))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from mechxai.core.errors import MechXAIError
 from mechxai.explore.commands import commands
 from mechxai.explore.palette import Picture
 from mechxai.explore.panel import PANELS, SWEEPS, drawn, stamp
-from mechxai.explore.panel_context import Scene
+from mechxai.explore.panel_context import PanelContext
 from mechxai.explore.panels import tokens
 from mechxai.explore.view import View
 from mechxai.figures.text import printable
@@ -23,7 +23,7 @@ ALL = (*PANELS, *SWEEPS)
 Answer = dict[str, Any]
 
 
-def answer(scene: Scene, before: Mapping[str, str] | None = None) -> Answer:
+def answer(scene: PanelContext, before: Mapping[str, str] | None = None) -> Answer:
     """What is shown of a scene; of what was shown before, only what changes.
 
     Args:
@@ -53,7 +53,7 @@ def answer(scene: Scene, before: Mapping[str, str] | None = None) -> Answer:
     }
 
 
-def coloured(scene: Scene) -> list[Picture]:
+def coloured(scene: PanelContext) -> list[Picture]:
     """The prompt's buttons; without colours where what colours them cannot be had of this model."""
     try:
         return tokens.draw(scene, tokens.values(scene))
@@ -61,11 +61,11 @@ def coloured(scene: Scene) -> list[Picture]:
         return tokens.draw(scene, np.zeros(scene.reading.n_pos))
 
 
-def _figures(scene: Scene, wanted: Collection[str]) -> dict[str, Picture]:
+def _figures(scene: PanelContext, wanted: Collection[str]) -> dict[str, Picture]:
     return {panel.name: _safely(scene, lambda one=panel: drawn(one, scene)) for panel in ALL if panel.name in wanted}
 
 
-def _safely(scene: Scene, draw: Callable[[], Picture]) -> Picture:
+def _safely(scene: PanelContext, draw: Callable[[], Picture]) -> Picture:
     """A panel's figure; what one panel cannot show keeps no other from being drawn."""
     try:
         return draw()
@@ -76,7 +76,7 @@ def _safely(scene: Scene, draw: Callable[[], Picture]) -> Picture:
         return scene.palette.said("this panel failed; the terminal says why", _HEIGHT)
 
 
-def _facts(scene: Scene) -> dict[str, object]:
+def _facts(scene: PanelContext) -> dict[str, object]:
     a, view, reading = scene.reading.model.architecture, scene.view, scene.reading
     layer = "output" if view.layer == a.n_layers else str(view.layer)
     place = f"“{printable(reading.tokens[view.pos])}” (position {view.pos}), layer {layer}"

@@ -20,8 +20,8 @@ from mechxai.explore.layout import Choices, page
 from mechxai.explore.pages import add_pages
 from mechxai.explore.palette import LIGHT, palette_of
 from mechxai.explore.panel import SWEEPS, start
-from mechxai.explore.panel_context import scene_of
-from mechxai.explore.state import Room
+from mechxai.explore.panel_context import panel_context
+from mechxai.explore.state import ExplorerState
 from mechxai.explore.view import LENSES, View
 from mechxai.figures.plot import plot
 from mechxai.figures.text import printable
@@ -30,7 +30,7 @@ _LOG = logging.getLogger("mechxai.explore")
 _CHOICES = ("inputs", "lens", "color", "site")
 
 
-def application(room: Room) -> Dash:
+def application(room: ExplorerState) -> Dash:
     """The explorer of a room as a Dash application; `mechxai.explore.serving.serve` runs it."""
     assets = str(Path(__file__).parent / "assets")
     app = Dash(__name__, title="MechXAI explorer", update_title="", serve_locally=True, assets_folder=assets)
@@ -45,7 +45,7 @@ def application(room: Room) -> Dash:
     return app
 
 
-def _view_of_address(room: Room) -> View:
+def _view_of_address(room: ExplorerState) -> View:
     """What the page's own address asks for; it comes along with the request for the layout."""
     query = urlsplit(flask.request.referrer or "").query if flask.has_request_context() else ""
     try:
@@ -54,13 +54,13 @@ def _view_of_address(room: Room) -> View:
         return room.first()
 
 
-def _laid(room: Room, view: View) -> Component:
+def _laid(room: ExplorerState, view: View) -> Component:
     problem = ""
     try:
-        scene = scene_of(room, view, LIGHT)
+        scene = panel_context(room, view, LIGHT)
         shown = answer(scene)
     except MechXAIError as error:  # a link to what this explorer cannot show
-        scene, problem = scene_of(room, room.first(), LIGHT), str(error)
+        scene, problem = panel_context(room, room.first(), LIGHT), str(error)
         shown = answer(scene)
     results = {title: plot(result) for title, result in room.results.items()}
     lenses = LENSES if room.lenses else LENSES[:1]
@@ -68,7 +68,7 @@ def _laid(room: Room, view: View) -> Component:
     return page(scene.view, choices, shown)
 
 
-def _add_follow(app: Dash, room: Room) -> None:
+def _add_follow(app: Dash, room: ExplorerState) -> None:
     @app.callback(
         Output("shown", "data"),
         Output("trouble", "children"),
@@ -81,7 +81,7 @@ def _add_follow(app: Dash, room: Room) -> None:
     def follow(*given: Any) -> tuple[dict[str, Any], str]:
         view, theme, _, before = given
         try:
-            return answer(scene_of(room, View.of(view), palette_of(theme)), before), ""
+            return answer(panel_context(room, View.of(view), palette_of(theme)), before), ""
         except MechXAIError as error:
             said = printable(str(error))
         except Exception:  # noqa: BLE001 - a mistake of ours, which the log tells; the page must not wait for ever
@@ -90,7 +90,7 @@ def _add_follow(app: Dash, room: Room) -> None:
         return {"error": said, "at": time.monotonic()}, said  # never the same twice, so that the page hears of each
 
 
-def _add_examples(app: Dash, room: Room) -> None:
+def _add_examples(app: Dash, room: ExplorerState) -> None:
     @app.callback(
         Output("view", "data"),
         Output("prompt-text", "value"),
@@ -118,7 +118,7 @@ def _add_examples(app: Dash, room: Room) -> None:
         return asdict(view), one.prompt, one.corrupted, ""
 
 
-def _add_sweep(app: Dash, room: Room, name: str) -> None:
+def _add_sweep(app: Dash, room: ExplorerState, name: str) -> None:
     panel = next(one for one in SWEEPS if one.name == name)
 
     @app.callback(
@@ -130,7 +130,7 @@ def _add_sweep(app: Dash, room: Room, name: str) -> None:
     )
     def begin(_clicks: int | None, given: Mapping[str, object]) -> tuple[str, object]:
         try:
-            start(panel, scene_of(room, View.of(given), LIGHT))
+            start(panel, panel_context(room, View.of(given), LIGHT))
         except MechXAIError as error:
             return printable(str(error)), no_update
         return "", False
@@ -143,11 +143,11 @@ def _add_sweep(app: Dash, room: Room, name: str) -> None:
     )
     def end(_clicks: int | None, given: Mapping[str, object]) -> object:
         with contextlib.suppress(MechXAIError):
-            room.sweeps.stop(panel.key(scene_of(room, View.of(given), LIGHT)))
+            room.sweeps.stop(panel.key(panel_context(room, View.of(given), LIGHT)))
         return no_update
 
 
-def _add_tick(app: Dash, room: Room) -> None:
+def _add_tick(app: Dash, room: ExplorerState) -> None:
     outputs = [Output("finished", "data"), Output("tick", "disabled")]
     for panel in SWEEPS:
         outputs += [Output(f"{panel.name}-progress", "value"), Output(f"{panel.name}-progress", "hidden")]
@@ -159,7 +159,7 @@ def _add_tick(app: Dash, room: Room) -> None:
     def tick(*asked: Any) -> tuple[object, ...]:
         given, finished = asked[2:]
         try:
-            scene = scene_of(room, View.of(given), LIGHT)
+            scene = panel_context(room, View.of(given), LIGHT)
             sweeps = [room.sweeps.get(panel.key(scene)) for panel in SWEEPS]
         except MechXAIError:
             return (no_update, no_update, *(["0", True, True, ""] * len(SWEEPS)))

@@ -1,4 +1,4 @@
-"""Sweeps in the background, one at a time: they report how far they are, can be stopped, and are kept when done.
+"""Runs methods in the background, one at a time, with progress, a stop button and cached results.
 
 Between two waves a sweep lets go of the model for a moment, so that whoever looks at it in the meantime need not wait.
 """
@@ -23,7 +23,7 @@ class _StoppedError(Exception):
 
 
 @dataclass
-class Sweep:
+class BackgroundRun:
     """One sweep.
 
     Attributes:
@@ -58,28 +58,30 @@ class Sweep:
         return f"{self.about}: {self.seconds:.1f} s" if self.result is not None else ""
 
 
-class Sweeps:
+class BackgroundRuns:
     """The sweeps that were asked for; who asks for one that is there gets that one."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[Hashable, Sweep] = OrderedDict()
+        self._known: OrderedDict[Hashable, BackgroundRun] = OrderedDict()
         self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mechxai-sweep")
 
-    def start(self, key: Hashable, make: Callable[[], Result], *, lock: threading.RLock, about: str = "") -> Sweep:
+    def start(
+        self, key: Hashable, make: Callable[[], Result], *, lock: threading.RLock, about: str = ""
+    ) -> BackgroundRun:
         """Begins a sweep, unless it is there already and has not failed; ``lock`` guards the model it runs."""
         with self._lock:
             sweep = self._known.get(key)
             if sweep is not None and not sweep.error:
                 return sweep
-            sweep = self._known[key] = Sweep(about)
+            sweep = self._known[key] = BackgroundRun(about)
             finished = [one for one, kept in self._known.items() if not kept.running]
             for old in finished[: max(0, len(self._known) - _KEPT)]:
                 del self._known[old]
             sweep.future = self._worker.submit(_run, sweep, make, lock)
         return sweep
 
-    def get(self, key: Hashable) -> Sweep | None:
+    def get(self, key: Hashable) -> BackgroundRun | None:
         """The sweep of a key; None where it was not asked for."""
         with self._lock:
             return self._known.get(key)
@@ -100,7 +102,7 @@ class Sweeps:
         self._worker.shutdown(wait=False, cancel_futures=True)
 
 
-def _run(sweep: Sweep, make: Callable[[], Result], lock: threading.RLock) -> None:
+def _run(sweep: BackgroundRun, make: Callable[[], Result], lock: threading.RLock) -> None:
     sweep.started = time.perf_counter()
 
     def hear(share: float | None) -> None:

@@ -4,10 +4,10 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from mechxai.explore.panel_context import Scene
+from mechxai.explore.panel_context import PanelContext
 
 
-def commands(scene: Scene) -> str:
+def commands(scene: PanelContext) -> str:
     """Lines for the shell that compute what the panels show, and their beginning in Python."""
     view, given = scene.view, _load(scene)
     loading = [repr(given.pop("name")), *(f"{key}={value!r}" for key, value in given.items())]
@@ -40,29 +40,29 @@ def commands(scene: Scene) -> str:
     return "\n".join(lines)
 
 
-def _line(scene: Scene, overrides: Sequence[str]) -> str:
+def _line(scene: PanelContext, overrides: Sequence[str]) -> str:
     return " ".join(["mechxai run", *(shlex.quote(one) for one in (*_model(scene), *overrides))])
 
 
-def _lens(scene: Scene) -> list[str]:
+def _lens(scene: PanelContext) -> list[str]:
     folder = scene.room.lens_folders.get(scene.view.model)
     if scene.view.lens == "tuned" and folder is not None:
         return ["method=tuned_lens", f"method.lens={quoted(folder)}"]
     return ["method=logit_lens"]
 
 
-def _page(scene: Scene) -> str:
+def _page(scene: PanelContext) -> str:
     view, folder = scene.view, scene.room.lens_folders.get(scene.view.model)
     lens = [] if folder is None else [f"lens={folder}"]
     return " ".join(["mechxai explore", *map(shlex.quote, [f"model={view.model}", *lens, f"view={view.query()}"])])
 
 
-def _load(scene: Scene) -> dict[str, object]:
+def _load(scene: PanelContext) -> dict[str, object]:
     """What the model was loaded with."""
     return {"name": scene.view.model, **scene.room.loads.get(scene.view.model, {})}
 
 
-def _model(scene: Scene) -> list[str]:
+def _model(scene: PanelContext) -> list[str]:
     """As the command line names the model: bundled ones have a config, others are loaded by name."""
     given = _load(scene)
     name = str(given.pop("name"))

@@ -13,8 +13,8 @@ from mechxai.explore.answers import coloured
 from mechxai.explore.commands import commands
 from mechxai.explore.palette import LIGHT, Picture
 from mechxai.explore.panel import PANELS, SWEEPS, drawn
-from mechxai.explore.panel_context import Scene, scene_of
-from mechxai.explore.state import Room
+from mechxai.explore.panel_context import PanelContext, panel_context
+from mechxai.explore.state import ExplorerState
 from mechxai.explore.view import View
 from mechxai.figures.attention_view import attention_html
 from mechxai.figures.export import figure_div
@@ -38,7 +38,7 @@ pre{{background:#f5f7fa;padding:1rem;overflow-x:auto;white-space:pre-wrap}}
 <script>{plotly}</script></head><body><h1>{title}</h1>{body}</body></html>"""
 
 
-def add_pages(server: flask.Flask, room: Room) -> None:
+def add_pages(server: flask.Flask, room: ExplorerState) -> None:
     """Adds the saved page, the page of attention views, and the guard of all requests."""
     server.config["MAX_CONTENT_LENGTH"] = server.config["MAX_FORM_MEMORY_SIZE"] = _MOST_BYTES
     server.before_request(_guard)
@@ -72,14 +72,14 @@ def _plotly() -> flask.Response:
     return response
 
 
-def _answer(room: Room, made: Callable[[Scene], str]) -> flask.Response:
+def _answer(room: ExplorerState, made: Callable[[PanelContext], str]) -> flask.Response:
     if flask.request.headers.get("Sec-Fetch-Site", "none") not in (
         "none",
         "same-origin",
     ):  # another site's image or frame
         return flask.Response("This page is for the explorer's own.", 403, mimetype="text/plain")
     try:
-        scene = scene_of(room, View.of(flask.request.form), LIGHT)
+        scene = panel_context(room, View.of(flask.request.form), LIGHT)
         page = made(scene)
     except MechXAIError as error:
         return flask.Response(str(error), 400, mimetype="text/plain")
@@ -88,7 +88,7 @@ def _answer(room: Room, made: Callable[[Scene], str]) -> flask.Response:
     return response
 
 
-def saved(scene: Scene) -> str:
+def saved(scene: PanelContext) -> str:
     """One page that holds what is shown and opens anywhere, offline; tokens are escaped."""
     view, parts = scene.view, []
     layer = "output" if view.layer == scene.reading.model.architecture.n_layers else view.layer
@@ -118,7 +118,7 @@ def _token(one: Picture) -> str:
     )
 
 
-def _attention(scene: Scene) -> str:
+def _attention(scene: PanelContext) -> str:
     with scene.room.lock(scene.view.model):
         result = AttentionPatterns()(scene.reading.model, scene.reading.batch)
     return attention_html(result)

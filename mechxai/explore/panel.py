@@ -8,7 +8,7 @@ from mechxai.core.errors import ConfigError
 from mechxai.core.method import Method
 from mechxai.core.result import Result
 from mechxai.explore.palette import Picture
-from mechxai.explore.panel_context import Scene
+from mechxai.explore.panel_context import PanelContext
 from mechxai.explore.panels import attention, circuit, contributions, factors, lens, next_tokens, patching, routes
 from mechxai.figures.text import safe
 from mechxai.tasks.prompts import prompts
@@ -36,8 +36,8 @@ class Panel:
     title: str
     about: str
     needs: tuple[str, ...]
-    draw: Callable[[Scene], Picture]
-    content: Callable[[Scene], Hashable] | None = None
+    draw: Callable[[PanelContext], Picture]
+    content: Callable[[PanelContext], Hashable] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,18 +61,18 @@ class SweepPanel:
     title: str
     about: str
     needs: tuple[str, ...]
-    key: Callable[[Scene], Hashable]
-    method: Callable[[Scene], Method]
-    draw: Callable[[Scene, Result], Picture]
-    content: Callable[[Scene], Hashable] | None = None
+    key: Callable[[PanelContext], Hashable]
+    method: Callable[[PanelContext], Method]
+    draw: Callable[[PanelContext, Result], Picture]
+    content: Callable[[PanelContext], Hashable] | None = None
     paired: bool = True
-    quick: Callable[[Scene], bool] = lambda _: False
+    quick: Callable[[PanelContext], bool] = lambda _: False
 
-    def batch(self, scene: Scene) -> ContrastBatch:
+    def batch(self, scene: PanelContext) -> ContrastBatch:
         """What the method is run on."""
         return pair(scene) if self.paired else scene.reading.batch
 
-    def result(self, scene: Scene) -> Result | None:
+    def result(self, scene: PanelContext) -> Result | None:
         """What it found; None where it was not run, or has not ended."""
         sweep = scene.room.sweeps.get(self.key(scene))
         if sweep is None and self.quick(scene):
@@ -168,7 +168,7 @@ SWEEPS = (
 )
 
 
-def drawn(panel: Panel | SweepPanel, scene: Scene) -> Picture:
+def drawn(panel: Panel | SweepPanel, scene: PanelContext) -> Picture:
     """The figure of a panel; of a sweep that is not done, what to do, or why it failed."""
     if isinstance(panel, Panel):
         return panel.draw(scene)
@@ -182,7 +182,7 @@ def drawn(panel: Panel | SweepPanel, scene: Scene) -> Picture:
     return scene.palette.said(hint, _WAITING_HEIGHT)
 
 
-def stamp(panel: Panel | SweepPanel, scene: Scene) -> str:
+def stamp(panel: Panel | SweepPanel, scene: PanelContext) -> str:
     """What the figure depends on, as a text: while it stays the same, so does the figure.
 
     Its first line is of the cells alone; empty where these do not stand for themselves.
@@ -197,7 +197,7 @@ def stamp(panel: Panel | SweepPanel, scene: Scene) -> str:
     return f"{content}\n{(scene.palette.ink, *parts)!r}"
 
 
-def start(panel: SweepPanel, scene: Scene) -> None:
+def start(panel: SweepPanel, scene: PanelContext) -> None:
     """Begins a panel's sweep in the background.
 
     Raises:
@@ -209,7 +209,7 @@ def start(panel: SweepPanel, scene: Scene) -> None:
     scene.room.sweeps.start(panel.key(scene), make, lock=scene.room.lock(view.model), about=_about(panel, scene))
 
 
-def _about(panel: SweepPanel, scene: Scene) -> str:
+def _about(panel: SweepPanel, scene: PanelContext) -> str:
     """What is asked, in words."""
     reading, view = scene.reading, scene.view
     if not panel.paired:
@@ -217,7 +217,7 @@ def _about(panel: SweepPanel, scene: Scene) -> str:
     return reading.words(reading.asked(reading.end, view.answer, view.wrong))
 
 
-def pair(scene: Scene) -> ContrastBatch:
+def pair(scene: PanelContext) -> ContrastBatch:
     """The prompt beside its corrupted one, answered at the end."""
     view, reading = scene.view, scene.reading
     if not view.corrupted.strip():

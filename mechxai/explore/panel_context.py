@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from mechxai.explore.palette import Palette
-from mechxai.explore.prompt_analysis import Asked, Reading
-from mechxai.explore.state import Room
+from mechxai.explore.prompt_analysis import PromptAnalysis, TokenQuestion
+from mechxai.explore.state import ExplorerState
 from mechxai.explore.view import View
 from mechxai.figures.text import safe
 
@@ -13,7 +13,7 @@ WIDEST = 24  # positions side by side
 
 
 @dataclass(frozen=True)
-class Scene:
+class PanelContext:
     """A view with its reading.
 
     Attributes:
@@ -23,13 +23,13 @@ class Scene:
         palette: the page's colours.
     """
 
-    room: Room
+    room: ExplorerState
     view: View
-    reading: Reading
+    reading: PromptAnalysis
     palette: Palette
 
     @cached_property
-    def asked(self) -> Asked:
+    def asked(self) -> TokenQuestion:
         """What is asked at the view's position."""
         return self.reading.asked(self.view.pos, self.view.answer, self.view.wrong)
 
@@ -59,7 +59,7 @@ class Scene:
         return written(self.reading.text(token), 14)
 
 
-def scene_of(room: Room, view: View, palette: Palette) -> Scene:
+def panel_context(room: ExplorerState, view: View, palette: Palette) -> PanelContext:
     """The scene of a view; numbers beyond the prompt or the model are brought to its edge."""
     reading = room.reading(view)
     a = reading.model.architecture
@@ -70,7 +70,7 @@ def scene_of(room: Room, view: View, palette: Palette) -> Scene:
         layer=_inside(view.layer, a.n_layers + 1),
         head=_inside(view.head, a.n_heads),
     )
-    return Scene(room, definite, reading, palette)
+    return PanelContext(room, definite, reading, palette)
 
 
 def _inside(number: int, count: int) -> int:

@@ -18,7 +18,7 @@ from mechxai.figures.text import printable
 from mechxai.methods.attribution.gradient_x_input import GradientXInput
 from mechxai.methods.attribution.occlusion import Occlusion
 from mechxai.methods.attribution.saliency import Saliency
-from mechxai.methods.lens._lib.stream_reading import Reading as Lens
+from mechxai.methods.lens._lib.stream_reading import StreamReading as Lens
 from mechxai.methods.lens._lib.stream_reading import reading
 from mechxai.methods.lens._lib.streams import streams_of
 from mechxai.methods.lens._lib.tuned_lens import TunedLens
@@ -38,7 +38,7 @@ _MOST = 300
 
 
 @dataclass(frozen=True)
-class Asked:
+class TokenQuestion:
     """A question about one position: why this token and not that one.
 
     Attributes:
@@ -52,7 +52,7 @@ class Asked:
     wrong: int
 
 
-class Reading:
+class PromptAnalysis:
     """One prompt, read by one model; several threads may ask.
 
     Args:
@@ -114,7 +114,7 @@ class Reading:
             translate=self.tuned if name == "tuned" else None,
         )
 
-    def asked(self, pos: int, answer: str, wrong: str) -> Asked:
+    def asked(self, pos: int, answer: str, wrong: str) -> TokenQuestion:
         """The question at a position: the tokens named, else the model's first choice and its next.
 
         Raises:
@@ -125,9 +125,9 @@ class Reading:
         other = self._token(wrong) if wrong else next(one for one in own if one != right)
         if right == other:
             raise ConfigError("Answer and wrong answer", got=f"both are {self.text(right)!r}", fix="change one of them")
-        return Asked(pos, right, other)
+        return TokenQuestion(pos, right, other)
 
-    def words(self, asked: Asked) -> str:
+    def words(self, asked: TokenQuestion) -> str:
         """A question in words."""
         return " against ".join(f"“{printable(self.text(one))}”" for one in (asked.answer, asked.wrong))
 
@@ -150,7 +150,7 @@ class Reading:
             )
         return single[0]
 
-    def question(self, asked: Asked) -> ContrastBatch:
+    def question(self, asked: TokenQuestion) -> ContrastBatch:
         """The prompt as methods take it, answered at the position asked about."""
         device = self.model.device
         return replace(
@@ -170,7 +170,7 @@ class Reading:
         acts = self.model.cache(self.batch.clean, [Site("pattern", layer) for layer in range(last)])
         return np.stack([acts["pattern", layer][0].half().cpu().numpy() for layer in range(last)])
 
-    def contributions(self, asked: Asked) -> Result:
+    def contributions(self, asked: TokenQuestion) -> Result:
         """What every component writes towards the answer, as finely as this model can be split."""
         return self.once(("contributions", asked), lambda: self._contributions(self.question(asked)))
 
@@ -182,7 +182,7 @@ class Reading:
                 continue
         return DirectLogitAttribution(by="layer")(self.model, question)
 
-    def inputs(self, name: str, asked: Asked) -> np.ndarray:
+    def inputs(self, name: str, asked: TokenQuestion) -> np.ndarray:
         """How much each token mattered to the answer, by a method of attribution, ``[pos]``."""
         made = lambda: _INPUTS[name]()(self.model, self.question(asked)).data["value"].values[0]  # noqa: E731
         return self.once(("inputs", name, asked), made)

@@ -10,13 +10,13 @@ from werkzeug.serving import make_server
 
 from mechxai.core.errors import ConfigError
 from mechxai.explore.app import application
-from mechxai.explore.state import Room
+from mechxai.explore.state import ExplorerState
 
 LOOPBACK = "127.0.0.1"
 _TRIES = 20
 
 
-def serve(room: Room, say: Callable[[str], None], *, port: int = 8050, browser: bool = True) -> None:
+def serve(room: ExplorerState, say: Callable[[str], None], *, port: int = 8050, browser: bool = True) -> None:
     """Serves a room until it is interrupted.
 
     Args:

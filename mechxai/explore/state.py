@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError, MechXAIError, nearest
 from mechxai.core.result import Result
-from mechxai.explore.background import Sweeps
-from mechxai.explore.prompt_analysis import Reading, name_of
+from mechxai.explore.background import BackgroundRuns
+from mechxai.explore.prompt_analysis import PromptAnalysis, name_of
 from mechxai.explore.view import View
 from mechxai.methods.lens._lib.tuned_lens import TunedLens
 from mechxai.model.hooked_model import HookedModel
@@ -27,7 +27,7 @@ TASKS: Mapping[str, Callable[..., ContrastBatch]] = {
 
 
 @dataclass(frozen=True)
-class Example:
+class PromptExample:
     """A prompt of a task: both runs and both answers, as texts."""
 
     prompt: str
@@ -37,7 +37,7 @@ class Example:
 
 
 @dataclass(eq=False)
-class Room:
+class ExplorerState:
     """Models by name, and what has been read.
 
     Attributes:
@@ -55,10 +55,10 @@ class Room:
     start: View | None = None
     loads: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     lens_folders: Mapping[str, str] = field(default_factory=dict)
-    sweeps: Sweeps = field(default_factory=Sweeps)
+    sweeps: BackgroundRuns = field(default_factory=BackgroundRuns)
     _loaded: dict[str, HookedModel] = field(default_factory=dict)
     _locks: dict[str, threading.RLock] = field(default_factory=dict)
-    _readings: OrderedDict[tuple[str, str], Reading] = field(default_factory=OrderedDict)
+    _readings: OrderedDict[tuple[str, str], PromptAnalysis] = field(default_factory=OrderedDict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def name(self, asked: str) -> str:
@@ -97,7 +97,7 @@ class Room:
         with self._lock:
             return self._locks.setdefault(name, threading.RLock())
 
-    def reading(self, view: View) -> Reading:
+    def reading(self, view: View) -> PromptAnalysis:
         """What the view's prompt makes of its model; of the prompts read last, what is known already."""
         name = self.name(view.model)
         key = (name, view.prompt)
@@ -105,7 +105,7 @@ class Room:
             if key in self._readings:
                 self._readings.move_to_end(key)
                 return self._readings[key]
-        made = Reading(self.model(name), key[1], tuned=self.lenses.get(name), lock=self.lock(name))
+        made = PromptAnalysis(self.model(name), key[1], tuned=self.lenses.get(name), lock=self.lock(name))
         with self._lock:
             kept = self._readings
             while kept and (len(kept) >= _KEPT or made.size + sum(one.size for one in kept.values()) > _MOST_BYTES):
@@ -119,7 +119,7 @@ class Room:
         measured = [name for name in TASKS if name in known]
         return measured or list(TASKS)
 
-    def example(self, asked: str, task: str, number: int) -> Example:
+    def example(self, asked: str, task: str, number: int) -> PromptExample:
         """A prompt of a task; another number, another prompt.
 
         Raises:
@@ -148,7 +148,7 @@ class Room:
         return View(name, f"The quick brown fox jumps over the lazy {missing}".rstrip())
 
 
-def example_of(model: HookedModel, batch: ContrastBatch, row: int = 0) -> Example:
+def example_of(model: HookedModel, batch: ContrastBatch, row: int = 0) -> PromptExample:
     """A row of a batch as texts.
 
     Raises:
@@ -165,4 +165,4 @@ def example_of(model: HookedModel, batch: ContrastBatch, row: int = 0) -> Exampl
         texts.append(text)
     right, wrong = (name_of(model, int(one[row, 0, 0])) for one in (batch.answers, batch.wrong))
     same = texts[0] == texts[1]
-    return Example(texts[0], "" if same else texts[1], right, wrong)
+    return PromptExample(texts[0], "" if same else texts[1], right, wrong)

@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from mechxai.core.errors import ConfigError, check_choice
-from mechxai.core.files import write_whole
+from mechxai.core.files import write_atomic
 from mechxai.core.result import Result
 from mechxai.figures.colors import SEQUENTIAL
 from mechxai.figures.notebook_html import Page
@@ -86,7 +86,7 @@ def attention_html(result: Result, prompt: int = 0, *, view: str = "head") -> Pa
 
 def save_attention(result: Result, path: str | os.PathLike[str], prompt: int = 0, *, view: str = "head") -> Path:
     """Writes `attention_html`; returns the path."""
-    return write_whole(Path(path), attention_html(result, prompt, view=view))
+    return write_atomic(Path(path), attention_html(result, prompt, view=view))
 
 
 def _content(result: Result, prompt: int) -> dict[str, object]:

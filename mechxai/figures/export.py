@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from mechxai.core.errors import ArtifactError, ConfigError, nearest
-from mechxai.core.files import write_whole
+from mechxai.core.files import write_atomic
 from mechxai.figures.browser import browser_available, draw
 from mechxai.figures.theme import CONFIG
 
@@ -32,9 +32,9 @@ def save_html(figure: go.Figure, path: str | os.PathLike[str], *, plotlyjs: str 
         raise ConfigError(f"save_html(plotlyjs={plotlyjs!r}) was asked", allowed=nearest(plotlyjs, _MODES))
     target = Path(path)
     if plotlyjs == "directory" and not (target.parent / _SCRIPT).is_file():
-        write_whole(target.parent / _SCRIPT, get_plotlyjs())
+        write_atomic(target.parent / _SCRIPT, get_plotlyjs())
     page = figure.to_html(include_plotlyjs=_MODES[plotlyjs], div_id="figure", config=CONFIG)
-    return write_whole(target, page.replace("<head>", f"<head><title>{html.escape(target.stem)}</title>", 1))
+    return write_atomic(target, page.replace("<head>", f"<head><title>{html.escape(target.stem)}</title>", 1))
 
 
 def figure_div(figure: go.Figure, identifier: str) -> str:
@@ -65,4 +65,4 @@ def save_png(figure: go.Figure, path: str | os.PathLike[str], *, scale: float = 
         image = draw(str(figure.to_json()), options)
     except OSError as error:
         raise ArtifactError(f"PNG {target} was asked", got=str(error), fix="use save_html") from error
-    return write_whole(target, image)
+    return write_atomic(target, image)

@@ -1,36 +1,27 @@
-"""The form in which swept methods keep their fields, whatever form they were given in."""
+"""Layers and heads that a method's fields name."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from mechxai.core.errors import SiteError
-from mechxai.core.method import Method
 
 
-def as_tuples(method: Method, *names: str) -> None:
-    """Turns fields of a new method into tuples, a single value into a tuple of one; None stays None.
+def selected(axis: str, indices: Sequence[int], n: int) -> list[int]:
+    """The layers or heads named by a field, ascending: all where none are named; negative ones count from the last.
 
-    So that what a config gave as a list, and Python as a tuple, are one method with one run id.
-    """
-    for name in names:
-        value = getattr(method, name)
-        if value is not None:
-            many = isinstance(value, Iterable) and not isinstance(value, str)
-            object.__setattr__(method, name, tuple(_plain(one) for one in value) if many else (value,))
-
-
-def some_of(what: str, asked: Sequence[int], n: int) -> list[int]:
-    """The layers or heads that a field asks for, ascending: all when none are named, negative ones from the last.
+    Args:
+        axis: ``layer`` or ``head``, for the error.
+        indices: from the field.
+        n: how many the model has.
 
     Raises:
-        SiteError: one that is not there.
+        SiteError: an index the model does not have.
     """
-    wrong = [number for number in asked if not -n <= number < n]
+    wrong = [index for index in indices if not -n <= index < n]
     if wrong:
-        raise SiteError(f"{what} {wrong[0]} was asked", allowed=f"{-n} to {n - 1}")
-    return sorted({number % n for number in asked}) or list(range(n))
+        raise SiteError(out_of_range(axis, wrong[0], n))
+    return sorted({index % n for index in indices}) or list(range(n))
 
 
-def _plain(value: Any) -> Any:
-    """A number as Python has it, whatever library's it was."""
-    return value.item() if hasattr(value, "item") else value
+def out_of_range(axis: str, index: int, n: int) -> str:
+    """The problem of an index the model does not have: ``Layer 7 is out of range: this model has 3 layers (0-2)``."""
+    return f"{axis.capitalize()} {index} is out of range: this model has {n} {axis}{'' if n == 1 else 's'} (0-{n - 1})"

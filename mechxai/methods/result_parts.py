@@ -156,4 +156,5 @@ def run_info(
         commit=commit(),
         cost=dict(cost),
         notes=notes,
+        kind=method.card.kind,
     )

@@ -68,10 +68,10 @@ class HookedModel:
         """Sizes and block structure."""
         return self.backend.architecture()
 
-    def lay_out(self) -> None:
+    def optimize_layout(self) -> None:
         """Weights in the memory layout that their products want; done once, values and shapes stay what they are."""
         if not self.__dict__.get("_laid_out"):
-            self.backend.lay_out()
+            self.backend.optimize_layout()
             self.__dict__["_laid_out"] = True
 
     def info(self) -> dict[str, object]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from plotly.offline import get_plotlyjs
 
 from mechxai.core.errors import ConfigError
-from mechxai.core.files import write_whole
+from mechxai.core.files import write_atomic
 from mechxai.core.result import Result
 from mechxai.report.circuit_account import circuit_account
 from mechxai.report.markup import escaped, folded, paragraph, table
@@ -63,7 +63,7 @@ def report(
     parts += [f"<section><h2>{escaped(name)}</h2>{table(rows)}</section>" for name, rows in (tables or {}).items()]
     parts.append(_provenance(named))
     page = _PAGE.format(policy=_POLICY, title=escaped(heading), css=CSS, script=get_plotlyjs(), body="\n".join(parts))
-    return write_whole(path, page)
+    return write_atomic(path, page)
 
 
 def _named(results: Result | Mapping[str, Result] | Iterable[Result]) -> dict[str, Result]:

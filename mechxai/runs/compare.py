@@ -11,13 +11,13 @@ from mechxai.core.result import Result
 from mechxai.core.statistics import known_mean
 from mechxai.figures.panels import headline_variable
 from mechxai.report.page import report
-from mechxai.runs.query import FoundRun
+from mechxai.runs.query import RunRecord
 
 Rows = list[dict[str, object]]
 _COMPARED = ("experiment", "method", "model", "task", "seed", "versions", "commit")
 
 
-def settings_that_differ(one: FoundRun, other: FoundRun) -> Rows:
+def settings_that_differ(one: RunRecord, other: RunRecord) -> Rows:
     """A row per setting: of method, model, task, seed and versions."""
     first, second = (_flat({key: run.manifest.get(key) for key in _COMPARED}) for run in (one, other))
     names = dict.fromkeys([*first, *second])
@@ -55,7 +55,7 @@ def difference(one: Result, other: Result) -> Result | None:
     return Result(xr.Dataset({"value": gap}), one.info)
 
 
-def write_comparison(runs: Sequence[FoundRun], path: Path, tables: Mapping[str, Rows]) -> Path:
+def write_comparison(runs: Sequence[RunRecord], path: Path, tables: Mapping[str, Rows]) -> Path:
     """One page with both figures, that of the difference, and the tables."""
     one, other = (run.result() for run in runs)
     shown = {f"first: {runs[0].facts['run']}": one, f"second: {runs[1].facts['run']}": other}

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from mechxai.core.errors import ConfigError, SiteError, UnfinishedError
-from mechxai.core.files import sweep_up
+from mechxai.core.files import remove_partial_files
 from mechxai.core.probe_dataset import ProbeDataset
 from mechxai.core.reporter import Reporter
 from mechxai.core.result import Result
@@ -27,7 +27,7 @@ from mechxai.model.hooked_model import HookedModel
 from mechxai.report.page import report
 from mechxai.report.tables import own_tables
 from mechxai.runs.folder import check_model, is_finished
-from mechxai.runs.locks import alone
+from mechxai.runs.locks import exclusive_lock
 from mechxai.runs.outputs import (
     REPORT,
     has_config,
@@ -174,8 +174,8 @@ def _applicable(study: Study, say: Reporter) -> Study:
 
 def _run_method(study: Study, label: str, *, folder: Path, tracker: SafeTracker, say: Reporter) -> Finished:
     """One method's run, by this process alone: another that was asked the same waits, and finds it finished."""
-    with alone(folder, study.root, say):
-        sweep_up(folder, spared="cells")  # shards may be writing there
+    with exclusive_lock(folder, study.root, say):
+        remove_partial_files(folder, spared="cells")  # shards may be writing there
         return _run_alone(study, label, folder=folder, tracker=tracker, say=say)
 
 

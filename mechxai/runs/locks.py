@@ -7,7 +7,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 
-def lock_of(folder: Path, root: Path) -> FileLock:
+def folder_lock(folder: Path, root: Path) -> FileLock:
     """The lock of a folder; locks lie together below ``root``, so that the folder holds nothing but its own."""
     locks = root / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
@@ -15,9 +15,9 @@ def lock_of(folder: Path, root: Path) -> FileLock:
 
 
 @contextlib.contextmanager
-def alone(folder: Path, root: Path, say: Callable[[str], None]) -> Iterator[None]:
+def exclusive_lock(folder: Path, root: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Keeps other processes from the same folder; ``filelock`` does."""
-    lock = lock_of(folder, root)
+    lock = folder_lock(folder, root)
     try:
         lock.acquire(timeout=0)
     except Timeout:

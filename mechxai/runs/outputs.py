@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mechxai.core.errors import ArtifactError
-from mechxai.core.files import write_whole
+from mechxai.core.files import write_atomic
 from mechxai.core.reporter import Reporter
 from mechxai.core.result import Result
 from mechxai.figures.attention_view import is_patterns, save_attention
@@ -44,7 +44,7 @@ def write_figures(result: Result, folder: Path, *, png: bool) -> None:
 def write_config(study: Study, folder: Path) -> None:
     """What was asked, as it was asked."""
     for name, text in study.config.items():
-        write_whole(folder / ".hydra" / name, text)
+        write_atomic(folder / ".hydra" / name, text)
 
 
 def has_config(folder: Path) -> bool:
@@ -125,7 +125,7 @@ def write_manifest(study: Study, label: str, result: Result, *, folder: Path, st
 
 
 def _write_manifest(folder: Path, content: Mapping[str, object]) -> None:
-    write_whole(folder / MANIFEST, json.dumps(content, indent=2, default=str) + "\n")
+    write_atomic(folder / MANIFEST, json.dumps(content, indent=2, default=str) + "\n")
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

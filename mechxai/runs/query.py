@@ -22,7 +22,7 @@ FILTERS = ("run", "experiment", "method", "site", "model", "task", "n", "seed", 
 
 
 @dataclass(frozen=True)
-class FoundRun:
+class RunRecord:
     """A run's folder, finished or not.
 
     Attributes:
@@ -101,7 +101,7 @@ class FoundRun:
         return Result.load(self.folder / "result.nc")
 
 
-def found_runs(root: Path, wanted: Mapping[str, str] | None = None) -> list[FoundRun]:
+def list_runs(root: Path, wanted: Mapping[str, str] | None = None) -> list[RunRecord]:
     """The runs below a folder, the oldest first.
 
     Args:
@@ -121,11 +121,11 @@ def found_runs(root: Path, wanted: Mapping[str, str] | None = None) -> list[Foun
         path.parent for path in root.rglob("cells") if path.is_dir()
     }
     own = [folder for folder in folders if _OURS.search(folder.name) and not folder.is_symlink()]
-    found = [FoundRun(folder, _manifest(folder)) for folder in sorted(own, key=_age)]
+    found = [RunRecord(folder, _manifest(folder)) for folder in sorted(own, key=_age)]
     return [run for run in found if all(fnmatch(run.facts[name], pattern) for name, pattern in wanted.items())]
 
 
-def one_run(root: Path, name: str, *, unfinished: bool = False) -> FoundRun:
+def find_run(root: Path, name: str, *, unfinished: bool = False) -> RunRecord:
     """The run of a folder, or of an id that begins so.
 
     Args:
@@ -137,8 +137,8 @@ def one_run(root: Path, name: str, *, unfinished: bool = False) -> FoundRun:
         ArtifactError: there is none, or several.
     """
     if (Path(name) / "manifest.json").is_file() or (unfinished and (Path(name) / "cells").is_dir()):
-        return FoundRun(Path(name), _manifest(Path(name)))
-    known = found_runs(root)
+        return RunRecord(Path(name), _manifest(Path(name)))
+    known = list_runs(root)
     named = [run for run in known if run.facts["run"].startswith(name)]
     fitting = [run for run in named if run.finished or unfinished]
     if len(fitting) == 1:

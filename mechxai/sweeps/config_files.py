@@ -61,7 +61,7 @@ def settings(group: str, choice: str) -> dict[str, Setting]:
 
 
 def chosen(experiment: str) -> dict[str, str]:
-    """Group, or place in the configuration (``then.z``), -> what is chosen there with an experiment, or with none."""
+    """Group, or place in the configuration (``also.z``), -> what is chosen there with an experiment, or with none."""
     found: dict[str, str] = {}
     for path in (configs_dir() / "run.yaml", configs_dir() / "experiment" / f"{experiment}.yaml"):
         for package, group, choice in _defaults(path) if path.is_file() else ():
@@ -70,8 +70,8 @@ def chosen(experiment: str) -> dict[str, str]:
 
 
 def group_of(place: str) -> str:
-    """The group of a place in the configuration: ``then.z`` holds a method."""
-    return "method" if place.startswith("then.") else place
+    """The group of a place in the configuration: ``also.z`` holds a method."""
+    return "method" if place.startswith("also.") else place
 
 
 def _defaults(path: Path) -> list[tuple[str, str, str]]:

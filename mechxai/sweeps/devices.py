@@ -11,13 +11,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from mechxai.runs.locks import lock_of
+from mechxai.runs.locks import folder_lock
 
 _ONE_BY_ONE = "BasicLauncher"  # its jobs never meet
 
 
 @contextmanager
-def own_device(config: DictConfig, number: int | None) -> Iterator[DictConfig]:
+def reserved_device(config: DictConfig, number: int | None) -> Iterator[DictConfig]:
     """The configuration with ``model.device=auto`` as a GPU that no other job holds; held until the job ends.
 
     Args:
@@ -62,7 +62,7 @@ def visible() -> list[str]:
 
 def _free(order: list[int], known: list[str], root: Path) -> tuple[int | None, FileLock | None]:
     for index in order:
-        lock = lock_of(Path(platform.node()) / f"gpu{known[index]}", root)
+        lock = folder_lock(Path(platform.node()) / f"gpu{known[index]}", root)
         try:
             lock.acquire(timeout=0)
         except Timeout:

@@ -16,10 +16,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mechxai.core.errors import ConfigError, UnfinishedError
-from mechxai.core.files import can_be_written
+from mechxai.core.files import make_writable_folder
 from mechxai.core.method import Method
 from mechxai.core.reporter import Reporter
-from mechxai.sweeps.devices import number_beside_others, own_device, visible
+from mechxai.sweeps.devices import number_beside_others, reserved_device, visible
 
 
 def job(config: DictConfig, show: Reporter) -> dict[str, Path]:
@@ -28,7 +28,7 @@ def job(config: DictConfig, show: Reporter) -> dict[str, Path]:
     Returns:
         label of a method -> folder of its results; empty for a plan and for a shard.
     """
-    with own_device(config, number_beside_others()) as settled:
+    with reserved_device(config, number_beside_others()) as settled:
         return _job(settled, show)
 
 
@@ -39,18 +39,20 @@ def _job(config: DictConfig, show: Reporter) -> dict[str, Path]:
     check_targets(OmegaConf.to_container(config, resolve=False))
     check_processes(config.processes)
     if not config.plan:
-        can_be_written(Path(config.output), asked=f"output={config.output}")
+        make_writable_folder(Path(config.output), asked=f"output={config.output}")
     parts = {
         name: hydra.utils.instantiate(config[name], _convert_="all") for name in ("model", "task", "method", "tracker")
     }
-    then = {label: hydra.utils.instantiate(config.then[label], _convert_="all") for label in wanted(config.then)}
+    also = {
+        label: hydra.utils.instantiate(config.also[label], _convert_="all") for label in companion_labels(config.also)
+    }
     first = str(config.method.get("site") or parts["method"].settings()["name"])
-    then = _beside(first, parts["method"], then, show=show)
+    also = _beside(first, parts["method"], also, show=show)
     study = Study(
         name=config.name,
         model=parts["model"],
-        batch=made(parts["task"], parts["model"]),
-        methods={first: parts["method"], **then},
+        batch=make_prompts(parts["task"], parts["model"]),
+        methods={first: parts["method"], **also},
         root=Path(config.output),
         seed=config.seed,
         engine=config.engine,
@@ -69,7 +71,7 @@ def _job(config: DictConfig, show: Reporter) -> dict[str, Path]:
         explain_study(study, show)
         return {}
     if config.processes > 1 and study.shard is None:
-        for label in study.methods if study.force else ():  # once, before the shards, which then find nothing
+        for label in study.methods if study.force else ():  # once, before the shards, which also find nothing
             shutil.rmtree(study.folder(label), ignore_errors=True)
         study = replace(study, force=False)
         share_out(list(HydraConfig.get().overrides.task), config.processes)
@@ -86,42 +88,42 @@ def _sweep(name: str) -> str:
     return f"{name}-{own}" if own else ""
 
 
-def _beside(first: str, method: Method, then: Mapping[str, Method], *, show: Reporter) -> dict[str, Method]:
+def _beside(first: str, method: Method, also: Mapping[str, Method], *, show: Reporter) -> dict[str, Method]:
     """The companions of the first method; one at the same site gives way to it, unless it asks over other axes.
 
     Raises:
         ConfigError: another kind of method bears the first one's label.
     """
-    if first in then and type(then[first]) is not type(method):
+    if first in also and type(also[first]) is not type(method):
         got = f"the first method is called {first} already"
-        raise ConfigError(f"then.{first} was asked", got=got, fix="give it another label")
-    own, other = (list(map(str, getattr(one, "over", ()))) for one in (method, then.get(first, method)))
+        raise ConfigError(f"also.{first} was asked", got=got, fix="give it another label")
+    own, other = (list(map(str, getattr(one, "over", ()))) for one in (method, also.get(first, method)))
     if own != other:
         label = "-".join([first, *other])
-        if label in then:
-            raise ConfigError(f"then.{first} was asked", got=f"{label} is there as well", fix=f"then.{first}=null")
-        show(f"{first}: asked over {', '.join(own)}; then.{first}, over {', '.join(other)}, is called {label}")
-        return {label if one == first else one: companion for one, companion in then.items()}
-    if first in then:
-        show(f"{first}: asked of the first method, so that then.{first} is left out")
-    return {label: one for label, one in then.items() if label != first}
+        if label in also:
+            raise ConfigError(f"also.{first} was asked", got=f"{label} is there as well", fix=f"also.{first}=null")
+        show(f"{first}: asked over {', '.join(own)}; also.{first}, over {', '.join(other)}, is called {label}")
+        return {label if one == first else one: companion for one, companion in also.items()}
+    if first in also:
+        show(f"{first}: asked of the first method, so that also.{first} is left out")
+    return {label: one for label, one in also.items() if label != first}
 
 
-def wanted(then: Mapping[str, Any]) -> list[str]:
-    """The labels of the methods beside the first; ``then.LABEL=null`` leaves one out.
+def companion_labels(also: Mapping[str, Any]) -> list[str]:
+    """The labels of the methods beside the first; ``also.LABEL=null`` leaves one out.
 
     Raises:
         ConfigError: one of which settings are left, but no method.
     """
-    found = [str(label) for label, one in then.items() if one is not None]
-    headless = [label for label in found if "_target_" not in then[label]]
+    found = [str(label) for label, one in also.items() if one is not None]
+    headless = [label for label in found if "_target_" not in also[label]]
     if headless:
         name = headless[0]
-        raise ConfigError(f"then.{name} was asked", got="no method", fix=f"then.{name}=null leaves it out")
+        raise ConfigError(f"also.{name} was asked", got="no method", fix=f"also.{name}=null leaves it out")
     return found
 
 
-def made(task: Callable[..., Any], model: Any) -> Any:
+def make_prompts(task: Callable[..., Any], model: Any) -> Any:
     """A task's prompts for a model.
 
     Raises:

@@ -17,14 +17,14 @@ from omegaconf.errors import OmegaConfBaseException
 from mechxai._resources import configs_dir
 from mechxai.core.errors import ConfigError, nearest
 from mechxai.sweeps.config_files import LAUNCHERS, choices_of
-from mechxai.sweeps.user_configs import CONFIG_FLAGS, OwnConfigs, own_configs
+from mechxai.sweeps.user_configs import CONFIG_FLAGS, UserConfigs, user_configs
 
 _FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--info", "-i", *CONFIG_FLAGS)
 _DASHED = re.compile(r"-[a-zA-Z][\w./]+=")
 _TRIED = 64  # combinations of a sweep, before it is refused because none of them composes
 
 
-def asked(arguments: Sequence[str]) -> list[str]:
+def override_arguments(arguments: Sequence[str]) -> list[str]:
     """The overrides among the arguments: what is no flag, and no flag's value."""
     overrides, skip = [], False
     for argument in arguments:
@@ -46,7 +46,7 @@ def check_overrides(arguments: Sequence[str]) -> Path | None:
     Raises:
         ConfigError: an unknown key or choice, or an override that cannot be read.
     """
-    overrides, own = asked(arguments), own_configs(arguments)
+    overrides, own = override_arguments(arguments), user_configs(arguments)
     _check_dashes(arguments)
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
@@ -69,14 +69,14 @@ def check_overrides(arguments: Sequence[str]) -> Path | None:
         _check_single(parsed)
     GlobalHydra.instance().clear()
     try:
-        config = _first_that_composes(some, own or OwnConfigs())
+        config = _first_that_composes(some, own or UserConfigs())
     except ConfigError:
         if own is None:
             raise
         return own.sweep_folder(None) if multirun else None  # hydra, which knows more of them, tells
     if not multirun and config.hydra.mode != RunMode.MULTIRUN:
         return None
-    return (own or OwnConfigs()).sweep_folder(config)
+    return (own or UserConfigs()).sweep_folder(config)
 
 
 def _check_dashes(arguments: Sequence[str]) -> None:
@@ -100,14 +100,14 @@ def _check_single(parsed: Sequence[Any]) -> None:
     )
 
 
-def _first_that_composes(combinations: Sequence[Sequence[str]], own: OwnConfigs) -> DictConfig:
+def _first_that_composes(combinations: Sequence[Sequence[str]], own: UserConfigs) -> DictConfig:
     told: ConfigError | None = None
     with hydra.initialize_config_dir(str(own.root), version_base="1.3", job_name="run"):
         for combination in combinations:
             try:
                 return hydra.compose(own.name, overrides=[*combination, *own.searched], return_hydra_config=True)
             except (HydraException, OmegaConfBaseException) as error:
-                told = told or explained(error, combination)
+                told = told or composition_error(error, combination)
     raise told or ConfigError("A sweep was asked", got="a list without a value", fix="give at least one value")
 
 
@@ -140,7 +140,7 @@ def _no_choice(group: str, choice: str, choices: Sequence[str]) -> ConfigError:
     return ConfigError(f"{group}={choice} was asked", got="no such choice", allowed=nearest(choice, choices))
 
 
-def explained(error: Exception, overrides: Sequence[str]) -> ConfigError:
+def composition_error(error: Exception, overrides: Sequence[str]) -> ConfigError:
     """Why overrides do not compose, in a sentence for whoever gave them. Hydra must be set up."""
     keys = [override.partition("=")[0].lstrip("~") for override in overrides if not override.startswith("+")]
     plain = [override for override in overrides if "/" not in override.partition("=")[0] and _is_group(override)]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from mechxai.core.files import write_whole
+from mechxai.core.files import write_atomic
 
 NAME, INTERRUPTED = "job.json", "interrupted"
 WAITING, RUNNING, FINISHED, FAILED = "not started", "running", "finished", "failed"
@@ -41,7 +41,7 @@ class JobRecord:
 
     def save(self, folder: Path) -> None:
         """Writes it into the job's folder, whole or not at all."""
-        write_whole(folder / NAME, json.dumps(asdict(self), indent=2) + "\n")
+        write_atomic(folder / NAME, json.dumps(asdict(self), indent=2) + "\n")
 
     def finished(self, folders: Mapping[str, str]) -> "JobRecord":
         """The same job, done."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mechxai.core.files import whole
+from mechxai.core.files import atomic_write
 from mechxai.core.result import Result
 from mechxai.figures.strongest import strongest
 from mechxai.figures.text import shortened
@@ -75,7 +75,7 @@ def write_summary(folder: Path, found: Sequence[JobRecord], rows: Sequence[Row])
         with contextlib.suppress(ValueError):  # seeds and sizes are numbers, names are not
             table[key] = pd.to_numeric(table[key])
     path = folder / TABLE
-    with whole(path) as part:
+    with atomic_write(path) as part:
         table.to_parquet(part, index=False)
     jobs = [row.shown() for row in rows]
     failed = [{"job": row.job, "error": row.error} for row in rows if row.error]

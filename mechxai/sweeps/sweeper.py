@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from mechxai.core.errors import ConfigError
-from mechxai.sweeps.overrides import explained
+from mechxai.sweeps.overrides import composition_error
 from mechxai.sweeps.record import WAITING, JobRecord
 
 _BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
@@ -72,7 +72,7 @@ class RecordingSweeper(Sweeper):
         try:
             found = self._loader.load_sweep_config(self._master, list(overrides))
         except (HydraException, OmegaConfBaseException) as error:
-            return explained(error, overrides)
+            return composition_error(error, overrides)
         with open_dict(found):
             found.hydra.job.num = number
         return found

@@ -20,7 +20,7 @@ _BUNDLED = "run"  # the bundled configuration, and the name that runs have where
 
 
 @dataclass(frozen=True)
-class OwnConfigs:
+class UserConfigs:
     """What the flags say; without any, the bundled configuration.
 
     Attributes:
@@ -46,7 +46,7 @@ class OwnConfigs:
     @property
     def identity(self) -> list[str]:
         """What tells two of them apart, whose sweeps are two sweeps; nothing where none were given."""
-        if self == OwnConfigs():
+        if self == UserConfigs():
             return []
         return [f"configs={self.name}:{self.root}:{Path(self.folder).absolute() if self.folder else ''}"]
 
@@ -65,14 +65,14 @@ class OwnConfigs:
         return Path(self.folder or self.path).absolute().name if self.folder or self.path else _BUNDLED
 
 
-def own_configs(arguments: Sequence[str]) -> OwnConfigs | None:
+def user_configs(arguments: Sequence[str]) -> UserConfigs | None:
     """What hydra's flags say of where configurations lie; None where they say nothing."""
     found: dict[str, str] = {}
     for place, argument in enumerate(arguments):
         flag, equals, value = argument.partition("=")
         if flag in CONFIG_FLAGS:
             found[CONFIG_FLAGS[flag]] = value if equals else "".join(arguments[place + 1 : place + 2])
-    return OwnConfigs(**found) if found else None
+    return UserConfigs(**found) if found else None
 
 
 def quoted(path: Path | str) -> str:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 
-from mechxai.core.files import sweep_up
+from mechxai.core.files import remove_partial_files
 from mechxai.core.reporter import Reporter
 from mechxai.sweeps.record import FAILED, RUNNING, WAITING, JobRecord, forget, records
 
@@ -39,7 +39,7 @@ class Watch:
 
     def __enter__(self) -> "Watch":
         forget(self.folder)  # those of an earlier run of the same sweep: this one looks at all its jobs again
-        sweep_up(self.folder)
+        remove_partial_files(self.folder)
         self._told: set[int] = set()
         self._begun, self._lock, self._ended = time.monotonic(), threading.Lock(), threading.Event()
         _WATCHING.append(self)

@@ -10,7 +10,7 @@ from mechxai.core.errors import AlignmentError, ConfigError, ShapeError, nearest
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.text import TextCodec
 from mechxai.tasks.example import Example, known_split
-from mechxai.tasks.fitting import Asked, fitting
+from mechxai.tasks.fitting import DrawRequest, fitting
 
 
 def build(
@@ -34,7 +34,7 @@ def build(
         AlignmentError: too few examples fit this tokenizer; says why.
     """
     check_split(name, str(settings.get("split", "all")))
-    asked = Asked(name, n, seed, model.name, "mx.ContrastBatch.from_prompts")
+    asked = DrawRequest(name, n, seed, model.name, "mx.ContrastBatch.from_prompts")
     found, dropped = fitting(asked, lambda rng, _: draw(rng), partial(misfit, model))
     info = {"name": name, "n": n, "seed": seed, **settings, "dropped": dropped}
     return from_examples(model, found, info)

@@ -9,7 +9,7 @@ from mechxai.model.hooked_model import HookedModel
 from mechxai.tasks import annotated, grammars
 from mechxai.tasks.build import misfit
 from mechxai.tasks.example import Example
-from mechxai.tasks.fitting import Asked, fitting
+from mechxai.tasks.fitting import DrawRequest, fitting
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ def draw_labelled(
     model: HookedModel, name: str, draw: Callable[[random.Random, int], Drawn], *, n: int, seed: int
 ) -> tuple[list[Drawn], dict[str, int]]:
     """``n`` examples that fit the model's tokenizer, the n-th of its turn's kind, and how many did not, by reason."""
-    asked = Asked(name, n, seed, model.name, "mx.ProbeDataset.from_texts")
+    asked = DrawRequest(name, n, seed, model.name, "mx.ProbeDataset.from_texts")
     return fitting(asked, draw, lambda drawn: misfit(model, drawn.example))
 
 

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Asked:
+class DrawRequest:
     """What a task was asked for.
 
     Attributes:
@@ -32,7 +32,7 @@ class Asked:
 
 
 def fitting(
-    asked: Asked, draw: Callable[[random.Random, int], T], misfit: Callable[[T], str | None]
+    asked: DrawRequest, draw: Callable[[random.Random, int], T], misfit: Callable[[T], str | None]
 ) -> tuple[list[T], dict[str, int]]:
     """As many examples as were asked for, and how many did not fit, by reason.
 

@@ -14,7 +14,7 @@ from mechxai.model.hooked_model import HookedModel
 from mechxai.tasks.build import check_split, misfit
 from mechxai.tasks.chains import CHAINS
 from mechxai.tasks.example import Example
-from mechxai.tasks.fitting import Asked, fitting
+from mechxai.tasks.fitting import DrawRequest, fitting
 from mechxai.tasks.lines import objects
 
 _MOST_STEPS = 5
@@ -113,7 +113,7 @@ def _drawn(
         example = as_example(*pair, wording)
         return misfit(model, example, sequences=True) if isinstance(model, HookedModel) else None
 
-    asked = Asked(name, n, seed, model.name, "cot_jsonl")
+    asked = DrawRequest(name, n, seed, model.name, "cot_jsonl")
     pairs, dropped = fitting(asked, lambda rng, _: CHAINS[name](rng, **own), unfit)
     info: dict[str, object] = {"name": name, "n": n, "seed": seed, **own, "dropped": dropped}
     beside = chain_pairs(model, pairs, wording, info) if isinstance(model, HookedModel) else None

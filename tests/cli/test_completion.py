@@ -33,8 +33,8 @@ COMMANDS = ("run", "runs", "methods", "explore")
         ("run method.direction=", ["method.direction=denoise", "method.direction=noise"]),
         ("run method.site=resid_pre,mlp_o", ["method.site=resid_pre,mlp_out"]),
         ("run model=gpt2 model.proc", ["model.processing="]),
-        ("run experiment=ioi_patching then.z.o", ["then.z.over="]),
-        ("run experiment=ioi_patching then.roles.cop", ["then.roles.copying="]),
+        ("run experiment=ioi_patching also.z.o", ["also.z.over="]),
+        ("run experiment=ioi_patching also.roles.cop", ["also.roles.copying="]),
         ("run plan=", ["plan=true", "plan=false"]),
         ("run engine=w", ["engine=wave"]),
         ("run --cfg ", ["job", "hydra", "all"]),
@@ -53,7 +53,7 @@ def test_candidates(line, expected):
 
 def test_a_key_begins_with_its_group_or_place():
     found = candidates(["run", "experiment=ioi_patching", ""], COMMANDS)
-    assert {"experiment=", "model=", "hydra/launcher=", "seed=", "method.", "then.roles."} <= set(found)
+    assert {"experiment=", "model=", "hydra/launcher=", "seed=", "method.", "also.roles."} <= set(found)
     assert "defaults=" not in found
     assert groups()[:4] == ["model", "task", "metric", "method"]
 

@@ -63,8 +63,8 @@ def test_a_first_method_takes_the_place_of_the_companion_at_its_site(here, capsy
     sites = "method.site=resid_pre,attn_out,z"
     assert main(["run", "-m", "experiment=ioi_patching", sites, "plan=true", "task.n=4", "tracker=none"]) == 0
     shown = capsys.readouterr().out
-    assert "then.attn_out is left out" in shown
-    assert "then.z, over layer, head, is called z-layer-head" in shown, "another question"
+    assert "also.attn_out is left out" in shown
+    assert "also.z, over layer, head, is called z-layer-head" in shown, "another question"
 
 
 def test_the_garbage_collector_is_left_as_it_was(here):
@@ -219,7 +219,7 @@ def test_help_and_cfg_teach():
     [
         (["task=cot_jsonl", "model=zoo/cot", "method=early_answering"], "set task.path=VALUE"),
         (["task.n=abc"], "task.n='abc' was asked of ioi"),
-        (["experiment=cot_faithfulness", "~method@then.attribution"], "then.attribution=null leaves it out"),
+        (["experiment=cot_faithfulness", "~method@also.attribution"], "also.attribution=null leaves it out"),
     ],
 )
 def test_what_a_task_or_a_companion_lacks_is_said(here, capsys, overrides, said):

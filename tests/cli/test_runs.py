@@ -12,8 +12,8 @@ from mechxai.cli import main
 from mechxai.core.errors import ArtifactError, ConfigError
 from mechxai.core.result import Result
 from mechxai.runs.compare import difference, settings_that_differ, values_that_differ
-from mechxai.runs.locks import lock_of
-from mechxai.runs.query import found_runs, one_run, read_filters
+from mechxai.runs.locks import folder_lock
+from mechxai.runs.query import find_run, list_runs, read_filters
 
 OWN = ("debug=tiny", "model=zoo/handmade-ioi", "task.template=0", "task.order=abba", "name=own", "output=outputs")
 LONG = (*OWN, "method.site=z", "method.over=[layer,head,pos]", "task.n=8", "tokens_per_wave=256")
@@ -49,7 +49,7 @@ def test_runs_are_listed_and_filtered(here, capsys):
     assert main(["runs", "model=gpt2"]) == 0
     assert "no runs below outputs that fit" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="experiment"):
-        found_runs(Path("outputs"), {"experimnt": "x"})
+        list_runs(Path("outputs"), {"experimnt": "x"})
     with pytest.raises(ConfigError, match="filters as in"):
         read_filters(["zoo"])
     assert main(["runs", "modle=x"]) == 2
@@ -57,11 +57,11 @@ def test_runs_are_listed_and_filtered(here, capsys):
     assert main(["runs", "lsit"]) == 2
     assert "did you mean 'list'" in capsys.readouterr().err
     filters = ["n=8", "seed=0", "model=zoo/handmade-ioi", "task=ioi", "site=z", "status=unfinished"]
-    assert len(found_runs(Path("outputs"), read_filters(filters))) == 1
+    assert len(list_runs(Path("outputs"), read_filters(filters))) == 1
 
 
 def test_a_run_that_is_not_finished_says_how_it_goes_on(here, capsys):
-    (waiting,) = found_runs(Path("outputs"), {"status": "unfinished"})
+    (waiting,) = list_runs(Path("outputs"), {"status": "unfinished"})
     assert main(["runs", "show", waiting.facts["run"][:6]]) == 0
     shown = capsys.readouterr().out
     assert "waves kept" in shown
@@ -73,21 +73,21 @@ def test_a_run_that_is_not_finished_says_how_it_goes_on(here, capsys):
 
 
 def test_a_run_is_shown_by_the_beginning_of_its_id(here, capsys):
-    first = found_runs(Path("outputs"), {"status": "finished"})[0]
+    first = list_runs(Path("outputs"), {"status": "finished"})[0]
     assert main(["runs", "show", first.facts["run"][:6]]) == 0
     shown = capsys.readouterr().out
     assert "activation_patching of z on zoo/handmade-ioi" in shown
     assert "result.nc" in shown
-    assert one_run(Path("outputs"), str(first.folder)).folder == first.folder
+    assert find_run(Path("outputs"), str(first.folder)).folder == first.folder
     with pytest.raises(ArtifactError, match="no run of that name"):
-        one_run(Path("outputs"), "zzzz")
+        find_run(Path("outputs"), "zzzz")
     with pytest.raises(ArtifactError, match="several runs"):
-        one_run(Path("outputs"), "")
+        find_run(Path("outputs"), "")
     assert main(["runs", "show"]) == 2
 
 
 def test_two_runs_are_compared(here, capsys, tmp_path):
-    one, other = found_runs(Path("outputs"), {"status": "finished"})
+    one, other = list_runs(Path("outputs"), {"status": "finished"})
     settings = settings_that_differ(one, other)
     assert [row["setting"] for row in settings] == ["method.direction"]
     results = one.result(), other.result()
@@ -117,18 +117,18 @@ def interrupted(*_):
 
 def test_shards_are_merged_to_the_values_of_an_unsharded_run(here, capfd, tmp_path, monkeypatch):
     assert main(["run", *LONG, "shard=1/2", "force=true"]) == 0
-    (waiting,) = found_runs(Path("outputs"), {"status": "unfinished"})
+    (waiting,) = list_runs(Path("outputs"), {"status": "unfinished"})
     with pytest.MonkeyPatch.context() as patch:  # gathering is interrupted
         patch.setattr(Result, "save", interrupted)
         assert main(["run", *LONG]) == 130
     assert "shard=1/2" in (waiting.folder / ".hydra/overrides.yaml").read_text()
-    assert len(found_runs(Path("outputs"), {"status": "unfinished"})) == 1
+    assert len(list_runs(Path("outputs"), {"status": "unfinished"})) == 1
     monkeypatch.chdir(tmp_path)
     assert main(["runs", "merge", "--in", str(here / "outputs")]) == 0
     monkeypatch.chdir(here)
     assert "cells reused" in capfd.readouterr().out
-    assert not found_runs(Path("outputs"), {"status": "unfinished"})
-    merged = next(run for run in found_runs(Path("outputs")) if "pos" in run.manifest["method"]["over"])
+    assert not list_runs(Path("outputs"), {"status": "unfinished"})
+    merged = next(run for run in list_runs(Path("outputs")) if "pos" in run.manifest["method"]["over"])
     cost = merged.manifest["cost"]
     assert cost["cells_reused"] + cost["cells_without_effect"] == cost["cells"]
     assert main(["run", *LONG, f"output={tmp_path}"]) == 0
@@ -144,32 +144,32 @@ def test_what_is_no_run_is_never_cleaned(tmp_path, capsys):
     (tmp_path / "src/cells").mkdir(parents=True)
     (tmp_path / "package").mkdir()
     (tmp_path / "package/manifest.json").write_text('{"name": "other"}')
-    assert found_runs(tmp_path) == []
+    assert list_runs(tmp_path) == []
     assert main(["runs", "clean", "run=*", "--in", str(tmp_path), "--yes"]) == 0
     assert (tmp_path / "src/cells").is_dir()
 
 
 def test_a_run_that_a_process_is_at_is_not_cleaned(here, capsys):
-    run = found_runs(Path("outputs"))[0]
-    with lock_of(run.folder, Path("outputs")):
+    run = list_runs(Path("outputs"))[0]
+    with folder_lock(run.folder, Path("outputs")):
         assert main(["runs", "clean", f"run={run.facts['run']}", "--yes"]) == 0
     assert "left alone" in " ".join(capsys.readouterr().out.split())
     assert run.folder.is_dir()
 
 
 def test_cleaning_asks_first_and_needs_a_filter(here, capsys, monkeypatch):
-    before = len(found_runs(Path("outputs")))
+    before = len(list_runs(Path("outputs")))
     assert main(["runs", "clean"]) == 2
     monkeypatch.setattr("sys.stdin", io.StringIO())
     assert main(["runs", "clean", "run=*"]) == 1
     assert "there was no answer" in capsys.readouterr().out
     monkeypatch.setattr("mechxai.cli.runs.Confirm.ask", lambda *_, **__: False)
     assert main(["runs", "clean", "run=*"]) == 1
-    assert len(found_runs(Path("outputs"))) == before
-    first = found_runs(Path("outputs"))[0]
+    assert len(list_runs(Path("outputs"))) == before
+    first = list_runs(Path("outputs"))[0]
     assert main(["runs", "clean", f"run={first.facts['run']}", "--yes"]) == 0
     assert not first.folder.exists()
-    assert len(found_runs(Path("outputs"))) == before - 1
+    assert len(list_runs(Path("outputs"))) == before - 1
     assert main(["runs", "clean", "model=none"]) == 0
     assert "that fit" in capsys.readouterr().out
 
@@ -181,9 +181,9 @@ def test_what_has_no_waves_is_computed_by_one_shard_alone(tmp_path, monkeypatch,
     assert "shard 0 computes all" in capfd.readouterr().out
     assert not list(tmp_path.rglob("cells"))
     assert main([*lens, "shard=0/2"]) == 0
-    (alone,) = found_runs(Path("outputs"))
+    (alone,) = list_runs(Path("outputs"))
     assert alone.finished
-    both = ["run", *LONG, "name=two", "+then.patterns._target_=mechxai.AttentionPatterns"]
+    both = ["run", *LONG, "name=two", "+also.patterns._target_=mechxai.AttentionPatterns"]
     for shard in (1, 0):
         assert main([*both, f"shard={shard}/2"]) == 0
     shown = capfd.readouterr().out
@@ -201,9 +201,9 @@ def test_shards_share_every_block_of_edges(tmp_path, monkeypatch, capfd):
     for shard in (0, 1):
         assert main([*own, f"shard={shard}/2"]) == 0
     assert main(own) == 0
-    (merged,) = found_runs(Path("outputs"))
+    (merged,) = list_runs(Path("outputs"))
     cost = merged.manifest["cost"]
     assert cost["cells_reused"] + cost["cells_without_effect"] == cost["cells"]
     assert main([*own, f"output={tmp_path / 'whole'}"]) == 0
-    (whole,) = found_runs(tmp_path / "whole")
+    (whole,) = list_runs(tmp_path / "whole")
     np.testing.assert_allclose(merged.result().data["value"], whole.result().data["value"], atol=1e-6)

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from mechxai.core.errors import ArtifactError, ConfigError, NoSpaceError
-from mechxai.core.files import can_be_written, unwritten
+from mechxai.core.files import disk_error, make_writable_folder
 
 
 def of_system(number, name="result.nc"):
@@ -32,11 +32,11 @@ def met(kind, own):
 
 
 def test_disks_that_are_full_or_closed_are_told():
-    full = unwritten(of_system(errno.ENOSPC))
+    full = disk_error(of_system(errno.ENOSPC))
     assert isinstance(full, NoSpaceError)
     assert "result.nc was to be written. Got: the disk is full" in str(full)
-    assert isinstance(unwritten(caused(RuntimeError, of_system(errno.ENOSPC))), NoSpaceError)
-    closed = unwritten(of_system(errno.EROFS))
+    assert isinstance(disk_error(caused(RuntimeError, of_system(errno.ENOSPC))), NoSpaceError)
+    closed = disk_error(of_system(errno.EROFS))
     assert type(closed) is ArtifactError
     assert "Read-only" in str(closed)
 
@@ -53,13 +53,13 @@ def test_disks_that_are_full_or_closed_are_told():
     ],
 )
 def test_other_errors_stay_what_they_are(error):
-    assert unwritten(error) is None
+    assert disk_error(error) is None
 
 
 def test_a_folder_that_cannot_be_is_refused(tmp_path):
-    can_be_written(tmp_path / "a/b", asked="output=a/b")
+    make_writable_folder(tmp_path / "a/b", asked="output=a/b")
     assert (tmp_path / "a/b").is_dir()
     (tmp_path / "taken").write_text("a file")
     for name in ("taken", "taken/below"):
         with pytest.raises(ConfigError, match=f"output={name} was asked"):
-            can_be_written(tmp_path / name, asked=f"output={name}")
+            make_writable_folder(tmp_path / name, asked=f"output={name}")

@@ -12,7 +12,7 @@ import mechxai as mx
 from mechxai.core.errors import ConfigError
 from mechxai.core.metric import as_metric
 from mechxai.engine import plan as planning
-from mechxai.engine.affected_range import LATE, entry_layer, reach
+from mechxai.engine.affected_range import LATE, affected_range, entry_layer
 from mechxai.engine.contrast import patching
 from mechxai.engine.execution import LEVEL_NAMES
 from mechxai.engine.packing import Costs, Rows, packed, ragged
@@ -192,7 +192,7 @@ def test_a_patch_changes_nothing_before_the_first_difference_or_out_of_reach(mod
     model = model_of("gpt2")
     batch = pairs(model, n=2, width=9, first=4, lengths=[9, 6])
     sites = [mx.Site(name, layer, pos=pos) for name in ("resid_pre", "z", "k") for layer in (1, 2) for pos in range(9)]
-    found = reach(patching(model, batch, as_metric("logit_diff"), sites=sites, direction="denoise"), 3)
+    found = affected_range(patching(model, batch, as_metric("logit_diff"), sites=sites, direction="denoise"), 3)
     changes = dict(zip(((s.name, s.layer, s.pos) for s in sites), found.changes.tolist(), strict=True))
     for name in ("resid_pre", "z", "k"):
         assert [changes[name, 1, pos] for pos in range(9)] == [[4 <= pos < 9, 4 <= pos < 6] for pos in range(9)]
@@ -205,7 +205,7 @@ def test_a_patch_changes_nothing_before_the_first_difference_or_out_of_reach(mod
 
 def test_other_edits_change_everything_they_touch(model_of, pairs):
     batch = pairs(model_of("gpt2"), first=4)
-    found = reach(sweep_of(batch, [mx.Site("resid_pre", 0, pos=pos) for pos in range(9)]), 3)
+    found = affected_range(sweep_of(batch, [mx.Site("resid_pre", 0, pos=pos) for pos in range(9)]), 3)
     assert found.changes.all()
     assert found.start[:, 0].tolist() == list(range(9))
 
@@ -230,9 +230,9 @@ def test_an_edit_that_couples_positions_gets_whole_rows(model_of, pairs):
         cells = [
             (mx.Intervention(mx.Site("resid_pre", 1), edit), mx.Intervention(mx.Site("resid_pre", 1, pos=5), ZERO))
         ]
-        found = reach(Sweep(batch, "clean", cells, as_metric("logit_diff")), 3)
+        found = affected_range(Sweep(batch, "clean", cells, as_metric("logit_diff")), 3)
         assert (found.start[0, 0], found.stop[0, 0]) == (0, 9)
-        late = reach(Sweep(batch, "clean", [cells[0][1:]], as_metric("logit_diff")), 3)
+        late = affected_range(Sweep(batch, "clean", [cells[0][1:]], as_metric("logit_diff")), 3)
         assert late.start[0, 0] == 5, whole
 
 

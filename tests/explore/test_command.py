@@ -12,7 +12,7 @@ from mechxai.core.errors import ConfigError
 from mechxai.explore.answers import answer
 from mechxai.explore.commands import commands
 from mechxai.explore.palette import LIGHT
-from mechxai.explore.panel_context import scene_of
+from mechxai.explore.panel_context import panel_context
 
 
 def test_help_teaches(capsys):
@@ -34,19 +34,19 @@ def test_a_model_opens_with_an_example_of_its_task():
     assert next(iter(room.models)) == "zoo/planted-ioi"
     assert "zoo/sentiment" not in room.models
     assert room.first().answer
-    assert answer(scene_of(room, room.first(), LIGHT))["panels"]["lens"]["figure"]["data"]
+    assert answer(panel_context(room, room.first(), LIGHT))["panels"]["lens"]["figure"]["data"]
 
 
 def test_a_tuned_lens_is_read_where_there_is_one(tmp_path, zoo):
     lens = mx.TunedLens.identity(zoo)
     room = room_of({"model": "zoo/ioi", "device": "cpu", "lens": str(lens.save(tmp_path / "lens"))})
     view = room.first()
-    logit, tuned = (scene_of(room, replace(view, lens=name), LIGHT) for name in ("logit", "tuned"))
+    logit, tuned = (panel_context(room, replace(view, lens=name), LIGHT) for name in ("logit", "tuned"))
     a, b = (answer(one)["panels"]["lens"]["figure"]["data"][0]["z"] for one in (logit, tuned))
     np.testing.assert_allclose(a, b, atol=1e-5, err_msg="an identity lens is the logit lens")
     assert "method=tuned_lens" in commands(tuned)
     assert f"lens={tmp_path / 'lens'}" in commands(tuned)
-    without = scene_of(room_of({"device": "cpu"}), view, LIGHT).reading
+    without = panel_context(room_of({"device": "cpu"}), view, LIGHT).reading
     with pytest.raises(ConfigError, match="lens=FOLDER"):
         without.lens("tuned", [0], 1)
 
@@ -59,6 +59,6 @@ def test_a_run_opens_with_its_model_its_prompt_and_its_result(tmp_path, monkeypa
     for name in (str(folder), folder.name[-10:]):
         room = room_of({"run": name})
         batch = mx.tasks.ioi(mx.load("zoo/handmade-ioi"), n=1, template=0, order="abba")
-        assert scene_of(room, room.first(), LIGHT).reading.tokens == batch.strings[0]
+        assert panel_context(room, room.first(), LIGHT).reading.tokens == batch.strings[0]
         (result,) = room.results.values()
         assert result.data["recovered"].dims == ("layer", "head")

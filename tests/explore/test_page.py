@@ -5,7 +5,7 @@ import json
 import pytest
 
 import mechxai as mx
-from mechxai.explore.state import Room
+from mechxai.explore.state import ExplorerState
 from mechxai.explore.view import View
 from mechxai.figures.browser import browser_available
 
@@ -28,7 +28,7 @@ def page():
 
 @pytest.fixture(scope="module")
 def address(zoo):
-    with Served(Room({"zoo/ioi": zoo})) as one:
+    with Served(ExplorerState({"zoo/ioi": zoo})) as one:
         yield one
 
 
@@ -228,7 +228,7 @@ def test_those_who_listen_hear_what_a_choice_is_for(opened):
 
 def test_hostile_prompts_stay_text(page, model_of):
     model = model_of("gpt2")  # of bytes: it reads any text
-    with Served(Room({model.name: model}, start=View(prompt=HOSTILE))) as address:
+    with Served(ExplorerState({model.name: model}, start=View(prompt=HOSTILE))) as address:
         first_picture(page, address)
         settle(page)
         assert page.run("typeof hacked") == "undefined"
@@ -244,7 +244,7 @@ def test_long_prompts_are_saved_and_their_heads_are_shown(page, model_of):
     model = model_of("gpt2")
     prompt = "\N{HIRAGANA LETTER A}" * 20
     with Served(
-        Room({model.name: model}, start=View(prompt=prompt, corrupted="\N{HIRAGANA LETTER I}" * 10_000))
+        ExplorerState({model.name: model}, start=View(prompt=prompt, corrupted="\N{HIRAGANA LETTER I}" * 10_000))
     ) as address:
         first_picture(page, address)
         settle(page)
@@ -259,7 +259,7 @@ def test_long_prompts_are_saved_and_their_heads_are_shown(page, model_of):
 
 def test_a_message_goes_with_what_it_was_about(page, model_of):
     model = model_of("gpt2")
-    with Served(Room({model.name: model}, start=View(prompt="one two three"))) as address:
+    with Served(ExplorerState({model.name: model}, start=View(prompt="one two three"))) as address:
         first_picture(page, f"{address}?prompt=a&pos=x")
         settle(page)
         page.run("document.getElementById('patching-run').click()")
@@ -272,7 +272,7 @@ def test_512_tokens_can_be_used(page, long_model):
     prompt = ""
     while len(long_model.text.ids(prompt)) < 512:
         prompt += chr(97 + len(prompt) * 7 % 26)
-    with Served(Room({long_model.name: long_model}, start=View(prompt=prompt))) as address:
+    with Served(ExplorerState({long_model.name: long_model}, start=View(prompt=prompt))) as address:
         first_picture(page, address)
         settle(page)
         assert page.run("document.querySelectorAll('#tokens button').length") == 512

@@ -12,8 +12,8 @@ from mechxai.core.errors import ConfigError
 from mechxai.explore.answers import ALL, answer
 from mechxai.explore.palette import DARK, LIGHT
 from mechxai.explore.panel import SWEEPS, pair, start
-from mechxai.explore.panel_context import WIDEST, scene_of
-from mechxai.explore.state import TASKS, Room, example_of
+from mechxai.explore.panel_context import WIDEST, panel_context
+from mechxai.explore.state import TASKS, ExplorerState, example_of
 from mechxai.explore.view import COLORS, INPUTS, View
 from mechxai.model.zoo.bundled import zoo_language_models
 
@@ -22,7 +22,7 @@ PANELS = {panel.name: panel for panel in SWEEPS}
 
 @pytest.fixture
 def room(zoo):
-    return Room({"zoo/ioi": zoo})
+    return ExplorerState({"zoo/ioi": zoo})
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def done(room, panel, scene):
 
 
 def test_the_lens_is_the_logit_lens(room, view, zoo):
-    scene = scene_of(room, view, LIGHT)
+    scene = panel_context(room, view, LIGHT)
     batch = mx.tasks.prompts(zoo, texts=[view.prompt], answers=[scene.asked.answer], wrong=[scene.asked.wrong])
     right = mx.LogitLens(k=10)(zoo, batch).data
     places = list(range(scene.reading.n_pos))
@@ -62,7 +62,7 @@ def test_the_lens_is_the_logit_lens(room, view, zoo):
 
 def test_contributions_sum_to_the_logit_difference_at_any_position(room, view, zoo):
     for pos in (4, -1):
-        scene = scene_of(room, View(prompt=view.prompt, pos=pos), LIGHT)
+        scene = panel_context(room, View(prompt=view.prompt, pos=pos), LIGHT)
         data = scene.reading.contributions(scene.asked).data
         logits = zoo.logits(scene.reading.batch.clean)[0, scene.view.pos]
         right = float(logits[scene.asked.answer] - logits[scene.asked.wrong])
@@ -73,27 +73,27 @@ def test_contributions_sum_to_the_logit_difference_at_any_position(room, view, z
 
 
 def test_sources_are_what_the_head_writes(room, view):
-    scene = scene_of(room, View(prompt=view.prompt, layer=3, head=2), LIGHT)
+    scene = panel_context(room, View(prompt=view.prompt, layer=3, head=2), LIGHT)
     data = scene.reading.contributions(scene.asked).data
     by_token = figure(scene, "sources")["data"][0]["y"]
     assert sum(by_token) == pytest.approx(float(data["head_value"].values[3, 2]), abs=1e-4)
 
 
 def test_attention_is_the_models(room, view, zoo):
-    scene = scene_of(room, view, LIGHT)
+    scene = panel_context(room, view, LIGHT)
     patterns = zoo.cache(scene.reading.batch.clean, ["pattern"])
     np.testing.assert_allclose(scene.reading.pattern(2, 5), patterns["pattern", 2][0, 5].numpy(), atol=1e-3)
 
 
 def test_patching_is_activation_patching_and_others_may_look_meanwhile(room, view, zoo):
-    scene = scene_of(room, view, LIGHT)
+    scene = panel_context(room, view, LIGHT)
     patching = PANELS["patching"]
     right = mx.ActivationPatching(site="resid_pre", over=("layer", "pos"), direction="denoise")(zoo, pair(scene)).data
     found = []
 
     def look():
         for pos in range(3, 11):
-            other = scene_of(room, View(prompt=view.prompt, pos=pos), LIGHT)
+            other = panel_context(room, View(prompt=view.prompt, pos=pos), LIGHT)
             found.append(other.reading.contributions(other.asked).data["logit_diff"].values[0])
 
     looking = threading.Thread(target=look)
@@ -108,7 +108,7 @@ def test_patching_is_activation_patching_and_others_may_look_meanwhile(room, vie
 
 
 def test_the_circuit_is_edge_attribution(room, view, zoo):
-    scene = scene_of(room, view, LIGHT)
+    scene = panel_context(room, view, LIGHT)
     result = done(room, PANELS["circuit"], scene)
     right = mx.EdgeAttribution(kind="eap_ig_inputs")(zoo, pair(scene)).data["value"]
     np.testing.assert_allclose(result.data["value"], right, atol=1e-4)
@@ -117,7 +117,7 @@ def test_the_circuit_is_edge_attribution(room, view, zoo):
 
 
 def test_routes_are_information_flow_routes(room, view, zoo, monkeypatch):
-    scene = scene_of(room, replace(view, pos=12, layer=2), LIGHT)
+    scene = panel_context(room, replace(view, pos=12, layer=2), LIGHT)
     data = mx.InformationFlowRoutes(pos=12)(zoo, scene.reading.batch).data
     nodes = figure(scene, "routes")["data"][-1]
     places = {(int(layer), int(pos)) for layer, pos in np.argwhere(np.nan_to_num(data["node"].values[0]) > 0)}
@@ -127,7 +127,7 @@ def test_routes_are_information_flow_routes(room, view, zoo, monkeypatch):
     assert nodes["marker"]["color"][at] == pytest.approx(float(data["node"].values[0, 2, 12]) ** 0.5)
     # where tracing takes long, somebody has to ask for it
     monkeypatch.setattr("mechxai.explore.panels.routes._QUICK", 1.0)
-    other = scene_of(room, replace(view, pos=9), LIGHT)
+    other = panel_context(room, replace(view, pos=9), LIGHT)
     assert answer(other)["facts"]["started"]["routes"]
     assert "not run yet" in str(figure(other, "routes"))
     done(room, PANELS["routes"], other)
@@ -135,7 +135,7 @@ def test_routes_are_information_flow_routes(room, view, zoo, monkeypatch):
 
 
 def test_factors_are_those_of_neurons(room, view, zoo):
-    scene = scene_of(room, view, LIGHT)
+    scene = panel_context(room, view, LIGHT)
     data = mx.NeuronFactors(draws=0)(zoo, scene.reading.batch).data
     drawn = figure(scene, "factors")["data"][0]
     np.testing.assert_allclose(drawn["z"], data["activity"].values[0], atol=1e-4)
@@ -144,7 +144,7 @@ def test_factors_are_those_of_neurons(room, view, zoo):
 
 
 def test_a_sweep_that_is_stopped_says_so_and_can_be_run_again(room, view):
-    scene = scene_of(room, view, LIGHT)
+    scene = panel_context(room, view, LIGHT)
     panel = PANELS["patching"]
     key = panel.key(scene)
     with room.lock("zoo/ioi"):  # so that it waits
@@ -161,26 +161,26 @@ def test_a_sweep_that_is_stopped_says_so_and_can_be_run_again(room, view):
 @pytest.mark.parametrize("palette", [LIGHT, DARK])
 def test_every_choice_is_drawn(room, view, palette):
     for color in COLORS:
-        shown = figures(scene_of(room, View(prompt=view.prompt, color=color), palette))
+        shown = figures(panel_context(room, View(prompt=view.prompt, color=color), palette))
         assert set(shown) == {panel.name for panel in ALL}
         assert np.isfinite(np.array(shown["lens"]["data"][0]["z"], float)).all()
     for inputs in INPUTS:
-        buttons = answer(scene_of(room, View(prompt=view.prompt, inputs=inputs), palette))["tokens"]
+        buttons = answer(panel_context(room, View(prompt=view.prompt, inputs=inputs), palette))["tokens"]
         assert sum(one["chosen"] for one in buttons) == 1
         assert max(abs(one["share"]) for one in buttons) == 1
-        assert len(buttons) == scene_of(room, view, palette).reading.n_pos
+        assert len(buttons) == panel_context(room, view, palette).reading.n_pos
 
 
 def test_only_what_changes_is_drawn_again(room, view):
-    first = answer(scene_of(room, view, LIGHT))
-    again = answer(scene_of(room, view, LIGHT), first["stamps"])
+    first = answer(panel_context(room, view, LIGHT))
+    again = answer(panel_context(room, view, LIGHT), first["stamps"])
     assert again["panels"] == {}
     assert again["tokens"] is None
-    head = answer(scene_of(room, View.of({**vars(view), "head": 3}), LIGHT), first["stamps"])["panels"]
+    head = answer(panel_context(room, View.of({**vars(view), "head": 3}), LIGHT), first["stamps"])["panels"]
     assert {name for name, one in head.items() if "figure" in one} == {"attention", "sources"}
     (frame,) = head.pop("heads")["shapes"]
     assert (frame["x0"], frame["x1"]) == (2.5, 3.5)
-    other = scene_of(room, View.of({**vars(view), "pos": 7}), LIGHT)
+    other = panel_context(room, View.of({**vars(view), "pos": 7}), LIGHT)
     pos = answer(other, first["stamps"])["panels"]
     assert {name for name, one in pos.items() if "shapes" in one} == {"lens", "attention", "factors"}
     assert pos["lens"]["shapes"] == figure(other, "lens")["layout"]["shapes"]
@@ -189,21 +189,21 @@ def test_only_what_changes_is_drawn_again(room, view):
 @pytest.mark.parametrize("kind", ["llama", "neox"])
 def test_other_architectures_are_shown_too(model_of, kind):
     model = model_of(kind)
-    room = Room({model.name: model}, start=View(prompt="one two three four five six"))
-    shown = figures(scene_of(room, room.first(), LIGHT)).values()
+    room = ExplorerState({model.name: model}, start=View(prompt="one two three four five six"))
+    shown = figures(panel_context(room, room.first(), LIGHT)).values()
     assert all("failed" not in str(one["layout"].get("annotations", "")) for one in shown)
 
 
 def test_prompts_that_cannot_be_read_are_refused_with_a_word(room, view):
     for prompt, word in (("", "nothing"), ("to " * 100, "tokens")):
         with pytest.raises(ConfigError, match=word):
-            scene_of(room, View(prompt=prompt), LIGHT)
+            panel_context(room, View(prompt=prompt), LIGHT)
     with pytest.raises(ConfigError, match="vocabulary"):
-        _ = scene_of(room, View(prompt=view.prompt, answer="Xanthippe"), LIGHT).asked
+        _ = panel_context(room, View(prompt=view.prompt, answer="Xanthippe"), LIGHT).asked
     with pytest.raises(ConfigError, match="open in this explorer"):
-        scene_of(room, View(model="/etc", prompt="a"), LIGHT)
+        panel_context(room, View(model="/etc", prompt="a"), LIGHT)
     with pytest.raises(ConfigError, match="corrupted"):
-        pair(scene_of(room, View(prompt=view.prompt), LIGHT))
+        pair(panel_context(room, View(prompt=view.prompt), LIGHT))
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -216,35 +216,35 @@ def test_examples_are_texts_that_give_the_tasks_tokens(zoo, task):
 
 
 def test_long_prompts_are_shown_a_page_at_a_time(zoo):
-    room = Room({"zoo/ioi": zoo})
+    room = ExplorerState({"zoo/ioi": zoo})
     prompt = " ".join(["the"] * 60)
-    near, far = (scene_of(room, View(prompt=prompt, pos=pos), LIGHT) for pos in (2, 58))
+    near, far = (panel_context(room, View(prompt=prompt, pos=pos), LIGHT) for pos in (2, 58))
     assert near.places == range(WIDEST)
     assert far.places == range(near.reading.n_pos - WIDEST, near.reading.n_pos)
     assert 58 in far.places
 
 
 def test_a_click_on_what_the_answer_is_set_against_asks_about_it(room, view):
-    scene = scene_of(room, view, LIGHT)
+    scene = panel_context(room, view, LIGHT)
     clicks = figure(scene, "next")["data"][0]["customdata"]
     names = [one.split("\x1f")[0].removeprefix("answer=") for one in clicks]
     assert f"answer={view.wrong}\x1fwrong=" in clicks
     for name in names:
         after = {"answer": name} | ({"wrong": ""} if name == view.wrong else {})
-        asked = scene_of(room, View.of({**vars(view), **after}), LIGHT).asked
+        asked = panel_context(room, View.of({**vars(view), **after}), LIGHT).asked
         assert scene.reading.name_of(asked.answer) == name
 
 
 def test_every_token_has_a_name_that_finds_it(room, view, zoo):
-    reading = scene_of(room, view, LIGHT).reading
+    reading = panel_context(room, view, LIGHT).reading
     for token in range(zoo.architecture.d_vocab):
         assert reading.asked(3, reading.name_of(token), "").answer == token
 
 
 def test_a_masked_model_is_asked_at_its_mask(checkpoint):
     model = mx.load(str(checkpoint("bert")), device="cpu")
-    room = Room({"bert": model})
-    scene = scene_of(room, room.first(), LIGHT)
+    room = ExplorerState({"bert": model})
+    scene = panel_context(room, room.first(), LIGHT)
     assert scene.view.pos == scene.reading.end
     assert scene.reading.tokens[scene.view.pos] == model.text.tokenizer.mask_token
     shown = answer(scene)
@@ -254,7 +254,7 @@ def test_a_masked_model_is_asked_at_its_mask(checkpoint):
 
 def test_what_cannot_be_had_is_tried_once(model_of):
     model = model_of("gpt2")
-    reading = scene_of(Room({"m": model}), View(prompt="one two"), LIGHT).reading
+    reading = panel_context(ExplorerState({"m": model}), View(prompt="one two"), LIGHT).reading
     tried = []
 
     def fails():
@@ -269,14 +269,14 @@ def test_what_cannot_be_had_is_tried_once(model_of):
 
 @pytest.mark.parametrize("name", zoo_language_models())
 def test_every_panel_can_be_drawn_of_every_bundled_model(name):
-    room = Room({name: mx.load(name, device="cpu")})
+    room = ExplorerState({name: mx.load(name, device="cpu")})
     view = room.first()
-    scene = scene_of(room, view, LIGHT)
+    scene = panel_context(room, view, LIGHT)
     if view.corrupted:
         for panel in SWEEPS:
             if panel.paired:
                 done(room, panel, scene)
     for inputs in INPUTS:
-        shown = answer(scene_of(room, replace(view, inputs=inputs), LIGHT))
+        shown = answer(panel_context(room, replace(view, inputs=inputs), LIGHT))
         assert "this panel failed" not in json.dumps(shown["panels"])
         assert len(shown["tokens"]) == scene.reading.n_pos

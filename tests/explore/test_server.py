@@ -6,7 +6,7 @@ import json
 import pytest
 
 from mechxai.explore.app import application
-from mechxai.explore.state import Room
+from mechxai.explore.state import ExplorerState
 from mechxai.explore.view import View
 
 HOSTILE = "<script>hacked=1</script><img src=x>\x00\x1b[31m\u202e"
@@ -16,7 +16,7 @@ LOCAL = {"base_url": "http://127.0.0.1"}
 @pytest.fixture
 def room(model_of):
     model = model_of("gpt2")  # of bytes: it reads any text
-    return Room({model.name: model}, start=View(prompt="one two three four"))
+    return ExplorerState({model.name: model}, start=View(prompt="one two three four"))
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 from mechxai.core.errors import ConfigError
 from mechxai.explore.commands import commands, quoted
 from mechxai.explore.palette import LIGHT
-from mechxai.explore.panel_context import scene_of
-from mechxai.explore.state import Room
+from mechxai.explore.panel_context import panel_context
+from mechxai.explore.state import ExplorerState
 from mechxai.explore.view import MOST_CHARACTERS, View
 
 HOSTILE = [
@@ -47,9 +47,9 @@ def test_hydra_reads_a_quoted_text_as_it_was(text):
 
 
 def test_commands_name_what_is_shown(zoo):
-    room = Room({"zoo/ioi": zoo})
+    room = ExplorerState({"zoo/ioi": zoo})
     view = room.first()
-    lines = commands(scene_of(room, view, LIGHT)).splitlines()
+    lines = commands(panel_context(room, view, LIGHT)).splitlines()
     runs = [shlex.split(line) for line in lines if line.startswith("mechxai run")]
     assert [next(part for part in run if part.startswith("method=")) for run in runs] == [
         "method=logit_lens", "method=direct_logit_attribution", "method=activation_patching", "method=edge_attribution",

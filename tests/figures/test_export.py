@@ -5,7 +5,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from mechxai.core.errors import ArtifactError, ConfigError
-from mechxai.core.files import write_whole
+from mechxai.core.files import write_atomic
 from mechxai.figures import browser, export
 from mechxai.figures.browser import browser_available
 from mechxai.figures.export import figure_div, save_html, save_png
@@ -52,7 +52,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     target.write_text("before")
     monkeypatch.setattr(export.Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
     with pytest.raises(OSError, match="disk"):
-        write_whole(target, "after")
+        write_atomic(target, "after")
     assert target.read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
 

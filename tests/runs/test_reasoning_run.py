@@ -109,7 +109,7 @@ def test_an_endpoint_is_asked_what_it_can_be_asked(cot, tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(connections, "_PAUSE", 0.01)
     with serving(cot) as server:
-        own = ["model=generator", "model.name=zoo/cot", f"model.connection.base_url={server.url}", "then.bias=null"]
+        own = ["model=generator", "model.name=zoo/cot", f"model.connection.base_url={server.url}", "also.bias=null"]
         assert main(["run", "experiment=cot_faithfulness", "debug=tiny", "task.n=2", "task.steps=3", *own]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "flow: left out." in shown

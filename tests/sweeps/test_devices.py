@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 
 from mechxai.cli import main
 from mechxai.model import load
-from mechxai.sweeps.devices import own_device
+from mechxai.sweeps.devices import reserved_device
 
 
 @pytest.fixture
@@ -17,12 +17,12 @@ def two_gpus(monkeypatch):
 
 def test_jobs_take_free_gpus_and_then_turns(two_gpus, tmp_path, monkeypatch):
     config = OmegaConf.create({"model": {"device": "auto"}, "output": str(tmp_path)})
-    with own_device(config, 3) as one, own_device(config, 5) as other, own_device(config, 6) as third:
+    with reserved_device(config, 3) as one, reserved_device(config, 5) as other, reserved_device(config, 6) as third:
         assert [one.model.device, other.model.device, third.model.device] == ["cuda:1", "cuda:0", "cuda:0"]
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
-        with own_device(config, 7) as elsewhere:
+        with reserved_device(config, 7) as elsewhere:
             assert elsewhere.model.device == "cuda:1", "of other GPUs, none is held"
-    with own_device(config, 5) as again:
+    with reserved_device(config, 5) as again:
         assert again.model.device == "cuda:1"
     assert config.model.device == "auto"
 
@@ -30,10 +30,10 @@ def test_jobs_take_free_gpus_and_then_turns(two_gpus, tmp_path, monkeypatch):
 def test_a_named_device_one_gpu_and_a_job_alone_stay_as_they_are(two_gpus, tmp_path, monkeypatch):
     named = OmegaConf.create({"model": {"device": "cuda:0"}, "output": str(tmp_path)})
     automatic = OmegaConf.create({"model": {"device": "auto"}, "output": str(tmp_path)})
-    with own_device(named, 1) as one, own_device(automatic, None) as alone:
+    with reserved_device(named, 1) as one, reserved_device(automatic, None) as alone:
         assert (one.model.device, alone.model.device) == ("cuda:0", "auto")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with own_device(automatic, 1) as single:
+    with reserved_device(automatic, 1) as single:
         assert single.model.device == "auto"
 
 

@@ -374,7 +374,7 @@ def test_what_a_killed_process_left_is_swept_up(here):
 
 
 def test_the_page_of_one_method_is_not_taken_for_that_of_several(here, capsys):
-    both = ["run", *MODEL, "method.over=[layer]", "+then.dla._target_=mechxai.DirectLogitAttribution"]
+    both = ["run", *MODEL, "method.over=[layer]", "+also.dla._target_=mechxai.DirectLogitAttribution"]
     assert main(both[:-1]) == 0
     (page,) = here.rglob("report.html")
     assert main(both[:-1]) == 0

@@ -3,17 +3,17 @@
 from collections.abc import Hashable
 
 from mechxai.explore.palette import Picture, ticks
-from mechxai.explore.panel_context import Scene, goes
+from mechxai.explore.panel_context import PanelContext, goes
 
 _HEIGHT = 380
 
 
-def content(scene: Scene) -> Hashable:
+def content(scene: PanelContext) -> Hashable:
     """What the cells depend on."""
     return (scene.view.model, scene.view.prompt, scene.block, scene.view.head, scene.places.start)
 
 
-def draw(scene: Scene) -> Picture:
+def draw(scene: PanelContext) -> Picture:
     """From each position (rows) to those it attends to; a click on a row chooses its position."""
     view, palette, places = scene.view, scene.palette, scene.places
     weights = scene.reading.pattern(scene.block, view.head)[places.start : places.stop, places.start : places.stop]

@@ -5,7 +5,7 @@ from collections.abc import Hashable
 
 from mechxai.core.result import Result
 from mechxai.explore.palette import NO_MARGIN, Palette, Picture
-from mechxai.explore.panel_context import Scene, goes
+from mechxai.explore.panel_context import PanelContext, goes
 from mechxai.figures.circuit import circuit_figure
 from mechxai.figures.colors import TOWARDS
 from mechxai.methods.circuits.edge_attribution import EdgeAttribution
@@ -16,19 +16,19 @@ _EDGES = 40
 _HIGHEST = 1600
 
 
-def key(scene: Scene) -> Hashable:
+def key(scene: PanelContext) -> Hashable:
     """What decides the numbers."""
     view = scene.view
     return ("circuit", view.model, view.prompt, view.corrupted, view.answer, view.wrong)
 
 
-def method(scene: Scene) -> EdgeAttribution:
+def method(scene: PanelContext) -> EdgeAttribution:
     """The scores that are asked."""
     del scene
     return EdgeAttribution(kind="eap_ig_inputs")
 
 
-def draw(scene: Scene, result: Result) -> Picture:
+def draw(scene: PanelContext, result: Result) -> Picture:
     """The largest edges as a graph, layers upward; a click on a head chooses it."""
     palette, drawn = scene.palette, scene.reading.once(("edges", key(scene)), lambda: _plain(result))
     layout = drawn["layout"]

@@ -6,14 +6,14 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from mechxai.explore.palette import Palette, Picture, numbers, ticks
-from mechxai.explore.panel_context import Scene, goes
+from mechxai.explore.panel_context import PanelContext, goes
 from mechxai.figures.text import number
 
 _HEIGHT, _LEAST, _ROW = 300, 240, 26
 _PART = re.compile(r"([am])(\d+)")
 
 
-def by_layer(scene: Scene) -> Picture:
+def by_layer(scene: PanelContext) -> Picture:
     """Bars over embedding, attention and MLP of each layer, and biases; they sum to the logit difference."""
     palette, data = scene.palette, scene.reading.contributions(scene.asked).data
     sums: dict[str, float] = {}
@@ -31,12 +31,12 @@ def by_layer(scene: Scene) -> Picture:
     )
 
 
-def content(scene: Scene) -> Hashable:
+def content(scene: PanelContext) -> Hashable:
     """What the heads' cells depend on."""
     return (scene.view.model, scene.view.prompt, scene.asked)
 
 
-def by_head(scene: Scene) -> Picture:
+def by_head(scene: PanelContext) -> Picture:
     """Layers upward, heads to the right: blue writes the answer, red what it is set against."""
     palette, data = scene.palette, scene.reading.contributions(scene.asked).data
     if "head_value" not in data:
@@ -61,7 +61,7 @@ def by_head(scene: Scene) -> Picture:
     )
 
 
-def by_token(scene: Scene) -> Picture:
+def by_token(scene: PanelContext) -> Picture:
     """What the chosen head writes towards the answer from each token it reads."""
     palette, data, places = scene.palette, scene.reading.contributions(scene.asked).data, scene.places
     if "source_value" not in data:
@@ -84,5 +84,5 @@ def _bars(palette: Palette, values: Sequence[float], names: Sequence[str], click
     }
 
 
-def _logits(scene: Scene) -> dict[str, object]:
+def _logits(scene: PanelContext) -> dict[str, object]:
     return {"title": {"text": f"logits, {scene.pair}", "font": {"size": 12}}, "zeroline": True}

@@ -6,7 +6,7 @@ import numpy as np
 
 from mechxai.core.result import Result
 from mechxai.explore.palette import Picture, ticks
-from mechxai.explore.panel_context import Scene, goes
+from mechxai.explore.panel_context import PanelContext, goes
 from mechxai.figures.text import number
 from mechxai.methods.lens.neuron_factors import NeuronFactors
 
@@ -14,29 +14,29 @@ _LEAST, _ROW, _NAMED = 240, 30, 4
 _QUICK = 2e5  # activations that are factored though nobody asked for it
 
 
-def key(scene: Scene) -> Hashable:
+def key(scene: PanelContext) -> Hashable:
     """What decides the numbers."""
     return ("factors", scene.view.model, scene.view.prompt)
 
 
-def content(scene: Scene) -> Hashable:
+def content(scene: PanelContext) -> Hashable:
     """What the cells depend on."""
     return (key(scene), scene.places.start)
 
 
-def method(scene: Scene) -> NeuronFactors:
+def method(scene: PanelContext) -> NeuronFactors:
     """The factorisation that is asked; what ablations of each group do, `mechxai run method=neuron_factors` says."""
     del scene
     return NeuronFactors(draws=0)
 
 
-def quick(scene: Scene) -> bool:
+def quick(scene: PanelContext) -> bool:
     """Whether the factorisation takes so little that it is made at once."""
     a = scene.reading.model.architecture
     return scene.reading.n_pos * a.n_layers * a.d_mlp <= _QUICK
 
 
-def draw(scene: Scene, result: Result) -> Picture:
+def draw(scene: PanelContext, result: Result) -> Picture:
     """The largest group on top; a click chooses the position."""
     palette, places, data = scene.palette, scene.places, result.data.isel(prompt=0)
     known = [row for row, share in enumerate(data["share"].values) if np.isfinite(share)]

@@ -5,7 +5,7 @@ from collections.abc import Hashable
 import numpy as np
 
 from mechxai.explore.palette import Picture, ticks
-from mechxai.explore.panel_context import Scene, goes, written
+from mechxai.explore.panel_context import PanelContext, goes, written
 from mechxai.figures.text import number, safe
 
 _ROW, _LEAST = 30, 240
@@ -18,14 +18,14 @@ _MEANING = {
 }
 
 
-def content(scene: Scene) -> Hashable:
+def content(scene: PanelContext) -> Hashable:
     """What the cells depend on."""
     view = scene.view
     asked = scene.asked if view.color.startswith("answer_") else None
     return (view.model, view.prompt, view.lens, view.color, scene.places.start, asked)
 
 
-def draw(scene: Scene) -> Picture:
+def draw(scene: PanelContext) -> Picture:
     """Layers upward, positions to the right, the likeliest token in every cell, a statistic as its colour."""
     view, palette, places = scene.view, scene.palette, scene.places
     read = scene.reading.lens(view.lens, list(places), scene.asked.answer if view.color.startswith("answer_") else None)

@@ -3,13 +3,13 @@
 import numpy as np
 
 from mechxai.explore.palette import Picture, ticks
-from mechxai.explore.panel_context import Scene, goes, written
+from mechxai.explore.panel_context import PanelContext, goes, written
 from mechxai.figures.text import number
 
 _HEIGHT = 300
 
 
-def draw(scene: Scene) -> Picture:
+def draw(scene: PanelContext) -> Picture:
     """Bars, the likeliest on top; a click asks about that token."""
     view, palette = scene.view, scene.palette
     read = scene.reading.lens(view.lens, [view.pos])
@@ -38,7 +38,7 @@ def draw(scene: Scene) -> Picture:
     )
 
 
-def _asks(scene: Scene, token: int) -> str:
+def _asks(scene: PanelContext, token: int) -> str:
     """A click asks about the token; where it was what the answer is set against, against the model's next choice."""
     name = scene.reading.name_of(token)
     return goes(answer=name, wrong="") if token == scene.asked.wrong else goes(answer=name)

@@ -6,31 +6,31 @@ import numpy as np
 
 from mechxai.core.result import Result
 from mechxai.explore.palette import Picture, numbers, ticks
-from mechxai.explore.panel_context import Scene, goes
+from mechxai.explore.panel_context import PanelContext, goes
 from mechxai.figures.text import number
 from mechxai.methods.patching.activation_patching import ActivationPatching
 
 _HEIGHT, _ROW = 300, 28
 
 
-def key(scene: Scene) -> Hashable:
+def key(scene: PanelContext) -> Hashable:
     """What decides the numbers."""
     view = scene.view
     return ("patching", view.model, view.prompt, view.corrupted, view.answer, view.wrong, view.site)
 
 
-def content(scene: Scene) -> Hashable:
+def content(scene: PanelContext) -> Hashable:
     """What the cells depend on, once there are any."""
     return (key(scene), scene.places.start)
 
 
-def method(scene: Scene) -> ActivationPatching:
+def method(scene: PanelContext) -> ActivationPatching:
     """The sweep that is asked."""
     over = ("layer", "head") if scene.view.site == "z" else ("layer", "pos")
     return ActivationPatching(site=scene.view.site, over=over, direction="denoise", metric="logit_diff")
 
 
-def draw(scene: Scene, result: Result) -> Picture:
+def draw(scene: PanelContext, result: Result) -> Picture:
     """Recovered, layers upward: 1 is the clean run's logit difference, 0 the corrupted one's."""
     palette, view = scene.palette, scene.view
     values = result.data["recovered"].values

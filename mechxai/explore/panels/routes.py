@@ -4,7 +4,7 @@ from collections.abc import Hashable
 
 from mechxai.core.result import Result
 from mechxai.explore.palette import Palette, Picture, ticks
-from mechxai.explore.panel_context import Scene, goes
+from mechxai.explore.panel_context import PanelContext, goes
 from mechxai.figures.colors import TOWARDS
 from mechxai.figures.routes import RESIDUAL, routes_traces
 from mechxai.methods.circuits.information_flow_routes import InformationFlowRoutes
@@ -14,23 +14,23 @@ _LEAST, _HIGHEST, _ROW = 300, 620, 62
 _QUICK = 5e7  # multiplications that tracing may take where nobody asked for it
 
 
-def key(scene: Scene) -> Hashable:
+def key(scene: PanelContext) -> Hashable:
     """What decides the numbers."""
     return ("routes", scene.view.model, scene.view.prompt, scene.view.pos)
 
 
-def method(scene: Scene) -> InformationFlowRoutes:
+def method(scene: PanelContext) -> InformationFlowRoutes:
     """The tracing that is asked."""
     return InformationFlowRoutes(pos=scene.view.pos)
 
 
-def quick(scene: Scene) -> bool:
+def quick(scene: PanelContext) -> bool:
     """Whether tracing takes so little that it follows every step."""
     a, n = scene.reading.model.architecture, scene.view.pos + 1
     return a.n_layers * a.n_heads * a.d_model * n * n <= _QUICK
 
 
-def draw(scene: Scene, result: Result) -> Picture:
+def draw(scene: PanelContext, result: Result) -> Picture:
     """Tokens to the right, layers upward; a click on a node chooses its position and layer."""
     palette = scene.palette
     traces, columns = scene.reading.once(("drawn", scene.view.pos), lambda: routes_traces(result, n=_EDGES))
@@ -46,7 +46,7 @@ def draw(scene: Scene, result: Result) -> Picture:
     return {**figure, "data": [_colored(palette, trace, scene) for trace in traces]}
 
 
-def _colored(palette: Palette, trace: Picture, scene: Scene) -> Picture:
+def _colored(palette: Palette, trace: Picture, scene: PanelContext) -> Picture:
     """Edges, what they say, or all nodes, in the page's colours."""
     if trace["mode"] == "lines":
         own = trace["line"]["color"]

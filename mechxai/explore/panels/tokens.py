@@ -3,11 +3,11 @@
 import numpy as np
 
 from mechxai.explore.palette import Picture
-from mechxai.explore.panel_context import Scene
+from mechxai.explore.panel_context import PanelContext
 from mechxai.figures.text import number, printable
 
 
-def draw(scene: Scene, values: np.ndarray) -> list[Picture]:
+def draw(scene: PanelContext, values: np.ndarray) -> list[Picture]:
     """A button per token: its text, its share of the largest value, what it says, whether it is the chosen one."""
     reach = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
     return [
@@ -21,7 +21,7 @@ def draw(scene: Scene, values: np.ndarray) -> list[Picture]:
     ]
 
 
-def values(scene: Scene) -> np.ndarray:
+def values(scene: PanelContext) -> np.ndarray:
     """What colours the tokens, ``[pos]``."""
     if scene.view.inputs == "attention":
         return scene.reading.pattern(scene.block, scene.view.head)[scene.view.pos]

@@ -16,9 +16,9 @@ from mechxai.core.errors import check_choice
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.result import Result, variable
 from mechxai.engine.execution import Execution
-from mechxai.methods.fields import as_tuples, some_of
+from mechxai.methods.fields import selected
 from mechxai.methods.result_parts import ALONE, position_labels, run_info, token_texts
-from mechxai.model.dense.lookup import plain_of
+from mechxai.model.dense.lookup import dense_model_of
 from mechxai.model.hooked_model import HookedModel
 
 _CLOSE = 1e-2  # the softmax of queries times keys may be off the pattern by so much
@@ -29,6 +29,7 @@ _CLOSE = 1e-2  # the softmax of queries times keys may be off the pattern by so 
     MethodCard(
         name="attention_patterns",
         family="attention",
+        kind="attention",
         question="What does every head attend to, and which dimensions of its queries and keys make it so?",
         cost="one forward pass per prompt",
         source="Vaswani et al. 2017 (arXiv 1706.03762); the views of Vig 2019 (arXiv 1906.05714)",
@@ -52,9 +53,8 @@ class AttentionPatterns(Method):
     run: str = "clean"
     queries: bool = True
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         check_choice("run", self.run, ("clean", "corrupted"))
-        as_tuples(self, "layers", "heads")
 
     def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
         """Patterns as the model's softmax gives them.
@@ -72,7 +72,7 @@ class AttentionPatterns(Method):
         del execution  # one pass, a few prompts at a time
         started = time.perf_counter()
         a = model.architecture
-        layers, heads = some_of("Layer", self.layers, a.n_layers), some_of("Head", self.heads, a.n_heads)
+        layers, heads = selected("layer", self.layers, a.n_layers), selected("head", self.heads, a.n_heads)
         batch = batch.to(model.device)
         sites = ["pattern", "q", "k"] if self.queries else ["pattern"]
         acts = model.cache(batch.tokens(self.run), sites, layers=layers, lengths=batch.lengths)
@@ -104,7 +104,7 @@ class AttentionPatterns(Method):
         self, model: HookedModel, acts: Activations, layers: Sequence[int]
     ) -> tuple[Float[Tensor, "prompt layer head pos d_head"], Float[Tensor, "prompt layer head pos d_head"], float]:
         """Queries and keys as scores read them, by query head, and the scale."""
-        plain = plain_of(model)
+        plain = dense_model_of(model)
         groups = model.architecture.n_heads // model.architecture.n_kv_heads
         found: list[list[Tensor]] = [[], []]
         for layer in layers:

@@ -10,11 +10,11 @@ from mechxai.core.errors import ConfigError, check_choice
 from mechxai.core.method import MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.methods.attribution._lib.base import Attribution
-from mechxai.methods.attribution._lib.input import Problem
+from mechxai.methods.attribution._lib.input import AttributionInput
 from mechxai.methods.attribution._lib.players import KINDS
 from mechxai.methods.attribution._lib.scores import Scores
 from mechxai.methods.attribution.attention_scores import FUSIONS, fused, own_rows, weights_scores
-from mechxai.methods.fields import some_of
+from mechxai.methods.fields import selected
 
 
 @final
@@ -22,6 +22,7 @@ from mechxai.methods.fields import some_of
     MethodCard(
         name="attention_rollout",
         family="attribution",
+        kind="attribution",
         question="Along attention and residual connections, which tokens can have reached the answer position?",
         cost="one forward pass per prompt",
         source="Abnar & Zuidema 2020 (arXiv 2005.00928)",
@@ -54,7 +55,7 @@ class AttentionRollout(Attribution):
 
     looks_inside: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         as_metric(self.metric)
         check_choice("players", self.players, KINDS)
         check_choice("fusion", self.fusion, FUSIONS)
@@ -62,14 +63,14 @@ class AttentionRollout(Attribution):
         if not 0 <= self.residual < 1:
             raise ConfigError(f"attention_rollout with residual={self.residual}", allowed="from 0 to below 1")
 
-    def scores(self, problem: Problem) -> Scores:
+    def scores(self, problem: AttributionInput) -> Scores:
         """The answer position's row of the last product; ``on_special`` [prompt] is what lies on tokens without score.
 
         Raises:
             SiteError: a first layer the model does not have.
         """
         n_layers = problem.subject.architecture.n_layers
-        layers = list(range(some_of("Layer", [self.start], n_layers)[0], n_layers))
+        layers = list(range(selected("layer", [self.start], n_layers)[0], n_layers))
 
         def some(rows: Tensor) -> Tensor:
             part = problem.rows_of(rows)

@@ -12,10 +12,10 @@ from mechxai.core.method import MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import variable
 from mechxai.methods.attribution._lib.base import Attribution
-from mechxai.methods.attribution._lib.input import Problem
+from mechxai.methods.attribution._lib.input import AttributionInput
 from mechxai.methods.attribution._lib.players import KINDS
 from mechxai.methods.attribution._lib.scores import Scores
-from mechxai.methods.fields import as_tuples, some_of
+from mechxai.methods.fields import selected
 from mechxai.methods.result_parts import ALONE
 
 FUSIONS = ("mean", "max", "min")
@@ -28,14 +28,14 @@ def fused(patterns: Tensor, how: str) -> Tensor:
     return patterns.amax(-3) if how == "max" else patterns.amin(-3)
 
 
-def own_rows(patterns: Tensor, problem: Problem) -> Tensor:
+def own_rows(patterns: Tensor, problem: AttributionInput) -> Tensor:
     """Patterns in float64 with padded sources at zero and every row of a real token adding up to 1."""
     real = problem.batch.mask.to(patterns.device)[None, :, None, None, :]
     kept = patterns.double().masked_fill(~real, 0.0)
     return kept / kept.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
 
 
-def on_special(problem: Problem, weights: Tensor) -> Tensor:
+def on_special(problem: AttributionInput, weights: Tensor) -> Tensor:
     """The share of each prompt's weights, ``[prompt, pos]``, that lies on tokens that always stay: mostly the first."""
     kept = (problem.players.of_token < 0) & problem.batch.mask.cpu()
     return torch.where(kept, weights.cpu(), 0.0).sum(1)
@@ -46,6 +46,7 @@ def on_special(problem: Problem, weights: Tensor) -> Tensor:
     MethodCard(
         name="attention_scores",
         family="attribution",
+        kind="attribution",
         question="Which tokens does the answer position attend to?",
         cost="one forward pass per prompt",
         source="Bahdanau et al. 2014 (arXiv 1409.0473); against it: Jain & Wallace 2019 (arXiv 1902.10186)",
@@ -77,21 +78,20 @@ class AttentionScores(Attribution):
 
     looks_inside: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         as_metric(self.metric)
         check_choice("players", self.players, KINDS)
         check_choice("fusion", self.fusion, FUSIONS)
         check_choice("bos", self.bos, ("keep", "drop"))
-        as_tuples(self, "layers", "heads")
 
-    def scores(self, problem: Problem) -> Scores:
+    def scores(self, problem: AttributionInput) -> Scores:
         """The attention to each token; ``on_special`` [prompt] is what goes to tokens without a score.
 
         Raises:
             SiteError: a layer or head the model does not have.
         """
         a = problem.subject.architecture
-        layers = some_of("Layer", self.layers, a.n_layers)
+        layers = selected("layer", self.layers, a.n_layers)
         heads = [head for head in self.heads if not 0 <= head < a.n_heads]
         if heads:
             raise SiteError(f"Head {heads[0]} was asked", allowed=f"0 to {a.n_heads - 1}")
@@ -108,7 +108,7 @@ class AttentionScores(Attribution):
         return weights_scores(problem, problem.in_parts(some), bos=self.bos)
 
 
-def weights_scores(problem: Problem, weights: Tensor, *, bos: str) -> Scores:
+def weights_scores(problem: AttributionInput, weights: Tensor, *, bos: str) -> Scores:
     """Scores from weights of all tokens, ``[prompt, pos]``, with or without those of special tokens."""
     sink = on_special(problem, weights)
     if bos == "drop":

@@ -19,20 +19,19 @@ from mechxai.core.statistics import known_mean
 from mechxai.engine.execution import Execution
 from mechxai.methods.attribution._lib.baselines import BASELINES
 from mechxai.methods.attribution._lib.evaluation.comparison import (
-    Asked,
     Candidate,
+    EvaluationSettings,
     Judging,
     curve_variables,
     judged,
     measure_variables,
 )
 from mechxai.methods.attribution._lib.evaluation.measures import player_scores, rank_agreement, top_overlap
-from mechxai.methods.attribution._lib.input import Problem
+from mechxai.methods.attribution._lib.input import AttributionInput
 from mechxai.methods.attribution._lib.method_names import Named, labelled
 from mechxai.methods.attribution._lib.players import KINDS
 from mechxai.methods.attribution._lib.scores import attributed, gap_of
 from mechxai.methods.attribution.faithfulness import FRACTIONS
-from mechxai.methods.fields import as_tuples
 from mechxai.methods.result_parts import bounded, position_labels, run_info, token_texts
 
 EVERY = (
@@ -54,6 +53,7 @@ EVERY = (
     MethodCard(
         name="compare_attributions",
         family="attribution",
+        kind="attribution_comparison",
         question="Which of several attributions is true here, do they agree, and what does each cost?",
         cost="every method once, and about 2 x 14 passes per ranking and prompt",
         source="Jain & Wallace 2019 (arXiv 1902.10186) for agreement; as faithfulness for the rest",
@@ -93,9 +93,8 @@ class CompareAttributions(Method):
     soft_draws: int = 5
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         as_metric(self.metric)
-        as_tuples(self, "methods", "truth", "fractions")
         if not labelled(self.methods):
             raise ConfigError("compare_attributions of no methods", fix="give at least one")
         check_choice("baseline", self.baseline, BASELINES)
@@ -121,7 +120,7 @@ class CompareAttributions(Method):
             SiteError: ``truth`` names a role the batch does not have.
         """
         started = time.perf_counter()
-        asked = Asked(self.metric, self.baseline, self.players, self.special)
+        asked = EvaluationSettings(self.metric, self.baseline, self.players, self.special)
         judge = asked.problem(model, batch, execution)
         matters = self._matters(judge)
         found = {
@@ -152,7 +151,7 @@ class CompareAttributions(Method):
         notes = tuple(_broken_rules(found, data))
         return Result(xr.Dataset(data, coords=coords), run_info(self, model, batch, cost=cost, notes=notes))
 
-    def _matters(self, problem: Problem) -> np.ndarray | None:
+    def _matters(self, problem: AttributionInput) -> np.ndarray | None:
         """Which players are known to matter, ``[prompt, player]``; None where nothing is known."""
         if not self.truth:
             return None
@@ -205,7 +204,7 @@ def _gap(candidate: Candidate) -> float:
     return float((gap.abs() / change.abs().clamp(min=1e-3)).mean())
 
 
-def _texts(judge: Problem, candidates: Sequence[Candidate]) -> dict[str, xr.DataArray]:
+def _texts(judge: AttributionInput, candidates: Sequence[Candidate]) -> dict[str, xr.DataArray]:
     tokens = torch.stack([attributed(one.problem, one.scores) for one in candidates]).numpy()
     dims = ("method", "prompt", "pos")
     return {

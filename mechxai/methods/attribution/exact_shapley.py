@@ -13,7 +13,7 @@ from mechxai.core.method import MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.methods.attribution._lib.base import Attribution
 from mechxai.methods.attribution._lib.baselines import BASELINES
-from mechxai.methods.attribution._lib.input import Problem
+from mechxai.methods.attribution._lib.input import AttributionInput
 from mechxai.methods.attribution._lib.players import KINDS
 from mechxai.methods.attribution._lib.scores import Scores, of_players
 
@@ -25,6 +25,7 @@ MOST_PLAYERS = 12
     MethodCard(
         name="exact_shapley",
         family="attribution",
+        kind="attribution",
         question="What does each player bring, averaged over every order in which they could come?",
         cost=f"2^M forward passes per prompt of M players, M up to {MOST_PLAYERS}",
         source="Shapley 1953; Lundberg & Lee 2017 (arXiv 1705.07874)",
@@ -49,12 +50,12 @@ class ExactShapley(Attribution):
     players: str = "word"
     special: bool = False
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         as_metric(self.metric)
         check_choice("baseline", self.baseline, BASELINES)
         check_choice("players", self.players, KINDS)
 
-    def scores(self, problem: Problem) -> Scores:
+    def scores(self, problem: AttributionInput) -> Scores:
         """Every coalition of every prompt in one sweep, then the sum.
 
         Raises:

@@ -16,7 +16,7 @@ from mechxai.core.result import Result, variable
 from mechxai.engine.execution import Execution
 from mechxai.methods.attribution._lib.baselines import BASELINES
 from mechxai.methods.attribution._lib.evaluation.comparison import (
-    Asked,
+    EvaluationSettings,
     Judging,
     curve_variables,
     judged,
@@ -28,7 +28,6 @@ from mechxai.methods.attribution._lib.method_names import Named, method_of
 from mechxai.methods.attribution._lib.players import KINDS
 from mechxai.methods.attribution._lib.scores import attributed
 from mechxai.methods.attribution.integrated_gradients import IntegratedGradients
-from mechxai.methods.fields import as_tuples
 from mechxai.methods.result_parts import bounded, position_labels, run_info, token_texts
 
 FRACTIONS = (0.01, 0.05, 0.1, 0.2, 0.5)  # ERASER's
@@ -39,6 +38,7 @@ FRACTIONS = (0.01, 0.05, 0.1, 0.2, 0.5)  # ERASER's
     MethodCard(
         name="faithfulness",
         family="attribution",
+        kind="faithfulness",
         question="Is an attribution true: does the score follow when its tokens go or come?",
         cost="the method (twice, and sensitivity_draws times more), and about 2 x 14 passes per ranking and prompt",
         source="DeYoung et al. 2020 (arXiv 1911.03429); Yeh et al. 2019 (arXiv 1901.09392); Zhao & Aletras 2023 "
@@ -84,12 +84,11 @@ class Faithfulness(Method):
     randomise: bool = True
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         as_metric(self.metric)
         method_of(self.of)
         check_choice("baseline", self.baseline, BASELINES)
         check_choice("players", self.players, KINDS)
-        as_tuples(self, "fractions")
         _ = self._judging
         if self.sensitivity_draws < 0 or not self.radius > 0:
             raise ConfigError(
@@ -109,7 +108,7 @@ class Faithfulness(Method):
             what the method gave.
         """
         started = time.perf_counter()
-        asked = Asked(self.metric, self.baseline, self.players, self.special)
+        asked = EvaluationSettings(self.metric, self.baseline, self.players, self.special)
         method = asked.put(method_of(self.of))
         judge, own = asked.problem(model, batch, execution), method.problem(model, batch, execution)
         scores = method.scores(own)

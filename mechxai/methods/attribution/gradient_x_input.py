@@ -8,7 +8,7 @@ from mechxai.core.method import MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.methods.attribution._lib.base import Attribution
 from mechxai.methods.attribution._lib.embedding_gradients import gradients, reduced
-from mechxai.methods.attribution._lib.input import Problem
+from mechxai.methods.attribution._lib.input import AttributionInput
 from mechxai.methods.attribution._lib.players import KINDS
 from mechxai.methods.attribution._lib.scores import Scores
 
@@ -18,6 +18,7 @@ from mechxai.methods.attribution._lib.scores import Scores
     MethodCard(
         name="gradient_x_input",
         family="attribution",
+        kind="attribution",
         question="What would each token add to the score if the score were linear in its embedding?",
         cost="one forward and one backward pass per prompt",
         source="Shrikumar et al. 2016 (arXiv 1605.01713)",
@@ -41,10 +42,10 @@ class GradientXInput(Attribution):
 
     looks_inside: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         as_metric(self.metric)
         check_choice("players", self.players, KINDS)
 
-    def scores(self, problem: Problem) -> Scores:
+    def scores(self, problem: AttributionInput) -> Scores:
         """Gradient times embedding, summed over dimensions; Captum's ``Saliency`` makes the gradient."""
         return Scores(reduced(gradients(problem) * problem.embeddings, "sum"))

@@ -13,7 +13,7 @@ from mechxai.core.result import variable
 from mechxai.methods.attribution._lib.base import Attribution
 from mechxai.methods.attribution._lib.baselines import BASELINES
 from mechxai.methods.attribution._lib.embedding_gradients import forward_of, quiet, reduced
-from mechxai.methods.attribution._lib.input import Problem
+from mechxai.methods.attribution._lib.input import AttributionInput
 from mechxai.methods.attribution._lib.players import KINDS
 from mechxai.methods.attribution._lib.prompt_by_prompt import prompt_by_prompt
 from mechxai.methods.attribution._lib.scores import Scores, together
@@ -26,6 +26,7 @@ _TINY = 1e-3  # a change of the score below this cannot be shared out to within 
     MethodCard(
         name="integrated_gradients",
         family="attribution",
+        kind="attribution",
         question="How much of the score's change from a baseline does each token bring?",
         cost="n_steps forward and backward passes per prompt, doubled until they add up",
         source="Sundararajan et al. 2017 (arXiv 1703.01365)",
@@ -60,7 +61,7 @@ class IntegratedGradients(Attribution):
 
     looks_inside: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         as_metric(self.metric)
         check_choice("baseline", self.baseline, BASELINES)
         check_choice("players", self.players, KINDS)
@@ -71,7 +72,7 @@ class IntegratedGradients(Attribution):
                 allowed="1 <= n_steps <= max_steps, a positive tolerance",
             )
 
-    def scores(self, problem: Problem) -> Scores:
+    def scores(self, problem: AttributionInput) -> Scores:
         """The integral for every token, and the steps it took."""
         change = problem.target_score - problem.baseline_score
         found = prompt_by_prompt(self, problem, lambda one, number: self._converged(one, float(change[number])))
@@ -80,7 +81,7 @@ class IntegratedGradients(Attribution):
         more = {"n_steps": variable(("prompt",), steps.numpy(), "steps", "points of the path")}
         return Scores(tokens, complete=True, more=more)
 
-    def _converged(self, problem: Problem, change: float) -> Tensor:
+    def _converged(self, problem: AttributionInput, change: float) -> Tensor:
         """The scores of a prompt and, in a second row, the number of steps, ``[2, pos]``."""
         steps = self.n_steps
         while True:
@@ -90,7 +91,7 @@ class IntegratedGradients(Attribution):
                 return torch.stack([found, torch.full_like(found, steps)])
             steps *= 2
 
-    def _integral(self, problem: Problem, steps: int) -> Tensor:
+    def _integral(self, problem: AttributionInput, steps: int) -> Tensor:
         """The score of each token, ``[pos]``."""
         from captum.attr import IntegratedGradients as Captum  # noqa: PLC0415 - heavy
 

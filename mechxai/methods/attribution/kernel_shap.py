@@ -17,7 +17,7 @@ from mechxai.core.result import variable
 from mechxai.methods.attribution._lib.base import Attribution
 from mechxai.methods.attribution._lib.baselines import BASELINES
 from mechxai.methods.attribution._lib.coalitions import score_of_present
-from mechxai.methods.attribution._lib.input import Problem
+from mechxai.methods.attribution._lib.input import AttributionInput
 from mechxai.methods.attribution._lib.players import KINDS
 from mechxai.methods.attribution._lib.prompt_by_prompt import prompt_by_prompt
 from mechxai.methods.attribution._lib.scores import Scores, of_players, together
@@ -28,6 +28,7 @@ from mechxai.methods.attribution._lib.scores import Scores, of_players, together
     MethodCard(
         name="kernel_shap",
         family="attribution",
+        kind="attribution",
         question="What does each player bring, averaged over sampled coalitions of the others?",
         cost="n_samples forward passes per prompt (2M + 2,048 by default), fewer where that is every coalition",
         source="Lundberg & Lee 2017 (arXiv 1705.07874)",
@@ -59,14 +60,14 @@ class KernelShap(Attribution):
     special: bool = False
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         as_metric(self.metric)
         check_choice("baseline", self.baseline, BASELINES)
         check_choice("players", self.players, KINDS)
         if self.n_samples < 0:
             raise ConfigError(f"kernel_shap with n_samples={self.n_samples}", allowed="0 (2M + 2,048) or more")
 
-    def scores(self, problem: Problem) -> Scores:
+    def scores(self, problem: AttributionInput) -> Scores:
         """Shapley estimates; ``standard_error`` [prompt, player] says how far sampling may have moved them."""
         found = prompt_by_prompt(self, problem, self._estimate)
         width = problem.players.most
@@ -75,7 +76,7 @@ class KernelShap(Attribution):
         more = {"standard_error": variable(("prompt", "player"), errors.numpy(), problem.metric.unit, meaning)}
         return Scores(of_players(problem, values.nan_to_num()), complete=True, more=more)
 
-    def _estimate(self, problem: Problem, number: int) -> Tensor:
+    def _estimate(self, problem: AttributionInput, number: int) -> Tensor:
         """The values of a prompt's players and, in a second row, their standard errors, ``[2, player]``."""
         import shap  # noqa: PLC0415 - heavy
 

@@ -15,7 +15,7 @@ from mechxai.core.result import variable
 from mechxai.methods.attribution._lib.base import Attribution
 from mechxai.methods.attribution._lib.baselines import BASELINES
 from mechxai.methods.attribution._lib.coalitions import score_of_present
-from mechxai.methods.attribution._lib.input import Problem
+from mechxai.methods.attribution._lib.input import AttributionInput
 from mechxai.methods.attribution._lib.players import KINDS
 from mechxai.methods.attribution._lib.prompt_by_prompt import prompt_by_prompt
 from mechxai.methods.attribution._lib.scores import Scores, of_players, together
@@ -28,6 +28,7 @@ _POOR_FIT = 0.5
     MethodCard(
         name="lime",
         family="attribution",
+        kind="attribution",
         question="Which linear model of its players is nearest to the score around this prompt?",
         cost="n_samples forward passes per prompt",
         source="Ribeiro et al. 2016 (arXiv 1602.04938)",
@@ -64,7 +65,7 @@ class Lime(Attribution):
     special: bool = False
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         as_metric(self.metric)
         check_choice("baseline", self.baseline, BASELINES)
         check_choice("players", self.players, KINDS)
@@ -74,7 +75,7 @@ class Lime(Attribution):
                 allowed="2 or more samples, a positive width, alpha >= 0",
             )
 
-    def scores(self, problem: Problem) -> Scores:
+    def scores(self, problem: AttributionInput) -> Scores:
         """The coefficient of every player; ``r_squared`` [prompt] says how much of the score the linear model has."""
         found = prompt_by_prompt(self, problem, self._coefficients)
         values = together([row[:-1] for row in found], problem.players.most)
@@ -85,7 +86,7 @@ class Lime(Attribution):
         notes = (f"the linear model explains less than half of the score on {poor} of {len(fit)} prompts",) * bool(poor)
         return Scores(of_players(problem, values.nan_to_num()), more=more, notes=notes)
 
-    def _coefficients(self, problem: Problem, number: int) -> Tensor:
+    def _coefficients(self, problem: AttributionInput, number: int) -> Tensor:
         """The coefficients of a prompt's players and, last, the weighted R squared, ``[player + 1]``."""
         present = self._present(problem.players.most, np.random.default_rng([self.seed, number]))
         scores = score_of_present(problem)(present)

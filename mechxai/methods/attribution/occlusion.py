@@ -12,7 +12,7 @@ from mechxai.core.method import MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.methods.attribution._lib.base import Attribution
 from mechxai.methods.attribution._lib.baselines import BASELINES
-from mechxai.methods.attribution._lib.input import Problem
+from mechxai.methods.attribution._lib.input import AttributionInput
 from mechxai.methods.attribution._lib.players import KINDS
 from mechxai.methods.attribution._lib.scores import Scores, of_players
 
@@ -22,6 +22,7 @@ from mechxai.methods.attribution._lib.scores import Scores, of_players
     MethodCard(
         name="occlusion",
         family="attribution",
+        kind="attribution",
         question="What does the score lose when one token is taken away?",
         cost="one forward pass per player and prompt, from that player on",
         source="Zeiler & Fergus 2013 (arXiv 1311.2901); Li et al. 2016 (arXiv 1612.08220)",
@@ -48,14 +49,14 @@ class Occlusion(Attribution):
     players: str = "token"
     special: bool = False
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         as_metric(self.metric)
         check_choice("baseline", self.baseline, BASELINES)
         check_choice("players", self.players, KINDS)
         if self.window < 1:
             raise ConfigError(f"occlusion with window={self.window}", allowed="1 or more")
 
-    def scores(self, problem: Problem) -> Scores:
+    def scores(self, problem: AttributionInput) -> Scores:
         """The loss of every window, shared out over its players' means."""
         absent = self._windows(problem)
         loss = problem.target_score[None] - problem.without(absent)  # [cell, batch]
@@ -63,7 +64,7 @@ class Occlusion(Attribution):
         values = torch.einsum("cb,cbp->bp", loss, inside) / inside.sum(0).clamp(min=1)
         return Scores(of_players(problem, values))
 
-    def _windows(self, problem: Problem) -> Bool[Tensor, "cell batch player"]:
+    def _windows(self, problem: AttributionInput) -> Bool[Tensor, "cell batch player"]:
         """The players of each window; windows reach over no edge of a prompt, and short prompts have fewer."""
         counts = torch.tensor(problem.players.counts)
         most = problem.players.most

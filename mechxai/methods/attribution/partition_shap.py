@@ -14,7 +14,7 @@ from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.methods.attribution._lib.base import Attribution
 from mechxai.methods.attribution._lib.baselines import BASELINES
 from mechxai.methods.attribution._lib.coalitions import score_of_present
-from mechxai.methods.attribution._lib.input import Problem
+from mechxai.methods.attribution._lib.input import AttributionInput
 from mechxai.methods.attribution._lib.players import KINDS, players_of
 from mechxai.methods.attribution._lib.prompt_by_prompt import prompt_by_prompt
 from mechxai.methods.attribution._lib.scores import Scores, of_players, together
@@ -27,6 +27,7 @@ _AT_ONCE = 256  # coalitions asked together
     MethodCard(
         name="partition_shap",
         family="attribution",
+        kind="attribution",
         question="What does each player bring, neighbours coming and going together?",
         cost="up to n_samples forward passes per prompt; about M^2 take the whole of a balanced tree",
         source="Lundberg & Lee 2017 (arXiv 1705.07874); Owen 1977; the shap package's PartitionExplainer",
@@ -53,19 +54,19 @@ class PartitionShap(Attribution):
     players: str = "token"
     special: bool = False
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         as_metric(self.metric)
         check_choice("baseline", self.baseline, BASELINES)
         check_choice("players", self.players, KINDS)
         if self.n_samples < 4:
             raise ConfigError(f"partition_shap with n_samples={self.n_samples}", allowed="4 or more")
 
-    def scores(self, problem: Problem) -> Scores:
+    def scores(self, problem: AttributionInput) -> Scores:
         """The Owen value of every player."""
         found = together(prompt_by_prompt(self, problem, self._owen), problem.players.most)
         return Scores(of_players(problem, found.nan_to_num()), complete=True)
 
-    def _owen(self, problem: Problem, number: int) -> Tensor:
+    def _owen(self, problem: AttributionInput, number: int) -> Tensor:
         """The values of a prompt's players, ``[player]``."""
         import shap  # noqa: PLC0415 - heavy
 
@@ -78,7 +79,7 @@ class PartitionShap(Attribution):
         explanation: Any = explainer(np.ones((1, n)), max_evals=self.n_samples, batch_size=_AT_ONCE, silent=True)
         return torch.from_numpy(np.asarray(explanation.values[0], dtype=np.float64))
 
-    def _leaves(self, problem: Problem) -> list[list[int]]:
+    def _leaves(self, problem: AttributionInput) -> list[list[int]]:
         """The players, by word where they are tokens and words are known."""
         n = problem.players.most
         if self.players != "token" or problem.subject.text.tokenizer is None:

@@ -16,11 +16,10 @@ from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
 from mechxai.core.statistics import bootstrap_weights
 from mechxai.engine.execution import Execution
-from mechxai.methods.attribution._lib.evaluation.comparison import Asked
+from mechxai.methods.attribution._lib.evaluation.comparison import EvaluationSettings
 from mechxai.methods.attribution._lib.evaluation.measures import player_scores, spearman
 from mechxai.methods.attribution._lib.method_names import Named, method_of
 from mechxai.methods.attribution.kernel_shap import KernelShap
-from mechxai.methods.fields import as_tuples
 from mechxai.methods.result_parts import bounded, run_info, token_texts
 
 Word = tuple[str, int]  # as it is written, and the how many-th of its kind in its prompt
@@ -32,6 +31,7 @@ _LEAST_SHARED = 3
     MethodCard(
         name="rephrasing_stability",
         family="attribution",
+        kind="rephrasing_stability",
         question="Does an attribution give the same words the same scores when the prompt is rephrased?",
         cost="the method once per rephrasing",
         source="Alvarez-Melis & Jaakkola 2018 (arXiv 1806.08049), here over the words of rephrasings",
@@ -59,11 +59,10 @@ class RephrasingStability(Method):
     shuffles: int = 200
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         as_metric(self.metric)
         method_of(self.of)
         check_choice("players", self.players, ("word", "token"))
-        as_tuples(self, "ignore")
         if self.shuffles < 1:
             raise ConfigError(f"rephrasing_stability with shuffles={self.shuffles}", allowed="1 or more")
 
@@ -88,7 +87,7 @@ class RephrasingStability(Method):
         if len(batch) < 2:
             raise ShapeError("Rephrasings of a question", got=f"{len(batch)} prompt", fix="give two or more")
         started = time.perf_counter()
-        method = Asked(self.metric, "zero", self.players, special=False).put(method_of(self.of))
+        method = EvaluationSettings(self.metric, "zero", self.players, special=False).put(method_of(self.of))
         problem = method.problem(model, batch, execution)
         scores = method.scores(problem)
         players = player_scores(problem, scores.tokens)

@@ -8,7 +8,7 @@ from mechxai.core.method import MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.methods.attribution._lib.base import Attribution
 from mechxai.methods.attribution._lib.embedding_gradients import gradients, reduced
-from mechxai.methods.attribution._lib.input import Problem
+from mechxai.methods.attribution._lib.input import AttributionInput
 from mechxai.methods.attribution._lib.players import KINDS
 from mechxai.methods.attribution._lib.scores import Scores
 
@@ -18,6 +18,7 @@ from mechxai.methods.attribution._lib.scores import Scores
     MethodCard(
         name="saliency",
         family="attribution",
+        kind="attribution",
         question="To which tokens is the score most sensitive?",
         cost="one forward and one backward pass per prompt",
         source="Simonyan et al. 2013 (arXiv 1312.6034)",
@@ -43,12 +44,12 @@ class Saliency(Attribution):
 
     looks_inside: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         as_metric(self.metric)
         check_choice("reduce", self.reduce, ("l2", "sum"))
         check_choice("players", self.players, KINDS)
 
-    def scores(self, problem: Problem) -> Scores:
+    def scores(self, problem: AttributionInput) -> Scores:
         """The length, or the sum, of each gradient."""
         found = reduced(gradients(problem), self.reduce)
         return Scores(found, units=f"{problem.metric.unit} per unit of embedding")

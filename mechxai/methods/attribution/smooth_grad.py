@@ -11,7 +11,7 @@ from mechxai.core.method import MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.methods.attribution._lib.base import Attribution
 from mechxai.methods.attribution._lib.embedding_gradients import forward_of, quiet, reduced, seeded
-from mechxai.methods.attribution._lib.input import Problem
+from mechxai.methods.attribution._lib.input import AttributionInput
 from mechxai.methods.attribution._lib.players import KINDS
 from mechxai.methods.attribution._lib.prompt_by_prompt import prompt_by_prompt
 from mechxai.methods.attribution._lib.scores import Scores, together
@@ -22,6 +22,7 @@ from mechxai.methods.attribution._lib.scores import Scores, together
     MethodCard(
         name="smooth_grad",
         family="attribution",
+        kind="attribution",
         question="To which tokens is the score most sensitive in the neighbourhood of this prompt?",
         cost="n_samples forward and backward passes per prompt",
         source="Smilkov et al. 2017 (arXiv 1706.03825)",
@@ -55,7 +56,7 @@ class SmoothGrad(Attribution):
 
     looks_inside: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         as_metric(self.metric)
         check_choice("reduce", self.reduce, ("l2", "sum", "times_input"))
         check_choice("players", self.players, KINDS)
@@ -65,13 +66,13 @@ class SmoothGrad(Attribution):
                 allowed="1 or more samples, a positive noise",
             )
 
-    def scores(self, problem: Problem) -> Scores:
+    def scores(self, problem: AttributionInput) -> Scores:
         """The mean gradient, reduced to one number per token; Captum's ``NoiseTunnel`` draws and averages."""
         found = together(prompt_by_prompt(self, problem, self._mean), problem.batch.n_pos)
         units = "" if self.reduce == "times_input" else f"{problem.metric.unit} per unit of embedding"
         return Scores(found, units=units)
 
-    def _mean(self, problem: Problem, number: int) -> Tensor:
+    def _mean(self, problem: AttributionInput, number: int) -> Tensor:
         """The score of each token of a prompt, ``[pos]``."""
         from captum.attr import NoiseTunnel, Saliency  # noqa: PLC0415 - heavy
 

@@ -24,7 +24,6 @@ from mechxai.methods.circuits._lib.edge_result import edge_coords
 from mechxai.methods.circuits._lib.edge_selection import pruned
 from mechxai.methods.circuits._lib.references import REFERENCES
 from mechxai.methods.circuits._lib.stream_scores import as_loss
-from mechxai.methods.fields import as_tuples
 from mechxai.methods.result_parts import run_info
 from mechxai.model.graph.writes import graph_blocks
 from mechxai.model.hooked_model import HookedModel
@@ -38,6 +37,7 @@ _TOGETHER = 32  # cuts that are tried in one go
     MethodCard(
         name="acdc",
         family="circuits",
+        kind="edges",
         question="Which edges are left when all that can be spared are cut, one after the other?",
         cost="two passes per edge, prompt and threshold",
         source="Conmy et al. 2023 (arXiv 2304.14997), algorithm 1",
@@ -67,9 +67,8 @@ class Acdc(Method):
     reference: str = "corrupted"
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         as_metric(self.metric)
-        as_tuples(self, "thresholds")
         check_choice("reference", self.reference, REFERENCES)
         growing = all(low < high for low, high in pairwise(self.thresholds))
         if not self.thresholds or self.thresholds[0] <= 0 or not growing:

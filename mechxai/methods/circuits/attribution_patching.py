@@ -25,7 +25,6 @@ from mechxai.engine.execution import Execution
 from mechxai.engine.progress import Bar
 from mechxai.engine.sweep import run_tokens
 from mechxai.methods.circuits._lib.query_key_fix import QueryKeyFix
-from mechxai.methods.fields import as_tuples
 from mechxai.methods.result_parts import bounded, coordinates, run_info, shares_of_gap
 from mechxai.model.graph.site_gradients import site_gradients
 from mechxai.model.hooked_model import HookedModel
@@ -76,10 +75,9 @@ class AttributionPatching(Method):
     qk_fix: bool = False
     grad_drop: bool = False
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         check_choice("direction", self.direction, DIRECTIONS)
         as_metric(self.metric)
-        as_tuples(self, "over", "layers", "heads", "pos", "neurons")
         self._grid()
         if self.qk_fix and self.site not in ("q", "k"):
             raise ConfigError(

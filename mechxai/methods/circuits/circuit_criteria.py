@@ -28,6 +28,7 @@ from mechxai.model.hooked_model import HookedModel
     MethodCard(
         name="circuit_criteria",
         family="circuits",
+        kind="circuit_criteria",
         question="Does a circuit miss a part of the mechanism (completeness), or hold an idle one (minimality)?",
         cost="the method that finds it, and two passes per prompt for each node and set of nodes, twice",
         source="Wang et al. 2022 (arXiv 2211.00593), section 4",
@@ -69,7 +70,7 @@ class CircuitCriteria(Method):
     metric: AnyMetric = "logit_diff"
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         check_discovery(self.of, self.metric, rank=self.rank, away=self.reference, split=self.split)
         shares, counts = (self.fraction, self.discover), (self.sets, self.greedy, self.draws)
         if not all(0 < one <= 1 for one in shares) or min(counts) < 1:

@@ -34,6 +34,7 @@ Scores = Float[np.ndarray, " edge"]
     MethodCard(
         name="circuit_stability",
         family="circuits",
+        kind="circuit_stability",
         question="Would other prompts, or another seed, have given the same circuit?",
         cost="the method that finds it, once (a score per prompt), or once per draw and half (none)",
         source="Mueller et al. 2025 (arXiv 2504.13151); Efron 1979 (the bootstrap)",
@@ -66,7 +67,7 @@ class CircuitStability(Method):
     metric: AnyMetric = "logit_diff"
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         as_metric(self.metric)
         check_choice("rank", self.rank, RANKS)
         method = edge_method(self.of, self.metric)

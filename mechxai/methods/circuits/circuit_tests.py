@@ -35,6 +35,7 @@ TESTS = ("equivalence", "independence", "sufficiency", "necessity", "minimality"
     MethodCard(
         name="circuit_tests",
         family="circuits",
+        kind="circuit_tests",
         question="Is a circuit the model's mechanism: enough, all of it, and no more than needed? With p-values.",
         cost="the method that finds it, and two passes per prompt for each edge of it and each random draw",
         source="Shi et al. 2024 (arXiv 2410.13032)",
@@ -77,7 +78,7 @@ class CircuitTests(Method):
     metric: AnyMetric = "logit_diff"
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         check_discovery(self.of, self.metric, rank=self.rank, away=self.reference, split=self.split)
         shares = (self.fraction, self.discover)
         if not all(0 < one <= 1 for one in shares) or min(self.draws, self.most) < 1 or self.tolerance < 0:

@@ -19,7 +19,6 @@ from mechxai.engine.progress import Bar
 from mechxai.methods.circuits._lib.discovery import FINDERS, edge_method
 from mechxai.methods.circuits._lib.references import REFERENCES
 from mechxai.methods.circuits.evaluate_circuit import EvaluateCircuit
-from mechxai.methods.fields import as_tuples
 from mechxai.methods.result_parts import run_info
 from mechxai.model.graph.writes import graph_blocks
 from mechxai.model.hooked_model import HookedModel
@@ -45,6 +44,7 @@ _ENDS = ("auroc_low", "auroc_high", "cpr_low", "cpr_high", "cmd_low", "cmd_high"
     MethodCard(
         name="compare_circuits",
         family="circuits",
+        kind="circuit_comparison",
         question="Which way of finding circuits finds the one that is known, under which ablation?",
         cost="every method once per ablation, and two passes per circuit and prompt to measure it",
         source="Mueller et al. 2025 (arXiv 2504.13151); Gupta et al. 2024 (arXiv 2407.14494)",
@@ -78,9 +78,8 @@ class CompareCircuits(Method):
     metric: AnyMetric = "logit_diff"
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         as_metric(self.metric)
-        as_tuples(self, "methods", "references", "beside")
         for name in self.methods:
             check_choice("methods", name, tuple(FINDERS))
         for name in self.references:

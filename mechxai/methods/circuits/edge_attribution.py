@@ -37,6 +37,7 @@ _TAPE = 100  # vectors of a layer that a few runs and their gradients keep
     MethodCard(
         name="edge_attribution",
         family="circuits",
+        kind="edges",
         question="Which edges between heads and MLPs carry the behaviour, to first order?",
         cost="two forward passes and one backward per prompt (eap_ig_inputs: two, and one of each per step; "
         "eap_ig_activations: of each per step and layer, half of it on average)",
@@ -78,7 +79,7 @@ class EdgeAttribution(Method):
     metric: AnyMetric = "logit_diff"
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         as_metric(self.metric)
         check_choice("kind", self.kind, KINDS)
         check_choice("direction", self.direction, DIRECTIONS)

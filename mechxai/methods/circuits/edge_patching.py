@@ -18,7 +18,6 @@ from mechxai.engine.execution import Execution
 from mechxai.engine.multi_sweep import noted, summed
 from mechxai.methods.circuits._lib.edge_effects import EdgeEffects
 from mechxai.methods.circuits._lib.edge_result import EdgeScores, edge_result
-from mechxai.methods.fields import as_tuples
 from mechxai.methods.result_parts import bounded, position_labels
 from mechxai.model.graph.writes import graph_blocks
 from mechxai.model.hooked_model import HookedModel
@@ -29,6 +28,7 @@ from mechxai.model.hooked_model import HookedModel
     MethodCard(
         name="edge_patching",
         family="circuits",
+        kind="edges",
         question="Which edges between heads and MLPs carry the behaviour, exactly?",
         cost="one suffix of a forward pass per edge and prompt, from the edge's reader on",
         source="Wang et al. 2022 (arXiv 2211.00593), section 3; Conmy et al. 2023 (arXiv 2304.14997)",
@@ -57,9 +57,8 @@ class EdgePatching(Method):
     metric: AnyMetric = "logit_diff"
     pos: Sequence[Position] | None = None
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         as_metric(self.metric)
-        as_tuples(self, "pos")
         check_choice("direction", self.direction, DIRECTIONS)
 
     def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen

@@ -37,6 +37,7 @@ _SLOWER = 0.1  # the multipliers' learning rate, as a share of the gates'
     MethodCard(
         name="edge_pruning",
         family="circuits",
+        kind="edges",
         question="Which so many edges together do best what the model does?",
         cost="about four passes per prompt and step",
         source="Bhaskar et al. 2024 (arXiv 2406.16778); Louizos et al. 2018 (arXiv 1712.01312)",
@@ -71,7 +72,7 @@ class EdgePruning(Method):
     reference: str = "corrupted"
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         as_metric(self.metric)
         check_choice("reference", self.reference, REFERENCES)
         if not 0 < self.keep < 1 or min(self.steps, self.batch_size) < 1 or self.lr <= 0:

@@ -26,7 +26,6 @@ from mechxai.methods.circuits._lib.edge_result import edge_coords
 from mechxai.methods.circuits._lib.edge_selection import FRACTIONS, highest, pruned
 from mechxai.methods.circuits._lib.faithfulness_curve import Curve, check_gap
 from mechxai.methods.circuits._lib.known_truth import Truth, against_truth
-from mechxai.methods.fields import as_tuples
 from mechxai.methods.result_parts import run_info
 from mechxai.model.graph.writes import graph_blocks
 from mechxai.model.hooked_model import HookedModel
@@ -39,6 +38,7 @@ _DRAWS = 200  # of prompts, for the interval of the AUROC
     MethodCard(
         name="evaluate_circuit",
         family="circuits",
+        kind="circuit_curve",
         question="Does a circuit alone do what the model does, better than random circuits of its size?",
         cost="the method that finds it, and two passes per circuit, random ones included, and prompt",
         source="Mueller et al. 2025 (arXiv 2504.13151), sections 3.1-3.2; Miller et al. 2024 (arXiv 2407.08734)",
@@ -81,9 +81,8 @@ class EvaluateCircuit(Method):
     metric: AnyMetric = "logit_diff"
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         check_discovery(self.of, self.metric, rank=self.rank, away=self.reference, split=self.split)
-        as_tuples(self, "fractions")
         increasing = all(low < high for low, high in pairwise(self.fractions))
         if not self.fractions or not increasing or not 0 < self.fractions[0] <= self.fractions[-1] <= 1:
             raise ConfigError(f"fractions={self.fractions}", allowed="growing shares above 0, up to 1")

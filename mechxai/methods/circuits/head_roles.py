@@ -30,7 +30,7 @@ from mechxai.methods.circuits._lib.pattern_scores import (
 )
 from mechxai.methods.circuits.path_patching import PathPatching
 from mechxai.methods.result_parts import run_info
-from mechxai.model.dense.lookup import plain_of
+from mechxai.model.dense.lookup import dense_model_of
 from mechxai.model.hooked_model import HookedModel
 from mechxai.tasks.dependencies import dependencies
 
@@ -67,6 +67,7 @@ class _Patterns:
     MethodCard(
         name="head_roles",
         family="circuits",
+        kind="head_roles",
         question="Which head follows what (tokens before, repeats, names, positions, syntax), and does it matter here?",
         cost="a few passes for the patterns, one per layer for copying, two sweeps over layer x head, one of paths "
         "into name movers",
@@ -106,7 +107,7 @@ class HeadRoles(Method):
     syntax: int = 64
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         as_metric(self.metric)
         if self.period < 2 or self.n_random < 1 or self.syntax < 0:
             raise ConfigError(
@@ -221,7 +222,7 @@ class HeadRoles(Method):
     ) -> dict[str, np.ndarray]:
         """What each head brings by the queries of the name movers, negative ones too; nothing where there are none."""
         movers = [f"a{layer}.h{head}" for layer, head in np.ndindex(roles.shape) if "name_mover" in roles[layer, head]]
-        if not movers or plain_of(model) is None or all(name.startswith("a0.") for name in movers):
+        if not movers or dense_model_of(model) is None or all(name.startswith("a0.") for name in movers):
             return {}
         method = PathPatching(("a*",), [f"{name}.q" for name in movers], metric=self.metric)
         found = method(model, batch, execution=execution).data

@@ -22,7 +22,6 @@ from mechxai.engine.contrast import RUNS
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import Bar
 from mechxai.methods.circuits._lib.flow_tracing import Tracing, sites_read
-from mechxai.methods.fields import as_tuples
 from mechxai.methods.result_parts import bounded, position_labels, run_info, token_texts
 from mechxai.model.backends.limits import check_space
 from mechxai.model.graph.writes import graph_blocks
@@ -47,6 +46,7 @@ _CLOSENESS = "closeness is no causation: a part that nothing reads can be near t
     MethodCard(
         name="information_flow_routes",
         family="circuits",
+        kind="routes",
         question="Along which edges, from token to token and layer to layer, did what stands at a position come there?",
         cost="one forward pass per prompt",
         source="Ferrando & Voita 2024 (arXiv 2403.00824), the method of the LLM Transparency Tool",
@@ -94,9 +94,8 @@ class InformationFlowRoutes(Method):
     run: str = "clean"
     interventions: Sequence[Intervention] = ()
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         check_choice("run", self.run, RUNS)
-        as_tuples(self, "interventions")
         if not 0 <= self.threshold < 1:
             raise ConfigError(f"information_flow_routes with threshold={self.threshold}", allowed="from 0 to below 1")
 

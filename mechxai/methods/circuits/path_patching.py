@@ -22,7 +22,6 @@ from mechxai.engine.execution import Execution
 from mechxai.engine.multi_sweep import noted, summed
 from mechxai.methods.circuits._lib.edge_effects import EdgeEffects
 from mechxai.methods.circuits._lib.edge_result import edge_coords
-from mechxai.methods.fields import as_tuples
 from mechxai.methods.result_parts import bounded, run_info, shares_of_gap
 from mechxai.model.graph.writes import graph_blocks
 from mechxai.model.hooked_model import HookedModel
@@ -67,11 +66,10 @@ class PathPatching(Method):
     direction: str = "noise"
     metric: AnyMetric = "logit_diff"
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         as_metric(self.metric)
         check_choice("freeze", self.freeze, FREEZES)
         check_choice("direction", self.direction, DIRECTIONS)
-        as_tuples(self, "senders", "receivers")
         if not self.senders or not self.receivers:
             raise ConfigError("path_patching without senders or receivers", fix="give names, or * for all")
 

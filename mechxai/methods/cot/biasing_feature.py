@@ -15,9 +15,9 @@ from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.reasoning import Problem, ReasoningBatch, plain
 from mechxai.core.result import Result, variable
 from mechxai.engine.execution import Execution
-from mechxai.methods.cot._lib.answer_reading import Read
+from mechxai.methods.cot._lib.answer_reading import ParsedAnswer
 from mechxai.methods.cot._lib.chain_controls import controlled
-from mechxai.methods.cot._lib.questions import Asking, as_writer, check_asking
+from mechxai.methods.cot._lib.questions import ChainQuestions, as_writer, check_asking
 from mechxai.methods.cot._lib.texts import cut_short, parse_failures, said
 from mechxai.methods.result_parts import rates, run_info
 from mechxai.model.generation.generator import Generator
@@ -33,6 +33,7 @@ _MENTIONS = r"\b(suggest\w*|you (think|said)|hint(s|ed)?|always \(?a|the pattern
     MethodCard(
         name="biasing_feature",
         family="cot",
+        kind="biasing",
         question="Does the answer move to a suggestion, and does the chain of thought say why?",
         cost="two chains and four readings per problem, and the controls",
         source="Turpin et al. 2023 (arXiv 2305.04388)",
@@ -62,7 +63,7 @@ class BiasingFeature(Method):
     max_tokens: int = 128
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         check_choice("kind", self.kind, KINDS)
         check_asking(self.read, "own", self.max_tokens)
         if self.shots < 1 or not 2 <= self.choices <= len(_LETTERS):
@@ -98,7 +99,7 @@ class BiasingFeature(Method):
             raise ConfigError("biasing_feature", got="problems without options", fix="give their options")
         made = {"suggested": _suggested, "always_first": partial(_first, shots=self.shots, choices=self.choices)}
         plainly, tempted, wrong = made[self.kind](batch, random.Random(self.seed))
-        ask = partial(Asking, as_writer(model), execution=execution, read=self.read, max_tokens=self.max_tokens)
+        ask = partial(ChainQuestions, as_writer(model), execution=execution, read=self.read, max_tokens=self.max_tokens)
         before, after = ask(batch=plainly), ask(batch=tempted)
         before.generator  # noqa: B018 - from here on is counted what both spend
         data = {**_moved(before, after, wrong), **controlled(before), **said(before), **_shown(after, wrong)}
@@ -174,7 +175,7 @@ def _solved(batch: ReasoningBatch, problem: Problem) -> str:
     return batch.wording.prompt(problem.question, problem.steps) + problem.answer + batch.wording.end + "\n\n"
 
 
-def _moved(before: Asking, after: Asking, wrong: Sequence[str]) -> dict[str, xr.DataArray]:
+def _moved(before: ChainQuestions, after: ChainQuestions, wrong: Sequence[str]) -> dict[str, xr.DataArray]:
     gives = lambda read: np.array(  # noqa: E731
         [float(answer == plain(tempting)) for answer, tempting in zip(read.answers, wrong, strict=True)]
     )
@@ -216,8 +217,8 @@ def _mentions(steps: Sequence[str], batch: ReasoningBatch) -> bool:
     return bool(re.search(_MENTIONS, text)) or bool(own and own in text)
 
 
-def _shown(after: Asking, wrong: Sequence[str]) -> dict[str, xr.DataArray]:
-    read: Read = after.with_chain
+def _shown(after: ChainQuestions, wrong: Sequence[str]) -> dict[str, xr.DataArray]:
+    read: ParsedAnswer = after.with_chain
     texts = {
         "tempting": ([plain(one) for one in wrong], "the wrong answer that is made tempting"),
         "chain_biased": (

@@ -32,6 +32,7 @@ from mechxai.model.hooked_model import HookedModel
     MethodCard(
         name="chain_flow",
         family="cot",
+        kind="chain_flow",
         question="How much of the answer flows through each step of the chain, and how much past it?",
         cost="one forward pass per step (and per step and layer) and prompt, less what the engine saves",
         source="activation patching (Meng et al. 2022, arXiv 2202.05262) with whole steps as places",
@@ -57,7 +58,7 @@ class ChainFlow(Method):
     metric: AnyMetric = "logit_diff"
     by_layer: bool = True
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         check_choice("direction", self.direction, DIRECTIONS)
         as_metric(self.metric)
 

@@ -5,7 +5,7 @@ from typing import ClassVar, final
 
 from mechxai.core.method import MethodCard, register
 from mechxai.methods.cot._lib.curve import CurveMethod, Variant
-from mechxai.methods.cot._lib.questions import Asking
+from mechxai.methods.cot._lib.questions import ChainQuestions
 
 
 @final
@@ -13,6 +13,7 @@ from mechxai.methods.cot._lib.questions import Asking
     MethodCard(
         name="early_answering",
         family="cot",
+        kind="chain_curve",
         question="Is the answer there before the chain of thought is?",
         cost="the chain once, and a reading per step and problem",
         source="Lanham et al. 2023 (arXiv 2307.13702), section 2.3",
@@ -29,7 +30,7 @@ class EarlyAnswering(CurveMethod):
 
     axis: ClassVar[str] = "share of the chain that is there"
 
-    def changed(self, asking: Asking) -> list[Variant]:
+    def changed(self, asking: ChainQuestions) -> list[Variant]:
         """Every chain, cut after each of its steps."""
         return [
             Variant(number, count / len(steps), steps[:count])

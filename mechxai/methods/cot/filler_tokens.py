@@ -6,7 +6,7 @@ from typing import ClassVar, final
 from mechxai.core.method import MethodCard, register
 from mechxai.methods.cot._lib.chain_controls import filled
 from mechxai.methods.cot._lib.curve import CurveMethod, Variant
-from mechxai.methods.cot._lib.questions import Asking
+from mechxai.methods.cot._lib.questions import ChainQuestions
 
 
 @final
@@ -14,6 +14,7 @@ from mechxai.methods.cot._lib.questions import Asking
     MethodCard(
         name="filler_tokens",
         family="cot",
+        kind="chain_curve",
         question="Does a chain help by what it says, or by the room it gives to compute?",
         cost="the chain once, and a reading per step and problem",
         source="Lanham et al. 2023 (arXiv 2307.13702), section 2.6",
@@ -32,7 +33,7 @@ class FillerTokens(CurveMethod):
 
     axis: ClassVar[str] = "fillers, as a share of the chain's length"
 
-    def changed(self, asking: Asking) -> list[Variant]:
+    def changed(self, asking: ChainQuestions) -> list[Variant]:
         """Fillers, as long as the first steps of each chain."""
         filler = [asking.batch.wording.filler]
         return [

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, final
 from mechxai.core.errors import check_choice
 from mechxai.core.method import MethodCard, register
 from mechxai.methods.cot._lib.curve import CurveMethod, Variant
-from mechxai.methods.cot._lib.questions import Asking, Steps
+from mechxai.methods.cot._lib.questions import ChainQuestions, Steps
 from mechxai.methods.cot._lib.rewriting import HOW
 
 
@@ -15,6 +15,7 @@ from mechxai.methods.cot._lib.rewriting import HOW
     MethodCard(
         name="paraphrasing",
         family="cot",
+        kind="chain_curve",
         question="Does the answer hang on the wording of the chain, beyond its meaning?",
         cost="the chain once; per step and problem a step rewritten, the rest of the chain and a reading",
         source="Lanham et al. 2023 (arXiv 2307.13702), section 2.5",
@@ -39,11 +40,10 @@ class Paraphrasing(CurveMethod):
     writer: Any = None
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        CurveMethod.__post_init__(self)
+    def _check_fields(self) -> None:
         check_choice("by", self.by, HOW)
 
-    def changed(self, asking: Asking) -> list[Variant]:
+    def changed(self, asking: ChainQuestions) -> list[Variant]:
         """Chains whose first steps are said in other words, written on from there."""
         places = asking.places
         said = asking.rewritten("rephrased", places, by=self.by, writer=self.writer, seed=self.seed)

@@ -14,9 +14,9 @@ from mechxai.core.reasoning import Problem, ReasoningBatch, plain
 from mechxai.core.result import Result, variable
 from mechxai.core.statistics import known_mean
 from mechxai.engine.execution import Execution
-from mechxai.methods.cot._lib.answer_reading import Read, last_value
+from mechxai.methods.cot._lib.answer_reading import ParsedAnswer, last_value
 from mechxai.methods.cot._lib.chain_controls import controlled
-from mechxai.methods.cot._lib.questions import Asking, Steps, check_asking
+from mechxai.methods.cot._lib.questions import ChainQuestions, Steps, check_asking
 from mechxai.methods.cot._lib.rewriting import HOW, Place, same
 from mechxai.methods.cot._lib.texts import notes, parse_failures, said
 from mechxai.methods.result_parts import rates, run_info
@@ -39,6 +39,7 @@ _OBJECTS = re.compile(r"\b(wait|actually|mistake|incorrect|wrong|correction|shou
     MethodCard(
         name="planted_error",
         family="cot",
+        kind="planted_error",
         question="One step is wrong: does the answer follow it, stay as it was, or does the model object?",
         cost="the chain once; per error the rest of the chain and a reading, and as much for the placebo",
         source="Lanham et al. 2023 (arXiv 2307.13702), section 2.4",
@@ -70,7 +71,7 @@ class PlantedError(Method):
     max_tokens: int = 128
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         check_choice("step", self.step, WHERE)
         check_choice("by", self.by, HOW)
         check_asking(self.read, self.chain, self.max_tokens)
@@ -97,7 +98,7 @@ class PlantedError(Method):
             ConfigError: ``chain=given`` with problems whose chain is not known, or ``by=model`` without a writer.
             ModelSupportError: a model that does not write, or ``read=logprobs`` of one without log-probabilities.
         """
-        asking = Asking(model, batch, execution, read=self.read, chain=self.chain, max_tokens=self.max_tokens)
+        asking = ChainQuestions(model, batch, execution, read=self.read, chain=self.chain, max_tokens=self.max_tokens)
         places = [place for number, steps in enumerate(asking.chains) for place in self._places(number, steps)]
         wrong = asking.rewritten("mistake", places, by=self.by, writer=self.writer, seed=self.seed)
         other = asking.rewritten("rephrased", places, by="task", writer=None, seed=self.seed)
@@ -111,7 +112,7 @@ class PlantedError(Method):
             return every
         return [every[{"first": 0, "middle": (len(every) - 1) // 2, "last": -1}[self.step]]]
 
-    def _result(self, asking: Asking, errors: "_Planted", controls: "_Planted", *, left: int) -> Result:
+    def _result(self, asking: ChainQuestions, errors: "_Planted", controls: "_Planted", *, left: int) -> Result:
         n_problems = len(asking.batch)
         outcomes = errors.outcomes(asking)
         per_example = _means(n_problems, errors.places, outcomes)
@@ -157,10 +158,10 @@ class _Planted:
     places: tuple[Place, ...]
     said: tuple[str, ...]
     chains: tuple[Steps, ...]
-    read: Read
+    read: ParsedAnswer
 
     @classmethod
-    def of(cls, asking: Asking, places: Sequence[Place], texts: Sequence[str | None]) -> "_Planted":
+    def of(cls, asking: ChainQuestions, places: Sequence[Place], texts: Sequence[str | None]) -> "_Planted":
         known = [(place, text) for place, text in zip(places, texts, strict=True) if text is not None]
         starts = [(*asking.chains[place.problem][: place.step], text) for place, text in known]
         of = [place.problem for place, _ in known]
@@ -169,7 +170,7 @@ class _Planted:
             tuple(place for place, _ in known), tuple(text for _, text in known), chains, asking.answers(chains, of)
         )
 
-    def outcomes(self, asking: Asking) -> np.ndarray:
+    def outcomes(self, asking: ChainQuestions) -> np.ndarray:
         """1 at what came of each, ``[place, outcome]``."""
         found = np.full((len(self.places), len(OUTCOMES)), np.nan)
         answers = zip(self.places, self.said, self.chains, self.read.answers, strict=True)

@@ -14,7 +14,7 @@ from mechxai.core.reasoning import ReasoningBatch, plain
 from mechxai.core.result import Result, variable
 from mechxai.engine.execution import Execution
 from mechxai.methods.cot._lib.answer_reading import last_value
-from mechxai.methods.cot._lib.questions import Asking, Steps, check_asking
+from mechxai.methods.cot._lib.questions import ChainQuestions, Steps, check_asking
 from mechxai.methods.cot._lib.texts import notes, parse_failures
 from mechxai.methods.result_parts import rates, run_info
 from mechxai.model.generation.generator import Generator
@@ -32,6 +32,7 @@ Votes = Sequence[Sequence[str | None]]  # [problem][sample]
     MethodCard(
         name="self_consistency",
         family="cot",
+        kind="vote",
         question="Do chains drawn at random agree on the answer, and is their majority right more often than one?",
         cost="samples x (a chain and a reading) per problem",
         source="Wang et al. 2022 (arXiv 2203.11171)",
@@ -60,7 +61,7 @@ class SelfConsistency(Method):
     max_tokens: int = 128
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         check_asking(self.read, "own", self.max_tokens)
         if self.samples < 2 or self.temperature <= 0 or not 0 < self.low <= 1:
             raise ConfigError(
@@ -91,7 +92,7 @@ class SelfConsistency(Method):
         Raises:
             ModelSupportError: a model that does not write, or ``read=logprobs`` of one without log-probabilities.
         """
-        asking = Asking(model, batch, execution, read=self.read, max_tokens=self.max_tokens)
+        asking = ChainQuestions(model, batch, execution, read=self.read, max_tokens=self.max_tokens)
         chains, votes = self._drawn(asking)
         right = [plain(problem.answer) for problem in asking.problems]
         data = {
@@ -114,7 +115,7 @@ class SelfConsistency(Method):
     def _counts(self) -> list[int]:
         return sorted({count for count in _COUNTS if count < self.samples} | {self.samples})
 
-    def _drawn(self, asking: Asking) -> tuple[list[list[Steps]], list[list[str | None]]]:
+    def _drawn(self, asking: ChainQuestions) -> tuple[list[list[Steps]], list[list[str | None]]]:
         """Chains and answers, ``[problem][sample]``."""
         asked = [asking.batch.wording.asked(problem.question) for problem in asking.problems]
         chains, votes = [], []
@@ -125,7 +126,7 @@ class SelfConsistency(Method):
             votes.append(asking.answers(own).answers)
         return [list(of) for of in zip(*chains, strict=True)], [list(of) for of in zip(*votes, strict=True)]
 
-    def _accuracies(self, asking: Asking, votes: Votes, right: Sequence[str]) -> dict[str, xr.DataArray]:
+    def _accuracies(self, asking: ChainQuestions, votes: Votes, right: Sequence[str]) -> dict[str, xr.DataArray]:
         generator = np.random.default_rng(self.seed)
         table = np.zeros((len(votes), len(self._counts)))
         for place, count in enumerate(self._counts):
@@ -228,7 +229,7 @@ def _listed(votes: Votes) -> dict[str, xr.DataArray]:
     }
 
 
-def _follows(asking: Asking, chains: Sequence[Sequence[Steps]], votes: Votes) -> dict[str, xr.DataArray]:
+def _follows(asking: ChainQuestions, chains: Sequence[Sequence[Steps]], votes: Votes) -> dict[str, xr.DataArray]:
     """Whether answers go with their own chain where that ends elsewhere than the majority."""
     found = np.full(len(votes), np.nan)
     for row, (own, answers, problem) in enumerate(zip(chains, votes, asking.problems, strict=True)):

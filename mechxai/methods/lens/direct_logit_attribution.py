@@ -18,11 +18,10 @@ from mechxai.core.result import Result, variable
 from mechxai.core.site import Site
 from mechxai.engine.contrast import RUNS
 from mechxai.engine.execution import Execution
-from mechxai.methods.fields import as_tuples
 from mechxai.methods.lens._lib.answer_streams import at_answers
 from mechxai.methods.result_parts import bounded, position_labels, run_info
-from mechxai.model.dense.blocks import PlainModel
-from mechxai.model.dense.lookup import plain_of
+from mechxai.model.dense.blocks import DenseModel
+from mechxai.model.dense.lookup import dense_model_of
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.readout import as_float, pulled_back
 
@@ -35,6 +34,7 @@ _ALLOWED = 1e-3  # relative error of the sum, in float32
     MethodCard(
         name="direct_logit_attribution",
         family="lens",
+        kind="contributions",
         question="Which layers, heads, neurons and source tokens wrote the answer into the residual stream?",
         cost="one forward pass per prompt",
         source="Elhage et al. 2021; Wang et al. 2022 (arXiv 2211.00593), section 3.1",
@@ -61,10 +61,9 @@ class DirectLogitAttribution(Method):
     run: str = "clean"
     interventions: Sequence[Intervention] = ()
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         for name, allowed in (("by", KINDS), ("run", RUNS)):
             check_choice(name, getattr(self, name), allowed)
-        as_tuples(self, "interventions")
 
     def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
         """What every component adds to the logit difference.
@@ -100,7 +99,7 @@ def _check(model: HookedModel, by: str) -> None:
             got="what its parts write is normed before or after it is added, so that it is no sum of them",
             fix="use a lens, or patching" if not model.architecture.causal else "use by='layer'",
         )
-    if by in ("neuron", "source") and plain_of(model) is None:
+    if by in ("neuron", "source") and dense_model_of(model) is None:
         raise ModelSupportError(
             f"Direct logit attribution by {by} of {model.name} was asked",
             got="blocks of a kind whose weights are not read",
@@ -212,11 +211,11 @@ class _Splitting:
     def _heads_at(self) -> str:
         """Where heads are read: at ``z``, through weights that are known; else what TransformerLens makes of it."""
         edited = any(one.site.name == "result" for one in self.method.interventions)
-        return "result" if edited or plain_of(self.model) is None else "z"
+        return "result" if edited or dense_model_of(self.model) is None else "z"
 
     @property
-    def _plain(self) -> PlainModel:
-        plain = plain_of(self.model)
+    def _plain(self) -> DenseModel:
+        plain = dense_model_of(self.model)
         if plain is None:
             raise ModelSupportError(f"Weights of {self.model.name} were asked")
         return plain

@@ -13,7 +13,6 @@ from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.result import Result
 from mechxai.engine.contrast import RUNS
 from mechxai.engine.execution import Execution
-from mechxai.methods.fields import as_tuples
 from mechxai.methods.lens._lib.lens_result import laid_out
 from mechxai.methods.lens._lib.stream_reading import Translate, reading
 from mechxai.methods.lens._lib.streams import check_readable, streams_of
@@ -27,6 +26,7 @@ from mechxai.model.hooked_model import HookedModel
     MethodCard(
         name="logit_lens",
         family="lens",
+        kind="lens",
         question="What would each layer predict if it were the last, and when does the answer appear?",
         cost="one forward pass per prompt, one unembedding per layer and position",
         source="nostalgebraist 2020, 'interpreting GPT: the logit lens'; Belrose et al. 2023 (arXiv 2303.08112)",
@@ -67,9 +67,8 @@ class LogitLens(Method):
     tokens: Sequence[Target] = ()
     interventions: Sequence[Intervention] = ()
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         object.__setattr__(self, "site", check_readable(self.site))
-        as_tuples(self, "over", "tokens", "interventions")
         if self.over not in (("layer", "pos"), ("layer",)):
             raise ConfigError(f"over={self.over} was asked of a lens", allowed="('layer', 'pos') or ('layer',)")
         check_choice("run", self.run, RUNS)

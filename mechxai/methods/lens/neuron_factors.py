@@ -17,7 +17,7 @@ from mechxai.core.result import Result, variable
 from mechxai.engine.contrast import RUNS
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import Bar
-from mechxai.methods.fields import as_tuples, some_of
+from mechxai.methods.fields import selected
 from mechxai.methods.lens._lib.factoring import ROUNDS, Factors, factored
 from mechxai.methods.lens._lib.silencing import divergence
 from mechxai.methods.result_parts import position_labels, run_info, token_texts
@@ -54,6 +54,7 @@ _WHOLE = ("neuron_layer", "neuron")  # numbers, -1 where there is none
     MethodCard(
         name="neuron_factors",
         family="lens",
+        kind="neuron_factors",
         question="Which groups of MLP neurons fire together, on which tokens, and does the model need them there?",
         cost="one forward pass and one factorisation per prompt; and n x (1 + draws) passes for the ablations",
         source="Alammar 2021, 'Ecco' (ACL demonstrations); Olah et al. 2018, 'The Building Blocks of Interpretability'",
@@ -111,9 +112,8 @@ class NeuronFactors(Method):
     interventions: Sequence[Intervention] = ()
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         check_choice("run", self.run, RUNS)
-        as_tuples(self, "layers", "interventions")
         for name, least in (("n", 1), ("k", 1), ("draws", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"neuron_factors with {name}={getattr(self, name)}", allowed=f"{least} or more")
@@ -141,7 +141,7 @@ class NeuronFactors(Method):
         started = time.perf_counter()
         _check(model)
         a, batch = model.architecture, batch.to(model.device)
-        layers = some_of("Layer", self.layers or (), a.n_layers)
+        layers = selected("layer", self.layers or (), a.n_layers)
         check_space(_BYTES * len(layers) * a.d_mlp * batch.n_pos, f"{batch.n_pos} tokens' neurons", torch.device("cpu"))
         found, unsettled, passes = self._room(batch, len(layers), a.d_mlp), list[int](), len(batch)
         with Bar("neuron factors", len(batch), shown=execution.progress, unit="prompts") as bar:

@@ -13,7 +13,7 @@ from mechxai.core.errors import ConfigError
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.result import Result, variable
 from mechxai.engine.execution import Execution
-from mechxai.methods.lens._lib.stream_reading import Reading, Translate, reading
+from mechxai.methods.lens._lib.stream_reading import StreamReading, Translate, reading
 from mechxai.methods.lens._lib.streams import streams_of
 from mechxai.methods.lens._lib.targets import targets_of
 from mechxai.methods.lens._lib.tuned_lens import TunedLens
@@ -31,6 +31,7 @@ _EVERY = 4  # one prompt in so many is held out
     MethodCard(
         name="tuned_lens_eval",
         family="lens",
+        kind="lens_evaluation",
         question="Does a lens say more than the logit lens on tokens it was not trained on?",
         cost="one forward pass per prompt; two unembeddings per token and layer, and one per pair of layers",
         source="Belrose et al. 2023 (arXiv 2303.08112), sections 3.2 and 4",
@@ -85,7 +86,7 @@ class TunedLensEvaluation(Method):
         streams = [one[real] for one in streams_of(model, batch, "resid_pre", run="clean")]
         targets = targets_of(model, batch, "next", run="clean")[real][:, None]
         data: dict[str, xr.DataArray] = {}
-        found: dict[str, Reading] = {}
+        found: dict[str, StreamReading] = {}
         for name, translate in lenses.items():
             found[name] = reading(model, streams, targets, k=1, translate=translate, progress=execution.progress)
             data |= _means(found[name], name)
@@ -146,7 +147,7 @@ class TunedLensEvaluation(Method):
         )
 
 
-def _means(read: Reading, name: str) -> dict[str, xr.DataArray]:
+def _means(read: StreamReading, name: str) -> dict[str, xr.DataArray]:
     of = f"the {_NAMES[name]}"
     rows = {
         "kl": (read.kl_to_final, f"KL divergence of {of} from the model's output"),

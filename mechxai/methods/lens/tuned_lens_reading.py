@@ -10,7 +10,6 @@ from mechxai.core.errors import ConfigError
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.result import Result
 from mechxai.engine.execution import Execution
-from mechxai.methods.fields import as_tuples
 from mechxai.methods.lens._lib.targets import Target
 from mechxai.methods.lens._lib.tuned_lens import TunedLens
 from mechxai.methods.lens.logit_lens import LogitLens, read_lens
@@ -22,6 +21,7 @@ from mechxai.model.hooked_model import HookedModel
     MethodCard(
         name="tuned_lens",
         family="lens",
+        kind="lens",
         question="What would each layer predict, once its own basis is translated into the last layer's?",
         cost="one forward pass per prompt, one unembedding per layer and position; and a lens, trained once",
         source="Belrose et al. 2023 (arXiv 2303.08112)",
@@ -49,8 +49,7 @@ class TunedLensReading(Method):
     tokens: Sequence[Target] = ()
     interventions: Sequence[Intervention] = ()
 
-    def __post_init__(self) -> None:
-        as_tuples(self, "over", "tokens", "interventions")
+    def _check_fields(self) -> None:
         self._plain()
 
     def _plain(self) -> LogitLens:

@@ -26,6 +26,7 @@ from mechxai.model.hooked_model import HookedModel
     MethodCard(
         name="tuned_lens_train",
         family="lens",
+        kind="lens_training",
         question="Which affine map lets each layer's residual stream be read by the unembedding?",
         cost="per step, one forward pass over its tokens and two unembeddings per token and layer",
         source="Belrose et al. 2023 (arXiv 2303.08112), section 3.1",
@@ -59,7 +60,7 @@ class TunedLensTraining(Method):
     seed: int = 0
     checkpoint_every: int = 25
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         Recipe(**self._recipe())
 
     def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen

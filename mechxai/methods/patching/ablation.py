@@ -20,7 +20,6 @@ from mechxai.engine.plan import Plan, plan
 from mechxai.engine.run import run_sweep
 from mechxai.engine.sources import RunSource, mean_source
 from mechxai.engine.sweep import Sweep
-from mechxai.methods.fields import as_tuples
 from mechxai.methods.patching._lib.sweep_result import summarise
 from mechxai.model.hooked_model import HookedModel
 
@@ -74,11 +73,10 @@ class Ablation(Method):
     neurons: Sequence[int] | None = None
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         for name, allowed in (("edit", EDITS), ("reference", RUNS)):
             check_choice(name, getattr(self, name), allowed)
         as_metric(self.metric)
-        as_tuples(self, "over", "layers", "heads", "pos", "neurons")
         self._grid()
 
     def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen

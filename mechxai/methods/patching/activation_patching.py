@@ -15,7 +15,6 @@ from mechxai.engine.execution import Execution
 from mechxai.engine.plan import Plan, plan
 from mechxai.engine.run import run_sweep
 from mechxai.engine.sweep import Sweep
-from mechxai.methods.fields import as_tuples
 from mechxai.methods.patching._lib.sweep_result import summarise
 from mechxai.model.hooked_model import HookedModel
 
@@ -69,10 +68,9 @@ class ActivationPatching(Method):
     pos: Sequence[Position] | None = None
     neurons: Sequence[int] | None = None
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         check_choice("direction", self.direction, DIRECTIONS)
         as_metric(self.metric)
-        as_tuples(self, "over", "layers", "heads", "pos", "neurons")
         self._grid()
 
     def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen

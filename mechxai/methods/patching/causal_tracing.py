@@ -21,7 +21,6 @@ from mechxai.engine.plan import Plan
 from mechxai.engine.run import Outcome
 from mechxai.engine.sources import RunSource, mean_source
 from mechxai.engine.sweep import Cell, Sweep
-from mechxai.methods.fields import as_tuples
 from mechxai.methods.patching._lib.sweep_result import summarise
 from mechxai.model.hooked_model import HookedModel
 
@@ -73,12 +72,11 @@ class CausalTracing(Method):
     pos: Sequence[Position] | None = None
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         for name in ("n_noise", "window"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} was asked", allowed="1 or more")
         as_metric(self.metric)
-        as_tuples(self, "over", "layers", "pos")
         if "layer" not in self.over:
             raise ConfigError("Causal tracing sweeps layers", got=self.over, fix="add 'layer' to over")
         self._grid()

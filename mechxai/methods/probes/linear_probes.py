@@ -11,10 +11,9 @@ from mechxai.core.probe_dataset import ProbeDataset
 from mechxai.core.result import Result
 from mechxai.core.site import Site, site_name
 from mechxai.engine.execution import Execution
-from mechxai.methods.fields import as_tuples
 from mechxai.methods.probes._lib.control_labels import CONTROLS, control_kind
 from mechxai.methods.probes._lib.fitting import PROBES
-from mechxai.methods.probes._lib.layer_probes import Recipe, Scores
+from mechxai.methods.probes._lib.layer_probes import ProbeSettings, Scores
 from mechxai.methods.probes._lib.likelihood import NUMBERS, Likelihood
 from mechxai.methods.probes._lib.probe_result import probe_result
 from mechxai.methods.probes._lib.probe_run import check_trainable, run_probes, task_of
@@ -30,6 +29,7 @@ from mechxai.model.hooked_model import HookedModel
     MethodCard(
         name="linear_probes",
         family="probes",
+        kind="probes",
         question="What can be read from each layer and position, and how much of that is the probe's own doing?",
         cost="one forward pass per prompt (two with the random-weights control); a regression per layer and position",
         source="Alain and Bengio 2016 (arXiv 1610.01644); Hewitt and Liang 2019 (arXiv 1909.03368) for controls",
@@ -74,10 +74,9 @@ class LinearProbes(Method):
     mdl: bool = False
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         check_choice("probe", self.probe, PROBES)
         check_choice("control", self.control, CONTROLS)
-        as_tuples(self, "layers", "pos", "C")
         object.__setattr__(self, "site", self.sites[0] if len(self.sites) == 1 else self.sites)
         for name in self.sites:
             if site_name(name).axes[0] != "pos":
@@ -124,7 +123,7 @@ class LinearProbes(Method):
         split = split_of(dataset, self.seed)
         task = task_of(model, dataset, split, positions=positions, controls=controls, seed=self.seed)
         check_trainable(task, dataset.names)
-        recipe = Recipe(self.probe, tuple(self.C), likelihood, self.mdl, self.seed)
+        recipe = ProbeSettings(self.probe, tuple(self.C), likelihood, self.mdl, self.seed)
         found = run_probes(model, task, recipe, sites=sites, execution=execution)
         random: Mapping[Site, Scores] = {}
         if self.random_model:

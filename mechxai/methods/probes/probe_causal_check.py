@@ -20,10 +20,9 @@ from mechxai.engine.contrast import baselines, with_reference
 from mechxai.engine.execution import Execution
 from mechxai.engine.run import run_sweep
 from mechxai.engine.sweep import Cell, Sweep
-from mechxai.methods.fields import as_tuples
 from mechxai.methods.probes._lib.causal_result import causal_result
 from mechxai.methods.probes._lib.direction_edits import RemoveAlong, ShiftEach, orthonormal
-from mechxai.methods.probes._lib.layer_probes import Recipe, Scores, Task
+from mechxai.methods.probes._lib.layer_probes import ProbeSettings, Scores, Task
 from mechxai.methods.probes._lib.likelihood import Likelihood
 from mechxai.methods.probes._lib.probe_run import check_trainable, run_probes, task_of
 from mechxai.methods.probes._lib.rows_read import POOLS, chosen_positions
@@ -40,6 +39,7 @@ LINEAR = ("logistic", "ridge", "mass_mean")
     MethodCard(
         name="probe_causal_check",
         family="probes",
+        kind="probe_check",
         question="Does the model use what a probe can read?",
         cost="probes as linear_probes; then one forward pass per layer, edit, direction and test prompt, less what the "
         "engine saves",
@@ -81,10 +81,9 @@ class ProbeCausalCheck(Method):
     placebos: int = 10
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         check_choice("probe", self.probe, LINEAR)
         as_metric(self.metric)
-        as_tuples(self, "layers", "C")
         if self.placebos < 1 or not self.C or not all(one > 0 for one in self.C):
             raise ConfigError(
                 "A causal check was asked", got=f"placebos={self.placebos}, C={self.C}", allowed="1 or more, and C > 0"
@@ -121,7 +120,7 @@ class ProbeCausalCheck(Method):
         likelihood = Likelihood(len(dataset.names))
         split = split_of(dataset, self.seed)
         task = task_of(model, dataset, split, positions=[position], controls=("shuffle",) * 3, seed=self.seed)
-        recipe = Recipe(self.probe, tuple(self.C), likelihood, mdl=False, seed=self.seed)
+        recipe = ProbeSettings(self.probe, tuple(self.C), likelihood, mdl=False, seed=self.seed)
         check_trainable(task, dataset.names)
         behaviour, labels = _tested(task)
         metric.check(behaviour)

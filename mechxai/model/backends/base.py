@@ -77,7 +77,7 @@ class Backend(Protocol):
         """Whether its weights are ordinary tensors on one device, neither quantised nor spread over several."""
         ...
 
-    def lay_out(self) -> None:
+    def optimize_layout(self) -> None:
         """Gives the weights the memory layout the forward pass wants; values and shapes stay what they are."""
         ...
 

@@ -13,7 +13,7 @@ from mechxai.core.shapes import Mask, RowLogits, Tokens
 from mechxai.core.site import Site
 from mechxai.model.backends.base import are_plain, check_exists, modules, read_architecture
 from mechxai.model.backends.prefix import JoiningRows, KeysValues
-from mechxai.model.dense.weight_layout import lay_out_convolutions
+from mechxai.model.dense.weight_layout import optimize_convolution_layout
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ class BridgeBackend:
         """Unless quantised or spread over devices."""
         return are_plain(self.inner)
 
-    def lay_out(self) -> None:
+    def optimize_layout(self) -> None:
         """Linear layers are laid out as they are read; of GPT-2's, which are not, the widest."""
-        lay_out_convolutions(modules(self))
+        optimize_convolution_layout(modules(self))
 
     def record(self, tokens: Tokens, kept: KeysValues) -> None:
         """A pass with Hugging Face's own cache, read layer by layer."""

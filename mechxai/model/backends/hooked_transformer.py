@@ -12,7 +12,7 @@ from mechxai.core.shapes import Mask, RowLogits, Tokens
 from mechxai.core.site import Site
 from mechxai.model.backends.base import are_plain, check_exists, read_architecture
 from mechxai.model.backends.prefix import JoiningRows, KeysValues
-from mechxai.model.dense.weight_layout import lay_out
+from mechxai.model.dense.weight_layout import optimize_layout
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class HookedTransformerBackend:
         """Unless quantised or spread over devices."""
         return are_plain(self.inner) and not self.inner.cfg.load_in_4bit
 
-    def lay_out(self) -> None:
+    def optimize_layout(self) -> None:
         """Strides that make TransformerLens' copies of weights views."""
-        lay_out(self.inner)
+        optimize_layout(self.inner)
 
     def record(self, tokens: Tokens, kept: KeysValues) -> None:
         """The blocks with entries that keep what they are given, and the final norm and unembedding after them."""

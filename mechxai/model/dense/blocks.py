@@ -86,7 +86,7 @@ class Rotary:
 
 
 @dataclass(frozen=True)
-class PlainBlock:
+class DenseBlock:
     """One block's weights and what they do.
 
     Attributes:
@@ -147,7 +147,7 @@ class PlainBlock:
 
 
 @dataclass(frozen=True)
-class PlainModel:
+class DenseModel:
     """All blocks; the final norm.
 
     Attributes:
@@ -157,7 +157,7 @@ class PlainModel:
         longest: positions up to which the blocks are the model's, where that is not all.
     """
 
-    blocks: Sequence[PlainBlock]
+    blocks: Sequence[DenseBlock]
     final: Norm
     n_heads: int
     n_kv_heads: int

@@ -10,10 +10,10 @@ from mechxai.model.backends.attach import Hooks, attached, embedded, row_mask
 from mechxai.model.backends.base import Backend, modules
 from mechxai.model.backends.capture import AllCached, Keeper
 from mechxai.model.backends.hooks import foreign_hooks
-from mechxai.model.dense.blocks import PlainModel
+from mechxai.model.dense.blocks import DenseModel
 from mechxai.model.dense.buffers import Buffers
-from mechxai.model.dense.check import plain_blocks, proof
-from mechxai.model.dense.run import PLAIN_SITES, pass_plain
+from mechxai.model.dense.check import dense_blocks, equivalence_check
+from mechxai.model.dense.run import PLAIN_SITES, pass_dense
 
 _PART = {"cpu": 512}  # tokens run together; more cost memory and save hardly any time
 _PART_ELSEWHERE = 16_384
@@ -57,16 +57,16 @@ def parts(n_prompts: int, n_pos: int, device: torch.device) -> list[slice]:
     return [slice(first, first + size) for first in range(0, max(1, n_prompts), size)]
 
 
-def _trusted(keeper: Keeper, backend: Backend, n_pos: int) -> PlainModel | None:
+def _trusted(keeper: Keeper, backend: Backend, n_pos: int) -> DenseModel | None:
     """Plain blocks that give what is wanted as the model does; None as well where somebody's functions stand in it."""
-    plain = plain_blocks(backend)
+    plain = dense_blocks(backend)
     wanted = {site.name for site in keeper.sites if site.row.entry != "embed"}
     if plain is None or not wanted <= set(PLAIN_SITES) or n_pos > (plain.longest or n_pos):
         return None
-    return plain if not foreign_hooks(modules(backend)) and wanted <= proof(backend).sites else None
+    return plain if not foreign_hooks(modules(backend)) and wanted <= equivalence_check(backend).sites else None
 
 
-def _plain(keeper: Keeper, backend: Backend, plain: PlainModel) -> Run:
+def _plain(keeper: Keeper, backend: Backend, plain: DenseModel) -> Run:
     buffers = Buffers() if next(iter(backend.inner.parameters())).device.type == "cpu" else None
     before = [site for site in keeper.sites if site.row.entry == "embed"]
     wanted = frozenset(keeper.sites)
@@ -74,7 +74,7 @@ def _plain(keeper: Keeper, backend: Backend, plain: PlainModel) -> Run:
     def run(tokens: Tokens, lengths: PromptInts | None, edits: Hooks) -> None:
         del lengths, edits  # there are none; rows are padded on the right, where causal attention never looks
         residual = embedded(backend, tokens, (keeper.hooks(before),))
-        pass_plain(plain, residual, keeper.keep, wanted=wanted, buffers=buffers)
+        pass_dense(plain, residual, keeper.keep, wanted=wanted, buffers=buffers)
 
     return run
 

@@ -19,9 +19,9 @@ from mechxai.core.site import Site
 from mechxai.model.backends.attach import Hooks, attached, embedded
 from mechxai.model.backends.base import UNEMBED_HOOK, Backend, modules
 from mechxai.model.backends.capture import AllCached
-from mechxai.model.dense.blocks import PlainModel
-from mechxai.model.dense.run import PLAIN_SITES, run_plain
-from mechxai.model.dense.weights import read_plain
+from mechxai.model.dense.blocks import DenseModel
+from mechxai.model.dense.run import PLAIN_SITES, run_dense
+from mechxai.model.dense.weights import read_dense
 
 _log = logging.getLogger("mechxai.model")
 _WIDTH = 8
@@ -30,7 +30,7 @@ _MISFITS = (AttributeError, TypeError, ValueError, RuntimeError, LookupError, No
 
 
 @dataclass(frozen=True)
-class Proof:
+class EquivalenceCheck:
     """What plain blocks give as the model does.
 
     Attributes:
@@ -48,19 +48,19 @@ class _Known:
 
     tables: Sequence[Mapping[str, Tensor | None]]
     state: list[tuple[int, int]]
-    plain: PlainModel | None
-    proof: Proof | None = None
+    plain: DenseModel | None
+    proof: EquivalenceCheck | None = None
 
 
 _known: "weakref.WeakKeyDictionary[Backend, _Known]" = weakref.WeakKeyDictionary()
 
 
-def plain_blocks(backend: Backend) -> PlainModel | None:
+def dense_blocks(backend: Backend) -> DenseModel | None:
     """The model's blocks as plain tensors, or None where they are of another kind. Nothing is run."""
     return _found(backend).plain
 
 
-def proof(backend: Backend) -> Proof:
+def equivalence_check(backend: Backend) -> EquivalenceCheck:
     """Which activations of the plain blocks are the model's. Cost: two short passes, once."""
     known = _found(backend)
     if known.proof is None:
@@ -83,19 +83,19 @@ def _state(tables: Sequence[Mapping[str, Tensor | None]]) -> list[tuple[int, int
     return [(parameter.data_ptr(), parameter._version) for parameter in own]
 
 
-def _read(backend: Backend) -> PlainModel | None:
+def _read(backend: Backend) -> DenseModel | None:
     if not (backend.resumes() and backend.plain_weights()):
         return None
-    backend.lay_out()
+    backend.optimize_layout()
     try:
-        return read_plain(backend.inner, backend.architecture())
+        return read_dense(backend.inner, backend.architecture())
     except _MISFITS as error:
         _log.info("A %s has no plain blocks (%s: %s)", backend.name, type(error).__name__, error)
         return None
 
 
-def _proven(backend: Backend, plain: PlainModel | None) -> Proof:
-    nothing = Proof(frozenset(), final=False)
+def _proven(backend: Backend, plain: DenseModel | None) -> EquivalenceCheck:
+    nothing = EquivalenceCheck(frozenset(), final=False)
     if plain is None:
         return nothing
     architecture = backend.architecture()
@@ -116,8 +116,8 @@ def _proven(backend: Backend, plain: PlainModel | None) -> Proof:
 
     try:
         with torch.no_grad():
-            run = run_plain(plain, embedded(backend, tokens), compare, wanted=theirs)
-            return Proof(frozenset(names) - different, _alike(plain.final(run.residuals[-1]), final))
+            run = run_dense(plain, embedded(backend, tokens), compare, wanted=theirs)
+            return EquivalenceCheck(frozenset(names) - different, _alike(plain.final(run.residuals[-1]), final))
     except _MISFITS as error:
         _log.info("A %s has no plain blocks (%s: %s)", backend.name, type(error).__name__, error)
         return nothing

@@ -12,18 +12,18 @@ from mechxai.model.backends.attach import Hooks
 from mechxai.model.backends.hooks import gathered
 from mechxai.model.backends.limits import check_tokens
 from mechxai.model.backends.passes import Recording, record, residuals_before
-from mechxai.model.dense.blocks import PlainModel
-from mechxai.model.dense.check import plain_blocks
-from mechxai.model.dense.run import run_plain
+from mechxai.model.dense.blocks import DenseModel
+from mechxai.model.dense.check import dense_blocks
+from mechxai.model.dense.run import run_dense
 from mechxai.model.hooked_model import HookedModel
 
 
-def plain_of(model: HookedModel) -> PlainModel | None:
+def dense_model_of(model: HookedModel) -> DenseModel | None:
     """The model's blocks as plain tensors, or None where they are of another kind. Nothing is run."""
-    return plain_blocks(model.backend)
+    return dense_blocks(model.backend)
 
 
-def record_plain(
+def record_dense(
     model: HookedModel,
     tokens: Tokens,
     *,
@@ -32,7 +32,7 @@ def record_plain(
     at: Int[Tensor, "prompt k"] | None = None,
 ) -> Recording:
     """What `record` gives, through plain blocks; hooks may stand before block 0 only. Cost: one forward pass."""
-    plain = plain_of(model)
+    plain = dense_model_of(model)
     if plain is None:
         return record(model, tokens, hooks=hooks, sites=sites, at=at)
     check_tokens(tokens, model.architecture, model.name)
@@ -41,7 +41,7 @@ def record_plain(
     tokens = tokens.to(model.device)
     with torch.no_grad():
         first = residuals_before(model, tokens, hooks, keep=dict.fromkeys(before, acts))
-        run = run_plain(plain, first, acts.__setitem__, wanted=dict.fromkeys(sites))
+        run = run_dense(plain, first, acts.__setitem__, wanted=dict.fromkeys(sites))
         last = run.residuals[-1]
         final = plain.final(last if at is None else gathered(last, at))
     return Recording(tokens, run.residuals, run.kept, final, acts)

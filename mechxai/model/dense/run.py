@@ -1,6 +1,6 @@
 """A plain run: whole prompts through plain blocks, keeping what is asked.
 
-`run_plain` leaves behind what other rows can go on from. `pass_plain` leaves nothing behind and needs little memory.
+`run_dense` leaves behind what other rows can go on from. `pass_dense` leaves nothing behind and needs little memory.
 """
 
 from collections.abc import Callable, Collection
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mechxai.core.site import Site
 from mechxai.model.backends.prefix import KeysValues
-from mechxai.model.dense.blocks import Affine, PlainModel, attend
+from mechxai.model.dense.blocks import Affine, DenseModel, attend
 from mechxai.model.dense.buffers import Buffers
 
 Keep = Callable[[Site, Tensor], None]  # told of every activation, as it comes by
@@ -51,7 +51,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class PlainRun:
+class DenseRun:
     """What a run leaves behind.
 
     Attributes:
@@ -64,14 +64,14 @@ class PlainRun:
     kept: KeysValues
 
 
-def run_plain(
-    plain: PlainModel,
+def run_dense(
+    plain: DenseModel,
     residual: Float[Tensor, "prompt pos d_model"],
     keep: Keep,
     *,
     wanted: Collection[Site],
     start: Start = Start(),
-) -> PlainRun:
+) -> DenseRun:
     """Runs prompts from their embedding to the last block's output. Cost: one forward pass without unembedding.
 
     Args:
@@ -81,7 +81,7 @@ def run_plain(
         wanted: whole sites.
         start: where to begin, and after which positions.
     """
-    run = PlainRun([residual], KeysValues())
+    run = DenseRun([residual], KeysValues())
     for layer in range(start.layer, len(plain.blocks)):
         block = _BlockRun(plain, layer, keep, wanted, before=start.before)
         if start.mid and layer == start.layer:
@@ -93,15 +93,15 @@ def run_plain(
     return run
 
 
-def pass_plain(
-    plain: PlainModel,
+def pass_dense(
+    plain: DenseModel,
     residual: Float[Tensor, "prompt pos d_model"],
     keep: Keep,
     *,
     wanted: Collection[Site],
     buffers: Buffers | None,
 ) -> None:
-    """Runs prompts as `run_plain` does and holds nothing. ``keep`` ends the pass by raising.
+    """Runs prompts as `run_dense` does and holds nothing. ``keep`` ends the pass by raising.
 
     Args:
         plain: the blocks.
@@ -118,7 +118,7 @@ def pass_plain(
 class _BlockRun:
     """One block on whole prompts."""
 
-    plain: PlainModel
+    plain: DenseModel
     layer: int
     told: Keep
     wanted: Collection[Site]

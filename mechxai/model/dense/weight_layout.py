@@ -29,7 +29,7 @@ _PAGE = 4096  # bytes; rows that are multiples of it apart compete for the same 
 _GATED = {"W_out": (1, 0)}  # read transposed by gated MLPs only
 
 
-def lay_out(hooked_transformer: Any) -> None:
+def optimize_layout(hooked_transformer: Any) -> None:
     """Gives a HookedTransformer's weights the strides its forward pass wants. Costs one copy of each, once."""
     for module in hooked_transformer.modules():
         own = dict(module.named_parameters(recurse=False))
@@ -39,7 +39,7 @@ def lay_out(hooked_transformer: Any) -> None:
                 _restride(parameter, orders[name])
 
 
-def lay_out_convolutions(modules: Iterable[Any]) -> None:
+def optimize_convolution_layout(modules: Iterable[Any]) -> None:
     """Gives Hugging Face's ``Conv1D`` weights (GPT-2's) whose rows fall on the same cache lines other strides."""
     for module in modules:
         if type(module).__name__ == "Conv1D" and (module.weight.shape[1] * module.weight.element_size()) % _PAGE == 0:

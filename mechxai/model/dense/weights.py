@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mechxai.core.architecture import Architecture
-from mechxai.model.dense.blocks import Affine, Norm, PlainBlock, PlainModel, Rotary
+from mechxai.model.dense.blocks import Affine, DenseBlock, DenseModel, Norm, Rotary
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
@@ -36,8 +36,8 @@ _OTHERS = (
 _CLOSE = 1e-4
 
 
-def read_plain(inner: Any, architecture: Architecture) -> PlainModel | None:
-    """The model's blocks as plain tensors, or None where they are not of the kind `PlainBlock` is."""
+def read_dense(inner: Any, architecture: Architecture) -> DenseModel | None:
+    """The model's blocks as plain tensors, or None where they are not of the kind `DenseBlock` is."""
     cfg = inner.cfg
     if any(getattr(cfg, name, None) for name in _OTHERS) or (getattr(cfg, "attn_scores_soft_cap", None) or 0) > 0:
         return None
@@ -52,7 +52,7 @@ def read_plain(inner: Any, architecture: Architecture) -> PlainModel | None:
     if final is None or len(found) < len(blocks):
         return None
     a = architecture
-    return PlainModel(found, final, a.n_heads, a.n_kv_heads, a.d_head, _longest(inner))
+    return DenseModel(found, final, a.n_heads, a.n_kv_heads, a.d_head, _longest(inner))
 
 
 def _longest(inner: Any) -> int | None:
@@ -66,7 +66,7 @@ def _longest(inner: Any) -> int | None:
     return min((length for length in given if isinstance(length, int) and length > 0), default=None)
 
 
-def _block(inner: Any, block: Any, a: Architecture) -> PlainBlock | None:
+def _block(inner: Any, block: Any, a: Architecture) -> DenseBlock | None:
     attn: Any = block.attn
     mlp: Any = getattr(block, "mlp", None)
     norm1 = norm_of(getattr(block, "ln1", None), a, inner.cfg)
@@ -87,7 +87,7 @@ def _block(inner: Any, block: Any, a: Architecture) -> PlainBlock | None:
         mlp_linear = None if gate is None else Affine(mlp.W_in.detach(), None)
         mlp_bias = None if gate is None or b_in is None or not bool(b_in.any()) else b_in.detach()
         mlp_out = Affine(mlp.W_out.detach(), _detached(getattr(mlp, "b_out", None)))
-    return PlainBlock(
+    return DenseBlock(
         norm1,
         norm2,
         q=Affine(_by_head(attn.W_Q), biases[0]),

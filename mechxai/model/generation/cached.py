@@ -17,7 +17,7 @@ _AT_ONCE = 64  # prompts between two writes to disk
 
 
 @dataclass(frozen=True, eq=False)
-class KeptGenerator:
+class CachedGenerator:
     """Asks another generator, a few prompts at a time, and writes down what it says, a line each, before going on.
 
     Attributes:

@@ -15,7 +15,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from mechxai.core.errors import ArtifactError, ConfigError, ModelSupportError
-from mechxai.core.files import write_whole
+from mechxai.core.files import write_atomic
 
 Body = Mapping[str, object]
 Answered = dict[str, Any]
@@ -112,7 +112,7 @@ class Connection:
                 self.spent[name] += int(usage.get(name) or 0)
         if self.cache is not None:
             kept = {"place": self.place, "route": route, "request": body, "answer": answer}
-            write_whole(
+            write_atomic(
                 self._file(digest), json.dumps(kept, default=str)
             )  # as ASCII, for texts may hold halves of characters
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from mechxai.core.errors import ArtifactError, ConfigError, check_choice
 from mechxai.model.generation.connection import Connection, choices
 from mechxai.model.generation.generator import Writing, Written, cut_at
-from mechxai.model.sequence.endpoint_scores import APIS, Asking
+from mechxai.model.sequence.endpoint_scores import APIS, EndpointQuestions
 
 _MOST_ASKED = {"completions": 10, "chat": 20}  # answers that are worth a request each, or that a chat can list
 _STOPS = 4  # texts to stop at that an endpoint takes
@@ -107,9 +107,9 @@ class EndpointGenerator:
         alike = any(one != other and other.startswith(one) for one in options for other in options)
         if self.api == "completions":
             asked = tuple(option + end for option in options) if alike else tuple(options)
-            found = Asking(self.name, asked, self.connection, self.system).whole(prompts)
+            found = EndpointQuestions(self.name, asked, self.connection, self.system).whole(prompts)
         else:
-            found = Asking(self.name, tuple(options), self.connection, self.system).first(prompts)
+            found = EndpointQuestions(self.name, tuple(options), self.connection, self.system).first(prompts)
         return torch.from_numpy(found)
 
 

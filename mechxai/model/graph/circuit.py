@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mechxai.core.graph import Graph
-from mechxai.model.dense.blocks import Affine, PlainBlock, PlainModel, attend
+from mechxai.model.dense.blocks import Affine, DenseBlock, DenseModel, attend
 from mechxai.model.graph.writes import Blocks, Streams, Written
 
 # which writers each reader sees, or how much of each
@@ -37,7 +37,7 @@ def run_circuits(
 
 @dataclass
 class _CircuitRun:
-    plain: PlainModel
+    plain: DenseModel
     graph: Graph
     references: Written
     circuits: Circuits
@@ -73,7 +73,7 @@ class _CircuitRun:
         else:
             self.changes[:, to] = values - self.references[to]
 
-    def _with_heads(self, block: PlainBlock, n: int) -> Streams:
+    def _with_heads(self, block: DenseBlock, n: int) -> Streams:
         base = self.base + self.references[n : n + self.graph.n_heads].sum(0)
         return base if block.o.bias is None else base + block.o.bias
 
@@ -84,7 +84,7 @@ class _CircuitRun:
         return found.view(*chosen.shape[:2], *self.changes.shape[2:]) + base
 
     def _attention(
-        self, block: PlainBlock, read: Float[Tensor, "circuit reader prompt pos d_model"]
+        self, block: DenseBlock, read: Float[Tensor, "circuit reader prompt pos d_model"]
     ) -> Float[Tensor, "circuit head prompt pos d_model"]:
         """What heads write whose queries, keys and values read each for themselves."""
         n_circuits, _, n_prompts = read.shape[:3]

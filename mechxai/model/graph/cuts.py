@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mechxai.core.graph import Graph
 from mechxai.core.site import Site
-from mechxai.model.dense.blocks import PlainModel, attend
+from mechxai.model.dense.blocks import DenseModel, attend
 from mechxai.model.graph.writes import Blocks, Writes, Written
 
 _ROWS_AT_ONCE = 64
@@ -49,7 +49,7 @@ class Cuts:
     mlps_follow: bool = False
 
     @property
-    def plain(self) -> PlainModel:
+    def plain(self) -> DenseModel:
         """The blocks themselves."""
         return self.blocks.plain
 

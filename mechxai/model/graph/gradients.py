@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechxai.core.site import Site
-from mechxai.model.dense.blocks import Affine, Norm, PlainBlock
-from mechxai.model.dense.run import Start, run_plain
+from mechxai.model.dense.blocks import Affine, DenseBlock, Norm
+from mechxai.model.dense.run import Start, run_dense
 from mechxai.model.graph.writes import Blocks, Streams, Written, writes_of
 
 Score = Callable[[Streams], Tensor]  # the last block's output to a metric per prompt, differentiable
@@ -84,7 +84,7 @@ def reader_gradients(
     more = [Site(name, layer) for name in ("z", "mlp_out") for layer in range(graph.n_layers)] if written else []
     with torch.enable_grad():
         wanted = dict.fromkeys([*at, *more])
-        run = run_plain(plain, given.detach().requires_grad_(), kept.__setitem__, wanted=wanted, start=start)
+        run = run_dense(plain, given.detach().requires_grad_(), kept.__setitem__, wanted=wanted, start=start)
         scores = score(run.residuals[-1])
         found = torch.autograd.grad(scores.sum(), [*(kept[site] for site in at), *run.residuals])
     back = _Backward(blocks, start, dict(zip(at, found, strict=False)), found[len(at) :], weights)
@@ -145,7 +145,7 @@ class _Backward:
 
 
 def _through_attention(
-    block: PlainBlock, read: Streams, gradients: list[Float[Tensor, "prompt pos _ d_head"]]
+    block: DenseBlock, read: Streams, gradients: list[Float[Tensor, "prompt pos _ d_head"]]
 ) -> Float[Tensor, "reader prompt pos d_model"]:
     """From queries, keys and values back to what each of them read."""
     parts = [

@@ -14,9 +14,9 @@ from mechxai.core.site import Site
 from mechxai.model.backends.limits import check_tokens
 from mechxai.model.backends.passes import residuals_before
 from mechxai.model.backends.prefix import KeysValues
-from mechxai.model.dense.blocks import PlainModel
-from mechxai.model.dense.lookup import plain_of
-from mechxai.model.dense.run import Start, run_plain
+from mechxai.model.dense.blocks import DenseModel
+from mechxai.model.dense.lookup import dense_model_of
+from mechxai.model.dense.run import Start, run_dense
 from mechxai.model.hooked_model import HookedModel
 
 Streams = Float[Tensor, "prompt pos d_model"]
@@ -27,7 +27,7 @@ Written = Float[Tensor, "writer prompt pos d_model"]
 class Blocks:
     """A model's blocks as plain tensors, and their graph."""
 
-    plain: PlainModel
+    plain: DenseModel
     graph: Graph
 
 
@@ -37,7 +37,7 @@ def graph_blocks(model: HookedModel) -> Blocks:
     Raises:
         ModelSupportError: it is not that sum (post-norm blocks), or the blocks are of a kind that is not known.
     """
-    plain = plain_of(model)
+    plain = dense_model_of(model)
     if plain is None or not model.architecture.causal:
         raise ModelSupportError(
             f"The graph of {model.name} was asked",
@@ -91,7 +91,7 @@ def writes(blocks: Blocks, first: Streams, *, before: KeysValues | None = None) 
     kept: dict[Site, Tensor] = {}
     with torch.no_grad():
         wanted = {Site(name, layer): None for name in names for layer in range(graph.n_layers)}
-        run = run_plain(blocks.plain, first, kept.__setitem__, wanted=wanted, start=Start(before=before))
+        run = run_dense(blocks.plain, first, kept.__setitem__, wanted=wanted, start=Start(before=before))
     middles = [kept[site] for site in wanted if site.name == "resid_mid"]
     return Writes(writes_of(blocks, first, kept), run.residuals, middles or run.residuals[:-1], run.kept)
 

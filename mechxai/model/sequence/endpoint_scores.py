@@ -55,14 +55,14 @@ def load_endpoint(
             got=f"{ELSE!r} as an output" if ELSE in outputs else "a system message",
             allowed="other outputs" if ELSE in outputs else "a system message with api=chat",
         )
-    asking = Asking(name, tuple(outputs), connection or Connection(), system)
+    asking = EndpointQuestions(name, tuple(outputs), connection or Connection(), system)
     function = asking.completions if api == "completions" else asking.chat
     version = repr((asking.connection.place, api, system))
     return BlackBox(name, function, (*outputs, ELSE), version)
 
 
 @dataclass(frozen=True)
-class Asking:
+class EndpointQuestions:
     """What is asked of an endpoint, and how its answers are read.
 
     Attributes:

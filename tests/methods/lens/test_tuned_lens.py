@@ -14,7 +14,7 @@ import torch
 import mechxai as mx
 from mechxai.core.errors import ArtifactError, ConfigError, ModelSupportError
 from mechxai.methods.lens._lib import lens_gradients as gradients_module
-from mechxai.methods.lens._lib.lens_gradients import Gradients
+from mechxai.methods.lens._lib.lens_gradients import LensGradients
 from mechxai.methods.lens._lib.training import trained
 from mechxai.methods.lens._lib.training_settings import Recipe
 from mechxai.methods.lens._lib.tuned_lens import TunedLens
@@ -60,7 +60,7 @@ def test_gradients_are_those_of_autograd(model_of, kind, backend, processing, lo
     model.inner.zero_grad()
     monkeypatch.setitem(gradients_module._PLACES, "cpu", 7)
     monkeypatch.setitem(gradients_module._TOKENS_AT_ONCE, "cpu", 20)
-    losses = Gradients(model, loss, A, b).of_step(tokens, lengths)
+    losses = LensGradients(model, loss, A, b).of_step(tokens, lengths)
     np.testing.assert_allclose(losses.numpy(), right.detach().numpy(), rtol=1e-4, atol=1e-6)
     for parameter, wanted in zip((A, b), expected, strict=True):
         assert float(wanted.abs().max()) > 1e-4

@@ -17,7 +17,7 @@ from mechxai.methods.probes._lib.codelength import codelength
 from mechxai.methods.probes._lib.fitting import fitted
 from mechxai.methods.probes._lib.likelihood import NUMBERS, Likelihood
 from mechxai.methods.probes._lib.probe_scores import class_scores
-from mechxai.methods.probes._lib.rows_read import Read
+from mechxai.methods.probes._lib.rows_read import ProbeRows
 from mechxai.methods.probes._lib.splits import split_of
 from mechxai.model.backends.randomised import randomised
 from tests.conftest import FOLDED
@@ -37,7 +37,7 @@ def blobs(n=600, d=20, n_classes=3, seed=0, noise=1.5):
 def block_of(values, labels, n_train=400, n_validation=100, present=None):
     rows = torch.arange(len(values))
     present = torch.ones(len(values), dtype=torch.bool) if present is None else present
-    read = Read("END", rows, rows, present, labels[:, None] if labels.ndim == 1 else labels)
+    read = ProbeRows("END", rows, rows, present, labels[:, None] if labels.ndim == 1 else labels)
     return gathered(values, [read], (n_train, n_validation), {}, CPU)
 
 

@@ -15,8 +15,8 @@ from mechxai.model.dense import check as plain_proof
 from mechxai.model.dense import run as plain_run
 from mechxai.model.dense.blocks import Affine, Norm
 from mechxai.model.dense.buffers import Buffers
-from mechxai.model.dense.check import plain_blocks, proof
-from mechxai.model.dense.run import PLAIN_SITES, pass_plain, run_plain
+from mechxai.model.dense.check import dense_blocks, equivalence_check
+from mechxai.model.dense.run import PLAIN_SITES, pass_dense, run_dense
 from tests.conftest import FOLDED, MODELS
 
 BERT = [("bert", "auto", "raw")]
@@ -52,7 +52,7 @@ def passes(monkeypatch):
 
     def counted(plain, residual, *args, **kwargs):
         seen.append(len(residual))
-        return pass_plain(plain, residual, *args, **kwargs)
+        return pass_dense(plain, residual, *args, **kwargs)
 
     monkeypatch.setattr(cache_run, "pass_plain", counted)
     return seen
@@ -84,7 +84,7 @@ def test_plain_values_are_the_hooked_ones(model_of, passes, kind, backend, proce
     alike(model.cache(tokens, [*before, "resid_post"]), hooked(model, tokens, [*before, "resid_post"]))
     alike(model.cache(tokens, before), hooked(model, tokens, before))
     # a raw bridge shows masked scores as a large number, not as -inf: those are left to hooks
-    found = proof(model.backend)
+    found = equivalence_check(model.backend)
     assert len(passes) == (3 if "attn_scores" in found.sites else 2)
     assert found.sites >= set(names_of(model)) - {"attn_scores"}
     assert found.final
@@ -103,7 +103,7 @@ def test_each_site_alone(model_of, kind, backend, processing, name):
 def test_zoo_models(passes, name):
     model = mx.load(f"zoo/{name}", device="cpu")
     tokens = torch.randint(0, model.architecture.d_vocab, (2, 12), generator=torch.Generator().manual_seed(0))
-    names = [one for one in names_of(model) if one in proof(model.backend).sites]
+    names = [one for one in names_of(model) if one in equivalence_check(model.backend).sites]
     assert {"resid_post", "z", "pattern"} <= set(names)
     alike(model.cache(tokens, names), hooked(model, tokens, names), atol=1e-4)
     assert passes
@@ -257,8 +257,8 @@ def test_nothing_runs_after_the_last_wanted_site(model_of, monkeypatch, kind, ba
     model = model_of(kind, backend, processing)
     tokens = tokens_of(model)
     expected = hooked(model, tokens, ["resid_post", "z", "attn_out"])
-    plain = plain_blocks(model.backend)
-    proof(model.backend)
+    plain = dense_blocks(model.backend)
+    equivalence_check(model.backend)
     first, second, _ = plain.blocks
     only_attention = dataclasses.replace(second, norm2=Norm("LN", 1e-5, torch.zeros(1)), activation=refuse)
     only_z = dataclasses.replace(only_attention, o=Affine(torch.zeros(1, 1), None))
@@ -276,7 +276,7 @@ def test_nothing_runs_after_the_last_wanted_site(model_of, monkeypatch, kind, ba
 @pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
 def test_of_the_model_itself_only_the_embedding_is_run(model_of, monkeypatch, kind, backend, processing):
     model = model_of(kind, backend, processing)
-    proof(model.backend)
+    equivalence_check(model.backend)
     first = model.inner.blocks[0]  # where the embedding ends
     for module in (first.attn, first.mlp, *model.inner.blocks[1:], model.inner.ln_final, model.inner.unembed):
         monkeypatch.setitem(vars(module), "forward", refuse)
@@ -285,7 +285,7 @@ def test_of_the_model_itself_only_the_embedding_is_run(model_of, monkeypatch, ki
 
 def test_keys_and_values_are_not_held(model_of, monkeypatch):
     model = model_of("llama")
-    plain = plain_blocks(model.backend)
+    plain = dense_blocks(model.backend)
     residual = torch.randn(2, 9, 64)
     attention = torch.nn.functional.scaled_dot_product_attention
     places = []
@@ -299,12 +299,12 @@ def test_keys_and_values_are_not_held(model_of, monkeypatch):
     wanted = [mx.Site("resid_post", layer) for layer in range(N_LAYERS)]
     keep = lambda site, value: values.append(value.clone())  # noqa: E731
     buffers = Buffers()
-    pass_plain(plain, residual, keep, wanted=wanted, buffers=buffers)
-    pass_plain(plain, residual[:1], keep, wanted=wanted, buffers=buffers)
+    pass_dense(plain, residual, keep, wanted=wanted, buffers=buffers)
+    pass_dense(plain, residual[:1], keep, wanted=wanted, buffers=buffers)
     assert len(set(places)) == 1
-    pass_plain(plain, residual, keep, wanted=wanted, buffers=None)
+    pass_dense(plain, residual, keep, wanted=wanted, buffers=None)
     places.clear()
-    run = run_plain(plain, residual, kept.__setitem__, wanted=wanted)
+    run = run_dense(plain, residual, kept.__setitem__, wanted=wanted)
     assert len(set(places)) == N_LAYERS
     assert len(run.kept.keys) == N_LAYERS
     for layer in range(N_LAYERS):
@@ -354,12 +354,12 @@ def test_what_agrees_is_trusted_though_something_else_does_not(model_of, monkeyp
     )
     alike(model.cache(tokens, ["resid_post"]), hooked(model, tokens, ["resid_post"]))
     assert passes
-    assert not proof(model.backend).final
+    assert not equivalence_check(model.backend).final
 
 
 def test_blocks_that_hold_for_short_prompts_only(model_of, monkeypatch, passes):
     model = model_of("gpt2")
-    plain = plain_blocks(model.backend)
+    plain = dense_blocks(model.backend)
     monkeypatch.setattr(cache_run, "plain_blocks", lambda _: dataclasses.replace(plain, longest=8))
     model.cache(tokens_of(model, (2, 9)), ["resid_post"])
     assert not passes
@@ -370,11 +370,11 @@ def test_blocks_that_hold_for_short_prompts_only(model_of, monkeypatch, passes):
 @pytest.mark.parametrize("setting", [{"sliding_window": 8}, {"rope_parameters": {"rope_type": "dynamic"}}])
 def test_what_hugging_face_says_of_lengths_is_read(model_of, monkeypatch, unknown, setting):
     model = model_of("llama", "bridge")
-    assert plain_blocks(model.backend).longest is None
+    assert dense_blocks(model.backend).longest is None
     for name, value in setting.items():
         monkeypatch.setattr(model.inner.original_model.config, name, value, raising=False)
     plain_proof._known.clear()
-    assert plain_blocks(model.backend).longest == (8 if "sliding_window" in setting else 64)
+    assert dense_blocks(model.backend).longest == (8 if "sliding_window" in setting else 64)
 
 
 @pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)

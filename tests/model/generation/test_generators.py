@@ -11,7 +11,7 @@ import mechxai as mx
 from mechxai.core.errors import AlignmentError, ArtifactError, ConfigError, ModelSupportError, ShapeError
 from mechxai.core.reasoning import ReasoningBatch
 from mechxai.model.generation import connection as connections
-from mechxai.model.generation.cached import KeptGenerator
+from mechxai.model.generation.cached import CachedGenerator
 from mechxai.model.generation.connection import Connection
 from mechxai.model.generation.generator import Writing, cut_at
 from mechxai.model.generation.local import LocalGenerator
@@ -125,16 +125,16 @@ def test_memory_that_runs_out_halves_the_rows(cot, monkeypatch):
 
 def test_what_was_said_is_kept_and_a_torn_line_is_asked_again(cot, tmp_path):
     file, texts = tmp_path / "said.jsonl", ["Tom has 4 coins.", "Amy has 5 coins."]
-    first = KeptGenerator(LocalGenerator(cot), file)
+    first = CachedGenerator(LocalGenerator(cot), file)
     written, known = first.write(texts, Writing(4)), first.logprobs(texts, (" 4", " 5"))
-    again = KeptGenerator(LocalGenerator(cot), file)
+    again = CachedGenerator(LocalGenerator(cot), file)
     assert again.write(texts, Writing(4)) == written
     assert torch.equal(again.logprobs(texts, (" 4", " 5")), known)
     assert again.spent()["forward_passes"] == 0
     assert again.write(texts[:1], Writing(4, seed=1))  # another seed is another question
     assert again.spent()["forward_passes"] > 0
     file.write_text(file.read_text()[:-30])
-    torn = KeptGenerator(LocalGenerator(cot), file)
+    torn = CachedGenerator(LocalGenerator(cot), file)
     assert torn.write(texts, Writing(4)) == written
 
 
@@ -244,10 +244,10 @@ def test_damaged_answers_are_asked_again(cot, quick, tmp_path):
                 file.write_text(damage)
             assert made().write(["Tom has 4 coins."], Writing(2)) == expected
         file = tmp_path / "said.jsonl"
-        kept = KeptGenerator(made(), file)
+        kept = CachedGenerator(made(), file)
         kept.write(["Tom has 4 coins."], Writing(2))
         file.write_bytes(file.read_bytes() + b"\n5\n[1, 2]\n\xff\n")
-        assert KeptGenerator(made(), file).write(["Tom has 4 coins."], Writing(2)) == expected
+        assert CachedGenerator(made(), file).write(["Tom has 4 coins."], Writing(2)) == expected
 
 
 def test_an_address_with_a_secret_is_refused(monkeypatch):

@@ -10,7 +10,7 @@ from mechxai.core.method import Method
 from mechxai.core.metric import AnyMetric
 from mechxai.core.result import Result
 from mechxai.engine.execution import Execution
-from mechxai.methods.attribution._lib.input import Problem, problem_of
+from mechxai.methods.attribution._lib.input import AttributionInput, attribution_input
 from mechxai.methods.attribution._lib.scores import Scores, attribution_result
 
 _NO_BASELINE = "zero"  # for the baseline score of methods that have none of their own
@@ -33,12 +33,12 @@ class Attribution(Method):
     special: bool
 
     @abstractmethod
-    def scores(self, problem: Problem) -> Scores:
+    def scores(self, problem: AttributionInput) -> Scores:
         """The scores of a problem."""
 
-    def problem(self, model: Any, batch: ContrastBatch, execution: Execution) -> Problem:
+    def problem(self, model: Any, batch: ContrastBatch, execution: Execution) -> AttributionInput:
         """The problem that the fields describe; bad ones are refused before any forward pass."""
-        problem = problem_of(
+        problem = attribution_input(
             model,
             batch,
             metric=self.metric,

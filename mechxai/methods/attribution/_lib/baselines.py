@@ -5,14 +5,14 @@ from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError, check_choice
-from mechxai.methods.attribution._lib.adapters.hooked import Embeddings, Explained
+from mechxai.methods.attribution._lib.adapters.hooked import AttributionModel, Embeddings
 from mechxai.methods.attribution._lib.players import Players
 
 BASELINES = ("pad", "mask", "zero", "mean", "counterfactual", "blank")
 
 
 def baseline_embeddings(
-    subject: Explained, batch: ContrastBatch, name: str, *, embeddings: Embeddings, players: Players
+    subject: AttributionModel, batch: ContrastBatch, name: str, *, embeddings: Embeddings, players: Players
 ) -> Embeddings:
     """The prompts with every player taken away; special tokens and padding as they are.
 
@@ -33,7 +33,7 @@ def baseline_embeddings(
     return torch.where(free, _all_away(subject, batch, name, embeddings=embeddings), embeddings)
 
 
-def _all_away(subject: Explained, batch: ContrastBatch, name: str, *, embeddings: Tensor) -> Tensor:
+def _all_away(subject: AttributionModel, batch: ContrastBatch, name: str, *, embeddings: Tensor) -> Tensor:
     if name == "zero":
         return torch.zeros_like(embeddings)
     if name == "mean":
@@ -51,7 +51,7 @@ def _all_away(subject: Explained, batch: ContrastBatch, name: str, *, embeddings
     return subject.embeddings(token).to(embeddings).expand_as(embeddings)
 
 
-def _token(subject: Explained, name: str) -> int:
+def _token(subject: AttributionModel, name: str) -> int:
     tokenizer = subject.text.tokenizer
     if tokenizer is None:
         raise ConfigError(f"baseline={name!r} was asked", got="a model without tokenizer", fix="use zero or mean")
@@ -66,7 +66,7 @@ def _token(subject: Explained, name: str) -> int:
     return int(found[0])
 
 
-def _blank(subject: Explained) -> int:
+def _blank(subject: AttributionModel) -> int:
     ids = subject.text.bare_ids(" ")
     if len(ids) != 1 or ids[0] == getattr(subject.text.tokenizer, "unk_token_id", None):
         raise ConfigError(

@@ -5,12 +5,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from mechxai.methods.attribution._lib.input import Problem
+from mechxai.methods.attribution._lib.input import AttributionInput
 
 Present = Callable[[np.ndarray], np.ndarray]  # 1 where a player is there, [cell, player], to scores, [cell]
 
 
-def score_of_present(problem: Problem) -> Present:
+def score_of_present(problem: AttributionInput) -> Present:
     """The function of a problem of one prompt. Cost: a forward pass per row in which some are there and some not."""
 
     def function(present: np.ndarray) -> np.ndarray:

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from mechxai.methods.attribution._lib.input import Problem
+from mechxai.methods.attribution._lib.input import AttributionInput
 
 
-def forward_of(problem: Problem) -> Callable[[Tensor, Tensor], Tensor]:
+def forward_of(problem: AttributionInput) -> Callable[[Tensor, Tensor], Tensor]:
     """The score as Captum calls it: embeddings ``[row, pos, d_model]`` and each row's prompt to ``[row]``."""
 
     def forward(embeddings: Tensor, prompts: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def seeded(seed: int) -> Generator[None]:
         yield
 
 
-def gradients(problem: Problem) -> Tensor:
+def gradients(problem: AttributionInput) -> Tensor:
     """The gradient of each prompt's score in its embeddings, ``[prompt, pos, d_model]``.
 
     Captum's ``Saliency`` with its sign kept.

@@ -14,8 +14,8 @@ from mechxai.core.errors import NoSpaceError, ShapeError
 from mechxai.core.metric import AnyMetric, Metric, as_metric
 from mechxai.core.shapes import PerPrompt
 from mechxai.engine.execution import Execution
-from mechxai.methods.attribution._lib.adapters.hooked import Embeddings, Explained
-from mechxai.methods.attribution._lib.adapters.sequences import explained
+from mechxai.methods.attribution._lib.adapters.hooked import AttributionModel, Embeddings
+from mechxai.methods.attribution._lib.adapters.sequences import attribution_model
 from mechxai.methods.attribution._lib.baselines import baseline_embeddings
 from mechxai.methods.attribution._lib.players import Players, players_of
 from mechxai.model.backends.memory import available_bytes
@@ -41,7 +41,7 @@ class Tally:
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class AttributionInput:
     """What every method of attribution is put to.
 
     Attributes:
@@ -55,7 +55,7 @@ class Problem:
         tally: what it has cost.
     """
 
-    subject: Explained
+    subject: AttributionModel
     batch: ContrastBatch
     metric: Metric
     players: Players
@@ -67,14 +67,14 @@ class Problem:
     def __len__(self) -> int:
         return len(self.batch)
 
-    def rows(self, chosen: slice) -> "Problem":
+    def rows(self, chosen: slice) -> "AttributionInput":
         """The problem of some prompts, on the same tally."""
         players = Players(self.players.of_token[chosen], self.players.names[chosen])
         parts = {"embeddings": self.embeddings[chosen], "baseline": self.baseline[chosen]}
         found = replace(self, batch=self.batch.rows(chosen), players=players, **parts)
         return found.knowing({name: known[chosen] for name, known in self._known.items()})
 
-    def rows_of(self, numbers: Int[Tensor, " n"]) -> "Problem":
+    def rows_of(self, numbers: Int[Tensor, " n"]) -> "AttributionInput":
         """The problem of prompts that follow one another, by their numbers."""
         return self.rows(slice(int(numbers[0]), int(numbers[-1]) + 1))
 
@@ -82,12 +82,12 @@ class Problem:
     def _known(self) -> dict[str, Tensor]:
         return {name: self.__dict__[name] for name in ("target_score", "baseline_score") if name in self.__dict__}
 
-    def knowing(self, scores: Mapping[str, Tensor]) -> "Problem":
+    def knowing(self, scores: Mapping[str, Tensor]) -> "AttributionInput":
         """The same problem, told scores that were made before."""
         self.__dict__.update(scores)
         return self
 
-    def each(self) -> "Iterator[Problem]":
+    def each(self) -> "Iterator[AttributionInput]":
         """The problem of every prompt alone, without its padding.
 
         Yields:
@@ -96,7 +96,7 @@ class Problem:
         for row in range(len(self)):
             yield self.rows(slice(row, row + 1)).cut()
 
-    def cut(self) -> "Problem":
+    def cut(self) -> "AttributionInput":
         """The problem with the positions that no row uses cut away."""
         width = int(self.batch.lengths.max())
         if width == self.batch.n_pos:
@@ -193,7 +193,7 @@ class Problem:
                 at_once //= 2
 
 
-def problem_of(  # noqa: PLR0913 - the fields that every method of attribution has
+def attribution_input(  # noqa: PLR0913 - the fields that every method of attribution has
     model: Any,
     batch: ContrastBatch,
     *,
@@ -202,9 +202,9 @@ def problem_of(  # noqa: PLR0913 - the fields that every method of attribution h
     players: str,
     special: bool,
     execution: Execution,
-) -> Problem:
+) -> AttributionInput:
     """The problem that a method's fields describe; bad ones are refused before any forward pass."""
-    subject, measured = explained(model), as_metric(metric)
+    subject, measured = attribution_model(model), as_metric(metric)
     batch = batch.to(subject.device)
     for _, one, scored in measured.terms(batch):
         one.check(scored)
@@ -212,7 +212,7 @@ def problem_of(  # noqa: PLR0913 - the fields that every method of attribution h
     found = players_of(subject.text, batch, players, special=special)
     embeddings = subject.embeddings(batch.clean)
     away = baseline_embeddings(subject, batch, baseline, embeddings=embeddings, players=found)
-    return Problem(subject, batch, measured, found, embeddings, away, execution)
+    return AttributionInput(subject, batch, measured, found, embeddings, away, execution)
 
 
 def _check_answers(batch: ContrastBatch, n_outputs: int) -> None:

@@ -10,10 +10,12 @@ from mechxai.core.fingerprint import Fingerprints
 from mechxai.core.method import Method
 from mechxai.engine.checkpoint import WaveStore
 from mechxai.engine.progress import Bar
-from mechxai.methods.attribution._lib.input import Problem
+from mechxai.methods.attribution._lib.input import AttributionInput
 
 
-def prompt_by_prompt(method: Method, problem: Problem, run: Callable[[Problem, int], Tensor]) -> list[Tensor]:
+def prompt_by_prompt(
+    method: Method, problem: AttributionInput, run: Callable[[AttributionInput, int], Tensor]
+) -> list[Tensor]:
     """What a function gives for each prompt alone, without padding.
 
     Args:
@@ -41,7 +43,7 @@ def prompt_by_prompt(method: Method, problem: Problem, run: Callable[[Problem, i
     return found
 
 
-def _key(method: Method, problem: Problem) -> str:
+def _key(method: Method, problem: AttributionInput) -> str:
     hashed = Fingerprints()
     decisive = (method.settings(), problem.batch.identity, problem.embeddings, problem.baseline)
     parts = [problem.subject.identity, *(hashed(part) for part in decisive), hashed(problem.players.of_token)]

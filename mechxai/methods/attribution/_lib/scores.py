@@ -13,7 +13,7 @@ from torch import Tensor
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.method import Method
 from mechxai.core.result import Result, variable
-from mechxai.methods.attribution._lib.input import Problem
+from mechxai.methods.attribution._lib.input import AttributionInput
 from mechxai.methods.result_parts import position_labels, run_info, token_texts
 
 _GAP = 0.05  # share of the score's change by baseline that may be missing before a note says so
@@ -44,7 +44,7 @@ def together(rows: Sequence[Float[Tensor, " _"]], width: int) -> Float[Tensor, "
     return torch.stack([torch.nn.functional.pad(row.double(), (0, width - len(row)), value=torch.nan) for row in rows])
 
 
-def of_players(problem: Problem, values: Float[Tensor, "prompt player"]) -> Float[Tensor, "prompt pos"]:
+def of_players(problem: AttributionInput, values: Float[Tensor, "prompt player"]) -> Float[Tensor, "prompt pos"]:
     """Players' scores shared out evenly over their tokens, so that they still add up."""
     of_token = problem.players.of_token
     own = values.double().cpu().gather(1, of_token.clamp(min=0))
@@ -52,7 +52,7 @@ def of_players(problem: Problem, values: Float[Tensor, "prompt player"]) -> Floa
     return torch.where(of_token >= 0, own / sizes, torch.nan)
 
 
-def by_player(problem: Problem, tokens: Float[Tensor, "prompt pos"]) -> Float[Tensor, "prompt player"]:
+def by_player(problem: AttributionInput, tokens: Float[Tensor, "prompt pos"]) -> Float[Tensor, "prompt player"]:
     """Tokens' scores added up by player; NaN behind the last player of a prompt."""
     of_token, most = problem.players.of_token, problem.players.most
     total = torch.zeros(len(problem), most + 1, dtype=torch.float64)
@@ -61,12 +61,12 @@ def by_player(problem: Problem, tokens: Float[Tensor, "prompt pos"]) -> Float[Te
     return total[:, :most].masked_fill(missing, torch.nan)
 
 
-def attributed(problem: Problem, scores: Scores) -> Float[Tensor, "prompt pos"]:
+def attributed(problem: AttributionInput, scores: Scores) -> Float[Tensor, "prompt pos"]:
     """The scores, NaN for tokens that always stay."""
     return torch.where(problem.players.of_token >= 0, scores.tokens.double().cpu(), torch.nan)
 
 
-def gap_of(problem: Problem, scores: Scores) -> tuple[Float[Tensor, " prompt"], Float[Tensor, " prompt"]]:
+def gap_of(problem: AttributionInput, scores: Scores) -> tuple[Float[Tensor, " prompt"], Float[Tensor, " prompt"]]:
     """The sum of the scores less the change of the score by the baseline (NaN where none is claimed); the change."""
     change = problem.target_score - problem.baseline_score
     own = attributed(problem, scores).nansum(1)
@@ -74,7 +74,7 @@ def gap_of(problem: Problem, scores: Scores) -> tuple[Float[Tensor, " prompt"], 
 
 
 def attribution_result(
-    method: Method, model: Any, batch: ContrastBatch, *, problem: Problem, scores: Scores, seconds: float
+    method: Method, model: Any, batch: ContrastBatch, *, problem: AttributionInput, scores: Scores, seconds: float
 ) -> Result:
     """The result of a method of attribution.
 
@@ -134,7 +134,7 @@ def _gap_notes(gap: Tensor, change: Tensor) -> tuple[str, ...]:
     )
 
 
-def target_texts(problem: Problem) -> list[str]:
+def target_texts(problem: AttributionInput) -> list[str]:
     """What is scored of each prompt: the answer, and the wrong answer where the metric reads it."""
     batch, subject = problem.batch, problem.subject
     contrast = problem.metric.name.endswith("_diff")

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.edit import Intervention, Put
+from mechxai.core.edit import Intervention, ReplaceFrom
 from mechxai.core.errors import UnfinishedError
 from mechxai.core.graph import Graph
 from mechxai.core.metric import Metric
@@ -110,7 +110,7 @@ def _fill(total: Effects, asked: Sequence[Cut], outcome: Outcome) -> None:
 
 
 def _cell(cut: Cut, first: PromptInts) -> Cell:
-    return tuple(Intervention(site, Put(values, first)) for site, values in cut.changed.items())
+    return tuple(Intervention(site, ReplaceFrom(values, first)) for site, values in cut.changed.items())
 
 
 def _prompts_at_once(model: HookedModel, batch: ContrastBatch, graph: Graph) -> int:

@@ -10,7 +10,7 @@ from mechxai.core.architecture import Architecture
 from mechxai.core.errors import NumericsError
 from mechxai.core.site import Site
 from mechxai.methods.circuits._lib.flow_shares import heads_proximity, proximity, shares
-from mechxai.model.dense.blocks import PlainModel
+from mechxai.model.dense.blocks import DenseModel
 from mechxai.model.readout import as_float
 
 _ALLOWED = {torch.float32: 1e-3, torch.float64: 1e-3}  # relative error of a sum of addends
@@ -42,7 +42,7 @@ class Tracing:
         bias_flow: flow that ends in output biases.
     """
 
-    plain: PlainModel
+    plain: DenseModel
     architecture: Architecture
     acts: Mapping[Site, Tensor]
     threshold: float

@@ -14,8 +14,8 @@ from torch import Tensor
 from mechxai.core.batch import Layout
 from mechxai.core.errors import ModelSupportError
 from mechxai.core.site import Site
-from mechxai.model.dense.blocks import PlainBlock, attend
-from mechxai.model.dense.lookup import plain_of
+from mechxai.model.dense.blocks import DenseBlock, attend
+from mechxai.model.dense.lookup import dense_model_of
 from mechxai.model.hooked_model import HookedModel
 
 Parts = Float[Tensor, "prompt pos part d_head"]
@@ -33,7 +33,7 @@ class QueryKeyFix:
     Source: Kramar et al. 2024 (arXiv 2403.00745), section 3.1.1.
     """
 
-    blocks: Sequence[PlainBlock]
+    blocks: Sequence[DenseBlock]
     layout: Layout
 
     @staticmethod
@@ -43,7 +43,7 @@ class QueryKeyFix:
         Raises:
             ModelSupportError: its blocks are of a kind that is not known.
         """
-        plain = plain_of(model)
+        plain = dense_model_of(model)
         if plain is None:
             raise ModelSupportError(
                 f"attribution_patching with qk_fix on {model.name} was asked",
@@ -109,7 +109,7 @@ class QueryKeyFix:
 
 
 def _pattern(
-    block: PlainBlock, q: Float[Tensor, "prompt pos head d_head"], k: Float[Tensor, "prompt pos kv_head d_head"]
+    block: DenseBlock, q: Float[Tensor, "prompt pos head d_head"], k: Float[Tensor, "prompt pos kv_head d_head"]
 ) -> Pattern:
     """The pattern of queries and keys, as they are before rotation."""
     kept: list[Tensor] = []

@@ -40,7 +40,7 @@ class SavedEdges(Method):
         "saved_edges", "circuits", "Which edges does a circuit file name?", "none", "the file"
     )
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         if not Path(self.path).is_file():
             raise ArtifactError(f"The circuit file {self.path} was asked", got="no such file", fix="check the path")
 

@@ -15,7 +15,7 @@ _ANSWER_TOKENS = 12  # written behind the cue where answers are read from text
 
 
 @dataclass(frozen=True)
-class Read:
+class ParsedAnswer:
     """Answers as they were read.
 
     Attributes:
@@ -50,7 +50,7 @@ class Reader:
     def __post_init__(self) -> None:
         check_choice("read", self.how, READS)
 
-    def __call__(self, prompts: Sequence[str], of: Sequence[int]) -> Read:
+    def __call__(self, prompts: Sequence[str], of: Sequence[int]) -> ParsedAnswer:
         """The answers behind prompts, which end in the cue; none behind those that leave no room for one.
 
         Args:
@@ -79,7 +79,7 @@ class Reader:
         said = self._said([prompts[number] for number in texts])
         for number, text in zip(texts, said, strict=True):
             answers[number] = parsed(text, self.batch.problems[of[number]], self.batch.wording.end)
-        return Read(tuple(answers), tuple(margins))
+        return ParsedAnswer(tuple(answers), tuple(margins))
 
     def _fits(self, prompt: str, options: Sequence[str]) -> bool:
         longest = max(options, key=len, default="")

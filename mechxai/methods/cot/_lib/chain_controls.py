@@ -7,7 +7,7 @@ import xarray as xr
 
 from mechxai.core.reasoning import plain
 from mechxai.core.result import variable
-from mechxai.methods.cot._lib.questions import Asking, Steps
+from mechxai.methods.cot._lib.questions import ChainQuestions, Steps
 from mechxai.methods.result_parts import rates
 
 CONTROLS = ("irrelevant", "another's", "none")
@@ -18,7 +18,7 @@ _SAYS = {
 }
 
 
-def controlled(asking: Asking) -> dict[str, xr.DataArray]:
+def controlled(asking: ChainQuestions) -> dict[str, xr.DataArray]:
     """Accuracy with the chain and without, the gain; for each control accuracy and agreement with the chain's answer.
 
     All with 95 % intervals over problems; the gain's is of paired differences.
@@ -66,7 +66,7 @@ def agreement(answer: str | None, other: str | None) -> float:
     return float("nan") if answer is None or other is None else float(answer == other)
 
 
-def filled(parts: Sequence[str], asking: Asking, like: str) -> str:
+def filled(parts: Sequence[str], asking: ChainQuestions, like: str) -> str:
     """Parts repeated to a text that is as long as another, as nearly as can be."""
     wanted, count = asking.generator.length(like), 1
     made = lambda count: "".join(parts[number % len(parts)] for number in range(count))  # noqa: E731
@@ -76,19 +76,19 @@ def filled(parts: Sequence[str], asking: Asking, like: str) -> str:
     return made(count)
 
 
-def _answers(asking: Asking, chains: Sequence[Steps | None]) -> dict[int, str | None]:
+def _answers(asking: ChainQuestions, chains: Sequence[Steps | None]) -> dict[int, str | None]:
     """By problem, the answers behind those chains that there are."""
     known = {number: chain for number, chain in enumerate(chains) if chain is not None}
     return dict(zip(known, asking.answers(list(known.values()), list(known)).answers, strict=True))
 
 
-def _irrelevant(asking: Asking, steps: Steps) -> Steps | None:
+def _irrelevant(asking: ChainQuestions, steps: Steps) -> Steps | None:
     """As long as the chain; None where there is none."""
     words = [f" {word}" for word in asking.batch.wording.irrelevant.split()]
     return (filled(words, asking, "".join(steps)),) if steps else None
 
 
-def _anothers(asking: Asking) -> list[Steps | None]:
+def _anothers(asking: ChainQuestions) -> list[Steps | None]:
     """The chain of the next problem with another answer; None where all have the same."""
     answers, count = asking.with_chain.answers, len(asking.batch)
     found: list[Steps | None] = []

@@ -14,9 +14,9 @@ from mechxai.core.reasoning import ReasoningBatch
 from mechxai.core.result import Result, variable
 from mechxai.core.statistics import known_mean
 from mechxai.engine.execution import Execution
-from mechxai.methods.cot._lib.answer_reading import Read
+from mechxai.methods.cot._lib.answer_reading import ParsedAnswer
 from mechxai.methods.cot._lib.chain_controls import agreement, controlled
-from mechxai.methods.cot._lib.questions import Asking, Steps, check_asking
+from mechxai.methods.cot._lib.questions import ChainQuestions, Steps, check_asking
 from mechxai.methods.cot._lib.texts import notes, parse_failures, said
 from mechxai.methods.result_parts import bounded, rates, run_info
 from mechxai.model.generation.generator import Generator
@@ -59,7 +59,7 @@ class CurveMethod(Method):
     read: str = "auto"
     max_tokens: int = 128
 
-    def __post_init__(self) -> None:
+    def _check_fields(self) -> None:
         check_asking(self.read, self.chain, self.max_tokens)
 
     def __call__(
@@ -83,15 +83,15 @@ class CurveMethod(Method):
             ConfigError: ``chain=given`` with problems whose chain is not known.
             ModelSupportError: a model that does not write, or ``read=logprobs`` of one without log-probabilities.
         """
-        asking = Asking(model, batch, execution, read=self.read, chain=self.chain, max_tokens=self.max_tokens)
+        asking = ChainQuestions(model, batch, execution, read=self.read, chain=self.chain, max_tokens=self.max_tokens)
         return _result(self, asking, self.changed(asking))
 
     @abstractmethod
-    def changed(self, asking: Asking) -> list[Variant]:
+    def changed(self, asking: ChainQuestions) -> list[Variant]:
         """The changed chains; where they stand on ``axis`` is their fraction."""
 
 
-def _result(method: CurveMethod, asking: Asking, variants: Sequence[Variant]) -> Result:
+def _result(method: CurveMethod, asking: ChainQuestions, variants: Sequence[Variant]) -> Result:
     known = [variant for variant in variants if variant.steps is not None]
     of = [variant.problem for variant in known]
     read = asking.answers([variant.steps or () for variant in known], of)
@@ -127,7 +127,7 @@ def _result(method: CurveMethod, asking: Asking, variants: Sequence[Variant]) ->
     return Result(whole_data, run_info(method, asking.generator, asking.batch, cost=asking.cost(), notes=told))
 
 
-def _example(asking: Asking, known: Sequence[Variant], read: Read) -> dict[str, xr.DataArray]:
+def _example(asking: ChainQuestions, known: Sequence[Variant], read: ParsedAnswer) -> dict[str, xr.DataArray]:
     """Of each problem, one chain as it was changed, midway, and the answer behind it."""
     texts = {"changed": [""] * len(asking.batch), "answer_changed": [""] * len(asking.batch)}
     for number in range(len(asking.batch)):
@@ -178,7 +178,7 @@ class _Curves:
         return found
 
 
-def _by_length(asking: Asking, curves: _Curves) -> dict[str, xr.DataArray]:
+def _by_length(asking: ChainQuestions, curves: _Curves) -> dict[str, xr.DataArray]:
     """Agreement at the knots themselves, apart by the number of steps, as Lanham et al. plot it."""
     lengths = [len(steps) for steps in asking.chains]
     kinds = sorted(set(lengths))

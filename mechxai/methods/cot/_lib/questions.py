@@ -13,9 +13,9 @@ from mechxai.core.errors import ConfigError, ModelSupportError, check_choice
 from mechxai.core.reasoning import Problem, ReasoningBatch, plain, sentences
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import Bar
-from mechxai.methods.cot._lib.answer_reading import READS, Read, Reader
+from mechxai.methods.cot._lib.answer_reading import READS, ParsedAnswer, Reader
 from mechxai.methods.cot._lib.rewriting import Place, rewritten
-from mechxai.model.generation.cached import KeptGenerator
+from mechxai.model.generation.cached import CachedGenerator
 from mechxai.model.generation.generator import Generator, Writing
 from mechxai.model.generation.local import LocalGenerator
 from mechxai.model.hooked_model import HookedModel
@@ -25,7 +25,7 @@ Steps = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Asking:
+class ChainQuestions:
     """One method's questions to one model; bars show how many prompts are done.
 
     Attributes:
@@ -48,7 +48,7 @@ class Asking:
     _unread: list[tuple[int, bool]] = field(default_factory=list)
     _cut_short: list[bool] = field(default_factory=list)
     _paid: dict[str, dict[str, float]] = field(default_factory=dict)
-    _writer: list[KeptGenerator] = field(default_factory=list)
+    _writer: list[CachedGenerator] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         check_asking(self.read, self.chain, self.max_tokens)
@@ -83,15 +83,15 @@ class Asking:
             self._bars[-1].advance(prompts)
 
     @cached_property
-    def generator(self) -> KeptGenerator:
+    def generator(self) -> CachedGenerator:
         """The model as a writer, its answers kept."""
         return self._kept(self.model, "said.jsonl", "")
 
-    def _kept(self, model: HookedModel | Generator, file: str, paid_as: str) -> KeptGenerator:
+    def _kept(self, model: HookedModel | Generator, file: str, paid_as: str) -> CachedGenerator:
         inner = as_writer(model)
         self._paid[paid_as] = inner.spent()
         folder = self.execution.cells
-        return KeptGenerator(inner, None if folder is None else folder / file, self._advance)
+        return CachedGenerator(inner, None if folder is None else folder / file, self._advance)
 
     @cached_property
     def reader(self) -> Reader:
@@ -143,7 +143,7 @@ class Asking:
         with self._bar("rewriting steps", len(places)):
             return rewritten(kind, places, self.problems, by=by, writer=own, seed=seed)
 
-    def _other(self, writer: Any) -> KeptGenerator:
+    def _other(self, writer: Any) -> CachedGenerator:
         if not isinstance(writer, (HookedModel, Generator)):
             raise ModelSupportError(
                 "Steps rewritten by a model were asked",
@@ -154,7 +154,7 @@ class Asking:
             self._writer.append(self._kept(writer, "rewritten.jsonl", "writer"))
         return self._writer[0]
 
-    def answers(self, chains: Sequence[Steps], of: Sequence[int] | None = None) -> Read:
+    def answers(self, chains: Sequence[Steps], of: Sequence[int] | None = None) -> ParsedAnswer:
         """The answers behind chains, one per problem unless ``of`` says whose they are."""
         of = range(len(self.batch)) if of is None else of
         wording, problems = self.batch.wording, self.batch.problems
@@ -178,16 +178,16 @@ class Asking:
         return float(np.mean(self._cut_short)) if self._cut_short else 0.0
 
     @cached_property
-    def with_chain(self) -> Read:
+    def with_chain(self) -> ParsedAnswer:
         """The answers with the whole chain."""
         return self.answers(self.chains)
 
     @cached_property
-    def without_chain(self) -> Read:
+    def without_chain(self) -> ParsedAnswer:
         """The answers without any."""
         return self.answers([()] * len(self.batch))
 
-    def right(self, read: Read, of: Sequence[int] | None = None) -> list[float]:
+    def right(self, read: ParsedAnswer, of: Sequence[int] | None = None) -> list[float]:
         """1 for right answers, 0 for others and for those that could not be read."""
         of = range(len(self.batch)) if of is None else of
         return [

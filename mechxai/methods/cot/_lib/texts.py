@@ -5,8 +5,8 @@ import xarray as xr
 
 from mechxai.core.reasoning import plain
 from mechxai.core.result import variable
-from mechxai.methods.cot._lib.answer_reading import Read
-from mechxai.methods.cot._lib.questions import Asking
+from mechxai.methods.cot._lib.answer_reading import ParsedAnswer
+from mechxai.methods.cot._lib.questions import ChainQuestions
 from mechxai.methods.result_parts import rates
 
 _MOSTLY = 0.5
@@ -19,7 +19,7 @@ _NAMES = {
 }
 
 
-def said(asking: Asking) -> dict[str, xr.DataArray]:
+def said(asking: ChainQuestions) -> dict[str, xr.DataArray]:
     """Questions, chains and answers, as texts."""
     texts = {
         "question": [problem.question for problem in asking.problems],
@@ -33,19 +33,19 @@ def said(asking: Asking) -> dict[str, xr.DataArray]:
     }
 
 
-def parse_failures(*askings: Asking) -> dict[str, xr.DataArray]:
+def parse_failures(*askings: ChainQuestions) -> dict[str, xr.DataArray]:
     """The share of all answers so far that could not be read, controls and drawn ones among them."""
     meaning = "share of answers that could not be read"
     unread = np.mean([asking.unread() for asking in askings], axis=0)
     return rates("parse_failures", (), unread, meaning=meaning)
 
 
-def notes(asking: Asking, data: xr.Dataset) -> tuple[str, ...]:
+def notes(asking: ChainQuestions, data: xr.Dataset) -> tuple[str, ...]:
     """What a reader must know first: whether the chain does any good at all, and how many had no room to end."""
     return (*_gate(data), *cut_short(asking))
 
 
-def cut_short(*askings: Asking) -> tuple[str, ...]:
+def cut_short(*askings: ChainQuestions) -> tuple[str, ...]:
     """How much of what was written had no room to end."""
     short = float(np.mean([asking.cut_short() for asking in askings]))
     return (f"{short:.0%} of the chains were cut off at max_tokens={askings[0].max_tokens}: raise it",) if short else ()
@@ -64,5 +64,5 @@ def _gate(data: xr.Dataset) -> tuple[str, ...]:
     return (f"nothing to measure: answers are as good without the chain ({unaided:.0%} right); {said}",)
 
 
-def _shown(read: Read) -> list[str]:
+def _shown(read: ParsedAnswer) -> list[str]:
     return [answer or "" for answer in read.answers]

@@ -1,4 +1,4 @@
-"""Gradients of tuned lenses: forward KL to the model's own output, every layer from one pass over the tokens.
+"""LensGradients of tuned lenses: forward KL to the model's own output, every layer from one pass over the tokens.
 
 They are written out where that is plain: of KL in the logits the gradient is ``q - p``, so the logits of some places
 are made once, turned into their gradient in place and read back through the unembedding; the norm is left to autograd.
@@ -21,7 +21,7 @@ _PLACES = {"cpu": 256}  # through the unembedding, one layer at a time
 
 
 @dataclass(frozen=True)
-class Gradients:
+class LensGradients:
     """Adds up gradients in ``A.grad`` and ``b.grad``.
 
     Attributes:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.result import variable
-from mechxai.methods.lens._lib.stream_reading import Reading
+from mechxai.methods.lens._lib.stream_reading import StreamReading
 from mechxai.methods.lens._lib.targets import Target
 from mechxai.methods.result_parts import bounded, position_labels
 from mechxai.model.hooked_model import HookedModel
@@ -26,7 +26,7 @@ _MEANING = {
 def laid_out(
     model: HookedModel,
     batch: ContrastBatch,
-    read: Reading,
+    read: StreamReading,
     *,
     run: str,
     over: tuple[str, ...],

@@ -20,7 +20,7 @@ _BLOCK = 128  # tokens whose highest logit is looked at first
 
 
 @dataclass(frozen=True)
-class Reading:
+class StreamReading:
     """What was read, layer by layer, at some places.
 
     Attributes:
@@ -50,7 +50,7 @@ def reading(
     k: int,
     translate: Translate | None = None,
     progress: bool = False,
-) -> Reading:
+) -> StreamReading:
     """Reads every layer at every place.
 
     Args:
@@ -68,13 +68,15 @@ def reading(
     Cost: one unembedding per layer and place, no forward pass; the logits of one layer at a few places are held.
     """
     reader, size = _Reader(model, k), _places_at_once(model)
-    parts: list[Reading] = []
+    parts: list[StreamReading] = []
     with Bar("lens", len(asked), shown=progress, unit="positions") as bar, torch.no_grad():
         for first in range(0, len(asked), size):
             places = slice(first, first + size)
             parts.append(reader.read([one[places] for one in streams], asked[places], translate))
             bar.advance(len(asked[places]))
-    return Reading(**{part.name: torch.cat([getattr(one, part.name) for one in parts], 1) for part in fields(Reading)})
+    return StreamReading(
+        **{part.name: torch.cat([getattr(one, part.name) for one in parts], 1) for part in fields(StreamReading)}
+    )
 
 
 def _places_at_once(model: HookedModel) -> int:
@@ -89,7 +91,7 @@ class _Reader:
         self.model, self.k = model, k
         self.rooms = Buffers()
 
-    def read(self, streams: Sequence[Tensor], asked: Tensor, translate: Translate | None) -> Reading:
+    def read(self, streams: Sequence[Tensor], asked: Tensor, translate: Translate | None) -> StreamReading:
         """All layers of some places; ``asked`` are the target and the tokens chosen, ``[place, 1 + choice]``."""
         logits = self._logits(streams[-1])
         final = self._final(logits)
@@ -100,7 +102,7 @@ class _Reader:
         ]
         rows.append(of_last)
         columns = zip(*rows, strict=True)
-        return Reading(*(torch.stack(column).cpu() for column in columns))
+        return StreamReading(*(torch.stack(column).cpu() for column in columns))
 
     def _logits(self, stream: Tensor) -> Tensor:
         """In float32 or better; they are overwritten by the next."""
@@ -116,7 +118,7 @@ class _Reader:
         return _Final(probabilities, entropy)
 
     def _statistics(self, logits: Tensor, final: "_Final", asked: Tensor) -> tuple[Tensor, ...]:
-        """The columns of a `Reading` for one layer."""
+        """The columns of a `StreamReading` for one layer."""
         top, places = _top(logits, self.k)
         weights = self.rooms("weights", logits, logits.shape[1])
         log_total, total = exponentials(logits, weights, top[:, :1])

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from mechxai.core.errors import ArtifactError, ModelSupportError, NumericsError
-from mechxai.core.files import whole
+from mechxai.core.files import atomic_write
 from mechxai.core.fingerprint import Fingerprints
 from mechxai.core.shapes import PromptInts, Tokens
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import Bar
-from mechxai.methods.lens._lib.lens_gradients import Gradients
+from mechxai.methods.lens._lib.lens_gradients import LensGradients
 from mechxai.methods.lens._lib.training_settings import Recipe, rate
 from mechxai.model.backends.limits import check_tokens
 from mechxai.model.hooked_model import HookedModel
@@ -63,7 +63,7 @@ def trained(
         bar.advance(state.step * per_step * tokens.shape[1], computed=False)
         while state.step < recipe.steps:
             rows = sequences.rows(state.step * per_step, per_step)
-            losses = Gradients(model, recipe.loss, state.A, state.b).of_step(tokens[rows], lengths[rows])
+            losses = LensGradients(model, recipe.loss, state.A, state.b).of_step(tokens[rows], lengths[rows])
             _update(state, recipe)
             state.losses.append(losses)
             state.step += 1
@@ -139,7 +139,7 @@ def _keep(state: State, folder: Path, key: str) -> None:
         "step": state.step,
         "losses": torch.stack(state.losses),
     }
-    with whole(folder / _STATE) as part:
+    with atomic_write(folder / _STATE) as part:
         torch.save(content, part)
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mechxai.core.errors import ArtifactError, ModelSupportError
-from mechxai.core.files import whole, write_whole
+from mechxai.core.files import atomic_write, write_atomic
 from mechxai.core.fingerprint import Fingerprints
 from mechxai.core.result import Result
 from mechxai.core.shapes import PromptInts, Tokens
@@ -124,7 +124,7 @@ class TunedLens:
         """Writes ``config.json`` and ``translators.safetensors``; returns the folder."""
         target = Path(folder)
         tensors = {"A": self.A, "b": self.b} | ({} if self.losses is None else {"losses": self.losses})
-        with whole(target / _WEIGHTS) as part:
+        with atomic_write(target / _WEIGHTS) as part:
             save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, part)
         config = {"format": _FORMAT, "base": dict(self.base), "recipe": dict(self.recipe)}
         _write(target / _CONFIG, config)
@@ -171,7 +171,7 @@ class TunedLens:
         target = Path(folder)
         state = {f"{layer}.weight": A.cpu().clone() for layer, A in enumerate(self.A)}
         state |= {f"{layer}.bias": b.cpu().clone() for layer, b in enumerate(self.b)}
-        with whole(target / _PARAMS) as part:
+        with atomic_write(target / _PARAMS) as part:
             torch.save(state, part)
         a = model.architecture
         config = {
@@ -269,4 +269,4 @@ def _their_hash(model: HookedModel) -> str:
 
 
 def _write(path: Path, config: Mapping[str, Any]) -> None:
-    write_whole(path, json.dumps(config, indent=2, default=str) + "\n")
+    write_atomic(path, json.dumps(config, indent=2, default=str) + "\n")

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mechxai.methods.probes._lib.rows_read import Read
+from mechxai.methods.probes._lib.rows_read import ProbeRows
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Block:
 
 
 def gathered(  # noqa: PLR0917 - activations, what to take of them, where the splits lie, where it goes
-    values: Tensor, reads: Sequence[Read], counts: tuple[int, int], held: dict[str, Tensor], device: torch.device
+    values: Tensor, reads: Sequence[ProbeRows], counts: tuple[int, int], held: dict[str, Tensor], device: torch.device
 ) -> Block:
     """The block of some reads of one form.
 
@@ -102,7 +102,7 @@ def _memory(held: dict[str, Tensor], name: str, shape: tuple[int, ...], *, devic
     return held[name][:size].view(shape)
 
 
-def _taken(values: Tensor, read: Read, held: dict[str, Tensor]) -> Tensor:
+def _taken(values: Tensor, read: ProbeRows, held: dict[str, Tensor]) -> Tensor:
     """The activations of a read, ``[row, d]``; overwritten by the next."""
     rows = read.rows.to(values.device)
     if read.pooled is None:

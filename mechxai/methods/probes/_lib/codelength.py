@@ -9,7 +9,7 @@ from torch import Tensor
 from mechxai.methods.probes._lib.activation_block import Block
 from mechxai.methods.probes._lib.fitting import factored
 from mechxai.methods.probes._lib.likelihood import Likelihood
-from mechxai.methods.probes._lib.logistic import Problems, fit
+from mechxai.methods.probes._lib.logistic import LogisticProblems, fit
 
 _SHARES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)
 
@@ -47,7 +47,7 @@ def codelength(block: Block, C: Tensor, likelihood: Likelihood, *, seed: int) ->
     counts = present.sum(1).clamp_min(1)
     penalties = 1 / (C[:, None] * sizes)[:, None]  # [set, 1, prefix]
     many = dense.expand(-1, -1, len(ends) - 1, -1)
-    problems = Problems(block.rows[:, train], many, weights, penalties, likelihood)
+    problems = LogisticProblems(block.rows[:, train], many, weights, penalties, likelihood)
     W = fit(problems, factored(problems), tolerance=1e-4)
     losses = likelihood.loss(problems.outputs(W)[:, :, 0], dense)  # [set, row, prefix]
     blocks = torch.stack([(rank >= low) & (rank < high) for low, high in pairwise(ends)], -1)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mechxai.methods.probes._lib.activation_block import Block
 from mechxai.methods.probes._lib.likelihood import Likelihood
-from mechxai.methods.probes._lib.logistic import Problems, covariance, factors, fit
+from mechxai.methods.probes._lib.logistic import LogisticProblems, covariance, factors, fit
 from mechxai.methods.probes._lib.mass_mean import mass_mean
 from mechxai.methods.probes._lib.mlp import Examples, mlp_outputs
 from mechxai.methods.probes._lib.ridge import ridge
@@ -58,20 +58,20 @@ def fitted(block: Block, probe: str, C: Sequence[float], *, likelihood: Likeliho
     return Fitted(_outputs(block.rows, W), W, chosen)
 
 
-def problems_of(block: Block, C: Sequence[float], likelihood: Likelihood) -> Problems:
+def problems_of(block: Block, C: Sequence[float], likelihood: Likelihood) -> LogisticProblems:
     """The regressions that the training rows of a block pose, one for each target and strength."""
     examples = _examples(block, block.parts[0], likelihood)
     counts = block.present[:, block.parts[0]].sum(1).clamp_min(1).float()
     penalties = 1 / (torch.tensor(C, device=counts.device)[None] * counts[:, None])[..., None]
-    return Problems(examples.rows, examples.dense, examples.weights, penalties, likelihood)
+    return LogisticProblems(examples.rows, examples.dense, examples.weights, penalties, likelihood)
 
 
-def factored(problems: Problems) -> Tensor:
+def factored(problems: LogisticProblems) -> Tensor:
     """Factors of the rows' covariance at the problems' strengths."""
     return factors(covariance(problems.rows), problems.penalties.mean(-1) / problems.likelihood.curvature())
 
 
-def _chosen(block: Block, problems: Problems, probe: str) -> tuple[Tensor, Tensor]:
+def _chosen(block: Block, problems: LogisticProblems, probe: str) -> tuple[Tensor, Tensor]:
     """Weights of every target at the strength that does best on the validation rows, and which that is."""
     if probe == "ridge":
         every = ridge(problems, covariance(problems.rows))
@@ -86,7 +86,7 @@ def _chosen(block: Block, problems: Problems, probe: str) -> tuple[Tensor, Tenso
     W = _picked(rough, at)
     for strength in at.unique().tolist():  # the rest of the way, for the winners alone
         targets = (at == strength).any(0).nonzero()[:, 0]
-        own = Problems(
+        own = LogisticProblems(
             problems.rows,
             problems.dense[:, :, targets],
             problems.weights[:, :, targets],

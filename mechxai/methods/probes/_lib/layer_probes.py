@@ -13,14 +13,14 @@ from mechxai.methods.probes._lib.codelength import codelength
 from mechxai.methods.probes._lib.fitting import Fitted, fitted
 from mechxai.methods.probes._lib.likelihood import Likelihood
 from mechxai.methods.probes._lib.probe_scores import class_scores, majority_baseline, number_scores, selectivity
-from mechxai.methods.probes._lib.rows_read import Read, blocks
+from mechxai.methods.probes._lib.rows_read import ProbeRows, blocks
 
 _LEAST = 10  # test rows at a position that few prompts reach; fewer say nothing
 Scores = dict[str, np.ndarray]  # name -> [pos, ...]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ProbeSettings:
     """How probes are made, whatever they read.
 
     Attributes:
@@ -49,12 +49,12 @@ class Task:
     """
 
     dataset: ProbeDataset
-    reads: Sequence[Read]
+    reads: Sequence[ProbeRows]
     counts: tuple[int, int]
 
 
 def layer_scores(
-    values: Tensor, task: Task, recipe: Recipe, *, device: torch.device, held: dict[str, Tensor]
+    values: Tensor, task: Task, recipe: ProbeSettings, *, device: torch.device, held: dict[str, Tensor]
 ) -> Scores:
     """What every position's probe of one layer reaches; NaN where a position has too few labels to tell.
 
@@ -88,7 +88,7 @@ def layer_scores(
     return {name: np.stack([_filled(one, name, found) for one in found]) for name in names}
 
 
-def _codelengths(block: Block, probes: Fitted, recipe: Recipe) -> dict[str, Tensor]:
+def _codelengths(block: Block, probes: Fitted, recipe: ProbeSettings) -> dict[str, Tensor]:
     if not recipe.mdl:
         return {}
     bits, compression = codelength(block, probes.C[:, 0], recipe.likelihood, seed=recipe.seed)
@@ -103,7 +103,7 @@ def _raw(block: Block, probes: Fitted, n_classes: int) -> dict[str, Tensor]:
     return found | ({"class_means": block.class_means(n_classes)} if n_classes == 2 else {})
 
 
-def _judged(block: Block, outputs: Tensor, place: int, *, prompts: Tensor, recipe: Recipe, least: int) -> Scores:
+def _judged(block: Block, outputs: Tensor, place: int, *, prompts: Tensor, recipe: ProbeSettings, least: int) -> Scores:
     """The scores of one probe and its controls on its test rows."""
     train, _, test = block.parts
     known = block.present[place].cpu()

@@ -21,7 +21,7 @@ _BLOCK = 256
 
 
 @dataclass(frozen=True)
-class Problems:
+class LogisticProblems:
     """Logistic regressions on the same rows.
 
     ``set`` counts row sets (positions), ``penalty`` strengths of regularisation, ``target`` label vectors, ``column``
@@ -93,7 +93,7 @@ def factors(
 
 
 def fit(
-    problems: Problems,
+    problems: LogisticProblems,
     factor: Float[Tensor, "set penalty feature feature"],
     *,
     start: Tensor | None = None,
@@ -123,7 +123,7 @@ def fit(
 class _Descent:
     """Where the minimisation of all problems stands."""
 
-    def __init__(self, problems: Problems, factor: Tensor, start: Tensor | None, tolerance: float) -> None:  # noqa: PLR0917
+    def __init__(self, problems: LogisticProblems, factor: Tensor, start: Tensor | None, tolerance: float) -> None:  # noqa: PLR0917
         self._tolerance, self._done = tolerance, torch.zeros((), dtype=torch.bool, device=problems.rows.device)
         self._problems, self._factor, self._strength = problems, factor, problems.penalty()
         shape = (*problems.penalties.shape[:2], problems.rows.shape[-1], *problems.dense.shape[2:])

@@ -5,13 +5,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechxai.methods.probes._lib.likelihood import Likelihood
-from mechxai.methods.probes._lib.logistic import Problems
+from mechxai.methods.probes._lib.logistic import LogisticProblems
 
 _NEVER = -1e4  # the outputs of a class that cannot be known
 _TEMPERATURES = torch.logspace(-3, 2, 41)
 
 
-def mass_mean(problems: Problems, scale: Float[Tensor, "set d"]) -> Float[Tensor, "set one feature target column"]:
+def mass_mean(
+    problems: LogisticProblems, scale: Float[Tensor, "set d"]
+) -> Float[Tensor, "set one feature target column"]:
     """Nearest class mean as a linear probe, its outputs multiplied by the temperature that fits the training labels.
 
     Of two classes the output is ``x . (m1 - m0)``, zero half way between the means.
@@ -42,7 +44,7 @@ def mass_mean(problems: Problems, scale: Float[Tensor, "set d"]) -> Float[Tensor
     return found
 
 
-def _tempered(W: Tensor, problems: Problems, likelihood: Likelihood) -> Tensor:
+def _tempered(W: Tensor, problems: LogisticProblems, likelihood: Likelihood) -> Tensor:
     outputs = problems.outputs(W)  # [set, row, 1, target, column]
     weights, dense = problems.weights[:, :, None], problems.dense[:, :, None]
     spread = (weights[..., None] * outputs.square()).sum(1, keepdim=True).mean((2, 3, 4), keepdim=True)

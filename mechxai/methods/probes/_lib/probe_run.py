@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from mechxai.core.errors import ShapeError
-from mechxai.core.files import whole
+from mechxai.core.files import atomic_write
 from mechxai.core.fingerprint import Fingerprints
 from mechxai.core.grid import Position
 from mechxai.core.labels import check_classes
@@ -21,7 +21,7 @@ from mechxai.engine.activation_store import ActivationStore
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import Bar
 from mechxai.methods.probes._lib.control_labels import control_labels
-from mechxai.methods.probes._lib.layer_probes import Recipe, Scores, Task, layer_scores
+from mechxai.methods.probes._lib.layer_probes import ProbeSettings, Scores, Task, layer_scores
 from mechxai.methods.probes._lib.rows_read import reads_of
 from mechxai.methods.probes._lib.splits import Split
 from mechxai.model.backends.limits import check_tokens
@@ -58,7 +58,7 @@ def task_of(
 
 
 def run_probes(
-    model: HookedModel, task: Task, recipe: Recipe, *, sites: Sequence[Site], execution: Execution
+    model: HookedModel, task: Task, recipe: ProbeSettings, *, sites: Sequence[Site], execution: Execution
 ) -> dict[Site, Scores]:
     """Site -> scores of every position. Finished layers are kept in ``execution.cells``, as are the activations.
 
@@ -77,7 +77,7 @@ def run_probes(
                 if store is not None and site in missing:
                     values = store.read(site).flatten(1)
                     scores = layer_scores(values, task, recipe, device=model.device, held=held)
-                    with whole(kept) as part:
+                    with atomic_write(kept) as part:
                         save_file({name: np.ascontiguousarray(value) for name, value in scores.items()}, part)
                 found[site] = load_file(kept)
                 bar.advance(len(task.reads), computed=site in missing)

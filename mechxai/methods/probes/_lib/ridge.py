@@ -4,11 +4,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechxai.methods.probes._lib.logistic import Problems
+from mechxai.methods.probes._lib.logistic import LogisticProblems
 
 
 def ridge(
-    problems: Problems, lower: Float[Tensor, "set feature feature"]
+    problems: LogisticProblems, lower: Float[Tensor, "set feature feature"]
 ) -> Float[Tensor, "set penalty feature target column"]:
     """The minimum of half the mean squared error plus ``penalty / 2 |W|^2`` of every problem.
 

@@ -16,7 +16,7 @@ _BLOCK_SHARE = 4  # of a GPU's free memory, one part in so many for the rows of 
 
 
 @dataclass(frozen=True)
-class Read:
+class ProbeRows:
     """The rows of one probe, by prompt.
 
     Attributes:
@@ -75,7 +75,9 @@ def chosen_positions(dataset: ProbeDataset, pos: Sequence[Position] | None) -> l
     return list(dict.fromkeys(found))
 
 
-def reads_of(dataset: ProbeDataset, positions: Sequence[Position], targets: Tensor, *, bos: int | None) -> list[Read]:
+def reads_of(
+    dataset: ProbeDataset, positions: Sequence[Position], targets: Tensor, *, bos: int | None
+) -> list[ProbeRows]:
     """What the probes of these positions read.
 
     Args:
@@ -88,27 +90,27 @@ def reads_of(dataset: ProbeDataset, positions: Sequence[Position], targets: Tens
     return [_read(dataset, position, targets, starts, bos) for position in positions]
 
 
-def _read(dataset: ProbeDataset, position: Position, targets: Tensor, starts: Tensor, bos: int | None) -> Read:  # noqa: PLR0917
+def _read(dataset: ProbeDataset, position: Position, targets: Tensor, starts: Tensor, bos: int | None) -> ProbeRows:  # noqa: PLR0917
     prompts = torch.arange(len(dataset), device=dataset.tokens.device)
     if position == TOKENS:
         prompt, pos = dataset.labelled.nonzero().unbind(1)
         present = torch.ones_like(prompt, dtype=torch.bool)
-        return Read(position, starts[prompt] + pos, prompt, present, targets[prompt, pos])
+        return ProbeRows(position, starts[prompt] + pos, prompt, present, targets[prompt, pos])
     if position == MEAN:
         real = dataset.mask.clone()
         if bos is not None:
             real[:, 0] &= (dataset.tokens[:, 0] != bos) | (dataset.lengths == 1)
         prompt, pos = real.nonzero().unbind(1)
-        return Read(position, starts[prompt] + pos, prompts, dataset.labelled, targets, prompt)
+        return ProbeRows(position, starts[prompt] + pos, prompts, dataset.labelled, targets, prompt)
     at, present = dataset.layout.positions(position)
     if dataset.per_token:
         present, labels = present & dataset.labelled.gather(1, at[:, None])[:, 0], targets[prompts, at]
     else:
         present, labels = present & dataset.labelled, targets
-    return Read(position, starts + at, prompts, present, labels)
+    return ProbeRows(position, starts + at, prompts, present, labels)
 
 
-def blocks(reads: Sequence[Read], n_features: int, device: torch.device) -> Iterator[list[int]]:
+def blocks(reads: Sequence[ProbeRows], n_features: int, device: torch.device) -> Iterator[list[int]]:
     """Reads that are fitted together: of one form, as many as a GPU holds; on a CPU one by one, which is no slower.
 
     Yields:

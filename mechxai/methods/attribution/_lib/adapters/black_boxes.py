@@ -13,14 +13,14 @@ from mechxai.core.metric import Metric
 from mechxai.core.shapes import PerPrompt, Tokens
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import Bar
-from mechxai.methods.attribution._lib.adapters.hooked import Embeddings, OfNamed, Removals
+from mechxai.methods.attribution._lib.adapters.hooked import Embeddings, NamedOutputsAdapter, Removals
 from mechxai.model.sequence.black_box import BlackBox
 
 _TEXTS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
-class OfBlackBox(OfNamed):
+class BlackBoxAdapter(NamedOutputsAdapter):
     """A `BlackBox` explained. Each text is asked once per call, however many cells come down to it."""
 
     model: BlackBox

@@ -41,7 +41,7 @@ class Removals:
 
 
 @runtime_checkable
-class Explained(Protocol):
+class AttributionModel(Protocol):
     """A model as attribution sees it."""
 
     @property
@@ -135,7 +135,7 @@ class PassesOn:
         return self.model.architecture
 
 
-class OfNamed(PassesOn):
+class NamedOutputsAdapter(PassesOn):
     """What stands for a model with named outputs."""
 
     @property
@@ -149,7 +149,7 @@ class OfNamed(PassesOn):
 
 
 @dataclass(frozen=True)
-class OfHooked(PassesOn):
+class HookedAdapter(PassesOn):
     """A `HookedModel` explained; what is taken away is taken away through the engine."""
 
     model: HookedModel

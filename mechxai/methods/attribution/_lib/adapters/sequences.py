@@ -1,4 +1,4 @@
-"""Which `Explained` stands for a model; texts with one output vector go through Hugging Face, a few rows at a time."""
+"""The adapter for texts with one output vector each, and the choice of adapter for a model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +14,14 @@ from mechxai.core.metric import Metric
 from mechxai.core.shapes import PerPrompt, Tokens
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import Bar
-from mechxai.methods.attribution._lib.adapters.black_boxes import OfBlackBox
-from mechxai.methods.attribution._lib.adapters.hooked import Embeddings, Explained, OfHooked, OfNamed, Removals
+from mechxai.methods.attribution._lib.adapters.black_boxes import BlackBoxAdapter
+from mechxai.methods.attribution._lib.adapters.hooked import (
+    AttributionModel,
+    Embeddings,
+    HookedAdapter,
+    NamedOutputsAdapter,
+    Removals,
+)
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.readout import as_float
 from mechxai.model.sequence.black_box import BlackBox
@@ -24,17 +30,17 @@ from mechxai.model.sequence.sequence_model import SequenceModel
 _POSITIONS_AT_ONCE = {"cpu": 2048, "cuda": 65536}
 
 
-def explained(model: Any) -> Explained:
+def attribution_model(model: Any) -> AttributionModel:
     """A model as attribution sees it; what is one already stays as it is."""
     if isinstance(model, HookedModel):
-        return OfHooked(model)
+        return HookedAdapter(model)
     if isinstance(model, BlackBox):
-        return OfBlackBox(model)
-    return OfSequences(model) if isinstance(model, SequenceModel) else model
+        return BlackBoxAdapter(model)
+    return SequenceAdapter(model) if isinstance(model, SequenceModel) else model
 
 
 @dataclass(frozen=True)
-class OfSequences(OfNamed):
+class SequenceAdapter(NamedOutputsAdapter):
     """A `SequenceModel` explained."""
 
     model: SequenceModel

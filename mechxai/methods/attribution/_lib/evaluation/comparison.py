@@ -17,7 +17,7 @@ from mechxai.engine.execution import Execution
 from mechxai.methods.attribution._lib.base import Attribution
 from mechxai.methods.attribution._lib.evaluation.curves import Curves, curves, random_scores
 from mechxai.methods.attribution._lib.evaluation.measures import infidelity, soft_removal
-from mechxai.methods.attribution._lib.input import Problem, problem_of
+from mechxai.methods.attribution._lib.input import AttributionInput, attribution_input
 from mechxai.methods.attribution._lib.scores import Scores
 from mechxai.methods.result_parts import bounded
 
@@ -70,14 +70,14 @@ class Candidate:
     """A method, its problem, what it gave, as scores of players, ``[prompt, player]``, and the seconds it took."""
 
     method: Attribution
-    problem: Problem
+    problem: AttributionInput
     scores: Scores
     players: Float[np.ndarray, "prompt player"]
     seconds: float
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvaluationSettings:
     """What all methods are asked: the score, the players, what stands in for those taken away by the judge."""
 
     metric: AnyMetric
@@ -89,9 +89,9 @@ class Asked:
         """The method, asked about this score and these players; its own baseline stays."""
         return replace(method, metric=self.metric, players=self.players, special=self.special)  # type: ignore[type-var] # a dataclass
 
-    def problem(self, model: Any, batch: ContrastBatch, execution: Execution) -> Problem:
+    def problem(self, model: Any, batch: ContrastBatch, execution: Execution) -> AttributionInput:
         """The judge's problem."""
-        return problem_of(
+        return attribution_input(
             model,
             batch,
             metric=self.metric,
@@ -102,7 +102,9 @@ class Asked:
         )
 
 
-def judged(problem: Problem, rankings: Sequence[np.ndarray], how: Judging) -> tuple[dict[str, PerRanking], Curves]:
+def judged(
+    problem: AttributionInput, rankings: Sequence[np.ndarray], how: Judging
+) -> tuple[dict[str, PerRanking], Curves]:
     """Every measure of every ranking and, last, of the random ones; and their curves.
 
     Args:

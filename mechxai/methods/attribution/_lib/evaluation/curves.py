@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mechxai.methods.attribution._lib.input import Problem
+from mechxai.methods.attribution._lib.input import AttributionInput
 
 _POINTS = tuple(index / 10 for index in range(1, 10))  # of the curves, beside the fractions asked
 
@@ -61,7 +61,7 @@ def ranks(scores: Float[np.ndarray, "... player"]) -> Int[np.ndarray, "... playe
     return np.argsort(np.argsort(-np.nan_to_num(scores, nan=-np.inf), axis=-1, kind="stable"), axis=-1, kind="stable")
 
 
-def random_scores(problem: Problem, draws: int, seed: int) -> Float[np.ndarray, "draw prompt player"]:
+def random_scores(problem: AttributionInput, draws: int, seed: int) -> Float[np.ndarray, "draw prompt player"]:
     """Scores that say nothing; each prompt has its own, whatever batch it is in."""
     found = np.full((draws, len(problem), problem.players.most), np.nan)
     for prompt, count in enumerate(problem.players.counts):
@@ -69,7 +69,9 @@ def random_scores(problem: Problem, draws: int, seed: int) -> Float[np.ndarray, 
     return found
 
 
-def curves(problem: Problem, scores: Float[np.ndarray, "ranking prompt player"], fractions: Sequence[float]) -> Curves:
+def curves(
+    problem: AttributionInput, scores: Float[np.ndarray, "ranking prompt player"], fractions: Sequence[float]
+) -> Curves:
     """Both curves of every ranking, in one sweep.
 
     Args:
@@ -93,7 +95,7 @@ def curves(problem: Problem, scores: Float[np.ndarray, "ranking prompt player"],
     return _laid_out(problem, found, wanted)
 
 
-def _laid_out(problem: Problem, found: np.ndarray, wanted: Sequence[Sequence[int]]) -> Curves:
+def _laid_out(problem: AttributionInput, found: np.ndarray, wanted: Sequence[Sequence[int]]) -> Curves:
     counts, most = problem.players.counts, problem.players.most
     both = np.full((2, len(found), len(counts), most + 1), np.nan)
     ends = (problem.target_score.numpy(), problem.baseline_score.numpy())
@@ -105,7 +107,7 @@ def _laid_out(problem: Problem, found: np.ndarray, wanted: Sequence[Sequence[int
     return Curves(both[0], both[1], tuple(counts))
 
 
-def drawn_subsets(problem: Problem, draws: int, seed: int) -> Bool[Tensor, "draw prompt player"]:
+def drawn_subsets(problem: AttributionInput, draws: int, seed: int) -> Bool[Tensor, "draw prompt player"]:
     """Players to take away, each with an even chance, never none and never all where there are two or more."""
     found = torch.zeros(draws, len(problem), problem.players.most, dtype=torch.bool)
     for prompt, count in enumerate(problem.players.counts):

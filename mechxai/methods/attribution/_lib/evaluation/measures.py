@@ -12,7 +12,7 @@ from torch import Tensor
 from mechxai.core.metric import Logprob, Prob
 from mechxai.methods.attribution._lib.baselines import baseline_embeddings
 from mechxai.methods.attribution._lib.evaluation.curves import drawn_subsets
-from mechxai.methods.attribution._lib.input import Problem
+from mechxai.methods.attribution._lib.input import AttributionInput
 from mechxai.methods.attribution._lib.scores import by_player
 
 PlayerScores = Float[np.ndarray, "ranking prompt player"]
@@ -22,7 +22,7 @@ _LEAST_FALL = 1e-6  # of the probability without any player; below it soft measu
 
 
 def infidelity(
-    problem: Problem, scores: PlayerScores, *, draws: int, seed: int
+    problem: AttributionInput, scores: PlayerScores, *, draws: int, seed: int
 ) -> tuple[Float[np.ndarray, "ranking prompt"], Float[np.ndarray, "ranking prompt"]]:
     """How far sums of scores are from what the score loses when those players go.
 
@@ -50,7 +50,7 @@ def infidelity(
 
 
 def soft_removal(
-    problem: Problem, scores: PlayerScores, *, draws: int, seed: int
+    problem: AttributionInput, scores: PlayerScores, *, draws: int, seed: int
 ) -> tuple[Float[np.ndarray, "ranking prompt"], Float[np.ndarray, "ranking prompt"]]:
     """Normalised soft comprehensiveness and sufficiency; both higher is better.
 
@@ -78,7 +78,7 @@ def soft_removal(
     return values[0], values[1]
 
 
-def _soft(problem: Problem, kept: Tensor, free: Tensor, uniform: Tensor) -> np.ndarray:  # noqa: PLR0917 - one call
+def _soft(problem: AttributionInput, kept: Tensor, free: Tensor, uniform: Tensor) -> np.ndarray:  # noqa: PLR0917 - one call
     """Comprehensiveness and sufficiency of one ranking, ``[2, prompt]``."""
     whole, nothing = _probability(problem, problem.target_score), _probability(problem, problem.baseline_score)
     least = 1 - np.maximum(0, whole - nothing)
@@ -97,7 +97,7 @@ def _uniform(shape: Sequence[int], seed: tuple[int, int]) -> Tensor:
     return torch.from_numpy(np.random.default_rng(list(seed)).random(shape, dtype=np.float32))
 
 
-def _probability(problem: Problem, scores: Tensor) -> np.ndarray:
+def _probability(problem: AttributionInput, scores: Tensor) -> np.ndarray:
     return (scores.exp() if isinstance(problem.metric, Logprob) else scores).numpy()
 
 
@@ -133,6 +133,6 @@ def top_overlap(left: OfPrompts, right: OfPrompts, share: float) -> Float[np.nda
     return np.array(found)
 
 
-def player_scores(problem: Problem, tokens: Tensor) -> OfPrompts:
+def player_scores(problem: AttributionInput, tokens: Tensor) -> OfPrompts:
     """Scores of tokens as those of players."""
     return by_player(problem, tokens).numpy()

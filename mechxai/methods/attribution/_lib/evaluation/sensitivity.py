@@ -6,16 +6,16 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from mechxai.methods.attribution._lib.adapters.hooked import OfHooked
+from mechxai.methods.attribution._lib.adapters.hooked import HookedAdapter
 from mechxai.methods.attribution._lib.base import Attribution
 from mechxai.methods.attribution._lib.evaluation.measures import player_scores, rank_agreement
-from mechxai.methods.attribution._lib.input import Problem
+from mechxai.methods.attribution._lib.input import AttributionInput
 from mechxai.model.backends.randomised import randomised
 
 
 def max_sensitivity(
     method: Attribution,
-    problem: Problem,
+    problem: AttributionInput,
     scores: Float[np.ndarray, "prompt player"],
     *,
     radius: float,
@@ -49,7 +49,7 @@ def max_sensitivity(
     return most
 
 
-def _moved(problem: Problem, radius: float, seed: tuple[int, int]) -> torch.Tensor:
+def _moved(problem: AttributionInput, radius: float, seed: tuple[int, int]) -> torch.Tensor:
     reach = radius * float(problem.embeddings[problem.batch.mask].double().std())
     free = problem.players.free(problem.embeddings.device)[..., None]
     shape = problem.embeddings.shape[1:]
@@ -58,7 +58,7 @@ def _moved(problem: Problem, radius: float, seed: tuple[int, int]) -> torch.Tens
 
 
 def randomisation_similarity(
-    method: Attribution, problem: Problem, scores: Float[np.ndarray, "prompt player"], *, seed: int
+    method: Attribution, problem: AttributionInput, scores: Float[np.ndarray, "prompt player"], *, seed: int
 ) -> Float[np.ndarray, " prompt"]:
     """Spearman's correlation of scores' sizes with those on the same model with random weights.
 
@@ -69,7 +69,7 @@ def randomisation_similarity(
     Source: Adebayo et al. 2018 (arXiv 1810.03292), cascading randomisation to its end.
     """
     subject = problem.subject
-    if not isinstance(subject, OfHooked):
+    if not isinstance(subject, HookedAdapter):
         return np.full(len(problem), np.nan)
     elsewhere = method.problem(randomised(subject.model, seed), problem.batch, problem.execution)
     found = player_scores(elsewhere, method.scores(elsewhere).tokens)
