@@ -3,13 +3,15 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
-from mechxai.core.errors import ConfigError, check_choice
+from mechxai.core.errors import ConfigError
+from mechxai.core.fields import settle_fields
 
+Engine = Literal["auto", "hooked", "wave", "suffix", "packed", "fused"]
 HOOKED, WAVE, SUFFIX, PACKED, FUSED = range(5)
-LEVEL_NAMES = ("hooked", "wave", "suffix", "packed", "fused")
+LEVEL_NAMES = get_args(Engine)[1:]
 Log = Callable[[Mapping[str, float]], None]
-_ENGINES = ("auto", *LEVEL_NAMES)
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Execution:
         log: told of numbers on the way (the losses of a training); a tracker's, in runs.
     """
 
-    engine: str = "auto"
+    engine: Engine = "auto"
     budget_bytes: int | None = None
     tokens_per_wave: int | None = None
     cells: Path | None = None
@@ -38,7 +40,7 @@ class Execution:
     log: Log | None = None
 
     def __post_init__(self) -> None:
-        check_choice("engine", self.engine, _ENGINES)
+        settle_fields(self)
         for name in ("budget_bytes", "tokens_per_wave"):
             value = getattr(self, name)
             if value is not None and value < 1:
