@@ -14,7 +14,7 @@ def row_bytes(model: HookedModel, sweep: Sweep, width: int, *, level: int = HOOK
     positions = sweep.metric.positions(sweep.batch)
     n_logits = width if positions is None else positions.shape[1]
     block = width * (8 * a.d_model + 3 * a.d_mlp) + 3 * a.n_heads * width * width
-    if any(site.name == "result" for site in sweep.sites):
+    if any({"head", "d_model"} <= set(site.row.axes) for site in sweep.sites):
         block += width * a.n_heads * a.d_model
     columns = sweep.metric.columns(sweep.batch) if level >= SUFFIX else None
     vocabulary = a.d_vocab if columns is None else len(columns)

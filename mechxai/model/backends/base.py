@@ -17,10 +17,7 @@ from mechxai.core.shapes import Mask, RowLogits, Tokens
 from mechxai.core.site import SITES, Site
 from mechxai.model.backends.prefix import JoiningRows, KeysValues
 
-# TransformerLens computes these hook points only while a flag of its own is set.
-_FLAGS = {"result": "use_attn_result"}
 UNEMBED_HOOK = "unembed.hook_in"  # the input of the unembedding, on both
-_OF_MLPS = ("resid_mid", "mlp_out", "mlp_pre", "mlp_post", "ln2_scale", "ln2_normalized")
 
 
 @runtime_checkable
@@ -98,7 +95,7 @@ def hook_point(backend: Backend, hook: str) -> Any:
 @contextmanager
 def flags(backend: Backend, sites: Iterable[Site]) -> Iterator[None]:
     """TransformerLens' own flags set as the sites need them, and put back as they were."""
-    wanted = {_FLAGS[site.name] for site in sites if site.name in _FLAGS}
+    wanted = {site.row.flag for site in sites if site.row.flag}
     before = {flag: bool(getattr(backend.inner.cfg, flag, False)) for flag in wanted}
     try:
         for flag in wanted:
@@ -179,17 +176,17 @@ def check_exists(backend: Backend, site: Site) -> None:
         raise SiteError(
             f"Site {site} was asked", got=f"neuron {site.neuron}", allowed=f"neurons 0 to {architecture.d_mlp - 1}"
         )
-    if architecture.attn_only and site.name in _OF_MLPS:
+    if architecture.attn_only and site.row.needs_mlp:
         raise SiteError(
             f"Site {site} was asked of {architecture.family}",
             got="an attention-only model",
-            allowed=[name for name in SITES if name not in _OF_MLPS],
+            allowed=[name for name, row in SITES.items() if not row.needs_mlp],
         )
     if _is_absent(backend, architecture, site.name) or site.hook not in backend.hooks:
         have = [name for name in SITES if not _is_absent(backend, architecture, name)]
         why = (
             "attention and MLP read the same residual stream"
-            if site.name == "resid_mid"
+            if site.row.serial_only
             else "this model has no such activation"
         )
         raise SiteError(f"Site {site} was asked of {architecture.family}", got=why, allowed=have)
@@ -197,7 +194,7 @@ def check_exists(backend: Backend, site: Site) -> None:
 
 def _is_absent(backend: Backend, architecture: Architecture, name: str) -> bool:
     """Whether no layer has this site."""
-    by_shape = (name == "resid_mid" and architecture.parallel) or (
+    by_shape = (SITES[name].serial_only and architecture.parallel) or (
         name == "pos_embed" and architecture.positions == "rotary"
     )
     return by_shape or SITES[name].hook.format(layer=0) not in backend.hooks

@@ -10,7 +10,7 @@ from torch import Tensor
 from mechxai.core.architecture import Architecture
 from mechxai.core.errors import ModelSupportError
 from mechxai.core.shapes import Mask, RowLogits, Tokens
-from mechxai.core.site import Site
+from mechxai.core.site import SITES, Site
 from mechxai.model.backends.base import are_plain, check_exists, modules, read_architecture
 from mechxai.model.backends.prefix import JoiningRows, KeysValues
 from mechxai.model.dense.weight_layout import optimize_convolution_layout
@@ -23,8 +23,7 @@ class BridgeBackend:
     inner: Any
     name: ClassVar[str] = "bridge"
     masks_rows: ClassVar[bool] = True
-    # The hook stands at the MLP norm's input; a new tensor returned there would miss the residual connection around it.
-    in_place: ClassVar[frozenset[str]] = frozenset({"resid_mid"})
+    in_place: ClassVar[frozenset[str]] = frozenset(name for name, row in SITES.items() if "bridge" in row.in_place_on)
 
     @property
     def hooks(self) -> Mapping[str, Any]:
@@ -49,13 +48,13 @@ class BridgeBackend:
         if self.architecture().causal:
             return
         way_out = "use resid_pre, attn_out, mlp_out, q, k, v or z"
-        if editing and site.name in ("pattern", "attn_scores"):
+        if editing and site.row.bert_bridge == "read":
             raise ModelSupportError(
                 f"Editing {site} was asked",
                 got="on BERT the bridge's pattern is a copy, edits have no effect",
                 fix=way_out,
             )
-        if site.name in ("resid_mid", "result"):
+        if site.row.bert_bridge == "none":
             raise ModelSupportError(
                 f"Site {site} was asked", got="the bridge has no true value for it on post-norm BERT", fix=way_out
             )

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mechxai.core.errors import ModelSupportError, SiteError
 from mechxai.core.shapes import Tokens
-from mechxai.core.site import Site
+from mechxai.core.site import SITES, Site
 from mechxai.model.backends.attach import Hooks, attached, embedded
 from mechxai.model.backends.base import UNEMBED_HOOK, Backend, modules
 from mechxai.model.backends.capture import AllCached
@@ -106,7 +106,7 @@ def _proven(backend: Backend, plain: DenseModel | None) -> EquivalenceCheck:
     try:
         theirs, final = _hooked(backend, tokens, names)
     except ModelSupportError:  # TransformerLens cannot compute `result` for every model
-        names = [name for name in names if name != "result"]
+        names = [name for name in names if not SITES[name].flag]
         theirs, final = _hooked(backend, tokens, names)
     different: set[str] = set()
 

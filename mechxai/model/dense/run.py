@@ -10,28 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechxai.core.site import Site
+from mechxai.core.site import SITES, Site
 from mechxai.model.backends.prefix import KeysValues
 from mechxai.model.dense.blocks import Affine, DenseModel, attend
 from mechxai.model.dense.buffers import Buffers
 
 Keep = Callable[[Site, Tensor], None]  # told of every activation, as it comes by
-PLAIN_SITES = (
-    "resid_pre",
-    "resid_mid",
-    "resid_post",
-    "attn_out",
-    "mlp_out",
-    "q",
-    "k",
-    "v",
-    "z",
-    "result",
-    "attn_scores",
-    "pattern",
-    "mlp_pre",
-    "mlp_post",
-)
+PLAIN_SITES = tuple(name for name, row in SITES.items() if row.dense)
 
 
 @dataclass(frozen=True)
@@ -177,7 +162,7 @@ class _BlockRun:
             q, k = block.rotary(q, first), block.rotary(k, first)
         q, keys, values = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if prefix is not None or any(
-            site.name in ("attn_scores", "pattern") for site in self.wanted
+            "src_pos" in site.row.axes for site in self.wanted
         ):  # in all layers alike, or in none
             z = attend(
                 q * block.scale,
