@@ -24,7 +24,9 @@ def main(arguments: Sequence[str]) -> int:
         target = paths[place + 1]
         del paths[place : place + 2]
     if not paths:
-        raise ConfigError("mechxai report needs a result file", fix="mechxai report outputs/.../result.nc -o report.html")
+        raise ConfigError(
+            "mechxai report needs a result file", fix="mechxai report outputs/.../result.nc -o report.html"
+        )
     from mechxai.core.result import Result  # noqa: PLC0415 - heavy
     from mechxai.report.page import report  # noqa: PLC0415 - heavy
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from mechxai.core.batch import Layout
 from mechxai.core.errors import SiteError
 from mechxai.core.shapes import Rows
-from mechxai.core.site import POSITION_AXES, Site, site_name
+from mechxai.core.site import POSITION_AXES, Site
+from mechxai.core.site_table import site_name
 
 
 @dataclass(frozen=True)

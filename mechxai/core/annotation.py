@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from mechxai.core.errors import ConfigError, nearest
 from mechxai.core.source import evaluate, find
@@ -41,7 +41,7 @@ class Annotation:
     @property
     def values(self) -> tuple[Any, ...]:
         """The choices, of a sequence those of its items; true and false for a switch."""
-        if self.types == {"bool"}:
+        if self.types == frozenset({"bool"}):
             return ("true", "false")
         return self.choices or (self.items.values if self.items else ())
 
@@ -52,7 +52,7 @@ class Annotation:
             ConfigError: with the value, and what is allowed.
         """
         if self.items is not None and isinstance(value, (list, tuple)):
-            for item in value:
+            for item in cast("list[object] | tuple[object, ...]", value):
                 self.items.check(name, item)
             return
         if self.open or self._fits(value):
@@ -90,7 +90,9 @@ def read_annotation(module: str, node: ast.AST | None) -> Annotation:
     if isinstance(node, ast.Constant):
         if node.value is None:
             return Annotation(frozenset({"none"}))
-        return read_annotation(module, ast.parse(node.value, mode="eval").body) if isinstance(node.value, str) else _OPEN
+        return (
+            read_annotation(module, ast.parse(node.value, mode="eval").body) if isinstance(node.value, str) else _OPEN
+        )
     if isinstance(node, ast.Name):
         return _named(module, node.id)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):

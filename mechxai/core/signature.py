@@ -87,7 +87,7 @@ def _fields(module: str, node: ast.ClassDef) -> dict[str, Parameter]:
                 parameters.pop(statement.target.id, None)
                 continue
             name = statement.target.id
-            parameters[name] = _parameter(module, name, statement.annotation, statement.value)
+            parameters[name] = _parameter(module, name, statement.annotation, default=statement.value)
     return parameters
 
 
@@ -100,10 +100,10 @@ def _arguments(module: str, node: ast.FunctionDef) -> dict[str, Parameter]:
     missing = [None] * (len(arguments) - len(node.args.defaults))
     pairs = [*zip(arguments, [*missing, *node.args.defaults], strict=True)]
     pairs += [*zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)]
-    return {one.arg: _parameter(module, one.arg, one.annotation, default) for one, default in pairs}
+    return {one.arg: _parameter(module, one.arg, one.annotation, default=default) for one, default in pairs}
 
 
-def _parameter(module: str, name: str, annotation: ast.AST | None, default: ast.AST | None) -> Parameter:
+def _parameter(module: str, name: str, annotation: ast.AST | None, *, default: ast.AST | None) -> Parameter:
     if default is None:
         return Parameter(name, read_annotation(module, annotation), REQUIRED, "...")
     return Parameter(name, read_annotation(module, annotation), _default(module, default), ast.unparse(default))

@@ -24,7 +24,8 @@ from mechxai.core.edit import (
     ResampleAblate,
     ZeroAblate,
 )
-from mechxai.core.site import QUERY, Site
+from mechxai.core.site import Site
+from mechxai.core.site_table import QUERY
 from mechxai.engine.sources import RunSource
 from mechxai.engine.sweep import Cell, Sweep, run_tokens
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mechxai.core.architecture import Architecture
-from mechxai.core.site import ATTENDED, BLOCK_END, IN_MLP, Site
+from mechxai.core.site import Site
+from mechxai.core.site_table import ATTENDED, BLOCK_END, IN_MLP
 from mechxai.engine.affected_range import entry_layer
 from mechxai.engine.sweep import Cell
 

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechxai.core.edit import Intervention
-from mechxai.core.site import IN_MLP, Site
+from mechxai.core.site import Site
+from mechxai.core.site_table import IN_MLP
 from mechxai.engine.affected_range import entry_layer
 from mechxai.engine.chunk import Chunk, scored
 from mechxai.engine.plan import Wave

@@ -15,7 +15,8 @@ from mechxai.core.architecture import Architecture
 from mechxai.core.batch import Answer, ContrastBatch, Layout
 from mechxai.core.edit import Intervention
 from mechxai.core.shapes import PromptInts, RowLogits, Tokens
-from mechxai.core.site import Site, site_name
+from mechxai.core.site import Site
+from mechxai.core.site_table import site_name
 from mechxai.model.backends.attach import Hooks, attached, row_mask
 from mechxai.model.backends.base import UNEMBED_HOOK, Backend, as_dtype, frozen
 from mechxai.model.backends.capture import Keeper

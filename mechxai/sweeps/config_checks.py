@@ -1,6 +1,6 @@
 """The values of a composed configuration checked against the annotations of what they set. Imports no torch."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from mechxai.core.errors import ConfigError
@@ -56,13 +56,12 @@ def _run_parameters() -> dict[str, Parameter]:
     return signature.parameters if signature else {}
 
 
-def _targets(node: object, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Dotted prefix and node, of every node that makes something."""
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield path, node
-        for key, value in node.items():
-            yield from _targets(value, f"{path}{key}.")
+def _targets(node: object, path: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """Dotted prefix and node, of every node with a target."""
+    if not isinstance(node, Mapping):
+        return []
+    here: list[tuple[str, Mapping[str, Any]]] = [(path, node)] if "_target_" in node else []
+    return here + [pair for key, value in node.items() for pair in _targets(value, f"{path}{key}.")]
 
 
 def _check(key: str, value: object, parameter: Parameter) -> None:

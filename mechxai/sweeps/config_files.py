@@ -10,6 +10,7 @@ from pathlib import Path
 from mechxai._resources import configs_dir
 from mechxai.core.annotation import Annotation
 from mechxai.core.signature import read_signature
+from mechxai.core.site_table import SITES
 from mechxai.core.source import find
 from mechxai.methods.catalog import catalog
 
@@ -46,6 +47,11 @@ def settings(group: str, choice: str) -> dict[str, Annotation]:
     parameters = signature.parameters if signature else {}
     keys = [key for key in _keys(group, choice) if key not in _NO_SETTINGS]
     return {key: parameters[key].annotation if key in parameters else Annotation(open=True) for key in keys}
+
+
+def values_of(key: str, annotation: Annotation) -> tuple[object, ...]:
+    """The values that a shell offers for a setting: its choices; for ``site`` the names of sites."""
+    return tuple(SITES) if key == "site" else annotation.values
 
 
 def is_block(group: str, choice: str, key: str) -> bool:

@@ -17,7 +17,8 @@ from mechxai.cli import console, main
 from mechxai.core.errors import ConfigError
 from mechxai.core.method import METHODS
 from mechxai.core.result import Result
-from mechxai.sweeps.job import check_targets, read_shard
+from mechxai.sweeps.run_settings import RunSettings
+from mechxai.sweeps.targets import check_targets
 
 TINY = ["debug=tiny", "model=zoo/handmade-ioi", "task.template=0", "task.order=abba"]
 
@@ -271,7 +272,7 @@ def test_processes_share_the_waves_and_the_result_is_gathered(here, capfd):
 @pytest.mark.parametrize("shard", ["2/2", "0", "a/b", "-1/2"])
 def test_a_shard_that_cannot_be_is_refused(shard):
     with pytest.raises(ConfigError, match="i/n with i from 0"):
-        read_shard(shard)
+        RunSettings(shard=shard)
 
 
 def test_shards_end_with_the_process_that_shares_out(monkeypatch):
@@ -292,5 +293,5 @@ def test_shards_end_with_the_process_that_shares_out(monkeypatch):
     made = iter(children)
     monkeypatch.setattr(module.subprocess, "Popen", lambda *_, **__: next(made))
     with pytest.raises(KeyboardInterrupt):
-        module.share_out([], 2)
+        module.run_shards([], 2)
     assert all(child.ended for child in children)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from mechxai.core.activations import Activations
 from mechxai.core.batch import Layout
 from mechxai.core.errors import SiteError
-from mechxai.core.site import SITES, Site
+from mechxai.core.site import Site
+from mechxai.core.site_table import SITES
 
 ROLES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True)
 N_ROWS, N_POS, N_HEADS, D_HEAD, D_MLP = 3, 5, 2, 4, 6

@@ -9,7 +9,7 @@ import transformers
 
 import mechxai as mx
 from mechxai.core.errors import ModelSupportError, NoSpaceError, ShapeError, SiteError
-from mechxai.core.site import SITES
+from mechxai.core.site_table import SITES
 from mechxai.model.backends.memory import available_bytes
 from tests.conftest import FOLDED, MODELS
 

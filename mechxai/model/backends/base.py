@@ -14,7 +14,8 @@ from torch import Tensor
 from mechxai.core.architecture import Architecture
 from mechxai.core.errors import ModelSupportError, SiteError
 from mechxai.core.shapes import Mask, RowLogits, Tokens
-from mechxai.core.site import SITES, Site
+from mechxai.core.site import Site
+from mechxai.core.site_table import SITES
 from mechxai.model.backends.prefix import JoiningRows, KeysValues
 
 UNEMBED_HOOK = "unembed.hook_in"  # the input of the unembedding, on both
