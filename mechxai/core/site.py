@@ -194,7 +194,7 @@ class Site:
 
     @classmethod
     def parse(cls, text: str) -> "Site":
-        """The site that a string names, as ``blocks.9.z[head=6,pos=-1]`` or as TransformerLens' ``blocks.9.attn.hook_z``.
+        """The site in a string: ``blocks.9.z[head=6,pos=-1]``, or TransformerLens' ``blocks.9.attn.hook_z``.
 
         Raises:
             SiteError: the text is in neither form, or names a site that the table does not have.
