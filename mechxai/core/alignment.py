@@ -21,6 +21,8 @@ def integer_tensor(name: str, values: Integers) -> Tensor:
         ShapeError: rows of different length, or something other than whole numbers.
     """
     if isinstance(values, Tensor):
+        if values.is_floating_point() or values.is_complex():
+            raise ShapeError(f"{name} must hold whole numbers: its type is {values.dtype}")
         return values
     try:
         array = np.asarray(values)

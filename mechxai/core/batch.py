@@ -4,10 +4,10 @@ Rows of different length are padded on the right. Under causal attention no toke
 row has exactly the activations of the prompt alone, and position p means the same in both.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,7 +26,7 @@ from mechxai.core.alignment import (
     integer_tensor,
     plain_list,
 )
-from mechxai.core.display import Displayed, Summary, counted, prompt_rows
+from mechxai.core.display import Displayed, Summary, counted, of_task, prompt_rows
 from mechxai.core.errors import AlignmentError, ShapeError, SiteError, unknown
 from mechxai.core.shapes import Answers, Mask, PromptInts, Rows, Tokens, pick
 
@@ -149,8 +149,7 @@ class ContrastBatch(Displayed):
         """Size, task, the first prompts (or the shapes, where the texts are unknown), roles."""
         longest, shortest = int(self.lengths.max()), int(self.lengths.min())
         tokens = f"{longest} tokens" if longest == shortest else f"{shortest} to {longest} tokens"
-        task = f" of {self.info['name']}" if "name" in self.info else ""
-        title = f"ContrastBatch: {counted(len(self), 'prompt')}{task}, {tokens}"
+        title = f"ContrastBatch: {counted(len(self), 'prompt')}{of_task(self.info)}, {tokens}"
         shapes = [(name, str(list(getattr(self, name).shape))) for name in ("clean", "corrupted", "answers", "wrong")]
         rows = prompt_rows(self.strings) if self.strings else shapes
         return Summary(title, [*rows, ("roles", ", ".join(self.roles))])
@@ -245,10 +244,10 @@ class ContrastBatch(Displayed):
     def from_prompts(  # noqa: PLR0917 - the public contract's form
         cls,
         model: "Tokenizing",
-        clean: Sequence[str],
-        corrupted: Sequence[str],
-        answers: Sequence[Answer | Sequence[Answer]],
-        wrong: Sequence[Answer | Sequence[Answer]],
+        clean: Iterable[str],
+        corrupted: Iterable[str],
+        answers: Iterable[Any],
+        wrong: Iterable[Any],
         *,
         roles: Sequence[Mapping[str, tuple[int, int]]] | None = None,
     ) -> "ContrastBatch":

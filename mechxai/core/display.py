@@ -1,7 +1,7 @@
 """Short text and HTML summaries of objects, for consoles and notebooks."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import final
@@ -60,6 +60,11 @@ def prompt_rows(prompts: Sequence[Sequence[str] | str]) -> list[tuple[str, ...]]
     rows = [(str(number), _shortened("".join(prompt))) for number, prompt in enumerate(prompts[:_SHOWN])]
     rest = len(prompts) - len(rows)
     return [*rows, ("...", f"{rest} more")] if rest > 0 else rows
+
+
+def of_task(info: Mapping[str, object]) -> str:
+    """`` of ioi`` for a batch of a task; empty where its origin is unknown."""
+    return f" of {info['name']}" if info.get("name", "given") != "given" else ""
 
 
 def counted(number: int, noun: str) -> str:

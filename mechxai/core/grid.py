@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mechxai.core.architecture import Architecture
 from mechxai.core.batch import ContrastBatch
+from mechxai.core.display import counted
 from mechxai.core.errors import ConfigError, SiteError, nearest
 from mechxai.core.site import Site, site_name
 
@@ -57,7 +58,9 @@ class Grid:
             ("head", self.heads, head_count),
             ("neuron", self.neurons, architecture.d_mlp if "d_mlp" in row.axes else 0),
         ):
-            coordinates[axis] = _selected(row.name, axis, indices, count)
+            if indices and not count:
+                raise SiteError(f"{axis} {indices[0]} does not apply to {row.name}, which has no {axis} axis")
+            coordinates[axis] = _selected(axis, indices, count)
         coordinates["pos"] = self._positions(batch)
         return coordinates
 
@@ -110,14 +113,11 @@ def _number(value: Position | None) -> int | None:
     return None if value is None else int(value)
 
 
-def _selected(site: str, axis: str, indices: Sequence[int] | None, count: int) -> Sequence[int]:
+def _selected(axis: str, indices: Sequence[int] | None, count: int) -> Sequence[int]:
     if indices is None:
         return tuple(range(count))
-    if indices and not count:
-        raise SiteError(f"{site} has no {axis} axis, and {axis} {indices[0]} is selected")
     for index in indices:
         if not -count <= index < count:
-            raise SiteError(
-                f"{axis.capitalize()} {index} of {site} is out of range: this model has {count} (0-{count - 1})"
-            )
+            noun = counted(count, axis if axis != "kv_head" else "key/value head")
+            raise SiteError(f"{axis.capitalize()} {index} is out of range: this model has {noun} (0-{count - 1})")
     return tuple(index % count for index in indices)

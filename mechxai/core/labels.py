@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from mechxai.core.display import counted
 from mechxai.core.errors import ConfigError, ShapeError, unknown
 
 SPLITS = ("train", "validation", "test")
@@ -39,9 +40,9 @@ def check_classes(labels: Tensor, names: Sequence[str], where: str = "") -> None
     numbers = cast("list[int]", labels.tolist())  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
     present = [names[number] for number in sorted(set(numbers))] if names else []
     if names and len(present) < 2:
-        labelled = f"{len(labels)} labels, all {present[0]!r}" if present else "no labels"
+        labelled = f"{counted(len(labels), 'label')}, all {present[0]!r}" if present else "no labels"
         raise ShapeError(
-            f"A probe needs at least two classes{where}, and there are {labelled}",
+            f"A probe needs at least two classes{where}: the dataset has {labelled}",
             fix="Give labels of at least two classes",
         )
 
@@ -51,7 +52,8 @@ def words_of(text: object, label: object, number: int) -> tuple[str, list[tuple[
     words, labels = list(cast("Sequence[str]", text)), list(cast("Sequence[Label]", label))
     if isinstance(text, str) or isinstance(label, str) or len(words) != len(labels) or not words:
         raise ShapeError(
-            f"Prompt {number} has {len(words)} words and {len(labels)} labels: the labels do not match its words"
+            f"Prompt {number} has {counted(len(words), 'word')} and {counted(len(labels), 'label')}: the labels do not "
+            "match its words"
         )
     spans, at = list[tuple[int, int]](), 0
     for word in words:
@@ -80,7 +82,7 @@ def numbered(labels: Sequence[object], names: Sequence[str]) -> tuple[Tensor, tu
     kinds = Counter[Hashable](type(label).__name__ for label in present)
     if len(kinds) > 1:
         counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-        raise ShapeError(f"Labels must be of one type: there are {counts}")
+        raise ShapeError(f"Labels must be of one type: these are {counts}")
     classes = tuple(str(name) for name in names) or tuple(str(name) for name in sorted(cast("set[str]", set(present))))
     missing = [label for label in present if str(label) not in classes]
     if missing:

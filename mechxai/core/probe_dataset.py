@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mechxai.core.alignment import align_left, check_positions, check_tokens, extent
 from mechxai.core.batch import ContrastBatch, Layout
-from mechxai.core.display import Displayed, Summary, counted, prompt_rows
+from mechxai.core.display import Displayed, Summary, counted, of_task, prompt_rows
 from mechxai.core.errors import ShapeError
 from mechxai.core.labels import Label, check_classes, check_labels, check_splits, labels_at, numbered, words_of
 from mechxai.core.shapes import Mask, PromptInts, Rows, Tokens, pick
@@ -64,9 +64,11 @@ class ProbeDataset(Displayed):
         for name in ("groups", "splits"):
             values = getattr(self, name)
             if values and len(values) != len(self):
-                raise ShapeError(f"{name} has {len(values)} entries for {len(self)} prompts")
+                raise ShapeError(f"{name} has {len(values)} of {len(self)} entries: give one per prompt")
         check_splits(self.groups, self.splits)
-        if self.behaviour is not None and not _same_prompts(self.behaviour, self.tokens, self.lengths):
+        if self.behaviour is not None and not (
+            torch.equal(self.behaviour.clean, self.tokens) and torch.equal(self.behaviour.lengths, self.lengths)
+        ):
             raise ShapeError(
                 "The clean prompts of behaviour differ from the dataset's prompts",
                 fix="Pass a batch of the same prompts",
@@ -134,20 +136,16 @@ class ProbeDataset(Displayed):
     def to(self, device: torch.device | str) -> "ProbeDataset":
         """The same dataset with its tensors on another device."""
         moved = {name: getattr(self, name).to(device) for name in ("tokens", "lengths", "labels")}
-        behaviour = None if self.behaviour is None else self.behaviour.to(device)
-        return replace(
-            self, **moved, roles={role: at.to(device) for role, at in self.roles.items()}, behaviour=behaviour
-        )
+        moved["behaviour"] = None if self.behaviour is None else self.behaviour.to(device)
+        return replace(self, **moved, roles={role: at.to(device) for role, at in self.roles.items()})
 
     def summary(self) -> Summary:
         """Size, task, classes, the first prompts (or the shapes, where the texts are unknown)."""
-        task = f" of {self.info['name']}" if "name" in self.info else ""
-        unit = "token" if self.per_token else "prompt"
-        kinds = f"{len(self.names)} classes per {unit}" if self.names else f"a number per {unit}"
-        title = f"ProbeDataset: {counted(len(self), 'prompt')}{task}, {kinds}"
+        kinds = f"classes {', '.join(self.names[:10])}" if self.names else "numbers"
         shapes = [(name, str(list(getattr(self, name).shape))) for name in ("tokens", "labels")]
         rows = prompt_rows(self.strings) if self.strings else shapes
-        return Summary(title, [*rows, *([("classes", ", ".join(self.names[:10]))] if self.names else [])])
+        labels = ("labels", f"per {'token' if self.per_token else 'prompt'}, {kinds}")
+        return Summary(f"ProbeDataset: {counted(len(self), 'prompt')}{of_task(self.info)}", [*rows, labels])
 
     @classmethod
     def from_tokens(  # noqa: PLR0913 - one argument per field
@@ -176,7 +174,7 @@ class ProbeDataset(Displayed):
             ShapeError: shapes that do not fit, one class, or a group in two splits.
         """
         if not len(labels) or len(labels) != len(tokens):
-            raise ShapeError(f"{len(labels)} labels do not match {len(tokens)} prompts")
+            raise ShapeError(f"{counted(len(tokens), 'prompt')} and {counted(len(labels), 'label')} do not match")
         if labels.ndim > 1 and labels.shape != tokens.shape:
             raise ShapeError(
                 f"Labels of shape {tuple(labels.shape)} do not match the tokens of shape {tuple(tokens.shape)}"
@@ -222,7 +220,7 @@ class ProbeDataset(Displayed):
                 two splits.
         """
         if len(texts) != len(labels) or not len(texts):
-            raise ShapeError(f"{len(labels)} labels do not match {len(texts)} texts")
+            raise ShapeError(f"{counted(len(texts), 'text')} and {counted(len(labels), 'label')} do not match")
         if not isinstance(texts[0], str):
             prompts = [words_of(*pair, number) for number, pair in enumerate(zip(texts, labels, strict=True))]
             joined, spans, word_labels = zip(*prompts, strict=True)
@@ -250,14 +248,13 @@ class ProbeDataset(Displayed):
             texts: prompts.
             spans: for each prompt, the labelled spans: first character, and the one after the last.
             labels: for each prompt, the label of each span.
-            groups: as `from_texts`.
-            splits: as `from_texts`.
-            names: as `from_texts`.
+            groups: as in `from_texts`, like ``splits`` and ``names``.
+            splits: likewise.
+            names: likewise.
         """
-        counts = {"texts": len(texts), "spans": len(spans), "labels": len(labels)}
-        if len(set(counts.values())) > 1 or not len(texts):
-            listed = ", ".join(f"{count} {name}" for name, count in counts.items())
-            raise ShapeError(f"Spans and labels do not match the texts: there are {listed}")
+        n, *others = len(texts), len(spans), len(labels)
+        if not n or {n} != set(others):
+            raise ShapeError(f"{n} texts, {others[0]} lists of spans and {others[1]} lists of labels do not match")
         for number, (text_spans, text_labels) in enumerate(zip(spans, labels, strict=True)):
             if len(text_spans) != len(text_labels):
                 raise ShapeError(f"Prompt {number} has {len(text_spans)} spans and {len(text_labels)} labels")
@@ -274,8 +271,8 @@ class ProbeDataset(Displayed):
 def _encoded(model: "Encoding", texts: Sequence[str], labels: Labels, *, names: tuple[str, ...]) -> ProbeDataset:
     """A dataset of tokenized texts with their labels."""
     ids: list[list[int]] = [model.text.ids(text) for text in texts]
-    lengths = [len(row) for row in ids]
-    tokens = pad_sequence([torch.tensor(row) for row in ids], batch_first=True)
+    lengths, rows = [len(row) for row in ids], [torch.tensor(row) for row in ids]
+    tokens = pad_sequence(rows, batch_first=True)
     return ProbeDataset(
         tokens,
         torch.tensor(lengths),
@@ -300,9 +297,3 @@ class Encoding(Protocol):
     def device(self) -> torch.device:
         """The device of its tokens."""
         ...
-
-
-def _same_prompts(batch: ContrastBatch, tokens: Tensor, lengths: Tensor) -> bool:
-    return (
-        batch.clean.shape == tokens.shape and torch.equal(batch.clean, tokens) and torch.equal(batch.lengths, lengths)
-    )

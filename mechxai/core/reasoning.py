@@ -8,7 +8,7 @@ from decimal import Decimal
 import torch
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.display import Displayed, Summary, counted, prompt_rows
+from mechxai.core.display import Displayed, Summary, counted, of_task, prompt_rows
 from mechxai.core.errors import ConfigError, ShapeError
 from mechxai.core.shapes import Rows, pick
 
@@ -147,10 +147,9 @@ class ReasoningBatch(Displayed):
 
     def summary(self) -> Summary:
         """Size, task, the first questions, the wording's cue."""
-        task = f" of {self.info['name']}" if "name" in self.info else ""
         pairs = "" if self.pairs is None else f", {counted(len(self.pairs), 'aligned pair')}"
         questions = [f"{problem.question} ->{problem.answer}" for problem in self.problems]
-        title = f"ReasoningBatch: {counted(len(self), 'problem')}{task}{pairs}"
+        title = f"ReasoningBatch: {counted(len(self), 'problem')}{of_task(self.info)}{pairs}"
         return Summary(title, [*prompt_rows(questions), ("cue", self.wording.cue.strip())])
 
     @property
