@@ -42,6 +42,7 @@ def _jaxtyped(one=None, *, typechecker):
 
 def _checked(function, typechecker):
     code, checks = id(function.__code__), []
+    takes_choices = any("Literal" in repr(annotation) for annotation in function.__annotations__.values())
 
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
@@ -51,7 +52,12 @@ def _checked(function, typechecker):
         _left[code] = left - 1
         if not checks:
             checks.append(_whole(function, typechecker=typechecker))
-        return checks[0](*args, **kwargs)
+        try:
+            return checks[0](*args, **kwargs)
+        except jaxtyping.TypeCheckError:
+            if takes_choices:  # a choice that the function itself refuses raises its own error
+                function(*args, **kwargs)
+            raise
 
     return wrapper
 

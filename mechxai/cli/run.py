@@ -82,7 +82,7 @@ def _run(arguments: Sequence[str]) -> int:
 def _run_sweep(arguments: Sequence[str], folder: Path) -> int:
     """Runs all jobs of a sweep; finished runs are reused, failures are listed at the end."""
     output = folder.parents[2]
-    make_writable_folder(output, asked=f"output={output}")
+    make_writable_folder(output, setting=f"output={output}")
     overrides = override_arguments(arguments)
     flags = [argument for argument in arguments if argument not in overrides]  # hydra wants them first
     with exclusive_lock(folder, output, show):

@@ -219,7 +219,7 @@ class Steer(Edit):
 
     def __call__(self, activation: Activation, site: Site) -> Activation:
         """``activation + scale * vector``."""
-        _check_width("steering vector", self.vector, activation, site)
+        _check_width(self.vector, activation, site)
         return activation + self.scale * self.vector.to(activation)
 
 
@@ -236,7 +236,7 @@ class ProjectOut(Edit):
 
     def __call__(self, activation: Activation, site: Site) -> Activation:
         """``activation - (activation . u) u`` with ``u`` the unit direction."""
-        _check_width("direction", self.direction, activation, site)
+        _check_width(self.direction, activation, site)
         unit = (self.direction / _length(self.direction)).to(activation)
         return activation - (activation @ unit)[..., None] * unit
 
@@ -253,9 +253,9 @@ class Intervention:
         return Intervention(self.site, self.edit.rows(chosen))
 
 
-def _check_width(name: str, vector: Tensor, activation: Tensor, site: Site) -> None:
+def _check_width(vector: Tensor, activation: Tensor, site: Site) -> None:
     if vector.shape[-1] != activation.shape[-1]:
-        raise ShapeError(f"The {name} has shape {tuple(vector.shape)}, but {site} has width {activation.shape[-1]}")
+        raise ShapeError(f"The vector has shape {tuple(vector.shape)}, but {site} has width {activation.shape[-1]}")
 
 
 def _length(vector: Tensor) -> Tensor:

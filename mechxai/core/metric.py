@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, final
+from typing import ClassVar, Literal, cast, final
 
 import torch
 from jaxtyping import Int
@@ -194,7 +194,7 @@ class CustomMetric(Metric):
 
     def score(self, logits: LogitsAt, batch: ContrastBatch) -> PerPrompt:
         """The function's value."""
-        value: object = self.function(logits, batch)
+        value = cast("object", self.function(logits, batch))
         if not isinstance(value, Tensor):
             raise ShapeError(
                 f"The custom metric returned a {type(value).__name__}: it must return a tensor with one value per "

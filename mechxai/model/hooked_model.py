@@ -111,7 +111,9 @@ class HookedModel:
         roles: Sequence[Mapping[str, tuple[int, int]]] | None = None,
     ) -> ContrastBatch:
         """The batch of these texts; see `ContrastBatch.from_prompts`."""
-        return self.text.contrast(clean, corrupted, answers, wrong, roles=roles).to(self.device)
+        batch = self.text.contrast(clean, corrupted, answers, wrong, roles=roles)
+        batch.check_vocabulary(self.architecture.d_vocab)
+        return batch.to(self.device)
 
     # Forward ---------------------------------------------------------------------------------------------------------
 

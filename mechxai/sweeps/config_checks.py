@@ -1,9 +1,9 @@
 """The values of a composed configuration checked against the annotations of what they set. Imports no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from mechxai.core.errors import ConfigError
+from mechxai.core.errors import ConfigError, MechXAIError
 from mechxai.core.signature import Parameter, read_signature
 from mechxai.core.site_table import site_name
 from mechxai.sweeps.config_files import resolved_target
@@ -13,8 +13,8 @@ _ROOT = "mechxai."
 _SITES = "site"  # fields of this name take names of sites
 
 
-def check_config(config: Mapping[str, Any]) -> None:
-    """Refuses a value that its field or argument does not take, anywhere in a configuration.
+def check_config(config: Mapping[str, Any], *, skip: Collection[str] = ()) -> None:
+    """Refuses a value that its field or argument does not take, anywhere in a configuration but at the keys to skip.
 
     Raises:
         ConfigError: with the key, the value and what is allowed.
@@ -23,22 +23,27 @@ def check_config(config: Mapping[str, Any]) -> None:
     for path, node in _targets(config, ""):
         parameters = parameters_of(node)
         for key, value in node.items():
-            if key in parameters:
+            if key in parameters and f"{path}{key}" not in skip:
                 _check(f"{path}{key}", value, parameters[key])
     for key, parameter in _run_parameters().items():
-        if key in config:
+        if key in config and key not in skip:
             _check(key, config[key], parameter)
-    RunSettings.from_config(config)
+    RunSettings.from_config({key: value for key, value in config.items() if key not in skip})
 
 
-def check_value(config: Mapping[str, Any], key: str, value: object) -> None:
-    """Refuses a value for a dotted key of a configuration, as `check_config` does."""
+def check_value(config: Mapping[str, Any], key: str, value: object) -> MechXAIError | None:
+    """The error of a value for a dotted key of a configuration; None where it fits, or nothing is known of the key."""
     *path, last = key.lstrip("+~").split(".")
     node: Any = config
     for part in path:
         node = node.get(part) if isinstance(node, Mapping) else None
-    if isinstance(node, Mapping) and last in (parameters := parameters_of(node)):
-        _check(key, _plain(value), parameters[last])
+    parameters = parameters_of(node) if isinstance(node, Mapping) and path else _run_parameters()
+    try:
+        if last in parameters:
+            _check(key, _plain(value), parameters[last])
+    except MechXAIError as error:
+        return error
+    return None
 
 
 def parameters_of(node: Mapping[str, Any]) -> dict[str, Parameter]:

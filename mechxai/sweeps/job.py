@@ -49,7 +49,7 @@ def _run_job(config: DictConfig, show: Reporter) -> dict[str, Path]:
     load_plugins(settings.plugins, overrides)
     check_targets(OmegaConf.to_container(config, resolve=False), plugins=settings.plugins)
     if not settings.plan:
-        make_writable_folder(Path(settings.output), asked=f"output={settings.output}")
+        make_writable_folder(Path(settings.output), setting=f"output={settings.output}")
     parts = {name: _instance(config[name]) for name in ("model", "task", "method", "tracker")}
     study = Study(
         name=settings.name,

@@ -19,6 +19,7 @@ _SHARED = {"metric": ("logit_diff", "${metric.name}"), "seed": (0, "${seed}")}
 """Field -> its usual default, and the interpolation that stands in a config for it."""
 _COLUMN = 28  # where comments begin
 _WIDTH = 120
+_LONG = 80
 
 
 def method_config(entry: MethodEntry) -> dict[str, Any]:
@@ -39,11 +40,23 @@ def method_yaml(entry: MethodEntry) -> str:
     lines = [f"# {line}" for line in textwrap.wrap(entry.question, _WIDTH - 2)]
     lines.append(f"_target_: {entry.target}")
     for name, field in entry.fields.items():
-        value = config_value(field)
-        text = f"{name}: {_flow(value)}"
-        comment = field_comment(field)
-        lines.append(f"{text.ljust(_COLUMN - 1)} # {comment}"[:_WIDTH].rstrip() if comment else text)
+        lines += _lines(name, field)
     return "\n".join([*lines, ""])
+
+
+def _lines(name: str, field: Parameter) -> list[str]:
+    """A field as ``name: value  # comment``, or over several lines where the value is long."""
+    value, comment = config_value(field), field_comment(field)
+    flow = f"{name}: {_flow(value)}"
+    if isinstance(value, dict) or len(flow) > _LONG:
+        block = yaml.safe_dump({name: value}, default_flow_style=False, sort_keys=False).rstrip().splitlines()
+        return [_commented(block[0], comment), *block[1:]]
+    return [_commented(flow, comment)]
+
+
+def _commented(text: str, comment: str) -> str:
+    start = f"{text.ljust(_COLUMN - 1)} # "
+    return start + textwrap.shorten(comment, _WIDTH - len(start), placeholder=" ...") if comment else text
 
 
 def field_comment(field: Parameter) -> str:

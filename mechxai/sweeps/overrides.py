@@ -167,17 +167,18 @@ def _check_choices(override: Any) -> None:
 
 
 def _check_values(config: DictConfig, parsed: Sequence[Any]) -> None:
-    """Checks the composed values, and those that a sweep takes after the first."""
+    """Checks the composed values. Of a key's values in a sweep one must fit: a job with another fails by itself."""
     content = OmegaConf.to_container(config, resolve=False)
     if not isinstance(content, Mapping):
         return
     plain: Mapping[str, Any] = {str(key): value for key, value in content.items() if key != "hydra"}
-    check_config(plain)
-    for override in parsed:
-        key = override.get_key_element()
-        if override.is_sweep_override() and "." in key:
-            for value in override.sweep_iterator():
-                check_value(plain, key, value)
+    swept = [override for override in parsed if override.is_sweep_override()]
+    check_config(plain, skip={override.get_key_element() for override in swept})
+    for override in swept:
+        errors = [check_value(plain, override.get_key_element(), value) for value in override.sweep_iterator()]
+        first = errors[0] if errors else None
+        if first is not None and None not in errors:
+            raise first
 
 
 def _unknown_choice(group: str, choice: str, choices: Sequence[str]) -> ConfigError:
