@@ -11,7 +11,7 @@ from mechxai.core.edit import Intervention
 from mechxai.core.site import POSITION_AXES, Site
 from mechxai.engine.sweep import Cell
 
-EditFunction = Callable[[Tensor], None]  # writes into the activation it is given
+EditFunction = Callable[[Tensor], None]  # edits an activation in place
 _HEADS = ("head", "kv_head")
 
 
@@ -54,9 +54,9 @@ def edits_by_site(cells: Sequence[Cell], prompts: Sequence[int], batch: Contrast
             if pos is not None and pos not in positions:
                 at, valid = batch.layout.positions(pos)
                 positions[pos] = [p if ok else None for p, ok in zip(at.tolist(), valid.tolist(), strict=True)]
-            here = None if pos is None else positions[pos][prompt]
-            if pos is None or here is not None:
-                edits.setdefault(intervention.site.whole, []).append(RowEdit(row, prompt, intervention, here))
+            position = None if pos is None else positions[pos][prompt]
+            if pos is None or position is not None:
+                edits.setdefault(intervention.site.whole, []).append(RowEdit(row, prompt, intervention, position))
     return edits
 
 

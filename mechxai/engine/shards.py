@@ -85,13 +85,13 @@ class ShardContents:
 
 def shard_plan(lengths: Sequence[int], batch_size: int, shard_tokens: int) -> list[list[int]]:
     """The prompt range [first, last) of each shard; deterministic, so that an interrupted store resumes."""
-    plan, first, held = [], 0, 0
+    plan, first, n_tokens = [], 0, 0
     for start in range(0, len(lengths), batch_size):
         size = sum(lengths[start : start + batch_size])
-        if held and held + size > shard_tokens:
+        if n_tokens and n_tokens + size > shard_tokens:
             plan.append([first, start])
-            first, held = start, 0
-        held += size
+            first, n_tokens = start, 0
+        n_tokens += size
     return [*plan, [first, len(lengths)]]
 
 

@@ -147,7 +147,10 @@ def explain_study(study: Study, say: Reporter) -> None:
         ):
             found = explain_plan(method, study.model, prompts, execution=execution)
             say(
-                {"title": f"{label}: {found.what}", "rows": [{"": name, "plan": value} for name, value in found.rows()]}
+                {
+                    "title": f"{label}: {found.title}",
+                    "rows": [{"": name, "plan": value} for name, value in found.rows()],
+                }
             )
         else:
             say(f"{label}: {method.card.cost}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from mechxai.core.method import Method
 from mechxai.core.prompts import Prompts
 from mechxai.core.result import Result
-from mechxai.engine.execution import Execution
+from mechxai.engine.execution import Engine, Execution
 from mechxai.runs.folder import AnyModel, prompts_for, run_folder
 
 
@@ -34,7 +34,7 @@ class Study:
     methods: Mapping[str, Method]
     root: Path = Path("outputs")
     seed: int = 0
-    engine: str = "auto"
+    engine: Engine = "auto"
     tokens_per_wave: int | None = None
     force: bool = False
     shard: tuple[int, int] | None = None
