@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from mechxai.core.errors import MechXAIError
 from mechxai.core.result import Result
-from mechxai.engine.progress import told
+from mechxai.engine.progress import progress_listener
 
 _KEPT = 64
 _PAUSE = 0.002  # seconds; a lock that is taken again at once is not given to those who wait
@@ -114,7 +114,7 @@ def _run(sweep: BackgroundRun, make: Callable[[], Result], lock: threading.RLock
         lock.acquire()
 
     try:
-        with lock, told(hear):
+        with lock, progress_listener(hear):
             hear(0.0)
             result = make()
         sweep.seconds, sweep.share, sweep.result = time.perf_counter() - sweep.started, 1.0, result

@@ -97,7 +97,7 @@ def explain_study(study: Study, show: Reporter) -> None:
         planned = _planned(study, label)
         if planned is not None:
             plan = explain_plan(planned[0], planned[1], planned[2], execution=execution)
-            show({"title": f"{label}: {plan.what}", "rows": [{"": name, "plan": text} for name, text in plan.rows()]})
+            show({"title": f"{label}: {plan.title}", "rows": [{"": name, "plan": text} for name, text in plan.rows()]})
         else:
             show(f"{label}: {method.card.cost}")
 

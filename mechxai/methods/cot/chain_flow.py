@@ -99,7 +99,7 @@ class ChainFlow(Method):
         pairs, names, sweep = self._prepared(model, batch, metric)
         sweep.check(model)
         pairs = with_reference(model, pairs, metric)
-        outcome = run_sweep(model, replace(sweep, batch=pairs), execution, what="flow through steps")
+        outcome = run_sweep(model, replace(sweep, batch=pairs), execution, label="flow through steps")
         known = baselines(model, pairs, metric, direction=self.direction, known=outcome.runs)
         values = outcome.values.T.numpy()
         whole = values[:, : len(names)]

@@ -102,7 +102,7 @@ class Ablation(Method):
             (Intervention(site, edit),)
             for site, edit in zip(sites, self._edits(model, batch, sites, metric=metric), strict=True)
         ]
-        outcome = run_sweep(model, Sweep(batch, "clean", cells, metric), execution, what=f"ablating {self.site}")
+        outcome = run_sweep(model, Sweep(batch, "clean", cells, metric), execution, label=f"ablating {self.site}")
         known = baselines(model, batch, metric, direction="noise", known=outcome.runs)
         return summarise(self, model, batch, axes=axes, outcome=outcome, baselines=known)
 

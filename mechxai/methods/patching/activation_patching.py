@@ -95,7 +95,7 @@ class ActivationPatching(Method):
         sweep.check(model)
         batch = with_reference(model, batch, metric)
         axes, sweep = self._sweep(model, batch, metric)
-        outcome = run_sweep(model, sweep, execution, what=f"patching {self.site}")
+        outcome = run_sweep(model, sweep, execution, label=f"patching {self.site}")
         known = baselines(model, batch, metric, direction=self.direction, known=outcome.runs)
         return summarise(self, model, batch, axes=axes, outcome=outcome, baselines=known)
 

@@ -16,7 +16,7 @@ from mechxai.core.result import Result
 from mechxai.core.site import Site
 from mechxai.engine.contrast import Baselines, baseline, with_reference
 from mechxai.engine.execution import Execution
-from mechxai.engine.multi_sweep import noted, plan_sweeps, run_sweeps, summed
+from mechxai.engine.multi_sweep import distinct_notes, plan_sweeps, run_sweeps, total_cost
 from mechxai.engine.plan import Plan
 from mechxai.engine.run import Outcome
 from mechxai.engine.sources import RunSource, mean_source
@@ -164,4 +164,4 @@ class CausalTracing(Method):
 def _averaged(draws: Sequence[Outcome]) -> Outcome:
     values = torch.stack([draw.values for draw in draws]).mean(0)
     level, floor = min(draw.level for draw in draws), max(draw.noise_floor for draw in draws)
-    return Outcome(values, level, floor, summed(draws), noted(draws))
+    return Outcome(values, level, floor, total_cost(draws), distinct_notes(draws))

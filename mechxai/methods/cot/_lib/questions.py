@@ -12,7 +12,7 @@ import numpy as np
 from mechxai.core.errors import ConfigError, ModelSupportError, check_choice
 from mechxai.core.reasoning import Problem, ReasoningBatch, plain, sentences
 from mechxai.engine.execution import Execution
-from mechxai.engine.progress import Bar
+from mechxai.engine.progress import ProgressBar
 from mechxai.methods.cot._lib.answer_reading import READS, ParsedAnswer, Reader
 from mechxai.methods.cot._lib.rewriting import Place, rewritten
 from mechxai.model.generation.cached import CachedGenerator
@@ -44,7 +44,7 @@ class ChainQuestions:
     chain: str = "own"
     max_tokens: int = 128
     started: float = field(default_factory=time.perf_counter)
-    _bars: list[Bar] = field(default_factory=list)
+    _bars: list[ProgressBar] = field(default_factory=list)
     _unread: list[tuple[int, bool]] = field(default_factory=list)
     _cut_short: list[bool] = field(default_factory=list)
     _paid: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class ChainQuestions:
 
     @contextmanager
     def _bar(self, what: str, prompts: int) -> Iterator[None]:
-        with Bar(what, prompts, shown=self.execution.progress, unit="prompts") as bar:
+        with ProgressBar(what, prompts, shown=self.execution.progress, unit="prompts") as bar:
             self._bars.append(bar)
             try:
                 yield

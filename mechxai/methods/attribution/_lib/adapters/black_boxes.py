@@ -12,7 +12,7 @@ from mechxai.core.errors import ConfigError, ModelSupportError
 from mechxai.core.metric import Metric
 from mechxai.core.shapes import PerPrompt, Tokens
 from mechxai.engine.execution import Execution
-from mechxai.engine.progress import Bar
+from mechxai.engine.progress import ProgressBar
 from mechxai.methods.attribution._lib.adapters.hooked import Embeddings, NamedOutputsAdapter, Removals
 from mechxai.model.sequence.black_box import BlackBox
 
@@ -85,7 +85,7 @@ class BlackBoxAdapter(NamedOutputsAdapter):
 
     def _asked(self, texts: Sequence[str], *, shown: bool) -> Float[Tensor, "text output"]:
         found: list[Tensor] = []
-        with Bar("texts with gaps", len(texts), shown=shown, unit="texts") as bar:
+        with ProgressBar("texts with gaps", len(texts), shown=shown, unit="texts") as bar:
             for first in range(0, len(texts), _TEXTS_AT_ONCE):
                 found.append(self.model.outputs_of(texts[first : first + _TEXTS_AT_ONCE]))
                 bar.advance(len(found[-1]))

@@ -14,7 +14,7 @@ from mechxai.core.edit import Intervention, Replace
 from mechxai.core.metric import Metric
 from mechxai.core.shapes import PerPrompt, Tokens
 from mechxai.core.site import Site
-from mechxai.engine.chunk import scored
+from mechxai.engine.chunk import metric_values
 from mechxai.engine.execution import Execution
 from mechxai.engine.run import run_sweep
 from mechxai.engine.sweep import Cell, Sweep, run_tokens
@@ -186,7 +186,7 @@ class HookedAdapter(PassesOn):
             final = final_streams(
                 self.model, tokens, embeddings, where=batch.mask, lengths=lengths, at=metric.positions(batch)
             )
-            return scored(self.model, metric, batch, final=final, prompts=everyone)
+            return metric_values(self.model, metric, batch, final=final, prompts=everyone)
 
     def without(
         self,
@@ -201,7 +201,7 @@ class HookedAdapter(PassesOn):
         """One sweep: a cell per row of ``absent``, run from the first token it takes away."""
         cells: list[Cell] = [(Intervention(_EMBED, Replace(baseline, where)),) for where in absent]
         sweep = Sweep(batch, "clean", cells, metric, self._moved(batch, embeddings))
-        outcome = run_sweep(self.model, sweep, execution, what="tokens taken away")
+        outcome = run_sweep(self.model, sweep, execution, label="tokens taken away")
         return Removals(outcome.values, outcome.cost["forward_passes"])
 
     def patterns(

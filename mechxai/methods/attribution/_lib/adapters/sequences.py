@@ -13,7 +13,7 @@ from mechxai.core.errors import NoSpaceError
 from mechxai.core.metric import Metric
 from mechxai.core.shapes import PerPrompt, Tokens
 from mechxai.engine.execution import Execution
-from mechxai.engine.progress import Bar
+from mechxai.engine.progress import ProgressBar
 from mechxai.methods.attribution._lib.adapters.black_boxes import BlackBoxAdapter
 from mechxai.methods.attribution._lib.adapters.hooked import (
     AttributionModel,
@@ -95,7 +95,7 @@ class SequenceAdapter(NamedOutputsAdapter):
         at_once = max(1, positions // batch.n_pos)
         found: list[Tensor] = []
         first = 0
-        with Bar("tokens taken away", len(rows), shown=execution.progress, unit="rows") as bar, torch.no_grad():
+        with ProgressBar("tokens taken away", len(rows), shown=execution.progress, unit="rows") as bar, torch.no_grad():
             while first < len(rows):
                 part = rows[first : first + at_once]
                 prompts = part if part.ndim == 1 else part[:, 1]
