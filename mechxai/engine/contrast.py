@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from mechxai.engine.plan import plan
 from mechxai.engine.sources import RunSource
 from mechxai.engine.sweep import Cell, Sweep
 from mechxai.model.hooked_model import HookedModel
+
+Direction = Literal["denoise", "noise"]
+Run = Literal["clean", "corrupted"]
 
 RUNS = ("clean", "corrupted")
 DIRECTIONS = ("denoise", "noise")
