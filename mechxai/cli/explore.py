@@ -59,7 +59,7 @@ def explore(arguments: Sequence[str]) -> int:
         raise ConfigError(f"port={port} was asked", allowed=f"a number up to {_HIGHEST_PORT}, as in port=8050")
     room = room_of(asked)
     model = room.model("")
-    _ = panel_context(room, room.first(), LIGHT).asked  # what cannot be shown is said before anything is served
+    panel_context(room, room.first_view(), LIGHT).check()  # before anything is served
     console.show(f"explorer: {model!r}")
     serve(room, console.show, port=int(port), browser=asked.get("browser", "true").lower() not in ("false", "0", "no"))
     return 0
