@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError(f"port={port} is not a port", allowed=f"a number up to {_HIGHEST_PORT}, as in port=8050")
     state = explorer_state(settings)
     model = state.model("")
-    _ = panel_context(state, state.first(), LIGHT).asked  # errors are shown before anything is served
+    panel_context(state, state.first_view(), LIGHT).check()  # errors are shown before anything is served
     show(f"explorer: {model!r}")
     open_browser = settings.get("browser", "true").lower() not in ("false", "0", "no")
     serve(state, show, port=int(port), browser=open_browser)

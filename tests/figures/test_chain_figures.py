@@ -8,7 +8,7 @@ from mechxai.core.reasoning import Problem, ReasoningBatch
 from mechxai.figures.plot import plot
 from mechxai.report.chain_tables import chain_tables
 from mechxai.report.tables import own_tables
-from tests.methods.cot.test_chains import OPTIONS, Scripted, problem, reads_last, reads_question
+from tests.methods.cot.scripted import OPTIONS, Scripted, problem, reads_last, reads_question
 
 
 @pytest.fixture
