@@ -18,7 +18,7 @@ from mechxai.cli import console
 from mechxai.cli.guarded_job import guarded
 from mechxai.cli.sweep_end import end
 from mechxai.core.files import make_writable_folder
-from mechxai.figures.browser import one_browser
+from mechxai.figures.browser import shared_browser
 from mechxai.runs.locks import exclusive_lock
 from mechxai.sweeps.overrides import check_overrides, override_arguments
 from mechxai.sweeps.ray_settings import for_ray
@@ -85,7 +85,7 @@ def _sweep(arguments: Sequence[str], folder: Path) -> int:
     own = override_arguments(arguments)
     flags = [argument for argument in arguments if argument not in own]  # hydra takes none between overrides
     with exclusive_lock(folder, folder.parents[2], console.show):
-        with Watch(folder, console.show), one_browser():
+        with Watch(folder, console.show), shared_browser():
             code = _hydra([*flags, *own, *for_ray(own), f"hydra.sweep.dir={quoted(folder)}"])
         ended = end(folder, shlex.join(["mechxai", "run", *arguments]))
     return code if code == console.INTERRUPTED else ended or code

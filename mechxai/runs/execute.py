@@ -21,11 +21,11 @@ from mechxai.core.result import Result
 from mechxai.engine.execution import Execution
 from mechxai.engine.explain_plan import explain_plan
 from mechxai.engine.plan import Planned
-from mechxai.figures.browser import one_browser
+from mechxai.figures.browser import shared_browser
 from mechxai.figures.strongest import strongest
 from mechxai.model.hooked_model import HookedModel
+from mechxai.report.by_kind import result_tables
 from mechxai.report.page import report
-from mechxai.report.tables import own_tables
 from mechxai.runs.folder import check_model, is_finished
 from mechxai.runs.locks import exclusive_lock
 from mechxai.runs.outputs import (
@@ -88,7 +88,7 @@ def run_study(
     failed = True
     try:
         declare(safe, study)
-        with one_browser():
+        with shared_browser():
             done = {
                 label: _run_method(study, label, folder=folders[label], tracker=safe, say=say)
                 for label in study.methods
@@ -202,11 +202,11 @@ def _run_alone(study: Study, label: str, *, folder: Path, tracker: SafeTracker, 
     result.save(folder / "result.nc")
     found = strongest(result)
     if found is not None:  # before figures and pages, which take longer than many a sweep
-        say(f"{label}: {found.said}")
+        say(f"{label}: {found.text}")
     write_figures(result, folder, png=study.png)
     write_config(study, folder)
     if len(study.methods) == 1:
-        tables = own_tables(result, study.model.card)
+        tables = result_tables(result, study.model.card)
         report([result], folder / REPORT, title=result.info.title, tables=tables)
     write_manifest(study, label, result, folder=folder, started=started)
     shutil.rmtree(folder / "cells", ignore_errors=True)

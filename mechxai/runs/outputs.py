@@ -11,14 +11,14 @@ from mechxai.core.errors import ArtifactError
 from mechxai.core.files import write_atomic
 from mechxai.core.reporter import Reporter
 from mechxai.core.result import Result
-from mechxai.figures.attention_view import is_patterns, save_attention
+from mechxai.figures.attention_view import save_attention
 from mechxai.figures.export import save_html, save_png
 from mechxai.figures.plot import plot
-from mechxai.figures.tokens import is_attribution, token_text
+from mechxai.figures.tokens import token_text
+from mechxai.report.by_kind import result_tables
 from mechxai.report.chain_tables import EXAMPLES
 from mechxai.report.circuit_account import circuit_account
 from mechxai.report.page import report
-from mechxai.report.tables import own_tables
 from mechxai.runs.folder import run_id
 from mechxai.runs.study import Finished, Study
 
@@ -34,7 +34,7 @@ def write_figures(result: Result, folder: Path, *, png: bool) -> None:
     site = result.info.method.get("site")
     target = folder / "figures" / (site if isinstance(site, str) else str(result.info.method["name"]))
     save_html(figure, target.with_suffix(".html"))
-    for prompt in range(min(_VIEWED, result.data.sizes["prompt"])) if is_patterns(result) else ():
+    for prompt in range(min(_VIEWED, result.data.sizes["prompt"])) if result.info.kind == "attention" else ():
         save_attention(result, folder / "figures" / f"attention-{prompt}.html", prompt)
     if png:
         with contextlib.suppress(ArtifactError, OSError):  # no browser, or no room
@@ -57,11 +57,11 @@ def write_report(study: Study, done: Mapping[str, Finished], *, folder: Path, sa
     tables: dict[str, Sequence[Mapping[str, Any]]] = {}
     _say_notes(done, say)
     for label, finished in done.items():
-        if is_attribution(finished.result):
+        if finished.result.info.kind == "attribution":
             say(f"{label}, token by token (blue: towards the answer, red: against):")
             for prompt in range(min(_COLORED, finished.result.data.sizes["prompt"])):
                 say(token_text(finished.result, prompt))
-        for title, rows in own_tables(finished.result, study.model.card).items():
+        for title, rows in result_tables(finished.result, study.model.card).items():
             tables[title] = rows
             if len(done) == 1 or not title.endswith(EXAMPLES):  # of several methods they would bury the numbers
                 say({"title": title, "rows": rows})
