@@ -17,7 +17,7 @@ from mechxai.cli.console import FAILED, INTERRUPTED, OK, error_stream, show
 from mechxai.cli.guarded_job import guarded_job
 from mechxai.cli.sweep_end import show_sweep_end
 from mechxai.core.files import make_writable_folder
-from mechxai.figures.browser import one_browser
+from mechxai.figures.browser import shared_browser
 from mechxai.runs.locks import exclusive_lock
 from mechxai.sweeps.overrides import check_overrides, override_arguments
 from mechxai.sweeps.ray_settings import ray_overrides
@@ -86,7 +86,7 @@ def _run_sweep(arguments: Sequence[str], folder: Path) -> int:
     overrides = override_arguments(arguments)
     flags = [argument for argument in arguments if argument not in overrides]  # hydra wants them first
     with exclusive_lock(folder, output, show):
-        with Watch(folder, show), one_browser():
+        with Watch(folder, show), shared_browser():
             code = _run_hydra([*flags, *overrides, *ray_overrides(overrides), f"hydra.sweep.dir={quoted(folder)}"])
         end_code = show_sweep_end(folder, shlex.join(["mechxai", "run", *arguments]))
     return code if code == INTERRUPTED else end_code or code

@@ -20,11 +20,12 @@ from mechxai.core.result import Result
 from mechxai.engine.execution import Execution
 from mechxai.engine.explain_plan import explain_plan
 from mechxai.engine.plan import Planned
-from mechxai.figures.browser import one_browser
+from mechxai.figures.browser import shared_browser
 from mechxai.figures.strongest import strongest
 from mechxai.model.hooked_model import HookedModel
+from mechxai.report.by_kind import result_tables
 from mechxai.report.page import report
-from mechxai.report.tables import own_tables
+from mechxai.report.by_kind import result_tables
 from mechxai.runs.applicability import check_model
 from mechxai.runs.folder import ID_LENGTH, RunFolder
 from mechxai.runs.locks import exclusive_lock
@@ -73,7 +74,7 @@ def run_study(
     failed = True
     try:
         declare(safe_tracker, study)
-        with one_browser():
+        with shared_browser():
             runs = {
                 label: _run_method(study, label, folder=folders[label], tracker=safe_tracker, show=show)
                 for label in study.methods
@@ -197,11 +198,11 @@ def _compute(study: Study, label: str, *, folder: RunFolder, tracker: SafeTracke
     result.save(folder.result)
     cell = strongest(result)
     if cell is not None:  # before figures and pages, which take longer than many a sweep
-        show(f"{label}: {cell.said}")
+        show(f"{label}: {cell.text}")
     write_figures(result, folder, png=study.png)
     write_config(study, folder)
     if len(study.methods) == 1:
-        report([result], folder.report, title=result.info.title, tables=own_tables(result, study.model.card))
+        report([result], folder.report, title=result.info.title, tables=result_tables(result, study.model.card))
     finish_manifest(study, label, result, folder=folder, started=started)
     shutil.rmtree(folder.cells, ignore_errors=True)
     cost = result.info.cost

@@ -15,7 +15,7 @@ from mechxai.figures.tokens import token_text
 from mechxai.report.chain_tables import EXAMPLES
 from mechxai.report.circuit_account import circuit_account
 from mechxai.report.page import report
-from mechxai.report.tables import own_tables
+from mechxai.report.by_kind import result_tables
 from mechxai.runs.folder import RunFolder
 from mechxai.runs.manifest import UNFINISHED, read_manifest, time_text, write_manifest
 from mechxai.runs.study import FinishedRun, Study
@@ -104,7 +104,7 @@ def _show_tables(
             show(f"{label}, token by token (blue: towards the answer, red: against):")
             for prompt in range(min(_COLORED, run.result.data.sizes["prompt"])):
                 show(token_text(run.result, prompt))
-        for title, rows in own_tables(run.result, study.model.card).items():
+        for title, rows in result_tables(run.result, study.model.card).items():
             tables[title] = rows
             if len(runs) == 1 or not title.endswith(EXAMPLES):  # of several methods they would bury the numbers
                 show({"title": title, "rows": rows})

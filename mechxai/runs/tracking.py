@@ -9,7 +9,7 @@ from mechxai.core.result import Result
 from mechxai.figures.cells import coordinates
 from mechxai.figures.panels import headline_variable
 from mechxai.figures.plot import plot
-from mechxai.figures.shown_variable import Shown, shown
+from mechxai.figures.selected_variable import SelectedVariable, select_variable
 from mechxai.runs.folder import RunFolder
 from mechxai.runs.provenance import model_record, task_record
 from mechxai.runs.study import Study
@@ -67,7 +67,7 @@ def _send_table(tracker: SafeTracker, study: Study, label: str, *, result: Resul
     name = headline_variable(result)
     if name is None:
         return
-    chosen = shown(result, name)
+    chosen = select_variable(result, name)
     columns, rows = cell_rows(chosen)
     summary: dict[str, object] = {}
     if rows and label == next(iter(study.methods)):
@@ -82,7 +82,7 @@ def _send_table(tracker: SafeTracker, study: Study, label: str, *, result: Resul
     tracker.table(f"{label}/table", columns, rows)
 
 
-def cell_rows(chosen: Shown, most: int = MAX_ROWS) -> tuple[list[str], list[list[object]]]:
+def cell_rows(chosen: SelectedVariable, most: int = MAX_ROWS) -> tuple[list[str], list[list[object]]]:
     """A variable in long form: a row per cell, its coordinates first, then its value, and its interval if it has one.
 
     Of more than ``most`` cells those farthest from no effect, in their own order.

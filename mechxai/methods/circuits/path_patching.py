@@ -34,6 +34,7 @@ FREEZES = ("all", "heads")
     MethodCard(
         name="path_patching",
         family="circuits",
+        kind="edges",
         question="What do these senders bring to these receivers directly?",
         cost="one suffix of a forward pass per pair and prompt, from the receiver on",
         source="Wang et al. 2022 (arXiv 2211.00593), appendix B; Goldowsky-Dill et al. 2023 (arXiv 2304.05969)",

@@ -31,6 +31,7 @@ AblationEdit = Literal["zero", "mean", "resample", "noise"]
     MethodCard(
         name="ablation",
         family="patching",
+        kind="ablation",
         question="Which components does the behaviour need?",
         cost="one forward pass per cell and prompt, less what the engine saves; mean and noise: one more per prompt",
         source="Wang et al. 2022 (arXiv 2211.00593); Miller et al. 2024 (arXiv 2407.08734) for the choices to state",

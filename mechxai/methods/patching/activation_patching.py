@@ -23,6 +23,7 @@ from mechxai.model.hooked_model import HookedModel
     MethodCard(
         name="activation_patching",
         family="patching",
+        kind="patching",
         question="Which activations carry the difference between the clean and the corrupted prompt?",
         cost="one forward pass per cell and prompt, less what the engine saves",
         source="Meng et al. 2022 (arXiv 2202.05262); Zhang and Nanda 2023 (arXiv 2309.16042)",

@@ -32,6 +32,7 @@ _EMBED = Site("embed")
     MethodCard(
         name="causal_tracing",
         family="patching",
+        kind="patching",
         question="Where does the model recall what it knows of the subject?",
         cost="noise draws x (one forward pass per cell and prompt), less what the engine saves",
         source="Meng et al. 2022 (arXiv 2202.05262), section 2",
