@@ -64,5 +64,5 @@ def test_layers_and_heads_that_are_not_there_are_refused(model_of, pairs, settin
 
 
 def test_another_run_is_refused():
-    with pytest.raises(ConfigError, match="did you mean 'corrupted'"):
+    with pytest.raises(ConfigError, match="Did you mean 'corrupted'"):
         mx.AttentionPatterns(run="corrupt")

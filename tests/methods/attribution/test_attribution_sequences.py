@@ -6,7 +6,7 @@ import torch
 
 import mechxai as mx
 from mechxai.core.errors import ArtifactError, ConfigError, ModelSupportError, ShapeError
-from tests.methods.attribution.test_attribution import ATTENTION, COMPLETE, EVERY
+from tests.methods.attribution.cases import ATTENTION, COMPLETE, EVERY
 
 TEXTS = ["Mary gave a drink to John.", "The keys are on the table, near the cabinet."]
 

@@ -105,7 +105,7 @@ def test_faithfulness_and_comparison(box, batch):
 )  # fmt: skip
 def test_what_looks_inside_is_refused_before_anything_is_asked(asked, box, batch, method):
     asked.texts.clear()
-    with pytest.raises(ModelSupportError, match=r"of film critic was asked.*use occlusion, lime"):
+    with pytest.raises(ModelSupportError, match=r"film critic is a black box.*Use occlusion, lime"):
         method(box, batch)
     assert not asked.texts
 

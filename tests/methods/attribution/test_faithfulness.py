@@ -10,11 +10,16 @@ import mechxai as mx
 from mechxai.core.errors import ConfigError, SiteError
 from mechxai.engine.execution import Execution
 from mechxai.methods.attribution._lib.evaluation.comparison import MEASURES
-from mechxai.methods.attribution._lib.evaluation.curves import curves, ranks, sizes
-from mechxai.methods.attribution._lib.evaluation.measures import infidelity, rank_agreement, soft_removal, top_overlap
-from mechxai.methods.attribution._lib.method_names import ATTRIBUTIONS
+from mechxai.methods.attribution._lib.evaluation.curves import perturbation_curves, ranks, top_counts
+from mechxai.methods.attribution._lib.evaluation.measures import (
+    infidelity,
+    rank_agreement,
+    soft_faithfulness,
+    top_overlap,
+)
+from mechxai.methods.attribution._lib.method_names import attribution_methods
 from tests.conftest import FOLDED
-from tests.methods.attribution.test_attribution import Linear
+from tests.methods.attribution.cases import Linear
 
 FEW = {"random_draws": 4, "infidelity_draws": 8, "soft_draws": 2}
 
@@ -31,14 +36,14 @@ def linear():
     return model, batch, worth.numpy()
 
 
-def problem_of(model, batch, metric="logit_diff", baseline="zero"):
-    return mx.Occlusion(metric=metric, baseline=baseline).problem(model, batch, Execution())
+def inputs_of(model, batch, metric="logit_diff", baseline="zero"):
+    return mx.Occlusion(metric=metric, baseline=baseline).inputs(model, batch, Execution())
 
 
 def test_curves_and_their_measures_by_hand(linear):
     model, batch, worth = linear
-    problem = problem_of(model, batch)
-    found = curves(problem, worth[None, None].astype(float), [0.25, 0.5])
+    inputs = inputs_of(model, batch)
+    found = perturbation_curves(inputs, worth[None, None].astype(float), [0.25, 0.5])
     # in order 3, 1, 0.5, -2: gone one by one 2.5 -> -0.5 -> -1.5 -> -2 -> 0; come one by one 0 -> 3 -> 4 -> 4.5 -> 2.5
     assert found.deletion[0, 0] == pytest.approx([2.5, -0.5, -1.5, -2.0, 0.0])
     assert found.insertion[0, 0] == pytest.approx([0.0, 3.0, 4.0, 4.5, 2.5])
@@ -49,16 +54,16 @@ def test_curves_and_their_measures_by_hand(linear):
 
 
 def test_sizes_are_counted_once():
-    assert sizes(16, (0.01, 0.05, 0.1, 0.2, 0.5)) == [1, 2, 4, 8]
-    assert sizes(1, (0.01, 0.5)) == [1]
+    assert top_counts(16, (0.01, 0.05, 0.1, 0.2, 0.5)) == [1, 2, 4, 8]
+    assert top_counts(1, (0.01, 0.5)) == [1]
     assert ranks(np.array([0.1, np.nan, 5.0])).tolist() == [1, 2, 0]
 
 
 def test_true_scores_have_no_infidelity(linear):
     model, batch, worth = linear
-    problem = problem_of(model, batch)
+    inputs = inputs_of(model, batch)
     scores = np.stack([worth, 2 * worth, np.zeros(4), -worth])[:, None].astype(float)
-    error, scaled = infidelity(problem, scores, draws=20, seed=0)
+    error, scaled = infidelity(inputs, scores, draws=20, seed=0)
     assert error[0] == pytest.approx(0, abs=1e-9)
     assert error[1] > 0.1
     assert scaled[:, 0] == pytest.approx([0, 0, 1, 0], abs=1e-9)  # a sign is a scaling too
@@ -68,18 +73,18 @@ def test_true_scores_have_no_infidelity(linear):
 def test_soft_measures_by_hand(model_of, pairs):
     model = model_of("gpt2")
     batch = mx.tasks.prompts(model, texts=["When Mary and John went to the"])
-    problem = problem_of(model, batch, metric="prob")
+    inputs = inputs_of(model, batch, metric="prob")
     p = {
-        "whole": float(problem.target_score[0]),
-        "nothing": float(problem.baseline_score[0]),
+        "whole": float(inputs.target_score[0]),
+        "nothing": float(inputs.baseline_score[0]),
     }
-    n = problem.players.most
+    n = inputs.players.most
     first = np.zeros((1, 1, n))
     first[0, 0, 0] = 1.0  # one player kept for certain, all others never: no chance is left
-    comprehensive, sufficient = soft_removal(problem, first, draws=2, seed=0)
+    comprehensive, sufficient = soft_faithfulness(inputs, first, draws=2, seed=0)
     absent = torch.ones(1, 1, n, dtype=torch.bool)
     absent[0, 0, 0] = False
-    alone, without = (float(problem.without(mask)[0, 0]) for mask in (absent, ~absent))
+    alone, without = (float(inputs.scores_without(mask)[0, 0]) for mask in (absent, ~absent))
     room = max(0.0, p["whole"] - p["nothing"])
     assert room > 0
     assert comprehensive[0, 0] == pytest.approx(np.clip(max(0.0, p["whole"] - without) / room, 0, 1), abs=1e-3)
@@ -181,7 +186,7 @@ def test_broken_rules_are_told(zoo):
     assert "linear model explains less than half" in notes
 
 
-@pytest.mark.parametrize("name", ATTRIBUTIONS)
+@pytest.mark.parametrize("name", attribution_methods())
 def test_every_method_can_be_asked_by_name(name, zoo):
     batch = mx.tasks.ioi(zoo, n=2)
     result = mx.CompareAttributions((name,), players="span", **FEW)(zoo, batch)
@@ -191,12 +196,12 @@ def test_every_method_can_be_asked_by_name(name, zoo):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: mx.CompareAttributions(("salience",)), "did you mean 'saliency'"),
+        (lambda: mx.CompareAttributions(("salience",)), "Did you mean 'saliency'"),
         (lambda: mx.CompareAttributions(()), "no methods"),
         (lambda: mx.CompareAttributions(top=0.0), "top"),
-        (lambda: mx.Faithfulness("shap"), "Attribution 'shap'"),
+        (lambda: mx.Faithfulness("shap"), "Unknown attribution method 'shap'"),
         (lambda: mx.Faithfulness(fractions=(0.0,)), "fractions"),
-        (lambda: mx.Faithfulness(random_draws=0), "random 0"),
+        (lambda: mx.Faithfulness(random_draws=0), "random_draws is 0"),
         (lambda: mx.Faithfulness(radius=0.0), "radius"),
     ],
 )

@@ -28,9 +28,7 @@ def prompt_by_prompt(
     folder, n = problem.execution.cells, len(problem)
     store = None if folder is None else WaveStore(folder, _key(method, problem))
     shown = problem.execution.progress
-    inner = replace(problem, execution=replace(problem.execution, progress=shown and n == 1)).knowing(
-        {"target_score": problem.target_score, "baseline_score": problem.baseline_score}
-    )
+    inner = replace(problem.with_end_scores(), execution=replace(problem.execution, progress=shown and n == 1))
     found = []
     with Bar(method.card.name, n, shown=shown and n > 1, unit="prompts") as bar:
         for number, one in enumerate(inner.each()):
@@ -46,5 +44,5 @@ def prompt_by_prompt(
 def _key(method: Method, problem: AttributionInput) -> str:
     hashed = Fingerprints()
     decisive = (method.settings(), problem.batch.identity, problem.embeddings, problem.baseline)
-    parts = [problem.subject.identity, *(hashed(part) for part in decisive), hashed(problem.players.of_token)]
+    parts = [problem.model.identity, *(hashed(part) for part in decisive), hashed(problem.players.of_token)]
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
