@@ -1,4 +1,4 @@
-"""Faithfulness and comparison: measures by hand on a linear model, laws, known truth, what is flagged."""
+"""Faithfulness and comparison: measures by hand on a linear model, laws, known truth, caveats."""
 
 from dataclasses import replace
 
@@ -18,6 +18,7 @@ from mechxai.methods.attribution._lib.evaluation.measures import (
     top_overlap,
 )
 from mechxai.methods.attribution._lib.method_names import attribution_methods
+from mechxai.methods.attribution.compare_attributions import DEFAULT_METHODS
 from tests.conftest import FOLDED
 from tests.methods.attribution.cases import Linear
 
@@ -53,7 +54,7 @@ def test_curves_and_their_measures_by_hand(linear):
     assert found.area(found.insertion)[0, 0] == pytest.approx((0 + 3 + 4 + 4.5 + 2.5 / 2) / 4)
 
 
-def test_sizes_are_counted_once():
+def test_equal_counts_of_fractions_are_used_once():
     assert top_counts(16, (0.01, 0.05, 0.1, 0.2, 0.5)) == [1, 2, 4, 8]
     assert top_counts(1, (0.01, 0.5)) == [1]
     assert ranks(np.array([0.1, np.nan, 5.0])).tolist() == [1, 2, 0]
@@ -120,7 +121,7 @@ def test_faithfulness_on_every_model(model_of, pairs, kind, backend, processing)
     assert -1 <= float(result.data["randomisation_similarity"]) <= 1
 
 
-def test_padded_batch_is_judged_as_singles(model_of, pairs):
+def test_a_padded_batch_has_the_measures_of_single_prompts(model_of, pairs):
     model = model_of("llama")
     batch = pairs(model, n=2, width=8, lengths=[8, 6])
     method = mx.Faithfulness("occlusion", **FEW, sensitivity_draws=0, randomise=False)
@@ -131,7 +132,7 @@ def test_padded_batch_is_judged_as_singles(model_of, pairs):
         assert here == pytest.approx(there, abs=1e-4, nan_ok=True), name
 
 
-def test_generation_is_judged(model_of):
+def test_a_continuation_is_evaluated(model_of):
     model = model_of("gpt2")
     batch = mx.ContrastBatch.from_prompts(
         model, ["The capital of France is"], ["The capital of France is"], [" Paris. The"], [" the park"]
@@ -142,7 +143,7 @@ def test_generation_is_judged(model_of):
     assert result.data["comprehensiveness"].attrs["units"] == "nats"
 
 
-def test_a_method_that_ignores_the_model_is_seen_through(zoo):
+def test_random_weights_change_the_scores(zoo):
     batch = mx.tasks.ioi(zoo, n=6)
     learnt = mx.Faithfulness("occlusion", **FEW, sensitivity_draws=0)(zoo, batch).data
     assert float(learnt["randomisation_similarity"]) < 0.6
@@ -159,7 +160,7 @@ def test_the_tokens_that_matter_are_found_where_they_are_known():
     assert (result.data["auroc_low"] <= result.data["auroc"]).all()
 
 
-def test_comparison_is_what_each_method_gives_alone(model_of, pairs):
+def test_the_comparison_equals_each_method_alone(model_of, pairs):
     model = model_of("neox")
     batch = pairs(model, n=2, width=7, lengths=[7, 6])
     result = mx.CompareAttributions((mx.Occlusion(), "gradient_x_input", mx.Occlusion(baseline="mean")), **FEW)(
@@ -177,7 +178,7 @@ def test_comparison_is_what_each_method_gives_alone(model_of, pairs):
 
 
 @pytest.mark.slow
-def test_broken_rules_are_told(zoo):
+def test_caveats_are_notes(zoo):
     batch = mx.tasks.ioi(zoo, n=4)
     methods = (mx.IntegratedGradients(n_steps=1, max_steps=1), mx.AttentionScores(), "lime")
     notes = " ".join(mx.CompareAttributions(methods, **FEW)(zoo, batch).info.notes)
@@ -187,7 +188,7 @@ def test_broken_rules_are_told(zoo):
 
 
 @pytest.mark.parametrize("name", attribution_methods())
-def test_every_method_can_be_asked_by_name(name, zoo):
+def test_every_method_has_a_name(name, zoo):
     batch = mx.tasks.ioi(zoo, n=2)
     result = mx.CompareAttributions((name,), players="span", **FEW)(zoo, batch)
     assert result.data.sizes["method"] == 1
@@ -210,23 +211,29 @@ def test_bad_fields_are_refused(make, message):
         make()
 
 
-def test_a_truth_that_is_no_role_is_refused(zoo):
+def test_an_unknown_role_is_refused(zoo):
     batch = mx.tasks.ioi(zoo, n=2)
     with pytest.raises(SiteError, match="S3"):
         mx.CompareAttributions(("saliency",), truth=("S3",))(zoo, batch)
 
 
-def test_masked_models_are_judged(model_of):
+def test_masked_models_are_evaluated(model_of):
     model = model_of("bert")
     batch = mx.tasks.prompts(model, texts=["The capital of [MASK] is Paris.", "Mary gave [MASK] to John."])
     result = mx.Faithfulness("occlusion", **FEW, sensitivity_draws=1)(model, batch)
     assert np.isfinite(float(result.data["comprehensiveness"]))
 
 
-def test_the_metric_of_the_judge_is_that_of_the_method(model_of, pairs):
+def test_the_methods_use_the_metric_of_the_comparison(model_of, pairs):
     model = model_of("gpt2")
     batch = pairs(model)
     result = mx.CompareAttributions((mx.Occlusion(metric="prob"),), metric="logit", **FEW)(model, batch)
     alone = mx.Occlusion(metric="logit")(model, batch)
     assert result.data["attribution"].values[0] == pytest.approx(alone.data["value"].values, abs=1e-5)
     assert replace(mx.Occlusion(), metric="logit").metric == "logit"
+
+
+def test_the_methods_by_name_are_the_registered_ones():
+    methods = attribution_methods()
+    assert set(DEFAULT_METHODS) | {"exact_shapley"} == set(methods)
+    assert all(kind.card.name == name and kind.card.family == "attribution" for name, kind in methods.items())

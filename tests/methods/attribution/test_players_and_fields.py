@@ -15,14 +15,14 @@ from mechxai.methods.attribution._lib.players import players_of
 def test_words_are_tokens_without_a_space_between(model_of):
     model = model_of("gpt2")
     batch = mx.tasks.prompts(model, texts=["Mary and Johnson's cat, gave", "the store"])
-    found = players_of(model.text, batch, "word")
-    assert found.names[0] == ("Mary", " and", " Johnson's", " cat", ",", " gave")
-    assert found.names[1] == ("the", " store")
-    assert found.of_token[0, 0] == -1  # the beginning of sequence
+    players = players_of(model.text, batch, "word")
+    assert players.names[0] == ("Mary", " and", " Johnson's", " cat", ",", " gave")
+    assert players.names[1] == ("the", " store")
+    assert players.of_token[0, 0] == -1  # the beginning of sequence
     assert players_of(model.text, batch, "word", special=True).of_token[0, 0] == 0
 
 
-def test_spans_are_the_roles(zoo):
+def test_spans_are_the_roles_of_the_batch(zoo):
     batch = mx.tasks.ioi(zoo, n=2, template=0)
     result = mx.ExactShapley(players="span")(zoo, batch)
     names = result.data["player_name"].values
@@ -33,7 +33,7 @@ def test_spans_are_the_roles(zoo):
     )
 
 
-def test_a_players_score_is_shared_out_over_its_tokens(model_of):
+def test_a_players_score_is_spread_over_its_tokens(model_of):
     model = model_of("gpt2")
     batch = mx.tasks.prompts(model, texts=["Mary and Johnson's cat gave"])
     data = mx.Occlusion(players="word")(model, batch).data
@@ -43,7 +43,7 @@ def test_a_players_score_is_shared_out_over_its_tokens(model_of):
         assert len(set(own.round(9))) == 1
 
 
-def test_prompts_without_answers_get_the_models_own(model_of):
+def test_prompts_without_answers_get_the_models_top_tokens(model_of):
     model = model_of("gpt2")
     batch = mx.tasks.prompts(model, texts=["When Mary", "The war lasted"])
     logits = model.logits(batch.clean, lengths=batch.lengths, at=batch.answer_pos[:, None])[:, 0]
@@ -100,7 +100,7 @@ def test_bad_input_is_refused_before_any_pass(model_of, pairs, monkeypatch):
         mx.Saliency()(model, replace(same, answers=same.answers + 5000))
 
 
-def test_what_cannot_be_done_says_so(model_of, pairs, zoo):
+def test_unsupported_inputs_are_refused(model_of, pairs, zoo):
     model = model_of("gpt2")
     with pytest.raises(ConfigError, match="its corrupted prompt is the clean one"):
         mx.Occlusion(baseline="counterfactual")(model, pairs(model, same=True))

@@ -1,4 +1,4 @@
-"""Stability over rephrasings: by hand on a linear model, chance, what is refused."""
+"""Stability over rephrasings: by hand, against chance, and refusals."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_rephrasings_agree_better_than_chance(zoo):
     assert mx.plot(result).layout.title.text
 
 
-def test_what_cannot_be_compared_is_refused(zoo):
+def test_rephrasings_without_shared_words_are_refused(zoo):
     one = mx.tasks.prompts(zoo, texts=IOI[:1])
     with pytest.raises(ShapeError, match="two or more"):
         mx.RephrasingStability("occlusion")(zoo, one)
