@@ -25,7 +25,6 @@ from mechxai.figures.strongest import strongest
 from mechxai.model.hooked_model import HookedModel
 from mechxai.report.by_kind import result_tables
 from mechxai.report.page import report
-from mechxai.report.by_kind import result_tables
 from mechxai.runs.applicability import check_model
 from mechxai.runs.folder import ID_LENGTH, RunFolder
 from mechxai.runs.locks import exclusive_lock

@@ -12,10 +12,10 @@ from mechxai.figures.attention_view import save_attention
 from mechxai.figures.export import save_html, save_png
 from mechxai.figures.plot import plot
 from mechxai.figures.tokens import token_text
+from mechxai.report.by_kind import result_tables
 from mechxai.report.chain_tables import EXAMPLES
 from mechxai.report.circuit_account import circuit_account
 from mechxai.report.page import report
-from mechxai.report.by_kind import result_tables
 from mechxai.runs.folder import RunFolder
 from mechxai.runs.manifest import UNFINISHED, read_manifest, time_text, write_manifest
 from mechxai.runs.study import FinishedRun, Study

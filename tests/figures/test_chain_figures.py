@@ -8,7 +8,6 @@ from mechxai.core.reasoning import Problem, ReasoningBatch
 from mechxai.figures.plot import plot
 from mechxai.report.by_kind import result_tables
 from mechxai.report.chain_tables import chain_tables
-from mechxai.report.tables import own_tables
 from tests.methods.cot.scripted import OPTIONS, Scripted, problem, reads_last, reads_question
 
 

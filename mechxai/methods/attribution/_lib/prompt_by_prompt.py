@@ -44,5 +44,5 @@ def prompt_by_prompt(
 def _key(method: Method, problem: AttributionInput) -> str:
     fingerprint = Fingerprints()
     decisive = (method.settings(), problem.batch.identity, problem.embeddings, problem.baseline)
-    parts = [problem.subject.identity, *(fingerprint(part) for part in decisive), fingerprint(problem.players.of_token)]
+    parts = [problem.model.identity, *(fingerprint(part) for part in decisive), fingerprint(problem.players.of_token)]
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
