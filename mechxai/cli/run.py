@@ -81,7 +81,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _sweep(arguments: Sequence[str], folder: Path) -> int:
     """All jobs of a sweep; what was finished before is found, what failed is told."""
-    make_writable_folder(folder.parents[2], asked=f"output={folder.parents[2]}")
+    make_writable_folder(folder.parents[2], setting=f"output={folder.parents[2]}")
     own = override_arguments(arguments)
     flags = [argument for argument in arguments if argument not in own]  # hydra takes none between overrides
     with exclusive_lock(folder, folder.parents[2], console.show):

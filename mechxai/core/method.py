@@ -18,14 +18,14 @@ _BATCHES = (ContrastBatch, ProbeDataset, ReasoningBatch)
 
 @dataclass(frozen=True)
 class MethodCard:
-    """One row of ``mechxai methods``.
+    """A method's description, one row of ``mechxai methods``.
 
     Attributes:
         name: as in configs and results.
         family: patching, lens, probes, attribution, attention, circuits or cot.
-        question: what it answers, in one line.
+        question: the question it answers, in one line.
         cost: in forward and backward passes.
-        source: where it comes from.
+        source: the paper it comes from.
         kind: what its results hold.
     """
 
@@ -47,7 +47,7 @@ class Method(ABC):
 
     Attributes:
         takes: the kind of prompts; `ProbeDataset` for probes.
-        in_waves: whether the engine runs it in waves, of which several processes can each compute a share.
+        in_waves: whether the engine runs it in waves, which several processes can share.
     """
 
     card: ClassVar[MethodCard]
@@ -70,7 +70,7 @@ class Method(ABC):
 
     @abstractmethod
     def __call__(self, model: Any, batch: Any, *, execution: Any = ...) -> Result:
-        """The result for one model and one batch; ``execution`` says how to run and changes no value."""
+        """The result for one model and one batch; ``execution`` sets how to run and changes no value."""
 
     def settings(self) -> dict[str, object]:
         """Name and fields, as results record them and run ids hash them."""
@@ -109,7 +109,7 @@ _M = TypeVar("_M", bound=type[Method])
 
 
 def register(card: MethodCard) -> Callable[[_M], _M]:
-    """Class decorator that gives a method its card and adds it to `METHODS`."""
+    """A class decorator that attaches a card to a method and adds the method to `METHODS`."""
 
     def add(kind: _M) -> _M:
         if card.name in METHODS:
@@ -127,7 +127,7 @@ def _plain(value: object) -> object:
     if isinstance(value, (str, int, float, bool, type(None))):
         return value
     info = getattr(value, "info", None)
-    if callable(info):  # a model: its name alone does not say which
-        known = cast("dict[str, object]", info())
-        return {key: known.get(key) for key in ("name", "backend", "dtype", "processing", "weight_hash")}
+    if callable(info):  # a model: the name alone does not identify it
+        facts = cast("dict[str, object]", info())
+        return {key: facts.get(key) for key in ("name", "backend", "dtype", "processing", "weight_hash")}
     return getattr(value, "name", None) or repr(value)

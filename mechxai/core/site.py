@@ -168,13 +168,15 @@ class Site:
             raise SiteError(f"Site {self.name!r} needs a layer", fix=f"Write blocks.<layer>.{self.name}")
         if self.layer is not None and not row.has_layer:
             raise SiteError(
-                f"Site {self.name!r} lies outside the blocks and takes no layer, but layer={self.layer}",
+                f"Site {self.name!r} lies outside the blocks and takes no layer: layer={self.layer}",
                 fix=f"Write {self.name}",
             )
         for field, axis in (("head", row.head_axis), ("neuron", "d_mlp" if "d_mlp" in row.axes else None)):
             if getattr(self, field) is not None and axis is None:
                 axes = ", ".join(row.axes)
-                raise SiteError(f"Site {self.name!r} has no {field} axis: its axes are {axes}")
+                raise SiteError(
+                    f"{field}={getattr(self, field)} does not apply to site {self.name!r}, whose axes are {axes}"
+                )
 
     @cached_property
     def row(self) -> SiteName:
@@ -194,7 +196,7 @@ class Site:
 
     @classmethod
     def parse(cls, text: str) -> "Site":
-        """The site that a string names, as ``blocks.9.z[head=6,pos=-1]`` or as TransformerLens' ``blocks.9.attn.hook_z``.
+        """The site in a string: ``blocks.9.z[head=6,pos=-1]``, or TransformerLens' ``blocks.9.attn.hook_z``.
 
         Raises:
             SiteError: the text is in neither form, or names a site that the table does not have.

@@ -76,6 +76,7 @@ class Baselines:
 
 def with_reference(model: HookedModel, batch: ContrastBatch, metric: Metric) -> ContrastBatch:
     """The batch with the clean run's next-token log-probabilities, where the metric needs them."""
+    batch.check_vocabulary(model.architecture.d_vocab)
     if not isinstance(metric, KlDivergence) or batch.reference is not None:
         return batch
     parts = []

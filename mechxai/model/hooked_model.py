@@ -13,10 +13,10 @@ from torch import Tensor
 from mechxai.core.activations import Activations
 from mechxai.core.architecture import Architecture
 from mechxai.core.batch import Answer, ContrastBatch, Layout
+from mechxai.core.display import Displayed, Summary
 from mechxai.core.edit import Intervention
 from mechxai.core.shapes import PromptInts, RowLogits, Tokens
 from mechxai.core.site import Site
-from mechxai.model import summary
 from mechxai.model.backends.attach import Hooks, attached, row_mask
 from mechxai.model.backends.base import UNEMBED_HOOK, Backend, Processing, as_dtype, existing_sites
 from mechxai.model.backends.capture import Keeper, gradients_at
@@ -28,8 +28,8 @@ from mechxai.model.generation.generate import Generates
 from mechxai.model.text import Prompts, TextCodec
 
 
-@dataclass(frozen=True, eq=False)
-class HookedModel(Generates):
+@dataclass(frozen=True, eq=False, repr=False)
+class HookedModel(Generates, Displayed):
     """A language model with hooks: its logits, its activations, edits of both, and gradients.
 
     Make one with `mechxai.load` or `mechxai.wrap`. Prompts are a text, a list of texts, or token ids ``[batch, pos]``.
@@ -95,11 +95,13 @@ class HookedModel(Generates):
             "architecture": self.architecture.as_dict(),
         }
 
-    def __repr__(self) -> str:
-        return summary.line("HookedModel", summary.of_hooked_model(self.info()))
-
-    def _repr_html_(self) -> str:
-        return summary.html("HookedModel", summary.of_hooked_model(self.info()))
+    def summary(self) -> Summary:
+        """Name, sizes, and how the model was loaded."""
+        a = self.architecture
+        sizes = f"{a.n_layers} layers, {a.n_heads} heads, d_model {a.d_model}"
+        weights = f"{self.processing}, {str(self.dtype).removeprefix('torch.')}, {self.device}"
+        rows = (("family", a.family), ("sizes", sizes), ("backend", self.backend.name), ("weights", weights))
+        return Summary(f"HookedModel {self.name}", rows)
 
     # Text ------------------------------------------------------------------------------------------------------------
 
@@ -118,7 +120,9 @@ class HookedModel(Generates):
         roles: Sequence[Mapping[str, tuple[int, int]]] | None = None,
     ) -> ContrastBatch:
         """The `ContrastBatch` of clean and corrupted texts; see `ContrastBatch.from_prompts`."""
-        return self.text.contrast(clean, corrupted, answers, wrong, roles=roles).to(self.device)
+        batch = self.text.contrast(clean, corrupted, answers, wrong, roles=roles)
+        batch.check_vocabulary(self.architecture.d_vocab)
+        return batch.to(self.device)
 
     def _encoded(self, prompts: Prompts, lengths: PromptInts | None) -> tuple[Tokens, PromptInts | None]:
         """Tokens and lengths of prompts; token ids stay as they are."""

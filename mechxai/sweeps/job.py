@@ -39,7 +39,7 @@ def _job(config: DictConfig, show: Reporter) -> dict[str, Path]:
     check_targets(OmegaConf.to_container(config, resolve=False))
     check_processes(config.processes)
     if not config.plan:
-        make_writable_folder(Path(config.output), asked=f"output={config.output}")
+        make_writable_folder(Path(config.output), setting=f"output={config.output}")
     parts = {
         name: hydra.utils.instantiate(config[name], _convert_="all") for name in ("model", "task", "method", "tracker")
     }

@@ -46,7 +46,9 @@ def test_patch():
     assert torch.equal(Patch(SOURCE)(ACTIVATION[:, 2, 1], part), OTHER[:, 2, 1])
     assert torch.equal(Patch(SOURCE).rows(slice(1, 2))(ACTIVATION[1:], Z), OTHER[1:])
     with pytest.raises(
-        ShapeError, match=r"Patching blocks\.1\.z.*source \(2, 3, 2, 2\), activation \(1, 3, 2, 2\).*same prompts"
+        ShapeError,
+        match=r"Cannot patch blocks\.1\.z.*source has shape \(2, 3, 2, 2\), the activation \(1, 3, 2, 2\).*same "
+        r"prompts",
     ):
         Patch(SOURCE)(ACTIVATION[:1], Z)
 
@@ -54,7 +56,7 @@ def test_patch():
 def test_zero_and_steer():
     assert ZeroAblate()(ACTIVATION, Z).abs().sum() == 0
     assert torch.equal(Steer(VECTOR, 2.0)(ACTIVATION, Z), ACTIVATION + torch.tensor([6.0, 8.0]))
-    with pytest.raises(ShapeError, match=r"Steering blocks\.1\.z.*\(3,\).*a vector of 2"):
+    with pytest.raises(ShapeError, match=r"vector has shape \(3,\), but blocks\.1\.z has width 2"):
         Steer(torch.ones(3))(ACTIVATION, Z)
 
 
@@ -82,7 +84,7 @@ def test_project_out_leaves_no_component_and_keeps_the_rest():
     torch.testing.assert_close(left @ across, ACTIVATION @ across)
     # by hand: (0, 1) . (3, 4)/5 = 0.8; (0, 1) - 0.8 (0.6, 0.8) = (-0.48, 0.36)
     torch.testing.assert_close(left[0, 0, 0], torch.tensor([-0.48, 0.36]))
-    with pytest.raises(ShapeError, match="a vector of 2"):
+    with pytest.raises(ShapeError, match="has width 2"):
         ProjectOut(torch.ones(5))(ACTIVATION, Z)
 
 

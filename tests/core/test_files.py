@@ -34,7 +34,7 @@ def met(kind, own):
 def test_disks_that_are_full_or_closed_are_told():
     full = disk_error(of_system(errno.ENOSPC))
     assert isinstance(full, NoSpaceError)
-    assert "result.nc was to be written. Got: the disk is full" in str(full)
+    assert "Cannot write result.nc: the disk is full" in str(full)
     assert isinstance(disk_error(caused(RuntimeError, of_system(errno.ENOSPC))), NoSpaceError)
     closed = disk_error(of_system(errno.EROFS))
     assert type(closed) is ArtifactError
@@ -57,9 +57,9 @@ def test_other_errors_stay_what_they_are(error):
 
 
 def test_a_folder_that_cannot_be_is_refused(tmp_path):
-    make_writable_folder(tmp_path / "a/b", asked="output=a/b")
+    make_writable_folder(tmp_path / "a/b", setting="output=a/b")
     assert (tmp_path / "a/b").is_dir()
     (tmp_path / "taken").write_text("a file")
     for name in ("taken", "taken/below"):
-        with pytest.raises(ConfigError, match=f"output={name} was asked"):
-            make_writable_folder(tmp_path / name, asked=f"output={name}")
+        with pytest.raises(ConfigError, match=f"output={name} cannot be created"):
+            make_writable_folder(tmp_path / name, setting=f"output={name}")

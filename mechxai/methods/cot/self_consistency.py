@@ -117,7 +117,7 @@ class SelfConsistency(Method):
 
     def _drawn(self, asking: ChainQuestions) -> tuple[list[list[Steps]], list[list[str | None]]]:
         """Chains and answers, ``[problem][sample]``."""
-        asked = [asking.batch.wording.asked(problem.question) for problem in asking.problems]
+        asked = [asking.batch.wording.chain_start(problem.question) for problem in asking.problems]
         chains, votes = [], []
         for sample in range(self.samples):
             seed = self.seed + _SEED_STEP * (sample + 1)

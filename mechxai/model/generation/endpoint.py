@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechxai.core.display import Displayed, Summary
 from mechxai.core.errors import ArtifactError, ConfigError, check_choice
 from mechxai.model.generation.connection import Connection, choices
 from mechxai.model.generation.generator import Writing, Written, cut_at
@@ -18,7 +19,7 @@ _MOST_STOPS = 4  # stop texts that an endpoint takes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class EndpointGenerator:
+class EndpointGenerator(Displayed):
     """Continues texts with a model behind an OpenAI-compatible endpoint. Make one with `load_generator`.
 
     Attributes:
@@ -48,6 +49,12 @@ class EndpointGenerator:
             "weight_hash": repr((self.connection.place, self.name, self.api, self.system, self.reads)),
             "revision": None,
         }
+
+    def summary(self) -> Summary:
+        """Name, API and address; no key."""
+        rows = [("api", self.api), ("address", self.connection.base_url or "from the environment")]
+        rows += [("system message", self.system)] if self.system else []
+        return Summary(f"EndpointGenerator {self.name}", rows)
 
     def spent(self) -> dict[str, float]:
         """Requests sent, stored responses reused, and tokens."""

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechxai.core.display import Displayed, Summary
 from mechxai.model.generation.decoding import Decoder, rows_at_once
 from mechxai.model.generation.generator import Writing, Written
 from mechxai.model.hooked_model import HookedModel
@@ -17,8 +18,8 @@ Ids = tuple[int, ...]
 _SAME_END = 32  # characters at a prompt's end that decide how an answer behind it is cut into tokens
 
 
-@dataclass(frozen=True, eq=False)
-class LocalGenerator:
+@dataclass(frozen=True, eq=False, repr=False)
+class LocalGenerator(Displayed):
     """Continues texts with a `HookedModel`, for methods that read what a model writes.
 
     Attributes:
@@ -47,6 +48,10 @@ class LocalGenerator:
     def info(self) -> dict[str, object]:
         """What a result records of the model."""
         return self.model.info()
+
+    def summary(self) -> Summary:
+        """The model's summary."""
+        return Summary(f"LocalGenerator {self.name}", self.model.summary().rows)
 
     def spent(self) -> dict[str, float]:
         """Forward passes of one prompt (a token written is one) and tokens written so far."""

@@ -1,6 +1,6 @@
 """The base of models with one vector of named outputs per text: labels, references, answers."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,12 +11,15 @@ from torch import Tensor
 
 from mechxai.core.architecture import Architecture
 from mechxai.core.batch import Answer, ContrastBatch
+from mechxai.core.display import Displayed, Summary
 from mechxai.core.errors import AlignmentError, ConfigError, ShapeError, unknown
 from mechxai.core.shapes import PromptInts, RowLogits, Tokens
 from mechxai.model.text import TextCodec, padded
 
+_SHOWN = 6  # outputs that a summary names
 
-class NamedOutputs(ABC):
+
+class NamedOutputs(Displayed):
     """A model with one vector of named outputs per text, which take the place of logits at a single position.
 
     Attributes:
@@ -48,8 +51,15 @@ class NamedOutputs(ABC):
     ) -> RowLogits:
         """The outputs ``[batch, 1, output]``; ``at`` is of no matter."""
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name}: {self.architecture.family}, outputs {list(self.outputs)})"
+    def summary(self) -> Summary:
+        """Name, family and outputs."""
+        outputs = ", ".join(repr(output) for output in self.outputs[:_SHOWN])
+        more = len(self.outputs) - _SHOWN
+        rows = (
+            ("family", self.architecture.family),
+            ("outputs", f"{outputs} and {more} more" if more > 0 else outputs),
+        )
+        return Summary(f"{type(self).__name__} {self.name}", rows)
 
     def tokens(self, prompts: str | Sequence[str]) -> tuple[Tokens, PromptInts]:
         """Tokens ``[batch, pos]`` padded on the right, and lengths ``[batch]``, of one or more texts."""

@@ -105,7 +105,7 @@ class ChainQuestions:
         """The chain of every problem, a sentence each."""
         if self.chain == "given":
             return tuple(problem.steps for problem in self.batch.problems)
-        asked = [self.batch.wording.asked(problem.question) for problem in self.batch.problems]
+        asked = [self.batch.wording.chain_start(problem.question) for problem in self.batch.problems]
         return tuple(self.continued(asked))
 
     @property
