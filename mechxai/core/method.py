@@ -1,5 +1,6 @@
 """Methods: frozen dataclasses whose fields are their config keys, called with a model and a batch."""
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -8,7 +9,11 @@ from typing import Any, ClassVar, TypeVar, cast, final
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError
 from mechxai.core.fields import settle_fields
+from mechxai.core.probe_dataset import ProbeDataset
+from mechxai.core.reasoning import ReasoningBatch
 from mechxai.core.result import Result, ResultKind
+
+_BATCHES = (ContrastBatch, ProbeDataset, ReasoningBatch)
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,12 @@ class Method(ABC):
     takes: ClassVar[type] = ContrastBatch
     in_waves: ClassVar[bool] = False
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        call = vars(cls).get("__call__")
+        if call is not None:
+            cls.__call__ = _checking_arguments(call)
+
     @final
     def __post_init__(self) -> None:
         settle_fields(self)
@@ -65,6 +76,32 @@ class Method(ABC):
         """Name and fields, as results record them and run ids hash them."""
         values = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}  # type: ignore[arg-type] # every method is a dataclass
         return {"name": self.card.name, **values}
+
+
+def _checking_arguments(call: Callable[..., Result]) -> Callable[..., Result]:
+    """A method's ``__call__`` that first refuses swapped arguments and texts in place of a batch."""
+
+    @functools.wraps(call)
+    def checked(self: Method, *args: Any, **kwargs: Any) -> Result:
+        named = dict(zip(("model", "batch"), args, strict=False)) | kwargs
+        _check_arguments(type(self).__name__, named.get("model"), named.get("batch"))
+        return call(self, *args, **kwargs)
+
+    return checked
+
+
+def _check_arguments(method: str, model: object, batch: object) -> None:
+    if isinstance(model, _BATCHES):
+        raise ConfigError(
+            f"{method} takes (model, batch): the first argument is a {type(model).__name__}", fix="Swap the arguments"
+        )
+    texts = cast("list[object] | tuple[object, ...]", batch if isinstance(batch, (list, tuple)) else (batch,))
+    text = next((item for item in texts if isinstance(item, str)), None)
+    if text is not None:
+        raise ConfigError(
+            f"{method} takes a batch of prompts, not the text {text!r}",
+            fix="Make one with mx.ContrastBatch.from_prompts, or a task such as mx.tasks.prompts",
+        )
 
 
 METHODS: dict[str, type[Method]] = {}
