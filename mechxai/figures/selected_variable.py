@@ -157,7 +157,8 @@ def select_variable(result: Result, name: str, select: Mapping[str, object] | No
         raise ConfigError(f"Variable {name!r} has no values")
     baselines = _baselines(data) if name == "value" else {}
     n_prompts = int(data.sizes["prompt"]) if "prompt" in data.sizes else None
-    return SelectedVariable(result.info, name, values, *others, baselines, n_prompts)
+    low, high, marks = others
+    return SelectedVariable(result.info, name, values, low, high, marks, baselines=baselines, n_prompts=n_prompts)
 
 
 def heatmap_dims(dims: tuple[str, ...]) -> tuple[str, str]:

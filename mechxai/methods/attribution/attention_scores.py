@@ -7,7 +7,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from mechxai.core.errors import SiteError
+from mechxai.core.errors import SiteError, out_of_range
 from mechxai.core.method import MethodCard, register
 from mechxai.core.metric import AnyMetric
 from mechxai.methods.attribution._lib.attention_weights import (
@@ -21,7 +21,7 @@ from mechxai.methods.attribution._lib.base import Attribution
 from mechxai.methods.attribution._lib.input import AttributionInput
 from mechxai.methods.attribution._lib.players import PlayerKind
 from mechxai.methods.attribution._lib.scores import TokenScores
-from mechxai.core.errors import out_of_range, selected
+from mechxai.methods.fields import selected
 
 
 @final

@@ -97,7 +97,7 @@ class ChainFlow(Method):
         pairs, parts, sweep = self._sweep(model, batch, metric)
         sweep.check(model)
         pairs = with_reference(model, pairs, metric)
-        outcome = run_sweep(model, replace(sweep, batch=pairs), execution, what="flow through steps")
+        outcome = run_sweep(model, replace(sweep, batch=pairs), execution, label="flow through steps")
         baseline = baselines(model, pairs, metric, direction=self.direction, known=outcome.runs)
         values = outcome.values.T.numpy()
         all_layers = values[:, : len(parts)]

@@ -105,7 +105,7 @@ class SelfConsistency(ChainMethod):
 
     def _sampled(self, questions: ChainQuestions) -> tuple[list[list[Chain]], list[list[str | None]]]:
         """Sampled chains and their answers, ``[problem][sample]``."""
-        prompts = [questions.batch.wording.asked(problem.question) for problem in questions.problems]
+        prompts = [questions.batch.wording.chain_start(problem.question) for problem in questions.problems]
         chains, votes = [], []
         for sample in range(self.samples):
             seed = self.seed + _SEED_STEP * (sample + 1)

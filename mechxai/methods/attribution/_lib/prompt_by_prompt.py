@@ -29,9 +29,8 @@ def prompt_by_prompt(
     folder, n_prompts = problem.execution.cells, len(problem)
     store = CheckpointStore(folder, "" if folder is None else _key(method, problem), TENSOR)
     shown = problem.execution.progress
-    inner = replace(problem, execution=replace(problem.execution, progress=shown and n_prompts == 1)).knowing(
-        {"target_score": problem.target_score, "baseline_score": problem.baseline_score}
-    )
+    execution = replace(problem.execution, progress=shown and n_prompts == 1)
+    inner = replace(problem.with_end_scores(), execution=execution)
     values = []
     with ProgressBar(method.card.name, n_prompts, shown=shown and n_prompts > 1, unit="prompts") as bar:
         for number, prompt in enumerate(inner.each()):

@@ -119,7 +119,9 @@ class ChainQuestions:
         """The chain of every problem."""
         if self.chain == "given":
             return tuple(problem.steps for problem in self.problems)
-        return tuple(self.continuations([self.batch.wording.asked(problem.question) for problem in self.problems]))
+        return tuple(
+            self.continuations([self.batch.wording.chain_start(problem.question) for problem in self.problems])
+        )
 
     @property
     def steps(self) -> list[ChainStep]:
