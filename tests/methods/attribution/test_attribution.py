@@ -500,7 +500,7 @@ def test_bad_prompts_are_refused(model_of, settings, message):
         (lambda: mx.Occlusion(baseline="padd"), "did you mean 'pad'"),
         (lambda: mx.KernelShap(players="tokens"), "did you mean 'token'"),
         (lambda: mx.IntegratedGradients(n_steps=0), "n_steps"),
-        (lambda: mx.IntegratedGradients(metric="logit_dif"), "did you mean 'logit_diff'"),
+        (lambda: mx.IntegratedGradients(metric="logit_dif"), "Did you mean 'logit_diff'"),
         (lambda: mx.SmoothGrad(noise=0.0), "noise"),
         (lambda: mx.Lime(n_samples=1), "n_samples"),
         (lambda: mx.AttentionRollout(residual=1.0), "residual"),

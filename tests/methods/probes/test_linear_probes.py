@@ -351,7 +351,7 @@ def test_a_random_model_is_another_and_leaves_the_first_alone(zoo):
     [
         ({"probe": "logistc"}, ConfigError, r"did you mean 'logistic'"),
         ({"site": "pattern"}, ConfigError, r"Probing pattern was asked"),
-        ({"site": "resid_pots"}, SiteError, r"did you mean 'resid_post'"),
+        ({"site": "resid_pots"}, SiteError, r"Did you mean 'resid_post'"),
         ({"C": [0.0]}, ConfigError, r"C > 0"),
         ({"mdl": True, "probe": "ridge"}, ConfigError, r"use probe=logistic"),
         ({"control": "word"}, ConfigError, r"word_type"),
