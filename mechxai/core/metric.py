@@ -240,6 +240,6 @@ def check_finite(values: Tensor, where: str, *, first_prompt: int = 0) -> None:
         prompt = first_prompt + int(bad.reshape(len(values), -1).any(1).nonzero()[0])
         value = values.reshape(-1)[bad.reshape(-1)][0].item()
         raise NumericsError(
-            f"The metric is {value} at {where} on prompt {prompt}",
+            f"The metric is not finite at {where}: {value} on prompt {prompt}",
             fix="Look for overflow (use float32 or bfloat16) or an edit that divides by zero",
         )

@@ -119,8 +119,8 @@ def test_what_does_not_fit_is_refused_with_the_nearest_match(here, capsys, argum
         ("processes=many", "a whole number from 1"),
         ("tracker.mode=ofline", "did you mean 'offline'"),
         ("model.name=/no/such/place", "no such folder"),
-        ("output=taken", "output=taken was asked. Got: "),
-        ("output=taken/below", "output=taken/below was asked. Got: "),
+        ("output=taken", "output=taken cannot be created: "),
+        ("output=taken/below", "output=taken/below cannot be created: "),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_computed(here, capsys, override, said):
@@ -141,7 +141,7 @@ def test_a_disk_that_cannot_be_written_is_no_traceback(here, capsys, monkeypatch
     monkeypatch.setattr(Result, "save", full)
     assert main(["run", *TINY]) == 1
     shown = " ".join(capsys.readouterr().err.split())
-    assert "result.nc was to be " in shown
+    assert "write result.nc: " in shown
     assert ("NoSpaceError" in shown) == (number == errno.ENOSPC)
 
 

@@ -306,7 +306,7 @@ def test_several_interventions_and_roles(model_of):
 
     ours = model.logits(tokens, layout=layout, interventions=edits)
     torch.testing.assert_close(ours, by_hand(model, tokens, "blocks.0.attn.hook_z", both), atol=1e-6, rtol=0)
-    with pytest.raises(SiteError, match="Role 'S3'"):
+    with pytest.raises(SiteError, match="Unknown role 'S3'"):
         model.logits(tokens, layout=layout, interventions=[mx.Intervention(mx.Site("z", 0, pos="S3"), mx.ZeroAblate())])
 
 

@@ -87,7 +87,7 @@ def test_a_disk_too_full_for_the_table_costs_the_table_alone(here, capsys, monke
     shown = " ".join(capsys.readouterr().err.split())
     assert "1 of 2 jobs did not finish" in shown
     assert "once that is mended, the same command runs the others" in shown
-    assert "NoSpaceError: results.parquet was to be written. Got: the disk is full." in shown
+    assert "NoSpaceError: Cannot write results.parquet: the disk is full." in shown
 
 
 def test_jobs_are_told_in_their_order_with_what_is_left(here, capsys, monkeypatch):

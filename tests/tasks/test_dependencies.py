@@ -1,4 +1,4 @@
-"""Sentences with known dependencies: which cells of a pattern they are, and which may stand against them."""
+"""Sentences with known dependencies: their cells of the attention pattern, and the control cells."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Tasks from files: the schema, and what is said of a line that does not keep it."""
+"""Tasks from files: the schema, and the errors for invalid lines."""
 
 import json
 
@@ -108,7 +108,7 @@ def test_separators_inside_a_text_do_not_end_its_line(model, write):
     assert len(mx.tasks.from_jsonl(model, write(odd, GOOD))) == 2
 
 
-def test_masked_models_need_their_mask_named_by_line(model_of, write):
+def test_a_line_without_the_mask_of_a_masked_model_is_named(model_of, write):
     row = {
         "clean": "The capital of France is [MASK].",
         "corrupted": "The capital of Paris is [MASK].",

@@ -1,4 +1,4 @@
-"""Labelled tasks: annotation fits its sentences, labels are balanced, groups keep items together, files are checked."""
+"""Labelled tasks: annotations fit their sentences, labels are balanced, groups are complete, files are checked."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Reviews: labels follow from the writer's adjective and the negation, and from nothing else."""
+"""Reviews: the writer's adjective and the negation alone determine the label."""
 
 from random import Random
 

@@ -1,4 +1,4 @@
-"""Every task: the same for the same seed, in line, with answers and roles where they are said to be."""
+"""Contrast tasks: reproducible, aligned, with their answers and roles at the right tokens."""
 
 import re
 from dataclasses import replace
@@ -173,7 +173,7 @@ def test_facts_are_true(model):
     assert all(word(model, answer[0]) in fact_tables.LANGUAGES.values() for answer in only.answers)
 
 
-def test_what_does_not_fit_the_tokenizer_is_counted(byte_pairs):
+def test_rejected_examples_are_counted(byte_pairs):
     codec = byte_pairs.text
     for name in UNKNOWN[:4]:
         assert len(codec.ids(f" {name}")) > 2, "the fixture must split it"
@@ -216,7 +216,7 @@ def test_prompts_longer_than_the_context_are_dropped(whole_words):
 
 
 @pytest.mark.parametrize("task", ["ioi", "greater_than", "sva", "docstring"])
-def test_train_and_held_out_are_told_apart(whole_words, task):
+def test_train_and_held_out_do_not_overlap(whole_words, task):
     def texts(split):
         rng = Random(0)
         return {GRAMMARS[task](rng, split=split).clean for _ in range(200)}
@@ -371,7 +371,7 @@ def test_refused(whole_words, task, settings, reason):
         TASKS[task](whole_words, **settings)
 
 
-def test_templates_are_filled_and_their_fields_found():
+def test_fill_returns_the_text_and_the_spans_of_fields():
     text, spans = fill("{A} and {B}, {A2}.", {"A": "Mary", "B": "John", "A2": "Mary"})
     assert text == "Mary and John, Mary."
     assert {role: text[low:high] for role, (low, high) in spans.items()} == {"A": "Mary", "B": "John", "A2": "Mary"}
