@@ -26,7 +26,7 @@ def score_of(
 
     def score(last: Streams) -> Tensor:
         read = last if at is None else gathered(last, at)
-        return scored(model, metric, batch, final=blocks.plain.final(read), prompts=everyone)
+        return scored(model, metric, batch, final=blocks.dense.final(read), prompts=everyone)
 
     return score
 
