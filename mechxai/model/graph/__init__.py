@@ -1,1 +1,1 @@
-"""A model as a graph: what nodes write, edges moved one at a time, gradients at readers, runs of circuits."""
+"""A model as a graph: writes of nodes, edges changed one at a time, gradients at readers, runs of circuits."""

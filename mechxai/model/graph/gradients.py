@@ -78,18 +78,18 @@ def reader_gradients(
     """
     dense, graph, turns = blocks.dense, blocks.graph, len(weights)
     serial = graph.mlps and not graph.parallel
-    kept: dict[Site, Tensor] = {}
+    activations: dict[Site, Tensor] = {}
     at = [Site(name, layer) for name in "qkv" for layer in range(start.layer + start.mid, graph.n_layers)]
     at += [Site("resid_mid", layer) for layer in range(start.layer, graph.n_layers)] if serial else []
     more = [Site(name, layer) for name in ("z", "mlp_out") for layer in range(graph.n_layers)] if written else []
     with torch.enable_grad():
         wanted = dict.fromkeys([*at, *more])
-        run = run_dense(dense, residual.detach().requires_grad_(), kept.__setitem__, wanted=wanted, start=start)
+        run = run_dense(dense, residual.detach().requires_grad_(), activations.__setitem__, wanted=wanted, start=start)
         scores = score(run.residuals[-1])
-        gradients = torch.autograd.grad(scores.sum(), [*(kept[site] for site in at), *run.residuals])
+        gradients = torch.autograd.grad(scores.sum(), [*(activations[site] for site in at), *run.residuals])
     back = _Backward(blocks, start, dict(zip(at, gradients, strict=False)), gradients[len(at) :], weights)
     scores = scores.detach().view(turns, -1)
-    parts = {turn: _turn(blocks, residual, kept, rows=_rows(turn, scores.shape[1])) for turn in written}
+    parts = {turn: _turn(blocks, residual, activations, rows=_rows(turn, scores.shape[1])) for turn in written}
     return Gradients(back.readers([stream.detach() for stream in run.residuals]), scores, parts)
 
 
@@ -98,9 +98,11 @@ def _rows(turn: int, n_prompts: int) -> slice:
 
 
 def _turn(
-    blocks: Blocks, residual: Streams, kept: Mapping[Site, Tensor], *, rows: slice
+    blocks: Blocks, residual: Streams, activations: Mapping[Site, Tensor], *, rows: slice
 ) -> Float[Tensor, "writer of_turn pos d_model"]:
-    return writes_of(blocks, residual[rows], {site: kept[site][rows] for site in kept if site.name in ("z", "mlp_out")})
+    return writes_of(
+        blocks, residual[rows], {site: activations[site][rows] for site in activations if site.name in ("z", "mlp_out")}
+    )
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def site_gradients(  # noqa: PLR0913 - a run, a metric and sites
     Cost: one forward pass without the unembedding, and one backward.
     """
     check_tokens(tokens, model.architecture, model.name)
-    kept: dict[Site, Tensor] = {}
+    activations: dict[Site, Tensor] = {}
     final: list[Tensor] = []
 
     def start(embedded: Tensor) -> Tensor:
@@ -57,11 +57,11 @@ def site_gradients(  # noqa: PLR0913 - a run, a metric and sites
         raise AllCached
 
     def storing(site: Site) -> Hooks:
-        def through(activation: Tensor) -> Tensor:
-            kept[site] = activation.clone()  # returned: some hook points receive a copy that is not used further
-            return kept[site]
+        def copied(activation: Tensor) -> Tensor:
+            activations[site] = activation.clone()  # returned: some hook points receive a copy that is not used further
+            return activations[site]
 
-        return {site.hook: [through]}
+        return {site.hook: [copied]}
 
     ends: Hooks = {site.hook: [torch.Tensor.detach] for site in stopped}
     tables: list[Hooks] = [{_EMBED.hook: [start]}, *map(storing, sites), ends, {UNEMBED_HOOK: [stop]}]
@@ -69,13 +69,13 @@ def site_gradients(  # noqa: PLR0913 - a run, a metric and sites
     with frozen(model.backend), torch.enable_grad():
         with model.attached(tables, [*sites, *stopped]), suppress(AllCached):
             model.backend.run(tokens, row_mask(tokens, lengths))
-        at_sites = [kept[site] for site in sites]
+        at_sites = [activations[site] for site in sites]
         gradients_or_none = torch.autograd.grad(score(final[0]).sum(), at_sites, allow_unused=bool(stopped))
     cut_off = {site.layer for site in stopped}  # a site that feeds only a stopped one has no gradient
     gradients = {
-        site: torch.zeros_like(kept[site]) if gradient is None and site.layer in cut_off else gradient
+        site: torch.zeros_like(activations[site]) if gradient is None and site.layer in cut_off else gradient
         for site, gradient in zip(sites, gradients_or_none, strict=True)
     }
     if any(gradient is None for gradient in gradients.values()):
         raise RuntimeError(f"no gradient reaches {[str(site) for site in sites if gradients[site] is None]}")
-    return {site: kept[site].detach() for site in sites}, gradients
+    return {site: activations[site].detach() for site in sites}, gradients

@@ -93,15 +93,15 @@ def writes(blocks: Blocks, first: Streams, *, before: KeysValues | None = None) 
     graph = blocks.graph
     names = ["z", *(["mlp_out"] if graph.mlps else [])]
     names += ["resid_mid"] if graph.mlps and not graph.parallel else []
-    kept: dict[Site, Tensor] = {}
+    activations: dict[Site, Tensor] = {}
     with torch.no_grad():
         wanted = {Site(name, layer): None for name in names for layer in range(graph.n_layers)}
-        run = run_dense(blocks.dense, first, kept.__setitem__, wanted=wanted, start=Start(before=before))
-    middles = [kept[site] for site in wanted if site.name == "resid_mid"]
-    return Writes(writes_of(blocks, first, kept), run.residuals, middles or run.residuals[:-1], run.kept)
+        run = run_dense(blocks.dense, first, activations.__setitem__, wanted=wanted, start=Start(before=before))
+    middles = [activations[site] for site in wanted if site.name == "resid_mid"]
+    return Writes(writes_of(blocks, first, activations), run.residuals, middles or run.residuals[:-1], run.kept)
 
 
-def writes_of(blocks: Blocks, first: Streams, kept: Mapping[Site, Tensor]) -> Written:
+def writes_of(blocks: Blocks, first: Streams, activations: Mapping[Site, Tensor]) -> Written:
     """The write of every node of a run, from its embedding and its stored ``z`` and ``mlp_out``."""
     dense, graph = blocks.dense, blocks.graph
     values = first.new_empty(len(graph.writers), *first.shape)
@@ -110,8 +110,8 @@ def writes_of(blocks: Blocks, first: Streams, kept: Mapping[Site, Tensor]) -> Wr
         for layer, block in enumerate(dense.blocks):
             at = graph.n_before_attention(layer)
             out = block.o.weight.view(dense.n_heads, dense.d_head, -1)
-            z = kept[Site("z", layer)].detach().flatten(0, 1).transpose(0, 1)  # [head, prompt * pos, d_head]
+            z = activations[Site("z", layer)].detach().flatten(0, 1).transpose(0, 1)  # [head, prompt * pos, d_head]
             torch.bmm(z, out, out=values[at : at + graph.n_heads].flatten(1, 2))
             if graph.mlps:
-                values[at + graph.n_heads] = kept[Site("mlp_out", layer)].detach()
+                values[at + graph.n_heads] = activations[Site("mlp_out", layer)].detach()
     return values
