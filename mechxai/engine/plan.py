@@ -18,7 +18,7 @@ from mechxai.model.backends.base import modules
 from mechxai.model.backends.hooks import foreign_hooks
 from mechxai.model.backends.memory import available_bytes
 from mechxai.model.dense.lookup import dense_model_of
-from mechxai.model.dense.run import PLAIN_SITES
+from mechxai.model.dense.run import DENSE_SITES
 from mechxai.model.hooked_model import HookedModel
 
 _POSITIONS_PER_WAVE = {"cpu": 2048, "cuda": 65536}
@@ -159,8 +159,8 @@ def highest_level(model: HookedModel, sweep: Sweep) -> int:
 
 
 def is_fusible(site: Site) -> bool:
-    """Whether plain blocks can edit the site."""
-    return site.name in PLAIN_SITES or site.row.entry == "embed"
+    """Whether plain blocks have the site."""
+    return site.name in DENSE_SITES or site.row.entry == "embed"
 
 
 def _level(model: HookedModel, sweep: Sweep, execution: Execution) -> int:

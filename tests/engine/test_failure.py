@@ -141,10 +141,10 @@ MUTATIONS = {
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_wrong_plain_blocks_are_caught(model, pairs, monkeypatch, caplog, mutation):
-    known = plain_proof._found(model.backend)
-    sound = known.plain
+    known = plain_proof._entry(model.backend)
+    sound = known.dense
     wrong = replace(sound, blocks=[sound.blocks[0], MUTATIONS[mutation](sound.blocks[1]), sound.blocks[2]])
-    monkeypatch.setattr(known, "plain", wrong)
+    monkeypatch.setattr(known, "dense", wrong)
     batch = pairs(model)  # the proof still speaks for them, so `cache` would use them; the oracle must not
     result = SWEEP(model, batch)
     assert int(result.data["level"]) == 3

@@ -130,7 +130,7 @@ class InformationFlowRoutes(Method):
         found = _room(model.architecture, batch)
         with ProgressBar("information flow routes", len(batch), shown=execution.progress, unit="prompts") as bar:
             for row, acts in self._runs(model, batch):
-                routes = Tracing(blocks.plain, model.architecture, acts, self.threshold)
+                routes = Tracing(blocks.dense, model.architecture, acts, self.threshold)
                 _write(found, row, routes.follow(starts[row]))
                 bar.advance(1)
         data = _variables(found) | {

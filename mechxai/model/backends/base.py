@@ -28,9 +28,7 @@ class Backend(Protocol):
     """A wrapped TransformerLens object, as `HookedModel` uses it."""
 
     name: ClassVar[str]
-    masks_rows: ClassVar[
-        bool
-    ]  # whether attention masks are made for the starting rows only, so that no rows can join later
+    masks_rows: ClassVar[bool]  # whether attention masks cover the starting rows only, so that no row can join later
     in_place: ClassVar[frozenset[str]]  # sites where only an edit in place reaches the residual stream
 
     @property

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from mechxai.core.architecture import Architecture
@@ -79,8 +80,15 @@ class HookedTransformerBackend:
         return TransformerLensKeyValueCache.init_cache(self.inner.cfg, self.inner.cfg.device, n_rows)
 
     def run_cached(self, tokens: Tokens, cache: Any) -> RowLogits:
-        """A pass with TransformerLens' cache."""
-        return self.inner(tokens, return_type="logits", prepend_bos=False, padding_side="right", past_kv_cache=cache)
+        """A pass with TransformerLens' cache. Rows are unpadded, so the mask that its cache requires is all ones."""
+        return self.inner(
+            tokens,
+            return_type="logits",
+            prepend_bos=False,
+            padding_side="right",
+            past_kv_cache=cache,
+            attention_mask=torch.ones_like(tokens),
+        )
 
     def final_norm(self, residual: Tensor) -> Tensor:
         """TransformerLens' final norm; the residual stream itself where the model has none."""

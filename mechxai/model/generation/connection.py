@@ -204,7 +204,7 @@ def _check_url(field: str, url: str, key_from: str) -> None:
     if not url or (parts.netloc and "@" not in parts.netloc and not parts.query):
         return
     allowed = "http(s)://host/path"
-    if not parts.netloc:
+    if not parts.netloc and not {"@", "?"} & set(url):
         raise ConfigError(f"{field}={url!r} is not a URL", allowed=allowed, fix="Begin it with http://")
     raise ConfigError(
         f"{field} has a user, a password or a query in it",

@@ -19,6 +19,8 @@ from mechxai.model.text import TextCodec
 
 _TOKENS_AT_ONCE = {"cpu": 8192, "cuda": 131072}  # prompts and continuations together
 
+WrittenTokens = Int[Tensor, "batch n_written"]
+
 
 def rows_at_once(width: int, device: torch.device) -> int:
     """How many rows of so many tokens run together on a device."""
@@ -73,10 +75,9 @@ class Decoder:
         """
         ids = self.text.ids(prompt)
         if self.text.unknown in ids:
-            strings = self.text.strings(ids)
-            word = strings[ids.index(self.text.unknown)]
+            tokens = " ".join(self.text.strings(ids))
             raise AlignmentError(
-                f"{prompt!r} holds a word outside the vocabulary of {self.name} ({word}): {' '.join(strings)}",
+                f"{prompt!r} has words outside the vocabulary of {self.name}: {tokens}",
                 fix="Use the task's words and those of its wording",
             )
         return ids
@@ -108,7 +109,7 @@ class Decoder:
             by_number.update(zip(numbers, written, strict=True))
         return [by_number[number] for number in range(len(rows))]
 
-    def continued_tokens(self, tokens: Tokens, lengths: PromptInts | None, writing: Writing) -> Tokens:
+    def continued_tokens(self, tokens: Tokens, lengths: PromptInts | None, writing: Writing) -> WrittenTokens:
         """The tokens written behind each row of tokens, ``[batch, n_written]``; -1 behind a row's end.
 
         Args:

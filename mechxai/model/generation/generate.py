@@ -7,9 +7,10 @@ from typing import overload
 import torch
 from torch import Tensor
 
+from mechxai.core.errors import ConfigError
 from mechxai.core.shapes import PromptInts, Tokens
 from mechxai.model.backends.base import Backend
-from mechxai.model.generation.decoding import Decoder
+from mechxai.model.generation.decoding import Decoder, WrittenTokens
 from mechxai.model.generation.generator import Writing
 from mechxai.model.text import Prompts, TextCodec
 
@@ -46,7 +47,7 @@ class Generates(ABC):
         temperature: float = 0.0,
         seed: int = 0,
         lengths: PromptInts | None = None,
-    ) -> Tokens: ...
+    ) -> WrittenTokens: ...
     def generate(
         self,
         prompts: Prompts,
@@ -55,7 +56,7 @@ class Generates(ABC):
         temperature: float = 0.0,
         seed: int = 0,
         lengths: PromptInts | None = None,
-    ) -> str | list[str] | Tokens:
+    ) -> str | list[str] | WrittenTokens:
         """Continues prompts: a text for a text, a list for a list, token ids for token ids.
 
         A row ends at a special token (end of text) or after ``max_new_tokens``. Prompts together continue as alone.
@@ -72,10 +73,14 @@ class Generates(ABC):
 
         Raises:
             ModelSupportError: a bidirectional model, or texts for a model without a tokenizer.
-            ShapeError: a prompt as long as the model's context.
+            ShapeError: no prompt, an empty one, or one as long as the model's context.
+            AlignmentError: a word outside the vocabulary.
+            ConfigError: ``max_new_tokens`` below 1, or a negative temperature.
 
         Cost: a forward pass per prompt, then one position per token, with a cache of keys and values.
         """
+        if max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens is {max_new_tokens}: it must be at least 1")
         decoder = Decoder(self.name, self.backend, self.text, self.device)
         writing = Writing(max_new_tokens, temperature, seed=seed)
         if isinstance(prompts, Tensor):

@@ -88,7 +88,7 @@ class BlackBox(NamedOutputs):
     def logits(
         self, tokens: Tokens, *, lengths: PromptInts | None = None, at: Int[Tensor, "batch k"] | None = None
     ) -> RowLogits:
-        """The outputs ``[batch, 1, output]``; ``at`` is of no matter. Cost: one call of the function."""
+        """The outputs ``[batch, 1, output]``; ``at`` has no effect. Cost: one call of the function."""
         del at
         lengths = tokens.new_full((len(tokens),), tokens.shape[1]) if lengths is None else lengths
         return self.outputs_of(self.texts(tokens, lengths))[:, None]

@@ -101,12 +101,12 @@ class EndpointScores:
         They are unknown where no answer is among the likeliest tokens, or where one token begins several answers.
         """
         tops = self._tops(texts)
-        known = [
+        readable = [
             not self._shared(top) and any(_begins(output, entry["token"]) for output in self.outputs for entry in top)
             for top in tops
         ]
         unknown = [np.nan] * len(self.outputs)
-        rows = [self._likely(top) if is_known else unknown for top, is_known in zip(tops, known, strict=True)]
+        rows = [self._likely(top) if is_readable else unknown for top, is_readable in zip(tops, readable, strict=True)]
         return np.array(rows, dtype=float).reshape(len(texts), len(self.outputs))
 
     def whole(self, texts: Sequence[str]) -> np.ndarray:

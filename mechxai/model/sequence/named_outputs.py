@@ -14,7 +14,7 @@ from mechxai.core.batch import Answer, ContrastBatch
 from mechxai.core.display import Displayed, Summary
 from mechxai.core.errors import AlignmentError, ConfigError, ShapeError, unknown
 from mechxai.core.shapes import PromptInts, RowLogits, Tokens
-from mechxai.model.text import TextCodec, padded
+from mechxai.model.text import Prompts, TextCodec, padded
 
 _SHOWN = 6  # outputs that a summary names
 
@@ -49,7 +49,7 @@ class NamedOutputs(Displayed):
     def logits(
         self, tokens: Tokens, *, lengths: PromptInts | None = None, at: Int[Tensor, "batch k"] | None = None
     ) -> RowLogits:
-        """The outputs ``[batch, 1, output]``; ``at`` is of no matter."""
+        """The outputs ``[batch, 1, output]``; ``at`` has no effect."""
 
     def summary(self) -> Summary:
         """Name, family and outputs."""
@@ -65,6 +65,13 @@ class NamedOutputs(Displayed):
         """Tokens ``[batch, pos]`` padded on the right, and lengths ``[batch]``, of one or more texts."""
         tokens, lengths = self.text.batch([prompts] if isinstance(prompts, str) else prompts)
         return tokens.to(self.device), lengths.to(self.device)
+
+    def __call__(self, prompts: Prompts, *, lengths: PromptInts | None = None) -> RowLogits:
+        """The outputs ``[batch, 1, output]`` of a text, texts, or token ids ``[batch, pos]``; see `logits`."""
+        if isinstance(prompts, Tensor):
+            return self.logits(prompts, lengths=lengths)
+        tokens, lengths = self.tokens(prompts)
+        return self.logits(tokens, lengths=lengths)
 
     def output(self, answer: Answer) -> int:
         """The index of an output, from its name or index.

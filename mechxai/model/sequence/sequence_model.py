@@ -98,7 +98,7 @@ class SequenceModel(NamedOutputs):
     def logits(
         self, tokens: Tokens, *, lengths: PromptInts | None = None, at: Int[Tensor, "batch k"] | None = None
     ) -> RowLogits:
-        """The outputs ``[batch, 1, output]``; ``at`` is of no matter. Cost: one forward pass."""
+        """The outputs ``[batch, 1, output]``; ``at`` has no effect. Cost: one forward pass."""
         del at
         lengths = tokens.new_full((len(tokens),), tokens.shape[1]) if lengths is None else lengths
         with torch.no_grad():

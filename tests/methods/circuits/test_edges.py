@@ -31,7 +31,7 @@ def measured(model, batch, circuits, run="clean", metric="logit_diff"):
     with torch.no_grad():
         return torch.stack(
             [
-                metric_values(model, metric, batch, final=blocks.plain.final(gathered(end, at)), prompts=everyone)
+                metric_values(model, metric, batch, final=blocks.dense.final(gathered(end, at)), prompts=everyone)
                 for end in ends
             ]
         )

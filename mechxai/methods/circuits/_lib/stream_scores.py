@@ -26,7 +26,7 @@ def score_of(
 
     def score(last: Streams) -> Tensor:
         read = last if at is None else gathered(last, at)
-        return metric_values(model, metric, batch, final=blocks.plain.final(read), prompts=everyone)
+        return metric_values(model, metric, batch, final=blocks.dense.final(read), prompts=everyone)
 
     return score
 
