@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -19,8 +20,10 @@ from mechxai.engine.sources import RunSource
 from mechxai.engine.sweep import Cell, Sweep
 from mechxai.model.hooked_model import HookedModel
 
-RUNS = ("clean", "corrupted")
-DIRECTIONS = ("denoise", "noise")
+Direction = Literal["denoise", "noise"]
+Run = Literal["clean", "corrupted"]
+RUNS = get_args(Run)
+DIRECTIONS = get_args(Direction)
 _ROWS_AT_ONCE = 32
 _SMALL = 1e-6  # a clean-corrupted gap below this is no denominator
 

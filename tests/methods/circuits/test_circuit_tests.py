@@ -8,8 +8,8 @@ import mechxai as mx
 from mechxai.core.errors import ConfigError
 from mechxai.core.graph import Graph
 from mechxai.methods.circuits._lib.edge_selection import pruned
-from mechxai.methods.circuits._lib.hypotheses import exceeding, holm, independence_test, sign_test
-from mechxai.methods.circuits.circuit_tests import _way
+from mechxai.methods.circuits._lib.hypotheses import exceedance, holm, independence_test, sign_test
+from mechxai.methods.circuits.circuit_tests import _random_path
 
 
 def test_signs_by_hand():
@@ -31,8 +31,8 @@ def test_independence():
 
 
 def test_shares_and_holm_by_hand():
-    assert exceeding(2.0, np.array([1.0, 2.0, 3.0])) == pytest.approx(3 / 4)
-    assert exceeding(9.0, np.array([1.0, 2.0, 3.0])) == pytest.approx(1 / 4)
+    assert exceedance(2.0, np.array([1.0, 2.0, 3.0])) == pytest.approx(3 / 4)
+    assert exceedance(9.0, np.array([1.0, 2.0, 3.0])) == pytest.approx(1 / 4)
     np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03])), [0.03, 0.06, 0.06])
     np.testing.assert_allclose(holm(np.array([0.9, 0.8])), [1.0, 1.0])
 
@@ -42,7 +42,7 @@ def test_random_ways_lead_from_the_embedding_to_the_logits(graph):
     generator = np.random.default_rng(0)
     lengths = set()
     for _ in range(50):
-        way = _way(graph, generator)
+        way = _random_path(graph, generator)
         chosen = torch.zeros(1, len(graph.edges), dtype=torch.bool)
         chosen[0, way] = True
         assert torch.equal(pruned(graph, chosen), chosen), "all of it is of use"
@@ -80,9 +80,9 @@ def test_a_circuit_with_edges_it_does_not_need_and_one_that_lacks_some():
 def test_refused():
     for settings, said in (
         ({"of": "acdcc"}, "acdc"),
-        ({"fraction": 0.0}, "shares above 0"),
-        ({"draws": 0}, "1 or more draws"),
-        ({"tolerance": -0.1}, "a tolerance of 0 or more"),
+        ({"fraction": 0.0}, "above 0 and at most 1"),
+        ({"draws": 0}, "draws is 0: it must be at least 1"),
+        ({"tolerance": -0.1}, "it must be at least 0"),
         ({"split": "rows"}, "templates"),
         ({"reference": "noise"}, "resample"),
     ):

@@ -126,7 +126,7 @@ def test_shared_positions_are_run_once_and_change_nothing(model_of, pairs, kind,
 
 def test_where_steps_lie():
     def at(**settings):
-        return mx.EdgeAttribution(**settings).along()
+        return mx.EdgeAttribution(**settings).integration_steps()
 
     assert at(steps=2) == [(0.25, 0.5), (0.75, 0.5)]
     assert at(steps=2, rule="left") == [(0.0, 0.5), (0.5, 0.5)]
@@ -293,7 +293,7 @@ def test_refused(model_of, pairs):
     for settings, said in (
         ({"kind": "eap_ig"}, "eap_ig_inputs"),
         ({"rule": "simpson"}, "midpoint"),
-        ({"steps": 0}, "1 or more"),
+        ({"steps": 0}, "steps is 0: it must be at least 1"),
         ({"reference": "zero"}, "kind=eap with direction=noise"),
         ({"kind": "eap", "reference": "mean", "direction": "denoise"}, "direction=noise"),
     ):

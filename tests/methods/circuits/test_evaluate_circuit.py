@@ -7,7 +7,7 @@ import torch
 import mechxai as mx
 from mechxai.core.errors import ConfigError
 from mechxai.core.graph import Graph
-from mechxai.methods.circuits._lib.edge_selection import FRACTIONS, highest, pruned
+from mechxai.methods.circuits._lib.edge_selection import FRACTIONS, pruned, top_edges
 from mechxai.methods.circuits._lib.faithfulness_curve import areas
 from tests.conftest import FOLDED
 
@@ -74,7 +74,7 @@ def test_found_and_confirmed_on_different_prompts(handmade, monkeypatch):
     assert torch.equal(seen[0], batch.clean[:3])
     whole = mx.EvaluateCircuit(discover=1.0, random_draws=0)(model, batch)
     assert torch.equal(seen[1], batch.clean)
-    assert any("confirmed on the prompts it was found on" in note for note in whole.info.notes)
+    assert any("tested on the prompts it was found on" in note for note in whole.info.notes)
     with pytest.raises(ConfigError, match="discover=1"):
         method(model, batch.rows(slice(0, 1)))
 
@@ -122,13 +122,13 @@ def test_areas_by_hand():
 
 def test_the_highest_edges():
     scores = np.array([0.1, -3.0, np.nan, 2.0])
-    assert highest(scores, [0.25, 0.5, 1.0], rank="absolute").tolist() == [
+    assert top_edges(scores, [0.25, 0.5, 1.0], rank="absolute").tolist() == [
         [False, True, False, False],
         [False, True, False, True],
         [True, True, True, True],
     ]
-    assert highest(scores, [0.25], rank="signed").tolist() == [[False, False, False, True]]
-    assert highest(scores, [0.2], rank="signed").sum() == 0
+    assert top_edges(scores, [0.25], rank="signed").tolist() == [[False, False, False, True]]
+    assert top_edges(scores, [0.2], rank="signed").sum() == 0
 
 
 def of(graph, *edges):
@@ -162,11 +162,11 @@ def test_pruning_of_groups():
 def test_refused(handmade):
     for settings, said in (
         ({"of": "acdcc"}, "edge_attribution"),
-        ({"fractions": (0.5, 0.1)}, "growing"),
+        ({"fractions": (0.5, 0.1)}, "increasing"),
         ({"fractions": (0.0, 1.0)}, "above 0"),
-        ({"fractions": ()}, "growing"),
-        ({"discover": 0.0}, "discover above 0"),
-        ({"random_draws": -1}, "0 or more draws"),
+        ({"fractions": ()}, "increasing"),
+        ({"discover": 0.0}, r"discover is 0\.0: it must be above 0"),
+        ({"random_draws": -1}, "random_draws is -1: it must be at least 0"),
         ({"rank": "size"}, "absolute"),
         ({"split": "rows"}, "templates"),
         ({"reference": "corrupt"}, "corrupted"),

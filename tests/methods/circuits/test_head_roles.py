@@ -197,8 +197,12 @@ def test_no_difference_between_the_runs_is_said(pairs, model_of):
 
 
 def test_refused(model_of, pairs):
-    with pytest.raises(ModelSupportError, match=r"bidirectional model.*use a causal language model"):
+    with pytest.raises(ModelSupportError, match=r"bidirectional model.*Use a causal language model"):
         mx.HeadRoles()(model_of("bert"), pairs(model_of("bert")))
-    for settings in ({"period": 1}, {"n_random": 0}, {"syntax": -1}):
-        with pytest.raises(ConfigError, match="period >= 2, n_random >= 1, syntax >= 0"):
+    for settings, problem in (
+        ({"period": 1}, "period is 1: it must be at least 2"),
+        ({"n_random": 0}, "n_random is 0: it must be at least 1"),
+        ({"syntax": -1}, "syntax is -1: it must be at least 0"),
+    ):
+        with pytest.raises(ConfigError, match=problem):
             mx.HeadRoles(**settings)

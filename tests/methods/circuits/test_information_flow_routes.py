@@ -32,7 +32,7 @@ def test_importances_by_hand():
     pattern = torch.tensor([[[0.5, 0.5]], [[0.25, 0.75]]])
     values = torch.tensor([[[2.0], [4.0]], [[6.0], [0.0]]])  # [src, head, d_head]
     out = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])
-    heads = heads_proximity(pattern, values, out, whole=whole, at=at)
+    heads = heads_proximity(pattern, values, out, vectors=whole, at=at)
     assert heads.tolist() == [[[1.0, 3.0]], [[1.0, 0.0]]]
     residual, bias = (proximity(torch.tensor([one]), whole) for one in ([1.0, 1.0], [-1.0, 0.0]))
     assert (residual.tolist(), bias.tolist()) == ([2.0], [0.0])
@@ -54,10 +54,10 @@ def test_few_elements_are_held_together_however_long_the_prompt(monkeypatch):
         held.append(gap.numel())
         return nearness(gap, whole)
 
-    at_once = heads_proximity(pattern, values, out, whole=whole, at=at)
+    at_once = heads_proximity(pattern, values, out, vectors=whole, at=at)
     monkeypatch.setattr(flow_shares, "_nearness", counted)
     monkeypatch.setattr(flow_shares, "_ELEMENTS", {"cpu": n * 8})
-    in_parts = heads_proximity(pattern, values, out, whole=whole, at=at)
+    in_parts = heads_proximity(pattern, values, out, vectors=whole, at=at)
     torch.testing.assert_close(in_parts, at_once)
     assert max(held) <= n * 8
     assert len(held) > 2

@@ -101,7 +101,7 @@ def test_refused(model_of, pairs):
         mx.PathPatching(["m2"], ["a0.h0"])(model, pairs(model))
     with pytest.raises(ConfigError, match="heads"):
         mx.PathPatching(freeze="mlps")
-    with pytest.raises(ConfigError, match="give names"):
+    with pytest.raises(ConfigError, match="Give names"):
         mx.PathPatching(senders=())
     with pytest.raises(ModelSupportError, match="causal pre-norm"):
         mx.PathPatching()(model_of("bert"), pairs(model_of("bert")))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import mechxai as mx
-from mechxai.methods.circuits._lib.head_names import Naming
+from mechxai.methods.circuits._lib.head_names import RoleThresholds
 from mechxai.methods.circuits._lib.pattern_scores import position_scores, random_tokens, repeated_scores, syntax_scores
 from mechxai.tasks.dependencies import dependencies
 from tests.conftest import MODELS
@@ -133,12 +133,13 @@ def scores(**given):
     ],
 )
 def test_names(given, effect, role, looks):
-    naming = Naming(attention=0.4, effect=0.05, copying=0.5)
-    assert naming.roles(scores(**given), np.array([[effect]])).item() == role
-    assert naming.attends_to(scores(**given), np.array([[2]]), np.array([["obj"]])).item() == looks
+    thresholds = RoleThresholds(attention=0.4, effect=0.05, copying=0.5)
+    assert thresholds.roles(scores(**given), np.array([[effect]])).item() == role
+    assert thresholds.attended_patterns(scores(**given), np.array([[2]]), np.array([["obj"]])).item() == looks
 
 
 @pytest.mark.parametrize(("distance", "looks"), [(0, "itself"), (1, "previous_token"), (5, "5 tokens back")])
 def test_distances_in_words(distance, looks):
-    naming = Naming(attention=0.4, effect=0.05, copying=0.5)
-    assert naming.attends_to(scores(positional=1.0), np.array([[distance]]), np.array([[""]])).item() == looks
+    thresholds = RoleThresholds(attention=0.4, effect=0.05, copying=0.5)
+    attended = thresholds.attended_patterns(scores(positional=1.0), np.array([[distance]]), np.array([[""]]))
+    assert attended.item() == looks

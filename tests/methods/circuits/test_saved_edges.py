@@ -41,7 +41,7 @@ def test_a_list_of_edges_is_a_circuit(handmade):
 
 def test_refused(handmade, tmp_path, model_of, pairs):
     model, batch = handmade
-    with pytest.raises(ArtifactError, match="no such file"):
+    with pytest.raises(ArtifactError, match="does not exist"):
         mx.EvaluateCircuit(of="nowhere/edges.nc")
     other = str(zoo_folder("zoo/planted-ioi") / "truth.json")
     llama = model_of("llama")
