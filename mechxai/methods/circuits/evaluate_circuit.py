@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.errors import ConfigError, unknown
+from mechxai.core.errors import ConfigError, nearest
 from mechxai.core.method import MethodCard, register
 from mechxai.core.result import Result, variable
 from mechxai.core.statistics import bootstrap_weights
@@ -120,7 +120,8 @@ class EvaluateCircuit(CircuitValidation):
             return None
         lists = [name for name, value in card.items() if isinstance(value, list) and name != "nodes"]
         if self.truth not in lists:
-            raise ConfigError(unknown(f"list of {prepared.model.name}'s known circuit", self.truth, lists))
+            problem = f"{prepared.model.name} has no known circuit truth={self.truth!r}"
+            raise ConfigError(f"{problem}. {nearest(self.truth, lists)}")
         return KnownCircuit.of(prepared.graph, [(edge["src"], edge["dest"]) for edge in card[self.truth]])
 
 

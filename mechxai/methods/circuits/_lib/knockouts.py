@@ -36,13 +36,12 @@ class Knockouts:
         self.n_runs = 0
         table, node_table = graph.chosen(circuit), reader_nodes(graph)[:, :-1]  # [reader, writer]; [reader, node]
         used = table.any(0) | (table.any(1)[:, None] & node_table).any(0)
+        used[graph.writers.index(EMBED)] = False
         self.nodes = [name for name, is_used in zip(graph.writers, used.tolist(), strict=True) if is_used]
-        self.nodes = [name for name in self.nodes if name != EMBED]
         rows = torch.tensor([graph.writers.index(name) for name in self.nodes], dtype=torch.long)
         writes = torch.arange(len(graph.writers)) == rows[:, None]  # [node, writer]
-        sole = node_table & (
-            node_table.sum(1, keepdim=True) == 1
-        )  # keys and values of a group outlast one of its heads
+        # keys and values of a group stay when one of its heads is knocked out
+        sole = node_table & (node_table.sum(1, keepdim=True) == 1)
         touching = graph.reads & (writes[:, None] | sole.T[rows][:, :, None])  # [node, reader, writer]
         self._touching = graph.of_matrix(touching.float()).bool()
 
