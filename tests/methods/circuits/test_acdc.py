@@ -1,4 +1,4 @@
-"""ACDC: the same as cutting one by one, and the known circuit on models that have one."""
+"""ACDC against cutting edges one by one, and against known circuits."""
 
 import numpy as np
 import pytest
@@ -25,14 +25,14 @@ def kept(data, row=0):
 
 
 @pytest.mark.parametrize("kind", ["zero", "mean"])
-def test_exactly_the_known_circuit_is_left(kind):
+def test_exactly_the_known_circuit_remains(kind):
     model = mx.load("zoo/handmade-ioi", device="cpu")
     batch = mx.tasks.ioi(model, n=12, template=0)
     data = mx.Acdc(thresholds=(0.01,), metric="logit_diff", reference=kind)(model, batch).data
     assert kept(data) == truth(model, "edges")
 
 
-def test_what_corrupted_prompts_can_show_is_left():
+def test_edges_that_corrupted_prompts_can_show_remain():
     model = mx.load("zoo/handmade-ioi", device="cpu")
     batch = mx.tasks.ioi(model, n=8, corruption="abc")
     data = mx.Acdc(thresholds=(0.001, 0.1))(model, batch).data
@@ -57,7 +57,7 @@ def test_induction():
         pytest.param("neox", "kl_divergence", marks=pytest.mark.slow),
     ],
 )
-def test_the_same_as_one_by_one(model_of, pairs, kind, metric, monkeypatch):
+def test_batched_cuts_equal_cuts_one_by_one(model_of, pairs, kind, metric, monkeypatch):
     model = model_of(kind)
     batch = pairs(model)
     monkeypatch.setattr(acdc, "_CUTS_AT_ONCE", 7)
@@ -85,7 +85,7 @@ def _one_by_one(model, batch, threshold, metric):
                 continue
             edge = int(graph.numbers([(src, reader)])[0])
             if not pruned(graph, left[None])[0, edge]:
-                left[edge] = False  # leads nowhere any more
+                left[edge] = False  # on no path any more
                 continue
             cut = left.clone()
             cut[edge] = False
@@ -95,7 +95,7 @@ def _one_by_one(model, batch, threshold, metric):
     return pruned(graph, left[None])[0]
 
 
-def test_higher_thresholds_leave_less():
+def test_higher_thresholds_leave_fewer_edges():
     model = mx.load("zoo/planted-ioi", device="cpu")
     data = mx.Acdc(thresholds=(0.01, 1.0, 100.0))(model, mx.tasks.ioi(model, n=4)).data
     assert data["n_edges"].values[0] > data["n_edges"].values[2] == 0

@@ -1,4 +1,4 @@
-"""Faithful, complete, minimal: knockouts by hand, the whole model as its own circuit, a circuit that is known."""
+"""Circuit criteria: knockouts by hand, the whole model as a circuit, and a known circuit."""
 
 import numpy as np
 import pytest
@@ -22,16 +22,22 @@ def test_knockouts_by_hand(model_of, pairs):
     batch = pairs(model, n=2)
     runs = CircuitRuns(prepare_graph(model, batch, "logit_diff"), Reference("zero"))
     knockouts = Knockouts(graph, circuit, runs, execution=mx.Execution())  # only the graph matters here
-    assert knockouts.nodes == ["a0.h0", "a0.h1", "m0", "a1.h0", "a1.h1"]  # keys and values of a group are of its heads
+    assert knockouts.nodes == [
+        "a0.h0",
+        "a0.h1",
+        "m0",
+        "a1.h0",
+        "a1.h1",
+    ]  # keys and values of a group belong to all its heads
 
-    def left(*names):
+    def edges_without(*names):
         chosen = np.array([node in names for node in knockouts.nodes])
         return [edge for edge, kept in zip(graph.edges, knockouts.without(circuit, chosen), strict=True) if kept]
 
-    assert left() == edges
-    assert left("a0.h0") == [edges[1], *edges[3:]]  # not the values, which the other head reads too
-    assert left("m0") == [*edges[:2], edges[4]]
-    assert left("a1.h1", "a0.h0") == [edges[1], edges[3]]
+    assert edges_without() == edges
+    assert edges_without("a0.h0") == [edges[1], *edges[3:]]  # not the values, which the other head reads too
+    assert edges_without("m0") == [*edges[:2], edges[4]]
+    assert edges_without("a1.h1", "a0.h0") == [edges[1], edges[3]]
     assert knockouts.set_name(np.zeros(5, bool)) == "none"
 
 
@@ -44,7 +50,7 @@ def test_the_whole_model_is_faithful_and_complete(model_of, pairs):
         assert data.sizes["node"] == model.architecture.n_layers * (model.architecture.n_heads + 1)
 
 
-def test_a_known_circuit_holds_and_one_without_a_part_does_not():
+def test_a_known_circuit_meets_the_criteria():
     model = mx.load("zoo/handmade-ioi", device="cpu")
     batch = mx.tasks.ioi(model, n=16)
     truth = model.card["truth"]

@@ -1,4 +1,4 @@
-"""Circuits compared: each row is an evaluation, methods that take no reference are left out, no truth is refused."""
+"""Comparison of discovery methods: rows equal evaluations, and references that a method does not take are NaN."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_rows_are_evaluations(compared):
         assert float(own["cmd"]) < float(own["cmd_random"])
 
 
-def test_methods_without_the_reference_are_left_out(compared):
+def test_methods_without_the_reference_are_nan(compared):
     data = compared[2].data
     assert np.isnan(data["auroc"].sel({"method": "edge_patching", "reference": "zero"})).all()
     assert np.isfinite(data["auroc"].sel({"method": "edge_patching", "reference": "corrupted"})).all()
@@ -64,7 +64,7 @@ def test_tables(compared):
     assert len(rows) == 3
 
 
-def test_other_models_have_their_own_task():
+def test_other_models_use_their_task():
     model = mx.load("zoo/interchange-ioi", device="cpu")
     assert task_of(model, 4, 0).info["name"] == "ioi"
     plain = mx.load("zoo/ioi", device="cpu")

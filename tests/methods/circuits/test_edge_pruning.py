@@ -1,4 +1,4 @@
-"""Edge pruning: its gates by hand, its gradient against slopes, its circuits against ones that are known."""
+"""Edge pruning: gates by hand, the gradient against slopes, circuits against known circuits."""
 
 import math
 
@@ -39,21 +39,21 @@ def test_gradients_of_shares_are_slopes(model_of, pairs, kind, backend, processi
     generator = torch.Generator().manual_seed(0)
     shares = torch.rand(1, *blocks.graph.reads.shape, generator=generator, dtype=torch.float64)
     shares = (shares * blocks.graph.reads).requires_grad_()
-    everyone = torch.arange(2)
+    prompts = torch.arange(2)
     with torch.enable_grad():
-        total = runs.differentiable(shares, everyone).sum()
+        total = runs.differentiable(shares, prompts).sum()
         (gradient,) = torch.autograd.grad(total, shares)
     places = blocks.graph.reads.nonzero()
     for row, writer in places[torch.randperm(len(places), generator=generator)[:5]].tolist():
         moved = shares.detach().clone()
         moved[0, row, writer] += 1e-5
-        slope = float(runs.differentiable(moved, everyone).sum() - total) / 1e-5
+        slope = float(runs.differentiable(moved, prompts).sum() - total) / 1e-5
         assert float(gradient[0, row, writer]) == pytest.approx(slope, abs=2e-4, rel=2e-3)
     assert not any(parameter.grad is not None for parameter in model.inner.parameters())
 
 
 @pytest.mark.parametrize(("name", "away"), [("zoo/handmade-ioi", "zero"), ("zoo/handmade-induction", "corrupted")])
-def test_true_edges_are_kept(name, away):
+def test_known_edges_are_kept(name, away):
     model = mx.load(name, device="cpu")
     if name == "zoo/handmade-ioi":
         batch, truth = mx.tasks.ioi(model, n=16), model.card["truth"]["edges"]

@@ -1,4 +1,4 @@
-"""Known circuits by edge and by pairs of nodes, by hand; the model trained by interchange interventions."""
+"""Known circuits by edge and by pairs of nodes, by hand, and on the model trained by interchange interventions."""
 
 import numpy as np
 import pytest
