@@ -7,7 +7,6 @@ themselves. Here they are compiled where a function is first called, and in ever
 import dataclasses
 import functools
 import inspect
-import typing
 
 import jaxtyping
 
@@ -53,43 +52,21 @@ def _checked(function, typechecker):
         _left[code] = left - 1
         if not checks:
             checked = _whole(function, typechecker=typechecker)
-            checks.append(_choices_refused_first(function, checked) if _takes_choice(function) else checked)
+            checks.append(_own_refusal_first(function, checked) if takes_choices else checked)
         return checks[0](*args, **kwargs)
 
     return wrapper
 
 
-def _takes_choice(function):
-    return any(typing.get_origin(annotation) is typing.Literal for annotation in function.__annotations__.values())
-
-
-def _choices_refused_first(function, checked):
-    """A function whose argument is one of several values raises its own error for other values."""
-    signature = inspect.signature(function)
-    choices = {
-        name: typing.get_args(annotation)
-        for name, annotation in function.__annotations__.items()
-        if typing.get_origin(annotation) is typing.Literal
-    }
+def _own_refusal_first(function, checked):
+    """A value that the function itself refuses raises the function's error, which is what users see."""
 
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
-        given = signature.bind(*args, **kwargs).arguments
-        wrong = any(given[name] not in allowed for name, allowed in choices.items() if name in given)
-        return (function if wrong else checked)(*args, **kwargs)
-
-    return wrapper
-
-
-def _own_refusal_first(init, checked):
-    """A value that the class itself refuses raises the class's error, which is what users see."""
-
-    @functools.wraps(init)
-    def wrapper(self, *args, **kwargs):
         try:
-            return checked(self, *args, **kwargs)
+            return checked(*args, **kwargs)
         except jaxtyping.TypeCheckError:
-            init(self, *args, **kwargs)
+            function(*args, **kwargs)
             raise
 
     return wrapper
