@@ -14,6 +14,7 @@ from mechxai.core.result import Result
 from mechxai.core.shapes import PromptInts
 from mechxai.engine.contrast import Direction, baselines
 from mechxai.engine.execution import Execution
+from mechxai.engine.multi_sweep import distinct_notes, total_cost
 from mechxai.methods.circuits._lib.edge_effects import EdgeEffects
 from mechxai.methods.circuits._lib.edge_result import EdgeScores, edge_result
 from mechxai.methods.circuits._lib.prepared_graph import prepare_graph
@@ -87,8 +88,8 @@ class EdgePatching(Method):
             contrast.moved(graph.of_matrix(replace(effects, positions=at).scores(graph.reads, execution)).numpy())
             for at in places.values()
         ]
-        notes = (*noted(effects.outcomes), *contrast.notes)
-        cost = prepared.cost(summed(effects.outcomes))
+        notes = (*distinct_notes(effects.outcomes), *contrast.notes)
+        cost = prepared.cost(total_cost(effects.outcomes))
         result = edge_result(self, prepared, scores, cost=cost, notes=notes)
         if not places:
             return result

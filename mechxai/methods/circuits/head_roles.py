@@ -14,7 +14,7 @@ from mechxai.core.metric import AnyMetric, Metric, as_metric
 from mechxai.core.result import Result, variable
 from mechxai.engine.contrast import DIRECTIONS, Baselines, Direction, baselines, patching, with_reference
 from mechxai.engine.execution import Execution
-from mechxai.engine.multi_sweep import plan_sweeps, run_sweeps
+from mechxai.engine.multi_sweep import distinct_notes, plan_sweeps, run_sweeps, total_cost
 from mechxai.engine.plan import Plan
 from mechxai.engine.run import Outcome
 from mechxai.engine.sweep import Sweep
@@ -166,7 +166,9 @@ class HeadRoles(Method):
         data["attends_to"] = variable(_HEADS, attended, "pattern", "strongest pattern that passes, effect or not")
         data.update(patterns.syntax)
         coords = {axis: list(range(count)) for axis, count in zip(_HEADS, roles.shape, strict=True)}
-        info = run_info(self, model, batch, cost=summed(outcomes), notes=(*noted(outcomes), *contrast.notes, *notes))
+        info = run_info(
+            self, model, batch, cost=total_cost(outcomes), notes=(*distinct_notes(outcomes), *contrast.notes, *notes)
+        )
         return Result(xr.Dataset(data, coords={**coords, **patterns.coords}), info)
 
     def plan(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Plan:  # noqa: B008 - frozen

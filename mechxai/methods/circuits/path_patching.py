@@ -18,6 +18,7 @@ from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
 from mechxai.engine.contrast import Direction, baselines
 from mechxai.engine.execution import Execution
+from mechxai.engine.multi_sweep import distinct_notes, total_cost
 from mechxai.methods.circuits._lib.edge_effects import EdgeEffects
 from mechxai.methods.circuits._lib.edge_result import edge_coords
 from mechxai.methods.circuits._lib.prepared_graph import prepare_graph
@@ -103,8 +104,8 @@ class PathPatching(Method):
         }
         ends = [(graph.writers[writer], graph.readers[reader]) for reader, writer in paths.nonzero().tolist()]
         coords = {**edge_coords(ends), "prompt": list(range(len(batch)))}
-        cost = prepared.cost(summed(effects.outcomes) if effects.outcomes else {})
-        notes = (_FREEZE_NOTES[self.freeze], *noted(effects.outcomes), *contrast.notes)
+        cost = prepared.cost(total_cost(effects.outcomes) if effects.outcomes else {})
+        notes = (_FREEZE_NOTES[self.freeze], *distinct_notes(effects.outcomes), *contrast.notes)
         return Result(xr.Dataset(data, coords=coords), run_info(self, model, batch, cost=cost, notes=notes))
 
     def _paths(self, graph: Graph) -> Bool[Tensor, "reader writer"]:
