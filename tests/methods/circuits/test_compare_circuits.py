@@ -23,7 +23,7 @@ def compared():
 
 def test_discovery_methods_are_the_registered_methods_that_score_edges():
     registered = {card.name for card in registry.cards() if card.kind == "edges"}
-    assert set(DISCOVERY_METHODS) | {"edge_attribution"} == set(discovery_methods())
+    assert set(DISCOVERY_METHODS) | {"edge_attribution"} == set(discovery_methods()), "every registered method"
     assert registered == {method.card.name for method in discovery_methods().values()}
 
 

@@ -12,14 +12,19 @@ from mechxai.core.method import METHODS, Method
 from mechxai.core.metric import AnyMetric
 from mechxai.methods.circuits._lib.references import ReferenceKind
 from mechxai.methods.circuits._lib.saved_edges import SavedEdges, is_saved
-from mechxai.methods.circuits.acdc import Acdc
 from mechxai.methods.circuits.edge_attribution import AttributionKind, EdgeAttribution
-from mechxai.methods.circuits.edge_patching import EdgePatching
-from mechxai.methods.circuits.edge_pruning import EdgePruning
 
 Split = Literal["prompts", "templates"]
-_EXACT_METHODS = (EdgePatching, Acdc, EdgePruning)  # beside the kinds of edge attribution
-DISCOVERY_METHODS = (*get_args(AttributionKind), *(method.card.name for method in _EXACT_METHODS))
+DISCOVERY_METHODS = (
+    "eap",
+    "clean_corrupted",
+    "eap_ig_inputs",
+    "eap_ig_activations",
+    "edge_patching",
+    "acdc",
+    "edge_pruning",
+)
+"""The methods that comparisons run by default, in this order; `discovery_methods` gives all that are registered."""
 
 
 def discovery_methods() -> Mapping[str, type[Method]]:
