@@ -7,7 +7,6 @@ themselves. Here they are compiled where a function is first called, and in ever
 import dataclasses
 import functools
 import inspect
-import typing
 
 import jaxtyping
 
@@ -43,6 +42,7 @@ def _jaxtyped(one=None, *, typechecker):
 
 def _checked(function, typechecker):
     code, checks = id(function.__code__), []
+    takes_choices = any("Literal" in repr(annotation) for annotation in function.__annotations__.values())
 
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
@@ -51,31 +51,13 @@ def _checked(function, typechecker):
             return function(*args, **kwargs)
         _left[code] = left - 1
         if not checks:
-            checked = _whole(function, typechecker=typechecker)
-            checks.append(_choices_refused_first(function, checked) if _takes_choice(function) else checked)
-        return checks[0](*args, **kwargs)
-
-    return wrapper
-
-
-def _takes_choice(function):
-    return any(typing.get_origin(annotation) is typing.Literal for annotation in function.__annotations__.values())
-
-
-def _choices_refused_first(function, checked):
-    """A function whose argument is one of several values raises its own error for other values."""
-    signature = inspect.signature(function)
-    choices = {
-        name: typing.get_args(annotation)
-        for name, annotation in function.__annotations__.items()
-        if typing.get_origin(annotation) is typing.Literal
-    }
-
-    @functools.wraps(function)
-    def wrapper(*args, **kwargs):
-        given = signature.bind(*args, **kwargs).arguments
-        wrong = any(given[name] not in allowed for name, allowed in choices.items() if name in given)
-        return (function if wrong else checked)(*args, **kwargs)
+            checks.append(_whole(function, typechecker=typechecker))
+        try:
+            return checks[0](*args, **kwargs)
+        except jaxtyping.TypeCheckError:
+            if takes_choices:  # a choice that the function itself refuses raises its own error
+                function(*args, **kwargs)
+            raise
 
     return wrapper
 

@@ -10,7 +10,8 @@ from mechxai.core.batch import Layout
 from mechxai.core.display import Displayed, Summary, counted
 from mechxai.core.errors import SiteError
 from mechxai.core.shapes import Rows
-from mechxai.core.site import POSITION_AXES, Site, site_name
+from mechxai.core.site import POSITION_AXES, Site
+from mechxai.core.site_table import site_name
 
 
 @dataclass(frozen=True, repr=False)

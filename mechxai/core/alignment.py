@@ -48,7 +48,7 @@ def _plain(value: object) -> object:
     if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.ndim == 0):
         return cast("Any", value).item()
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
-        return value
+        return cast("object", value)
     return [_plain(item) for item in cast("Iterable[object]", value)]
 
 

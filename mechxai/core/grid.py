@@ -8,7 +8,8 @@ from mechxai.core.architecture import Architecture
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.display import counted
 from mechxai.core.errors import ConfigError, SiteError, nearest
-from mechxai.core.site import Site, site_name
+from mechxai.core.site import Site
+from mechxai.core.site_table import site_name
 
 Position = int | str
 Axes = Mapping[str, Sequence[Position]]  # axis -> coordinates

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, final
+from typing import ClassVar, Literal, cast, final
 
 import torch
 from jaxtyping import Int
@@ -194,7 +194,7 @@ class CustomMetric(Metric):
 
     def score(self, logits: LogitsAt, batch: ContrastBatch) -> PerPrompt:
         """The function's value."""
-        value: object = self.function(logits, batch)
+        value = cast("object", self.function(logits, batch))
         if not isinstance(value, Tensor):
             raise ShapeError(
                 f"The custom metric returned a {type(value).__name__}: it must return a tensor with one value per "
@@ -240,6 +240,6 @@ def check_finite(values: Tensor, where: str, *, first_prompt: int = 0) -> None:
         prompt = first_prompt + int(bad.reshape(len(values), -1).any(1).nonzero()[0])
         value = values.reshape(-1)[bad.reshape(-1)][0].item()
         raise NumericsError(
-            f"The metric is {value} at {where} on prompt {prompt}",
+            f"The metric is not finite at {where}: {value} on prompt {prompt}",
             fix="Look for overflow (use float32 or bfloat16) or an edit that divides by zero",
         )

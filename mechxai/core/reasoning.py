@@ -60,7 +60,9 @@ class Problem:
         for name in ("mistakes", "rephrased"):
             values = getattr(self, name)
             if values and len(values) != len(self.steps):
-                raise ShapeError(f"A problem has {len(values)} {name} for {len(self.steps)} steps: give one per step")
+                raise ShapeError(
+                    f"A problem with {counted(len(self.steps), 'step')} has {len(values)} {name}: give one per step"
+                )
         if not self.options:
             return
         if self.answer not in self.options:
@@ -98,7 +100,7 @@ class Wording:
         filled = self.suggestion.replace("{answer}", "")
         if filled == self.suggestion or "{" in filled or "}" in filled:
             raise ConfigError(
-                f"suggestion={self.suggestion!r} cannot be filled in",
+                f"The wording's suggestion {self.suggestion!r} cannot be filled in",
                 allowed="a text with {answer} and no other braces",
             )
 

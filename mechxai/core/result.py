@@ -18,6 +18,8 @@ from mechxai.core.files import atomic_write
 _INFO = "mechxai_run_info"
 ResultKind = Literal[
     "grid",
+    "patching",
+    "ablation",
     "head_roles",
     "edges",
     "circuit_curve",

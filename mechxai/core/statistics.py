@@ -30,9 +30,9 @@ def bootstrap_weights(n_prompts: int, seed: int = 0, n_draws: int = N_DRAWS) -> 
 
 def known_mean(per_example: np.ndarray) -> np.ndarray:
     """The mean over the leading axis (prompts), ignoring NaN; NaN where every prompt is NaN."""
-    known = ~np.isnan(per_example)
-    total = np.where(known, per_example, 0.0).sum(0)
-    return np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan)
+    present = ~np.isnan(per_example)
+    total = np.where(present, per_example, 0.0).sum(0)
+    return np.where(present.any(0), total / np.maximum(present.sum(0), 1), np.nan)
 
 
 def mean_interval(per_example: np.ndarray, seed: int = 0) -> Interval:
@@ -40,12 +40,12 @@ def mean_interval(per_example: np.ndarray, seed: int = 0) -> Interval:
     if len(per_example) == 1:
         return Interval(np.asarray(per_example[0]), np.asarray(per_example[0]))
     weights = bootstrap_weights(len(per_example), seed)
-    known = ~np.isnan(per_example)
-    if known.all():
+    present = ~np.isnan(per_example)
+    if present.all():
         return _percentiles(np.tensordot(weights, per_example, axes=1))
     with np.errstate(divide="ignore", invalid="ignore"):
-        sums = np.tensordot(weights, np.where(known, per_example, 0.0), axes=1)
-        return _percentiles(sums / np.tensordot(weights, known.astype(float), axes=1))
+        sums = np.tensordot(weights, np.where(present, per_example, 0.0), axes=1)
+        return _percentiles(sums / np.tensordot(weights, present.astype(float), axes=1))
 
 
 def share_interval(per_example: np.ndarray) -> Interval:
@@ -77,8 +77,8 @@ def ratio_interval(numerator: np.ndarray, denominator: np.ndarray, seed: int = 0
     if len(numerator) == 1:
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = numerator[0] / denominator[0]
-        known = np.where(np.isinf(ratio), np.nan, ratio)
-        return Interval(known, known)
+        finite = np.where(np.isinf(ratio), np.nan, ratio)
+        return Interval(finite, finite)
     weights = bootstrap_weights(len(numerator), seed)
     above = np.tensordot(weights, numerator, axes=1)
     below = (weights @ denominator).reshape(-1, *(1,) * (numerator.ndim - 1))
@@ -89,6 +89,6 @@ def ratio_interval(numerator: np.ndarray, denominator: np.ndarray, seed: int = 0
 def _percentiles(draws: np.ndarray) -> Interval:
     with warnings.catch_warnings():  # where every draw is NaN, so is the interval
         warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
-        known = np.isfinite(draws).all()  # np.percentile is much faster than np.nanpercentile
-        low, high = (np.percentile if known else np.nanpercentile)(draws, [2.5, 97.5], axis=0)
+        all_finite = np.isfinite(draws).all()  # np.percentile is much faster than np.nanpercentile
+        low, high = (np.percentile if all_finite else np.nanpercentile)(draws, [2.5, 97.5], axis=0)
     return Interval(np.asarray(low), np.asarray(high))

@@ -1,4 +1,4 @@
-"""Layers and heads that a method's fields name."""
+"""Layers and heads chosen by a method's fields."""
 
 from collections.abc import Sequence
 
@@ -7,17 +7,17 @@ from mechxai.core.errors import out_of_range as out_of_range
 
 
 def selected(axis: str, indices: Sequence[int], n: int) -> list[int]:
-    """The layers or heads named by a field, ascending: all where none are named; negative ones count from the last.
+    """The layers or heads that a field names, ascending; all for an empty field. Negative ones count from the last.
 
     Args:
-        axis: ``layer`` or ``head``, for the error.
-        indices: from the field.
-        n: how many the model has.
+        axis: ``layer`` or ``head``, for the error message.
+        indices: the field's value.
+        n: number of layers or heads in the model.
 
     Raises:
-        SiteError: an index the model does not have.
+        SiteError: an index that the model does not have.
     """
-    wrong = [index for index in indices if not -n <= index < n]
-    if wrong:
-        raise SiteError(out_of_range(axis, wrong[0], n))
+    for index in indices:
+        if not -n <= index < n:
+            raise SiteError(out_of_range(axis, index, n))
     return sorted({index % n for index in indices}) or list(range(n))

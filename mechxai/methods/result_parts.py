@@ -1,4 +1,4 @@
-"""What every family writes beside its numbers: coordinates a reader understands, and how the result came about."""
+"""Parts of a result that all families share: readable coordinates, variables with intervals, and its `RunInfo`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -11,17 +11,17 @@ from mechxai.core.method import Method
 from mechxai.core.prompts import Prompts, TokenPrompts
 from mechxai.core.result import RunInfo, variable
 from mechxai.core.shapes import PromptInts, Tokens
-from mechxai.core.site import site_name
+from mechxai.core.site_table import site_name
 from mechxai.core.statistics import Interval, known_mean, mean_interval, ratio_interval, share_interval
 from mechxai.core.versions import commit, versions
 from mechxai.engine.contrast import Baselines
 from mechxai.model.text import TextCodec
 
-ALONE = "attention weights alone do not say what mattered: set them beside an intervention or a gradient"
+ALONE = "attention weights alone do not show what mattered: compare them with an intervention or a gradient"
 
 
 def coordinates(method: Method, batch: TokenPrompts, axes: Mapping[str, Sequence[Position]]) -> dict[str, object]:
-    """The coords of a result: numbers for layers, heads and neurons, labels for positions."""
+    """The coordinates of a result: numbers for layers, heads and neurons, labels for positions."""
     site = method.settings().get("site")
     coords: dict[str, object] = {
         axis: (position_labels(batch, values) if axis == "pos" else list(values)) for axis, values in axes.items()
@@ -33,11 +33,11 @@ def coordinates(method: Method, batch: TokenPrompts, axes: Mapping[str, Sequence
 
 
 def position_labels(batch: TokenPrompts, positions: Sequence[Position]) -> list[str]:
-    """``"5: John"``: the position and the token all prompts share there, or the role that sits there in all of them."""
+    """Labels such as ``"5: John"``: the position, and the token or the role that all prompts have there."""
     roles: dict[int, str] = {}
-    for role, at in batch.roles.items():
-        first = int(at[0])
-        if bool((at == first).all()) and not role.endswith("_first"):
+    for role, role_pos in batch.roles.items():
+        first = int(role_pos[0])
+        if bool((role_pos == first).all()) and not role.endswith("_first"):
             roles[first] = role
     return [
         str(pos) if isinstance(pos, str) or pos < 0 else _label(batch, pos, roles.get(pos, "")) for pos in positions
@@ -53,7 +53,7 @@ def _label(batch: TokenPrompts, pos: int, role: str) -> str:
 
 
 def token_texts(codec: TextCodec, tokens: Tokens, lengths: PromptInts) -> xr.DataArray:
-    """The tokens of every prompt as text, ``[prompt, pos]``, empty behind its end."""
+    """The tokens of every prompt as text, ``[prompt, pos]``; empty strings for padding."""
     rows = zip(tokens.tolist(), lengths.tolist(), strict=True)
     texts = [[*codec.strings(row[:n]), *[""] * (len(row) - n)] for row, n in rows]
     return variable(("prompt", "pos"), np.array(texts, dtype=str), "text", "the tokens")
@@ -62,89 +62,89 @@ def token_texts(codec: TextCodec, tokens: Tokens, lengths: PromptInts) -> xr.Dat
 def bounded(
     name: str, dims: tuple[str, ...], per_example: np.ndarray, *, units: str, meaning: str, title: str | None = None
 ) -> dict[str, xr.DataArray]:
-    """The mean over prompts, NaN left out, as ``name``, and its 95 % interval as ``name_low`` and ``name_high``.
+    """The mean over prompts as ``name`` and its 95 % bootstrap interval as ``name_low`` and ``name_high``; skips NaN.
 
     Args:
-        name: of the variable.
-        dims: of the mean.
-        per_example: ``[prompt, *dims]``.
-        units: of the values.
-        meaning: in words.
-        title: of the mean in words, where it is called otherwise.
+        name: name of the variable.
+        dims: dimensions of the mean.
+        per_example: values by prompt, ``[prompt, *dims]``.
+        units: units of the values.
+        meaning: long name of the values.
+        title: long name of the mean, if it differs from `meaning`.
     """
-    found = variable(dims, known_mean(per_example), units, title or meaning)
-    return {name: found} | _ends(
-        name, found, mean_interval(per_example), meaning=f"{meaning}, 95 % bootstrap over prompts"
+    mean = variable(dims, known_mean(per_example), units, title or meaning)
+    return {name: mean} | _bounds(
+        name, mean, mean_interval(per_example), meaning=f"{meaning}, 95 % bootstrap over prompts"
     )
 
 
 def rates(
     name: str, dims: tuple[str, ...], per_example: np.ndarray, *, meaning: str, units: str = "fraction"
 ) -> dict[str, xr.DataArray]:
-    """As `bounded`, of what mostly holds or does not: of nothing but 0s and 1s the interval is Wilson's."""
+    """As `bounded`, for rates: values that are all 0 or 1 get the Wilson interval instead of the bootstrap."""
     if not np.isin(per_example[~np.isnan(per_example)], (0.0, 1.0)).all():
         return bounded(name, dims, per_example, units=units, meaning=meaning)
-    found = variable(dims, known_mean(per_example), units, meaning)
-    return {name: found} | _ends(name, found, share_interval(per_example), meaning=f"{meaning}, 95 % (Wilson)")
+    rate = variable(dims, known_mean(per_example), units, meaning)
+    return {name: rate} | _bounds(name, rate, share_interval(per_example), meaning=f"{meaning}, 95 % (Wilson)")
 
 
-def _ends(name: str, found: xr.DataArray, interval: Interval, *, meaning: str) -> dict[str, xr.DataArray]:
-    dims, units = tuple(map(str, found.dims)), str(found.attrs["units"])
-    ends = {"low": interval.low, "high": interval.high}
-    return {f"{name}_{end}": variable(dims, values, units, f"{meaning}, {end}") for end, values in ends.items()}
+def _bounds(name: str, mean: xr.DataArray, interval: Interval, *, meaning: str) -> dict[str, xr.DataArray]:
+    dims, units = tuple(map(str, mean.dims)), str(mean.attrs["units"])
+    bounds = {"low": interval.low, "high": interval.high}
+    return {f"{name}_{bound}": variable(dims, values, units, f"{meaning}, {bound}") for bound, values in bounds.items()}
 
 
 def shares_of_gap(
-    dims: tuple[str, ...], per_example: np.ndarray, known: Baselines, *, meaning: str
+    dims: tuple[str, ...], per_example: np.ndarray, baselines: Baselines, *, meaning: str
 ) -> dict[str, xr.DataArray]:
-    """``recovered``, what was moved as a share of the clean-corrupted gap, with its interval, and both baselines.
+    """``recovered``, the metric's change as a share of the clean-corrupted gap, with its interval; and both baselines.
 
     Args:
-        dims: of the share.
-        per_example: by how much the metric moves, ``[prompt, *dims]``.
-        known: the metric of both runs.
-        meaning: of the share, in words.
+        dims: dimensions of the share.
+        per_example: change of the metric by prompt, ``[prompt, *dims]``.
+        baselines: the metric of the clean and of the corrupted run.
+        meaning: long name of the share.
     """
-    bounds = ratio_interval(per_example, known.gap)
-    share = per_example.mean(0) / known.gap.mean() if known.differ else np.full(per_example.shape[1:], np.nan)
-    unit = known.metric.unit
+    bounds = ratio_interval(per_example, baselines.gap)
+    share = per_example.mean(0) / baselines.gap.mean() if baselines.differ else np.full(per_example.shape[1:], np.nan)
+    unit = baselines.metric.unit
     return {
         "recovered": variable(dims, share, "fraction", meaning),
         "recovered_low": variable(dims, bounds.low, "fraction", f"{meaning}, 95 % bootstrap, low"),
         "recovered_high": variable(dims, bounds.high, "fraction", f"{meaning}, 95 % bootstrap, high"),
-        "baseline_clean": variable(("prompt",), known.clean, unit, "metric of the clean prompts"),
-        "baseline_corrupted": variable(("prompt",), known.corrupted, unit, "metric of the corrupted prompts"),
+        "baseline_clean": variable(("prompt",), baselines.clean, unit, "metric of the clean prompts"),
+        "baseline_corrupted": variable(("prompt",), baselines.corrupted, unit, "metric of the corrupted prompts"),
     }
 
 
 @runtime_checkable
 class Described(Protocol):
-    """A model that can say what it is; `HookedModel` and all others that methods take."""
+    """A model with a name, a card and an info record: `HookedModel` and every other model that methods accept."""
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """The model's name."""
         ...
 
     @property
     def card(self) -> Mapping[str, Any]:
-        """Of a bundled model, its card; else empty."""
+        """The card of a bundled model; empty for others."""
         ...
 
     def info(self) -> dict[str, object]:
-        """What a result records of it."""
+        """What a result records about the model."""
         ...
 
 
 def run_info(
     method: Method, model: Described, batch: Prompts, *, cost: Mapping[str, float], notes: tuple[str, ...] = ()
 ) -> RunInfo:
-    """How a result came about; to the notes come prompts that were dropped and what kind of model was asked."""
+    """The record of how a result was computed, with notes on dropped prompts and on planted models."""
     settings = method.settings()
     seed = settings.get("seed")
     dropped = batch.info.get("dropped")
     if dropped:
-        notes = (*notes, f"prompts dropped while the task was made: {dropped}")
+        notes = (*notes, f"prompts dropped when the task was built: {dropped}")
     if model.card.get("kind") == "planted":
         notes = (*notes, f"{model.name} is planted: {model.card.get('description', '')}")
     return RunInfo(

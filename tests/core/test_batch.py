@@ -1,4 +1,4 @@
-"""Contrast batches: one form whatever the padding, checked once, and texts become tokens in line."""
+"""Contrast batches: padding, alignment, answers, roles, and the input that they refuse."""
 
 import pytest
 import torch
@@ -202,7 +202,7 @@ def test_texts_become_tokens_in_line(gpt2):
     assert texts.axis[1] == "", "prompts that differ share no label there"
 
 
-def test_roles_are_found_by_character_span(gpt2):
+def test_roles_come_from_character_spans(gpt2):
     spans = [
         {"S2": (text.rfind(name), text.rfind(name) + len(name))}
         for text, name in zip(TEXTS["clean"], ("John", "James"), strict=True)
@@ -255,7 +255,7 @@ def test_prompts_need_a_tokenizer(gpt2):
         made(replace(gpt2, text=TextCodec(None, None)))
 
 
-def test_masked_models_are_asked_at_the_mask(model_of):
+def test_masked_models_answer_at_the_mask(model_of):
     bert = model_of("bert")
     texts = mx.ContrastBatch.from_prompts(
         bert, ["The capital of France is [MASK]."], ["The capital of Paris is [MASK]."], ["Paris"], ["John"]

@@ -1,4 +1,4 @@
-"""How batches, datasets, activations and results show themselves in a console and in a notebook."""
+"""Text and HTML summaries of batches, datasets, activations and results; sequences from numpy and pandas."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Every edit by hand, and out of place."""
+"""Edits against hand-computed activations; none changes its input."""
 
 import pytest
 import torch
@@ -93,7 +93,7 @@ def test_projecting_out_no_direction_is_refused():
         ProjectOut(torch.zeros(2))(ACTIVATION, Z)
 
 
-def test_noise_is_the_prompts_own_whatever_batch_it_travels_in():
+def test_noise_of_a_prompt_does_not_depend_on_its_batch():
     many = torch.zeros(6, 3, 2, 2)
     whole = AddNoise(1.0, seed=4)(many, Z)
     for start, stop in ((0, 2), (2, 3), (3, 6)):
@@ -117,14 +117,14 @@ def test_noise_size_seed_and_place():
             AddNoise(std)
 
 
-def test_every_head_has_noise_of_its_own():
+def test_heads_have_different_noise():
     zeros = torch.zeros(1, 8)
     places = [Site("z", layer, head=head) for layer in range(6) for head in range(6)]
     draws = {tuple(AddNoise(1.0)(zeros, site)[0].tolist()) for site in places}
     assert len(draws) == len(places)
 
 
-def test_noise_only_where_it_is_asked():
+def test_noise_only_at_masked_positions():
     where = torch.tensor([[True, False, False], [False, True, True]])
     noised = AddNoise(1.0, where=where)(torch.zeros(2, 3, 8), Site("embed"))
     assert torch.equal(noised.abs().sum(-1) > 0, where)
@@ -132,7 +132,7 @@ def test_noise_only_where_it_is_asked():
     assert torch.equal(cut[0], noised[1])
 
 
-def test_edits_are_made_one_after_the_other_where_they_are_asked():
+def test_edits_apply_in_order_at_their_sites():
     layout = Layout(torch.tensor([3, 2]), {"S": torch.tensor([0, 1])})
     one = Intervention(Site("z", 1, head=0, pos=-1), ZeroAblate())
     two = Intervention(Site("z", 1, pos="S"), Steer(torch.tensor([100.0, 0.0])))

@@ -1,4 +1,4 @@
-"""What cannot be written is told as what it is, and nothing else is taken for it."""
+"""File errors: full disks and forbidden folders have plain messages, other errors pass through."""
 
 import errno
 import os
@@ -31,7 +31,7 @@ def met(kind, own):
         return error
 
 
-def test_disks_that_are_full_or_closed_are_told():
+def test_full_and_read_only_disks_have_plain_messages():
     full = disk_error(of_system(errno.ENOSPC))
     assert isinstance(full, NoSpaceError)
     assert "Cannot write result.nc: the disk is full" in str(full)
@@ -52,7 +52,7 @@ def test_disks_that_are_full_or_closed_are_told():
         met(KeyError, of_system(errno.EACCES)),
     ],
 )
-def test_other_errors_stay_what_they_are(error):
+def test_other_errors_pass_through(error):
     assert disk_error(error) is None
 
 

@@ -1,4 +1,4 @@
-"""Grids: which cells there are, in which order, and what is refused."""
+"""Grids: their cells, the order of the cells, and the settings that they refuse."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Labelled prompts: what they hold, how words find their tokens, what is refused."""
+"""Probe datasets: labels, the tokens of labelled words, and the input that they refuse."""
 
 import pytest
 import torch
@@ -44,7 +44,7 @@ def test_left_padding_moves_tokens_and_labels_together():
     assert made.labelled.tolist() == [[True, True, False], [True, True, False]]
 
 
-def test_some_prompts_keep_what_belongs_to_them(model):
+def test_rows_select_every_field(model):
     made = mx.tasks.subject_number(model, n=8)
     part = made.rows(torch.tensor([3, 1]))
     assert torch.equal(part.tokens, made.tokens[[3, 1]])
@@ -70,7 +70,7 @@ def test_some_prompts_keep_what_belongs_to_them(model):
         ),
     ],
 )
-def test_what_does_not_fit_is_refused(model, texts, labels, extra, message):
+def test_bad_labels_are_refused(model, texts, labels, extra, message):
     with pytest.raises(ShapeError, match=message):
         mx.ProbeDataset.from_texts(model, texts, labels, **extra)
 

@@ -1,4 +1,4 @@
-"""Results on disk: the same after as before, whole or not at all."""
+"""Results on disk: a round trip changes nothing, and writes are atomic."""
 
 import numpy as np
 import pytest

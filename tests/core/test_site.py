@@ -1,4 +1,4 @@
-"""Names of places: they read back as written, TransformerLens' own names are understood, and each finds its numbers."""
+"""Sites: parsing and printing, TransformerLens' names, the table, and the index of every site."""
 
 import pytest
 import torch
@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from mechxai.core.activations import Activations
 from mechxai.core.batch import Layout
 from mechxai.core.errors import SiteError
-from mechxai.core.site import SITES, Site
+from mechxai.core.site import Site
+from mechxai.core.site_table import SITES
 
 ROLES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True)
 N_ROWS, N_POS, N_HEADS, D_HEAD, D_MLP = 3, 5, 2, 4, 6
@@ -152,3 +153,22 @@ def test_reading_a_position_that_no_row_has_is_refused():
     acts = Activations({Site("z", 0): activation("z")}, Layout(torch.tensor([5, 3, 4])))
     with pytest.raises(SiteError, match="20"):
         acts[Site("z", 0, pos=20)]
+
+
+# The table ------------------------------------------------------------------------------------------------------------
+
+
+def sites_where(condition):
+    return {name for name, row in SITES.items() if condition(row)}
+
+
+def test_rows_state_where_a_site_exists_and_can_be_edited():
+    mlp = {"resid_mid", "mlp_out", "mlp_pre", "mlp_post", "ln2_scale", "ln2_normalized"}
+    assert sites_where(lambda row: row.needs_mlp) == mlp
+    assert sites_where(lambda row: row.serial_only) == {"resid_mid"}
+    assert sites_where(lambda row: row.flag) == {"result"}
+    assert sites_where(lambda row: row.bert_bridge == "read") == {"pattern", "attn_scores"}
+    assert sites_where(lambda row: row.bert_bridge == "none") == {"resid_mid", "result"}
+    assert sites_where(lambda row: "bridge" in row.in_place_on) == {"resid_mid"}
+    outside = {"embed", "pos_embed", *(name for name in SITES if name.startswith("ln"))}
+    assert sites_where(lambda row: row.dense) == set(SITES) - outside

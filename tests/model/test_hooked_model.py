@@ -10,7 +10,7 @@ import transformers
 
 import mechxai as mx
 from mechxai.core.errors import ConfigError, ModelSupportError, NoSpaceError, ShapeError, SiteError
-from mechxai.core.site import SITES
+from mechxai.core.site_table import SITES
 from mechxai.model.backends.limits import check_tokens
 from mechxai.model.backends.memory import available_bytes
 from mechxai.model.text import TextCodec

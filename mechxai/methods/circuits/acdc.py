@@ -18,7 +18,7 @@ from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
 from mechxai.engine.execution import Execution
-from mechxai.engine.progress import Bar
+from mechxai.engine.progress import ProgressBar
 from mechxai.methods.circuits._lib.circuit_runs import CircuitRuns
 from mechxai.methods.circuits._lib.edge_result import edge_coords
 from mechxai.methods.circuits._lib.edge_selection import pruned
@@ -93,7 +93,8 @@ class Acdc(Method):
         runs = CircuitRuns.of(model, blocks, batch, metric=metric, kind=self.reference, seed=self.seed)
         search = _Search(runs, as_loss(metric), replace(execution, progress=False))
         kept, losses = [], []
-        with Bar("acdc", len(graph.edges) * len(self.thresholds), shown=execution.progress, unit="edges") as bar:
+        total = len(graph.edges) * len(self.thresholds)
+        with ProgressBar("acdc", total, shown=execution.progress, unit="edges") as bar:
             for threshold in self.thresholds:
                 left, loss = search.cut(threshold, bar)
                 kept.append(left)
@@ -122,7 +123,7 @@ class _Search:
         ends = np.cumsum([0, *self._graph.seen])
         self._order = [edge for low, high in reversed(list(pairwise(ends))) for edge in reversed(range(low, high))]
 
-    def cut(self, threshold: float, bar: Bar) -> tuple[Bool[Tensor, " edge"], float]:
+    def cut(self, threshold: float, bar: ProgressBar) -> tuple[Bool[Tensor, " edge"], float]:
         """What remains at a threshold, and its metric."""
         left = torch.ones(len(self._graph.edges), dtype=torch.bool)
         loss = float(self._losses(left[None])[0])

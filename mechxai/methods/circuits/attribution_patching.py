@@ -19,10 +19,10 @@ from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, Metric, as_metric
 from mechxai.core.result import Result, variable
 from mechxai.core.site import Site
-from mechxai.engine.chunk import scored
+from mechxai.engine.chunk import metric_values
 from mechxai.engine.contrast import DIRECTIONS, Baselines, baselines, with_reference
 from mechxai.engine.execution import Execution
-from mechxai.engine.progress import Bar
+from mechxai.engine.progress import ProgressBar
 from mechxai.engine.sweep import run_tokens
 from mechxai.methods.circuits._lib.query_key_fix import QueryKeyFix
 from mechxai.methods.result_parts import bounded, coordinates, run_info, shares_of_gap
@@ -112,7 +112,7 @@ class AttributionPatching(Method):
         batch = with_reference(model, batch, metric)
         known = baselines(model, batch, metric, direction=self.direction)
         found: list[Tensor] = []
-        with Bar("attribution patching", len(batch), shown=execution.progress, unit="prompts") as bar:
+        with ProgressBar("attribution patching", len(batch), shown=execution.progress, unit="prompts") as bar:
             for _, part in batch.parts(_ROWS_AT_ONCE):
                 found.append(self._part(model, part, metric, whole=whole, cells=cells))
                 bar.advance(len(part))
@@ -166,7 +166,7 @@ class AttributionPatching(Method):
                 lengths=lengths,
                 sites=sites,
                 at=metric.positions(part),
-                score=lambda last: scored(model, metric, part, final=last, prompts=everyone),
+                score=lambda last: metric_values(model, metric, part, final=last, prompts=everyone),
                 stopped=[] if stop is None else _writes(model, stop),
             )
             if self.qk_fix:

@@ -17,7 +17,7 @@ from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
 from mechxai.engine.execution import Execution
-from mechxai.engine.progress import Bar
+from mechxai.engine.progress import ProgressBar
 from mechxai.methods.circuits._lib.discovery import edge_method
 from mechxai.methods.circuits._lib.edge_result import edge_coords
 from mechxai.methods.circuits._lib.edge_selection import RANKS, highest
@@ -104,7 +104,7 @@ class CircuitStability(Method):
         whole = scores.of(np.arange(len(batch)), 0)
         drawn, halves = [], []
         generator = np.random.default_rng(self.seed)
-        with Bar("stability", self.draws, shown=execution.progress, unit="draws") as bar:
+        with ProgressBar("stability", self.draws, shown=execution.progress, unit="draws") as bar:
             for draw in range(self.draws):
                 drawn.append(scores.of(generator.integers(0, len(batch), len(batch)), draw))
                 order = generator.permutation(len(batch))

@@ -15,7 +15,7 @@ from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
 from mechxai.engine.execution import Execution
-from mechxai.engine.progress import Bar
+from mechxai.engine.progress import ProgressBar
 from mechxai.methods.circuits._lib.discovery import FINDERS, edge_method
 from mechxai.methods.circuits._lib.references import REFERENCES
 from mechxai.methods.circuits.evaluate_circuit import EvaluateCircuit
@@ -107,7 +107,7 @@ class CompareCircuits(Method):
         shape = (len(cases), len(self.methods), len(self.references))
         found = {name: np.full(shape, np.nan) for name in (*_MEASURES, *_ENDS)}
         left: dict[str, None] = {}
-        with Bar("circuits compared", int(np.prod(shape)), shown=execution.progress, unit="circuits") as bar:
+        with ProgressBar("circuits compared", int(np.prod(shape)), shown=execution.progress, unit="circuits") as bar:
             for place, (case, method, reference) in zip(
                 np.ndindex(*shape), product(cases, self.methods, self.references), strict=True
             ):

@@ -17,7 +17,7 @@ from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result
 from mechxai.engine.contrast import DIRECTIONS, with_reference
 from mechxai.engine.execution import Execution
-from mechxai.engine.progress import Bar
+from mechxai.engine.progress import ProgressBar
 from mechxai.methods.circuits._lib.edge_result import EdgeScores, edge_result
 from mechxai.methods.circuits._lib.first_order import FirstOrder, later_passes
 from mechxai.methods.circuits._lib.pair_runs import PairRuns
@@ -112,7 +112,7 @@ class EdgeAttribution(Method):
         found: list[Tensor] = []
         ends: list[tuple[Tensor, Tensor]] = []
         passes = 0.0
-        with Bar("edge attribution", len(batch), shown=execution.progress, unit="prompts") as bar:
+        with ProgressBar("edge attribution", len(batch), shown=execution.progress, unit="prompts") as bar:
             for rows, part in batch.parts(_prompts_at_once(model, batch, blocks.graph, execution=execution)):
                 runs = PairRuns(
                     model, blocks, part, metric=metric, whole=self._whole, apart=self.reference == "corrupted"

@@ -15,7 +15,7 @@ from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result
 from mechxai.engine.contrast import DIRECTIONS, baselines, with_reference
 from mechxai.engine.execution import Execution
-from mechxai.engine.multi_sweep import noted, summed
+from mechxai.engine.multi_sweep import distinct_notes, total_cost
 from mechxai.methods.circuits._lib.edge_effects import EdgeEffects
 from mechxai.methods.circuits._lib.edge_result import EdgeScores, edge_result
 from mechxai.methods.result_parts import bounded, position_labels
@@ -96,8 +96,8 @@ class EdgePatching(Method):
             known.clean,
             known.corrupted,
         )
-        cost = {**summed(outcomes), "seconds": time.perf_counter() - started}
-        notes = (*noted(outcomes), *known.notes)
+        cost = {**total_cost(outcomes), "seconds": time.perf_counter() - started}
+        notes = (*distinct_notes(outcomes), *known.notes)
         result = edge_result(self, model, batch, found=scores, cost=cost, notes=notes)
         if not alone:
             return result

@@ -16,7 +16,7 @@ from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
 from mechxai.engine.execution import Execution
-from mechxai.engine.progress import Bar
+from mechxai.engine.progress import ProgressBar
 from mechxai.methods.circuits._lib.circuit_runs import CircuitRuns
 from mechxai.methods.circuits._lib.edge_result import edge_coords
 from mechxai.methods.circuits._lib.edge_selection import pruned
@@ -101,7 +101,7 @@ class EdgePruning(Method):
         graph = blocks.graph
         runs = CircuitRuns.of(model, blocks, batch, metric=metric, kind=self.reference, seed=self.seed)
         training = _Training(self, runs)
-        with Bar("edge pruning", self.steps, shown=execution.progress, unit="steps") as bar:
+        with ProgressBar("edge pruning", self.steps, shown=execution.progress, unit="steps") as bar:
             for step in range(self.steps):
                 training.step(step)
                 bar.advance(1)

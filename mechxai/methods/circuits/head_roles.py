@@ -14,7 +14,7 @@ from mechxai.core.metric import AnyMetric, Metric, as_metric
 from mechxai.core.result import Result, variable
 from mechxai.engine.contrast import DIRECTIONS, Baselines, baselines, patching, with_reference
 from mechxai.engine.execution import Execution
-from mechxai.engine.multi_sweep import noted, plan_sweeps, run_sweeps, summed
+from mechxai.engine.multi_sweep import distinct_notes, plan_sweeps, run_sweeps, total_cost
 from mechxai.engine.plan import Plan
 from mechxai.engine.run import Outcome
 from mechxai.engine.sweep import Sweep
@@ -160,7 +160,8 @@ class HeadRoles(Method):
         data["attends_to"] = variable(_HEADS, looks, "pattern", "strongest pattern that passes, effect or not")
         data.update(patterns.syntax)
         coords = {axis: list(range(count)) for axis, count in zip(_HEADS, roles.shape, strict=True)}
-        info = run_info(self, model, batch, cost=summed(outcomes), notes=(*noted(outcomes), *known.notes, *notes))
+        notes = (*distinct_notes(outcomes), *known.notes, *notes)
+        info = run_info(self, model, batch, cost=total_cost(outcomes), notes=notes)
         return Result(xr.Dataset(data, coords={**coords, **patterns.coords}), info)
 
     def plan(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Plan:  # noqa: B008 - frozen

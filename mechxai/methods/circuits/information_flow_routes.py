@@ -20,7 +20,7 @@ from mechxai.core.result import Result, variable
 from mechxai.core.site import Site
 from mechxai.engine.contrast import RUNS
 from mechxai.engine.execution import Execution
-from mechxai.engine.progress import Bar
+from mechxai.engine.progress import ProgressBar
 from mechxai.methods.circuits._lib.flow_tracing import Tracing, sites_read
 from mechxai.methods.result_parts import bounded, position_labels, run_info, token_texts
 from mechxai.model.backends.limits import check_space
@@ -128,7 +128,7 @@ class InformationFlowRoutes(Method):
         batch = batch.to(model.device)
         blocks, starts = graph_blocks(model), self._starts(batch)
         found = _room(model.architecture, batch)
-        with Bar("information flow routes", len(batch), shown=execution.progress, unit="prompts") as bar:
+        with ProgressBar("information flow routes", len(batch), shown=execution.progress, unit="prompts") as bar:
             for row, acts in self._runs(model, batch):
                 routes = Tracing(blocks.dense, model.architecture, acts, self.threshold)
                 _write(found, row, routes.follow(starts[row]))

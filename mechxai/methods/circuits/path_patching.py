@@ -19,7 +19,7 @@ from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
 from mechxai.engine.contrast import DIRECTIONS, baselines, with_reference
 from mechxai.engine.execution import Execution
-from mechxai.engine.multi_sweep import noted, summed
+from mechxai.engine.multi_sweep import distinct_notes, total_cost
 from mechxai.methods.circuits._lib.edge_effects import EdgeEffects
 from mechxai.methods.circuits._lib.edge_result import edge_coords
 from mechxai.methods.result_parts import bounded, run_info, shares_of_gap
@@ -34,6 +34,7 @@ FREEZES = ("all", "heads")
     MethodCard(
         name="path_patching",
         family="circuits",
+        kind="edges",
         question="What do these senders bring to these receivers directly?",
         cost="one suffix of a forward pass per pair and prompt, from the receiver on",
         source="Wang et al. 2022 (arXiv 2211.00593), appendix B; Goldowsky-Dill et al. 2023 (arXiv 2304.05969)",
@@ -108,8 +109,8 @@ class PathPatching(Method):
             (blocks.graph.writers[writer], blocks.graph.readers[reader]) for reader, writer in chosen.nonzero().tolist()
         ]
         coords = {**edge_coords(ends), "prompt": list(range(len(batch)))}
-        cost = {**(summed(effects.outcomes) if effects.outcomes else {}), "seconds": time.perf_counter() - started}
-        notes = (f"between sender and receiver {_FROZEN[self.freeze]}", *noted(effects.outcomes), *known.notes)
+        cost = {**(total_cost(effects.outcomes) if effects.outcomes else {}), "seconds": time.perf_counter() - started}
+        notes = (f"between sender and receiver {_FROZEN[self.freeze]}", *distinct_notes(effects.outcomes), *known.notes)
         return Result(xr.Dataset(data, coords=coords), run_info(self, model, batch, cost=cost, notes=notes))
 
     def _chosen(self, graph: Graph) -> Bool[Tensor, "reader writer"]:

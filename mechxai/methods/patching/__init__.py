@@ -1,1 +1,1 @@
-"""Interventions swept over a model: patching, ablation, causal tracing."""
+"""Patching methods: activation patching, ablation, causal tracing."""

@@ -1,16 +1,15 @@
-"""Activation patching: what of one run must be put into the other for the behaviour to follow?"""
+"""Activation patching: copy one activation at a time from one run into another and measure the change."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.errors import check_choice
 from mechxai.core.grid import Axes, Grid, Position
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, Metric, as_metric
 from mechxai.core.result import Result
-from mechxai.engine.contrast import DIRECTIONS, baselines, patching, with_reference
+from mechxai.engine.contrast import Direction, baselines, patching, with_reference
 from mechxai.engine.execution import Execution
 from mechxai.engine.plan import Plan, plan
 from mechxai.engine.run import run_sweep
@@ -24,6 +23,7 @@ from mechxai.model.hooked_model import HookedModel
     MethodCard(
         name="activation_patching",
         family="patching",
+        kind="patching",
         question="Which activations carry the difference between the clean and the corrupted prompt?",
         cost="one forward pass per cell and prompt, less what the engine saves",
         source="Meng et al. 2022 (arXiv 2202.05262); Zhang and Nanda 2023 (arXiv 2309.16042)",
@@ -33,19 +33,19 @@ from mechxai.model.hooked_model import HookedModel
 )
 @dataclass(frozen=True)
 class ActivationPatching(Method):
-    """Patches one place at a time and measures what comes of it.
+    """Patches one activation at a time and measures the change in the metric.
 
-    ``denoise`` runs the corrupted prompt and puts clean activations in (what suffices to restore?); ``noise`` runs the
-    clean prompt and puts corrupted ones in (what is needed?).
+    ``denoise`` runs the corrupted prompt and copies clean activations into it: which activations suffice to restore the
+    behaviour. ``noise`` runs the clean prompt and copies corrupted activations into it: which ones are necessary.
 
     Attributes:
         site: a site name (``resid_pre``, ``z`` ...).
-        over: axes of the map, from layer, pos, head, neuron; also the order of the result's dims.
+        over: axes of the sweep, from layer, pos, head, neuron; also the order of the result's dims.
         direction: ``denoise`` or ``noise``.
         metric: a name, a `Metric`, or a function ``(logits [batch, pos, d_vocab], batch) -> [batch]``.
         layers: the layers to sweep; all by default. Likewise ``heads``, ``neurons``.
-        pos: positions (negative from the end) or roles (``S2``, ``END``); all by default. Off the axes, it fixes one
-            position per cell.
+        pos: positions (negative from the end) or roles (``S2``, ``END``); all by default. With ``pos`` not in `over`,
+            one position or role at which every cell is patched.
 
     Example:
         >>> import mechxai as mx
@@ -61,7 +61,7 @@ class ActivationPatching(Method):
 
     site: str = "resid_pre"
     over: Sequence[str] = ("layer", "pos")
-    direction: str = "denoise"
+    direction: Direction = "denoise"
     metric: AnyMetric = "logit_diff"
     layers: Sequence[int] | None = None
     heads: Sequence[int] | None = None
@@ -69,25 +69,24 @@ class ActivationPatching(Method):
     neurons: Sequence[int] | None = None
 
     def _check_fields(self) -> None:
-        check_choice("direction", self.direction, DIRECTIONS)
         as_metric(self.metric)
         self._grid()
 
     def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
-        """The effect of every patch.
+        """Sweeps the patches and returns their effects.
 
         Returns:
             ``value``, ``recovered`` [*over*] with 95 % intervals, ``per_example`` [prompt, *over*], the baselines, the
-            engine's level and its noise floor. ``recovered`` is 0 where the patch does nothing, 1 where it carries
-            the whole difference; it may leave that range.
+            engine's level and its noise floor. ``recovered`` is 0 where the patch changes nothing and 1 where it
+            carries the whole difference; values outside 0 to 1 are possible.
 
         Raises:
             SiteError: a site, layer, head, neuron or position that does not exist.
-            ModelSupportError: a site this backend cannot edit.
-            ShapeError: answers the metric cannot score.
-            NumericsError: a value that is not finite; names the cell.
+            ModelSupportError: a site that this backend cannot edit.
+            ShapeError: answers that the metric cannot score.
+            NumericsError: a value that is not finite; the message names the cell.
 
-        Cost: `plan` says; two baseline passes, one source pass per prompt, and the sweep.
+        Cost: two baseline passes and one source pass per prompt, and the sweep (see `plan`).
         """
         metric, batch = as_metric(self.metric), batch.to(model.device)
         metric.check(batch)
@@ -95,12 +94,12 @@ class ActivationPatching(Method):
         sweep.check(model)
         batch = with_reference(model, batch, metric)
         axes, sweep = self._sweep(model, batch, metric)
-        outcome = run_sweep(model, sweep, execution, what=f"patching {self.site}")
-        known = baselines(model, batch, metric, direction=self.direction, known=outcome.runs)
-        return summarise(self, model, batch, axes=axes, outcome=outcome, baselines=known)
+        outcome = run_sweep(model, sweep, execution, label=f"patching {self.site}")
+        both_runs = baselines(model, batch, metric, direction=self.direction, known=outcome.runs)
+        return summarise(self, model, batch, axes=axes, outcome=outcome, baselines=both_runs)
 
     def plan(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Plan:  # noqa: B008 - frozen
-        """How the sweep would be run and what it would cost; runs nothing."""
+        """The plan of the sweep and its estimated cost; runs nothing."""
         return plan(model, self._sweep(model, batch, as_metric(self.metric))[1], execution)
 
     def _grid(self) -> Grid:

@@ -1,4 +1,4 @@
-"""Causal tracing: blur the subject with noise, restore one state, and see whether the fact comes back."""
+"""Causal tracing: add noise to the subject's embeddings, restore one clean activation at a time, measure recovery."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.edit import AddNoise, Intervention, Patch
-from mechxai.core.errors import ConfigError, SiteError, nearest
+from mechxai.core.errors import ConfigError, SiteError, unknown
 from mechxai.core.grid import Axes, Grid, Position
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, Metric, as_metric
@@ -16,7 +16,7 @@ from mechxai.core.result import Result
 from mechxai.core.site import Site
 from mechxai.engine.contrast import Baselines, baseline, with_reference
 from mechxai.engine.execution import Execution
-from mechxai.engine.multi_sweep import noted, plan_sweeps, run_sweeps, summed
+from mechxai.engine.multi_sweep import distinct_notes, plan_sweeps, run_sweeps, total_cost
 from mechxai.engine.plan import Plan
 from mechxai.engine.run import Outcome
 from mechxai.engine.sources import RunSource, mean_source
@@ -32,6 +32,7 @@ _EMBED = Site("embed")
     MethodCard(
         name="causal_tracing",
         family="patching",
+        kind="patching",
         question="Where does the model recall what it knows of the subject?",
         cost="noise draws x (one forward pass per cell and prompt), less what the engine saves",
         source="Meng et al. 2022 (arXiv 2202.05262), section 2",
@@ -41,22 +42,22 @@ _EMBED = Site("embed")
 )
 @dataclass(frozen=True)
 class CausalTracing(Method):
-    """Adds Gaussian noise to the subject's token embeddings, then restores clean activations one place at a time.
+    """Adds Gaussian noise to the subject's token embeddings, then restores one clean activation at a time.
 
-    The corrupted run of the result is the noised clean prompt; the batch's own corrupted prompts are not used.
+    The corrupted run of the result is the clean prompt with noise; the batch's corrupted prompts are not used.
 
     Attributes:
-        site: what is restored: ``resid_pre``, ``resid_post``, ``mlp_out``, ``attn_out`` ...
-        over: axes of the map.
-        subject: role whose tokens are blurred, from its first to its last (tasks with subjects: facts, sva).
-        noise: standard deviation, in units of the standard deviation of the embeddings of these prompts' tokens
+        site: the activations to restore: ``resid_pre``, ``resid_post``, ``mlp_out``, ``attn_out`` ...
+        over: axes of the sweep; ``layer`` must be among them.
+        subject: role whose tokens get the noise, from its first to its last (tasks with subjects: facts, sva).
+        noise: standard deviation of the noise, in units of the standard deviation of these prompts' token embeddings
             (Meng et al.: 3, over a corpus).
         n_noise: noise draws to average (Meng et al.: 10).
         window: layers restored together, centred on the cell's layer (Meng et al.: 10 for MLP and attention, 1 for
-            states); more than 1 shows joint effects, so it is stated in the result.
+            states). A window above 1 shows joint effects; the result states it.
         metric: a name, a `Metric`, or a function; Meng et al. use the answer's probability.
         layers, pos: what to sweep; all by default.
-        seed: of the noise.
+        seed: seed of the noise.
     """
 
     in_waves: ClassVar[bool] = True
@@ -75,36 +76,37 @@ class CausalTracing(Method):
     def _check_fields(self) -> None:
         for name in ("n_noise", "window"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)} was asked", allowed="1 or more")
+                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
         as_metric(self.metric)
         if "layer" not in self.over:
-            raise ConfigError("Causal tracing sweeps layers", got=self.over, fix="add 'layer' to over")
+            raise ConfigError(f"Causal tracing sweeps layers, but over is {self.over}", fix="Add 'layer' to over")
         self._grid()
 
     def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
-        """How much of the clean behaviour each restored state brings back.
+        """Sweeps the restored activations and returns how much of the clean behaviour each brings back.
 
         Returns:
-            As `ActivationPatching`; ``recovered`` 0 is the blurred run, 1 the clean one; averaged over noise draws.
+            As `ActivationPatching`, averaged over noise draws; ``recovered`` is 0 for the run with noise and 1 for the
+            clean run.
 
         Raises:
-            SiteError: the batch has no such subject role, or a site the model lacks.
+            SiteError: a subject role that the batch lacks, or a site that the model lacks.
 
-        Cost: `n_noise` sweeps, and one pass per prompt for the embeddings' size.
+        Cost: `n_noise` sweeps, and one pass per prompt for the embeddings' standard deviation.
         """
         metric, batch = as_metric(self.metric), batch.to(model.device)
         metric.check(batch)
-        blurred = self._subject(batch)
+        subject = self._subject_mask(batch)
         axes, cells = self._cells(model, batch, metric)
         Sweep(batch, "clean", cells, metric).check(model)
         batch = with_reference(model, batch, metric)
         axes, cells = self._cells(model, batch, metric)
         std = self.noise * mean_source(model, batch, run="clean", sites=[_EMBED], per_position=False).stds[_EMBED]
         sweeps = [
-            Sweep(batch, "clean", cells, metric, self._blurring(draw, std, blurred)) for draw in range(self.n_noise)
+            Sweep(batch, "clean", cells, metric, self._noise_on(subject, draw, std)) for draw in range(self.n_noise)
         ]
-        named = [(f"tracing, draw {draw} of {self.n_noise}", sweep) for draw, sweep in enumerate(sweeps, start=1)]
-        draws = run_sweeps(model, named, execution)
+        labelled = [(f"tracing, draw {draw} of {self.n_noise}", sweep) for draw, sweep in enumerate(sweeps, start=1)]
+        draws = run_sweeps(model, labelled, execution)
         corrupted = [
             outcome.runs["base"]
             if "base" in outcome.runs
@@ -112,32 +114,28 @@ class CausalTracing(Method):
             for sweep, outcome in zip(sweeps, draws, strict=True)
         ]
         clean = baseline(model, batch, "clean", metric=metric)
-        known = Baselines(metric, clean, torch.stack(corrupted).mean(0).numpy(), "denoise")
-        return summarise(self, model, batch, axes=axes, outcome=_averaged(draws), baselines=known)
+        both_runs = Baselines(metric, clean, torch.stack(corrupted).mean(0).numpy(), "denoise")
+        return summarise(self, model, batch, axes=axes, outcome=_averaged(draws), baselines=both_runs)
 
     def plan(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Plan:  # noqa: B008 - frozen
-        """How the `n_noise` sweeps would be run; runs nothing."""
+        """The joint plan of the `n_noise` sweeps; runs nothing."""
         metric, batch = as_metric(self.metric), batch.to(model.device)
-        blurred, cells = self._subject(batch), self._cells(model, batch, metric)[1]
+        subject, cells = self._subject_mask(batch), self._cells(model, batch, metric)[1]
         sweeps = [
-            Sweep(batch, "clean", cells, metric, self._blurring(draw, 1.0, blurred)) for draw in range(self.n_noise)
+            Sweep(batch, "clean", cells, metric, self._noise_on(subject, draw, 1.0)) for draw in range(self.n_noise)
         ]
         return plan_sweeps(model, sweeps, execution)
 
-    def _blurring(self, draw: int, std: float, blurred: torch.Tensor) -> Cell:
-        """The noise of one draw on the subject's embeddings."""
-        return (Intervention(_EMBED, AddNoise(std, self.seed * 1000 + draw, blurred)),)
+    def _noise_on(self, subject: torch.Tensor, draw: int, std: float) -> Cell:
+        """One draw of noise on the subject's embeddings."""
+        return (Intervention(_EMBED, AddNoise(std, self.seed * 1000 + draw, subject)),)
 
     def _grid(self) -> Grid:
         return Grid(self.site, self.over, layers=self.layers, pos=self.pos)
 
-    def _subject(self, batch: ContrastBatch) -> torch.Tensor:
+    def _subject_mask(self, batch: ContrastBatch) -> torch.Tensor:
         if self.subject not in batch.roles:
-            raise SiteError(
-                f"subject={self.subject!r} was asked",
-                got="the batch has no such role",
-                allowed=nearest(self.subject, batch.roles),
-            )
+            raise SiteError(unknown("subject role", self.subject, batch.roles))
         last = batch.roles[self.subject]
         first = batch.roles.get(f"{self.subject}_first", last)
         index = torch.arange(batch.n_pos, device=last.device)[None]
@@ -152,8 +150,8 @@ class CausalTracing(Method):
             for site in sites
             if site.layer is not None
         ]
-        every = tuple(dict.fromkeys(Site(self.site, layer) for window in windows for layer in window))
-        patch = Patch(RunSource(model, batch, "clean", metric, every))
+        restored = tuple(dict.fromkeys(Site(self.site, layer) for window in windows for layer in window))
+        patch = Patch(RunSource(model, batch, "clean", metric, restored))
         cells = [
             tuple(Intervention(Site(site.name, layer, site.head, site.pos), patch) for layer in window)
             for site, window in zip(sites, windows, strict=True)
@@ -164,4 +162,4 @@ class CausalTracing(Method):
 def _averaged(draws: Sequence[Outcome]) -> Outcome:
     values = torch.stack([draw.values for draw in draws]).mean(0)
     level, floor = min(draw.level for draw in draws), max(draw.noise_floor for draw in draws)
-    return Outcome(values, level, floor, summed(draws), noted(draws))
+    return Outcome(values, level, floor, total_cost(draws), distinct_notes(draws))

@@ -1,1 +1,1 @@
-"""What can be read from activations, with the controls that make it mean something."""
+"""Probing methods: decode labels from activations, with control tasks and causal checks."""

@@ -1,18 +1,19 @@
-"""Linear probes: what can be read at each layer and position, beside what a probe reads where there is nothing."""
+"""Linear probes: decode labels from activations at each layer and position, with control tasks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
-from mechxai.core.errors import ConfigError, check_choice
+from mechxai.core.errors import ConfigError
 from mechxai.core.grid import Position
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.probe_dataset import ProbeDataset
 from mechxai.core.result import Result
-from mechxai.core.site import Site, site_name
+from mechxai.core.site import Site
+from mechxai.core.site_table import site_name
 from mechxai.engine.execution import Execution
-from mechxai.methods.probes._lib.control_labels import CONTROLS, control_kind
-from mechxai.methods.probes._lib.fitting import PROBES
+from mechxai.methods.probes._lib.control_labels import Control, control_kind
+from mechxai.methods.probes._lib.fitting import ProbeKind, check_strengths
 from mechxai.methods.probes._lib.layer_probes import ProbeSettings, Scores
 from mechxai.methods.probes._lib.likelihood import NUMBERS, Likelihood
 from mechxai.methods.probes._lib.probe_result import probe_result
@@ -30,33 +31,32 @@ from mechxai.model.hooked_model import HookedModel
         name="linear_probes",
         family="probes",
         kind="probes",
-        question="What can be read from each layer and position, and how much of that is the probe's own doing?",
+        question="What can be decoded at each layer and position, and how much of that is the probe's own learning?",
         cost="one forward pass per prompt (two with the random-weights control); a regression per layer and position",
         source="Alain and Bengio 2016 (arXiv 1610.01644); Hewitt and Liang 2019 (arXiv 1909.03368) for controls",
         pros="all layers, positions and sites from one pass, with controls and intervals",
-        cons="what can be read need not be used: see probe_causal_check",
+        cons="what can be decoded need not be used: see probe_causal_check",
     )
 )
 @dataclass(frozen=True)
 class LinearProbes(Method):
-    """Trains a probe at every site, layer and position, and judges it on groups of prompts it has not seen.
+    """Trains a probe at every site, layer and position, and tests it on held-out groups of prompts.
 
     Attributes:
-        site: a site name, or several; ``pos`` must be their first axis. Heads are read side by side.
-        layers: all by default.
-        pos: positions, roles, ``each`` (of them), ``mean`` (over a prompt's tokens) or ``tokens`` (all labelled tokens
-            as examples of one probe); by default ``tokens`` for labels of tokens, else the role at which the label
-            belongs, or each position.
-        probe: ``logistic``, ``ridge`` (closed form; the linear one for numbers; its
-            outputs are no log-odds), ``mass_mean`` (difference of class means), or
-            ``mlp`` (one hidden layer of 64).
-        C: inverse strengths of L2 regularisation, in scikit-learn's unit; the best on the validation prompts is taken.
-        control: ``word_type`` gives every distinct token a random class; ``shuffle`` learns shuffled labels; ``auto``
-            takes the first for labels of tokens; ``none``.
-        control_draws: controls to average over.
-        random_model: also probe the model with weights drawn anew.
-        mdl: also give the online codelength (logistic only).
-        seed: of splits, controls, and random weights.
+        site: a site name, or several; ``pos`` must be their first axis. Heads are concatenated.
+        layers: the layers to probe; all by default.
+        pos: positions, roles, ``each`` (every position), ``mean`` (over a prompt's tokens) or ``tokens`` (all labelled
+            tokens as examples of one probe); by default ``tokens`` for labels of tokens, else the role at which the
+            label belongs, or each position.
+        probe: ``logistic``, ``ridge`` (closed form; the linear probe for numbers; its outputs are not log-odds),
+            ``mass_mean`` (difference of class means), or ``mlp`` (one hidden layer of 64).
+        C: inverse strengths of L2 regularisation, in scikit-learn's unit; the validation prompts choose the best.
+        control: ``word_type`` gives every distinct token a random class; ``shuffle`` permutes the labels; ``auto`` is
+            ``word_type`` for labels of tokens, else ``shuffle``; ``none``.
+        control_draws: control tasks to average over.
+        random_model: also probe the same model with random weights.
+        mdl: also compute the online codelength (logistic only).
+        seed: seed of splits, controls, and random weights.
 
     Source: see the card; Voita and Titov 2020 (arXiv 2003.12298) for ``mdl``.
     """
@@ -66,51 +66,48 @@ class LinearProbes(Method):
     site: str | Sequence[str] = "resid_post"
     layers: Sequence[int] | None = None
     pos: Sequence[Position] | None = None
-    probe: str = "logistic"
+    probe: ProbeKind = "logistic"
     C: Sequence[float] = (0.001, 0.01, 0.1, 1.0)
-    control: str = "auto"
+    control: Control = "auto"
     control_draws: int = 3
     random_model: bool = True
     mdl: bool = False
     seed: int = 0
 
     def _check_fields(self) -> None:
-        check_choice("probe", self.probe, PROBES)
-        check_choice("control", self.control, CONTROLS)
         object.__setattr__(self, "site", self.sites[0] if len(self.sites) == 1 else self.sites)
         for name in self.sites:
             if site_name(name).axes[0] != "pos":
                 raise ConfigError(
-                    f"Probing {name} was asked", got=f"axes {site_name(name).axes}", allowed="sites by position"
+                    f"{name} has axes {site_name(name).axes}: probes need a site whose first axis is pos",
+                    fix="Use a site such as resid_post, attn_out, mlp_out or z",
                 )
-        for name in ("layers", "pos", "sites"):
+        for name in ("layers", "pos", "site"):
             if getattr(self, name) == ():
-                raise ConfigError(f"{name}=[] was asked", fix="name one at least, or leave it out for all")
+                raise ConfigError(f"{name} is empty", fix=f"Name at least one, or leave {name} out for all")
         if not 0 <= self.seed < 2**32:
-            raise ConfigError(f"seed={self.seed} was asked", allowed="0 to 2**32 - 1")
-        if not self.C or not all(one > 0 for one in self.C) or self.control_draws < 1:
-            raise ConfigError(
-                "Probes were asked", got=f"C={self.C}, control_draws={self.control_draws}", allowed="C > 0, draws >= 1"
-            )
+            raise ConfigError(f"seed is {self.seed}: it must lie between 0 and 2**32 - 1")
+        check_strengths(self.C)
+        if self.control_draws < 1:
+            raise ConfigError(f"control_draws is {self.control_draws}: it must be at least 1")
         if self.mdl and self.probe != "logistic":
-            raise ConfigError("mdl=true was asked", got=f"probe={self.probe!r}", fix="use probe=logistic")
+            raise ConfigError(f"mdl=true does not work with probe={self.probe!r}", fix="Use probe=logistic")
 
     def __call__(self, model: HookedModel, batch: ProbeDataset, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
-        """What every probe reaches on the test prompts.
+        """Trains the probes and returns their scores on the test prompts.
 
         Returns:
             Each [site, layer, pos]: ``accuracy`` (also as ``value``), ``balanced_accuracy``, ``auroc``,
-            ``majority_baseline``, ``control_accuracy``, ``selectivity`` (accuracy less the control's),
+            ``majority_baseline``, ``control_accuracy``, ``selectivity`` (accuracy minus control accuracy),
             ``random_model_accuracy``, ``calibration_error``, from 0 to 1 (selectivity from -1); ``accuracy`` and
             ``selectivity`` with 95 % bootstrap intervals over prompts (``_low``, ``_high``); ``log_loss`` in nats;
-            ``C`` that was chosen; ``codelength`` in bits and ``compression`` when asked; ``weight`` and ``bias`` of
-            linear probes, for activations as they are, with a ``klass`` axis. For numbers ``r2``,
-            ``mean_squared_error``, ``control_r2``, ``selectivity`` and ``random_model_r2`` instead. NaN where a
-            position has too few labels.
+            chosen ``C``; with ``mdl``, ``codelength`` in bits and ``compression``; ``weight`` and ``bias`` of linear
+            probes, for raw activations, with a ``klass`` axis. For numbers ``r2``, ``mean_squared_error``,
+            ``control_r2``, ``selectivity`` and ``random_model_r2`` instead. NaN where a position has too few labels.
 
         Raises:
-            ShapeError: one class, or too few groups to split.
-            SiteError: a site or position that is not there.
+            ShapeError: a single class, or too few groups to split.
+            SiteError: a site or position that does not exist.
             ConfigError: a probe or control that does not fit the labels, or prompts without labels.
 
         Cost: one forward pass per prompt, two with ``random_model``; activations on disk, one layer in memory.
@@ -118,42 +115,44 @@ class LinearProbes(Method):
         dataset, likelihood = self._checked(batch).to(model.device), self._likelihood(batch)
         sites = model.wanted(self.sites, self.layers)
         positions = chosen_positions(dataset, self.pos)
-        kind = control_kind(dataset, self.control)
-        controls = () if kind == "none" else (kind,) * self.control_draws
+        control = control_kind(dataset, self.control)
+        controls = () if control == "none" else (control,) * self.control_draws
         split = split_of(dataset, self.seed)
         task = task_of(model, dataset, split, positions=positions, controls=controls, seed=self.seed)
         check_trainable(task, dataset.names)
-        recipe = ProbeSettings(self.probe, tuple(self.C), likelihood, self.mdl, self.seed)
-        found = run_probes(model, task, recipe, sites=sites, execution=execution)
+        settings = ProbeSettings(self.probe, tuple(self.C), likelihood, self.mdl, self.seed)
+        scores = run_probes(model, task, settings, sites=sites, execution=execution)
         random: Mapping[Site, Scores] = {}
         if self.random_model:
-            plain = task_of(model, dataset, split, positions=positions, controls=(), seed=self.seed)
+            without_controls = task_of(model, dataset, split, positions=positions, controls=(), seed=self.seed)
             random = run_probes(
-                randomised(model, self.seed), plain, replace(recipe, mdl=False), sites=sites, execution=execution
+                randomised(model, self.seed),
+                without_controls,
+                replace(settings, mdl=False),
+                sites=sites,
+                execution=execution,
             )
         cost = {
             "forward_passes": float(len(dataset) * (2 if self.random_model else 1)),
             "probes": float(len(sites) * len(positions) * (1 + len(controls) + self.random_model)),
         }
-        notes = (f"control: {kind}",) if controls else ()
-        data = probe_result(dataset, found, random, positions=positions, likelihood=likelihood)
+        notes = (f"control: {control}",) if controls else ()
+        data = probe_result(dataset, scores, random, positions=positions, likelihood=likelihood)
         return Result(data, run_info(self, model, batch, cost=cost, notes=notes))
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """The names in ``site``."""
+        """The site names, as a tuple."""
         return (self.site,) if isinstance(self.site, str) else tuple(self.site)
 
     def _checked(self, batch: object) -> ProbeDataset:
         if not isinstance(batch, ProbeDataset):
             raise ConfigError(
-                "Probes were asked",
-                got=f"a {type(batch).__name__}",
-                allowed="a ProbeDataset",
-                fix="mx.tasks.pos_tags and the like, or mx.ProbeDataset.from_texts",
+                f"Probes need a ProbeDataset, not a {type(batch).__name__}",
+                fix="Use a task such as mx.tasks.pos_tags, or mx.ProbeDataset.from_texts",
             )
         if batch.is_numbers and self.probe not in ("ridge", "mlp"):
-            raise ConfigError(f"probe={self.probe!r} was asked of numbers", allowed="ridge, mlp")
+            raise ConfigError(f"probe={self.probe!r} cannot predict numbers", allowed="ridge, mlp")
         return batch
 
     def _likelihood(self, batch: ProbeDataset) -> Likelihood:

@@ -1,4 +1,4 @@
-"""Is what a probe reads also used? Its direction taken out, shifted along, exchanged; beside random directions."""
+"""Causal check of probes: edit activations along a probe's direction and measure the behaviour, against placebos."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.edit import Edit, Intervention
-from mechxai.core.errors import ConfigError, check_choice
+from mechxai.core.errors import ConfigError
 from mechxai.core.grid import Position
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
@@ -22,6 +22,7 @@ from mechxai.engine.run import run_sweep
 from mechxai.engine.sweep import Cell, Sweep
 from mechxai.methods.probes._lib.causal_result import causal_result
 from mechxai.methods.probes._lib.direction_edits import RemoveAlong, ShiftEach, orthonormal
+from mechxai.methods.probes._lib.fitting import LinearProbeKind, check_strengths
 from mechxai.methods.probes._lib.layer_probes import ProbeSettings, Scores, Task
 from mechxai.methods.probes._lib.likelihood import Likelihood
 from mechxai.methods.probes._lib.probe_run import check_trainable, run_probes, task_of
@@ -31,7 +32,6 @@ from mechxai.methods.result_parts import run_info
 from mechxai.model.hooked_model import HookedModel
 
 EDITS = ("project_out", "steer", "interchange")
-LINEAR = ("logistic", "ridge", "mass_mean")
 
 
 @final
@@ -40,11 +40,11 @@ LINEAR = ("logistic", "ridge", "mass_mean")
         name="probe_causal_check",
         family="probes",
         kind="probe_check",
-        question="Does the model use what a probe can read?",
-        cost="probes as linear_probes; then one forward pass per layer, edit, direction and test prompt, less what the "
-        "engine saves",
+        question="Does the model use what a probe can decode?",
+        cost="the probes of linear_probes; then one forward pass per layer, edit, direction and test prompt, less what "
+        "the engine saves",
         source="Elazar et al. 2021 (arXiv 2006.00995); Geiger et al. 2024 (arXiv 2303.02536) for interchange",
-        pros="tells decodable from used; placebos change activations by as much",
+        pros="separates decodable from used; placebos change activations by the same length",
         cons="one direction at one position; a null effect may hide a redundant copy",
     )
 )
@@ -52,20 +52,21 @@ LINEAR = ("logistic", "ridge", "mass_mean")
 class ProbeCausalCheck(Method):
     """Trains probes and edits the test prompts' clean runs along their directions, one layer at a time.
 
-    ``project_out`` subtracts what the activation has along the direction, about the training mean (several classes:
-    in the span of their directions). ``steer`` adds the step from the mean of the prompt's own class to the other's,
-    along the direction (two classes only). ``interchange`` gives the activation the corrupted run's part along it. Each
-    also with random directions, by vectors of the same length on the same prompts.
+    ``project_out`` removes the activation's component along the direction, about the training mean (for several
+    classes, its component in the span of their directions). ``steer`` adds the difference between the mean of the other
+    class and the mean of the prompt's class, along the direction (two classes only). ``interchange`` replaces the
+    component by that of the corrupted run. Placebos add vectors of the same length along random directions, on the same
+    prompts.
 
     Attributes:
         site: a site name.
-        layers: all by default.
-        pos: one position or role; the role at which the label belongs by default.
+        layers: the layers to check; all by default.
+        pos: one position or role; by default the role at which the label belongs.
         probe: ``logistic``, ``ridge`` or ``mass_mean``.
-        C: as `LinearProbes`.
-        metric: the behaviour; a name, a `Metric`, or a function.
-        placebos: random directions.
-        seed: of splits, controls and directions.
+        C: as in `LinearProbes`.
+        metric: the metric of the behaviour; a name, a `Metric`, or a function.
+        placebos: number of random directions.
+        seed: seed of splits, controls and random directions.
 
     Source: Elazar et al. 2021 (amnesic probing); Marks and Tegmark 2023, section 6 (steering between class means).
     """
@@ -75,41 +76,41 @@ class ProbeCausalCheck(Method):
     site: str = "resid_post"
     layers: Sequence[int] | None = None
     pos: Position | None = None
-    probe: str = "logistic"
+    probe: LinearProbeKind = "logistic"
     C: Sequence[float] = (0.001, 0.01, 0.1, 1.0)
     metric: AnyMetric = "logit_diff"
     placebos: int = 10
     seed: int = 0
 
     def _check_fields(self) -> None:
-        check_choice("probe", self.probe, LINEAR)
         as_metric(self.metric)
-        if self.placebos < 1 or not self.C or not all(one > 0 for one in self.C):
-            raise ConfigError(
-                "A causal check was asked", got=f"placebos={self.placebos}, C={self.C}", allowed="1 or more, and C > 0"
-            )
+        if self.placebos < 1:
+            raise ConfigError(f"placebos is {self.placebos}: it must be at least 1")
+        check_strengths(self.C)
         for name in ("site", "pos"):
             if not isinstance(getattr(self, name), (str, int, type(None))):
-                raise ConfigError(f"{name}={getattr(self, name)!r} was asked", allowed="one, not a list")
+                raise ConfigError(f"{name} is {getattr(self, name)!r}: probe_causal_check takes one {name}, not a list")
         if self.pos in POOLS:
-            raise ConfigError(f"pos={self.pos!r} was asked", allowed="one position or role, which can be edited")
+            raise ConfigError(
+                f"pos={self.pos!r} names no single position that can be edited", fix="Give one position or role"
+            )
 
     def __call__(self, model: HookedModel, batch: ProbeDataset, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
-        """How far the metric falls on the test prompts, by edit and layer.
+        """Trains the probes, edits along their directions, and returns the fall of the metric on the test prompts.
 
         Returns:
-            [edit, layer]: ``value`` the mean fall from the clean run, in the metric's unit (positive: the behaviour is
-            lost), ``removed`` the share of the clean-corrupted gap; ``placebo`` the same for the mean random direction,
-            ``excess`` value less placebo; each with a 95 % bootstrap interval over prompts; ``placebo_most``, the
-            largest of any random direction; ``per_example`` [prompt, edit, layer]; ``used``, whether the excess'
-            interval lies above 0, the fall above every placebo's and above 5 % of the gap. [layer]: ``accuracy``,
-            ``control_accuracy``, ``selectivity`` with intervals, and ``verdict`` in words.
+            [edit, layer]: ``value``, the mean fall from the clean run in the metric's unit (positive: the behaviour is
+            lost); ``removed``, that fall as a share of the clean-corrupted gap; ``placebo``, the mean fall along random
+            directions; ``excess``, value minus placebo; each with a 95 % bootstrap interval over prompts.
+            ``placebo_most``, the largest mean fall along any random direction; ``per_example`` [prompt, edit, layer];
+            ``used``, whether the excess' interval lies above 0, the fall above every placebo's and above 5 % of the
+            gap. [layer]: ``accuracy``, ``control_accuracy``, ``selectivity`` with intervals, and ``verdict`` in words.
 
         Raises:
             ConfigError: labels of tokens or numbers, or a dataset without behaviour.
-            SiteError, ShapeError: as `LinearProbes`.
+            SiteError, ShapeError: as in `LinearProbes`.
 
-        Cost: see the card.
+        Cost: that of `LinearProbes`, then one forward pass per layer, edit, direction and test prompt.
         """
         metric = as_metric(self.metric)
         dataset = self._checked(batch).to(model.device)
@@ -120,20 +121,20 @@ class ProbeCausalCheck(Method):
         likelihood = Likelihood(len(dataset.names))
         split = split_of(dataset, self.seed)
         task = task_of(model, dataset, split, positions=[position], controls=("shuffle",) * 3, seed=self.seed)
-        recipe = ProbeSettings(self.probe, tuple(self.C), likelihood, mdl=False, seed=self.seed)
+        settings = ProbeSettings(self.probe, tuple(self.C), likelihood, mdl=False, seed=self.seed)
         check_trainable(task, dataset.names)
-        behaviour, labels = _tested(task)
+        behaviour, labels = _test_prompts(task)
         metric.check(behaviour)
-        scores = run_probes(model, task, recipe, sites=sites, execution=execution)
+        scores = run_probes(model, task, settings, sites=sites, execution=execution)
         behaviour = with_reference(model, behaviour, metric)
         directions = _Directions(model, behaviour, labels, position, self.placebos, self.seed)
-        edits = EDITS if len(dataset.names) == 2 else tuple(one for one in EDITS if one != "steer")
+        edits = EDITS if len(dataset.names) == 2 else tuple(edit for edit in EDITS if edit != "steer")
         cells = [cell for site in sites for cell in directions.cells(site, scores[site], edits)]
-        outcome = run_sweep(model, Sweep(behaviour, "clean", cells, metric), execution, what="probe directions")
-        known = baselines(model, behaviour, metric, direction="noise", known=outcome.runs)
+        outcome = run_sweep(model, Sweep(behaviour, "clean", cells, metric), execution, label="probe directions")
+        both_runs = baselines(model, behaviour, metric, direction="noise", known=outcome.runs)
         shape = (len(sites), len(edits), 1 + self.placebos, len(behaviour))
         data, notes = causal_result(
-            outcome.values.numpy().reshape(shape), scores, baselines=known, edits=edits, sites=sites
+            outcome.values.numpy().reshape(shape), scores, baselines=both_runs, edits=edits, sites=sites
         )
         cost = {**outcome.cost, "forward_passes": outcome.cost["forward_passes"] + len(dataset)}
         info = run_info(self, model, batch, cost=cost, notes=(*outcome.notes, *notes))
@@ -145,38 +146,38 @@ class ProbeCausalCheck(Method):
     def _checked(self, batch: object) -> ProbeDataset:
         if not isinstance(batch, ProbeDataset) or batch.behaviour is None:
             raise ConfigError(
-                "A causal check was asked",
-                got="prompts without labels or without a behaviour",
-                allowed="a ProbeDataset with behaviour=, the same prompts with answers",
-                fix="mx.tasks.subject_number, mx.tasks.fact_relation, or your own ContrastBatch as behaviour",
+                "A causal check needs a ProbeDataset with labels and behaviour=, the same prompts with answers",
+                fix="Use mx.tasks.subject_number or mx.tasks.fact_relation, or give a ContrastBatch as behaviour",
             )
         if batch.per_token or batch.is_numbers:
-            raise ConfigError(
-                "A causal check was asked", got="labels of tokens, or numbers", allowed="classes of prompts"
-            )
+            labels = "numbers" if batch.is_numbers else "classes of tokens"
+            raise ConfigError(f"A causal check needs classes of prompts, but the labels are {labels}")
         return batch
 
 
-def _tested(task: Task) -> tuple[ContrastBatch, Tensor]:
-    """Behaviour and labels of the test prompts that the probe is judged on; positions as the dataset has them."""
+def _test_prompts(task: Task) -> tuple[ContrastBatch, Tensor]:
+    """Behaviour and labels of the test prompts that have the probe's position, with the dataset's roles."""
     dataset = task.dataset
     if dataset.behaviour is None:
-        raise ConfigError("A causal check was asked", got="no behaviour")
+        raise ConfigError("The dataset has no behaviour", fix="Give a ProbeDataset with behaviour=")
     present = task.reads[0].present.clone()
     present[: sum(task.counts)] = False
     chosen = present.nonzero()[:, 0]
-    named = replace(dataset.behaviour, roles={**dataset.behaviour.roles, **dataset.roles})
-    return named.rows(chosen), dataset.labels[chosen]
+    behaviour = replace(dataset.behaviour, roles={**dataset.behaviour.roles, **dataset.roles})
+    return behaviour.rows(chosen), dataset.labels[chosen]
 
 
 @dataclass(frozen=True)
 class _Directions:
-    """What the edits of every layer are made from.
+    """Builds the edits of every layer.
 
     Attributes:
-        labels: of the test prompts.
-        position: where to edit.
-        placebos: random directions per edit.
+        model: the model.
+        behaviour: the test prompts.
+        labels: labels of the test prompts.
+        position: the position to edit.
+        placebos: number of random directions per edit.
+        seed: seed of the random directions.
     """
 
     model: HookedModel
@@ -187,39 +188,39 @@ class _Directions:
     seed: int
 
     def cells(self, site: Site, scores: Scores, edits: Sequence[str]) -> list[Cell]:
-        """For every edit its cell, then its placebos'."""
+        """The cells of one layer: for every edit, the probe's direction first, then the placebos."""
         weight, center = (torch.from_numpy(scores[name][0]).float() for name in ("weight", "center"))
-        own = orthonormal(weight - weight.mean(0) if len(weight) > 1 else weight)
-        if 2 * len(own) > own.shape[1]:
+        basis = orthonormal(weight - weight.mean(0) if len(weight) > 1 else weight)
+        if 2 * len(basis) > basis.shape[1]:
             raise ConfigError(
-                f"A causal check of {site} was asked",
-                got=f"{len(own)} directions among {own.shape[1]} dimensions, which leave no room for random ones",
-                fix="use a wider site, or fewer classes",
+                f"{site} has {basis.shape[1]} dimensions and the probe {len(basis)} directions, "
+                "too many for random directions orthogonal to them",
+                fix="Use a wider site, or fewer classes",
             )
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + (site.layer or 0))
-        writes = [own, *(_random(own, generator) for _ in range(self.placebos))]
-        place = replace(site, pos=self.position)
-        made: dict[str, Sequence[Edit]] = {"project_out": [RemoveAlong(own, write, center) for write in writes]}
-        moved = self._exchanged(place) @ own.T  # [prompt, rank]
-        made["interchange"] = [ShiftEach(moved @ write) for write in writes]
+        writes = [basis, *(_random_basis(basis, generator) for _ in range(self.placebos))]
+        at_position = replace(site, pos=self.position)
+        by_name: dict[str, Sequence[Edit]] = {"project_out": [RemoveAlong(basis, write, center) for write in writes]}
+        difference = self._corrupted_minus_clean(at_position) @ basis.T  # [prompt, rank]
+        by_name["interchange"] = [ShiftEach(difference @ write) for write in writes]
         if "steer" in edits:
-            means = torch.from_numpy(scores["class_means"][0]).float() @ own.T  # [klass, 1]
+            means = torch.from_numpy(scores["class_means"][0]).float() @ basis.T  # [klass, 1]
             steps = (means.flip(0) - means)[self.labels.cpu()]
-            made["steer"] = [ShiftEach(steps @ write) for write in writes]
-        return [(Intervention(place, edit),) for name in edits for edit in made[name]]
+            by_name["steer"] = [ShiftEach(steps @ write) for write in writes]
+        return [(Intervention(at_position, edit),) for name in edits for edit in by_name[name]]
 
-    def _exchanged(self, place: Site) -> Tensor:
-        """The corrupted run's activation less the clean one's, ``[prompt, d]``."""
+    def _corrupted_minus_clean(self, site: Site) -> Tensor:
+        """The corrupted run's activation minus the clean run's, ``[prompt, d]``."""
         runs = [
             self.model.cache(
-                self.behaviour.tokens(run), [place.whole], lengths=self.behaviour.lengths, layout=self.behaviour.layout
-            )[place].flatten(1)
+                self.behaviour.tokens(run), [site.whole], lengths=self.behaviour.lengths, layout=self.behaviour.layout
+            )[site].flatten(1)
             for run in ("clean", "corrupted")
         ]
         return (runs[1] - runs[0]).float().cpu()
 
 
-def _random(own: Tensor, generator: torch.Generator) -> Tensor:
-    """Orthonormal rows at random, at right angles to those given."""
-    drawn = torch.randn(own.shape, generator=generator)
-    return orthonormal(drawn - drawn @ own.T @ own)
+def _random_basis(basis: Tensor, generator: torch.Generator) -> Tensor:
+    """As many random orthonormal rows, orthogonal to a basis."""
+    drawn = torch.randn(basis.shape, generator=generator)
+    return orthonormal(drawn - drawn @ basis.T @ basis)

@@ -14,7 +14,8 @@ from torch import Tensor
 from mechxai.core.architecture import Architecture
 from mechxai.core.errors import ModelSupportError, SiteError, out_of_range
 from mechxai.core.shapes import Mask, RowLogits, Tokens
-from mechxai.core.site import SITES, Site, site_name
+from mechxai.core.site import Site
+from mechxai.core.site_table import SITES, site_name
 from mechxai.model.backends.prefix import JoiningRows, KeysValues
 
 BackendName = Literal["auto", "hooked_transformer", "bridge"]

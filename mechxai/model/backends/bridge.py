@@ -10,7 +10,8 @@ from torch import Tensor
 from mechxai.core.architecture import Architecture
 from mechxai.core.errors import ModelSupportError
 from mechxai.core.shapes import Mask, RowLogits, Tokens
-from mechxai.core.site import SITES, Site
+from mechxai.core.site import Site
+from mechxai.core.site_table import SITES
 from mechxai.model.backends.base import are_plain, check_exists, modules, read_architecture
 from mechxai.model.backends.prefix import JoiningRows, KeysValues
 from mechxai.model.dense.weight_layout import optimize_convolution_layout

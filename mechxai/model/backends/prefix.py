@@ -50,7 +50,7 @@ class JoiningRows:
         tokens: of the prompts, ``[prompt, pos]``.
         start: first position that the rows run.
         stop: position before which they end.
-        given: the first rows' residual stream before block 0, ``[row, pos, d_model]``, unless the record's.
+        given: the first rows' residual stream before block 0, ``[row, pos, d_model]``, where changed.
     """
 
     kept: KeysValues

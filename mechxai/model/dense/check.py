@@ -15,7 +15,8 @@ from torch import Tensor
 
 from mechxai.core.errors import ModelSupportError, SiteError
 from mechxai.core.shapes import Tokens
-from mechxai.core.site import SITES, Site
+from mechxai.core.site import Site
+from mechxai.core.site_table import SITES
 from mechxai.model.backends.attach import Hooks, attached, embedded
 from mechxai.model.backends.base import UNEMBED_HOOK, Backend, modules
 from mechxai.model.backends.capture import AllCached

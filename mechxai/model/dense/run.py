@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechxai.core.site import SITES, Site
+from mechxai.core.site import Site
+from mechxai.core.site_table import SITES
 from mechxai.model.backends.prefix import KeysValues
 from mechxai.model.dense.blocks import Affine, DenseModel, attend
 from mechxai.model.dense.buffers import Buffers

@@ -161,7 +161,8 @@ def test_hooks_are_gone_after_an_exception(model_of, pairs, monkeypatch):
     monkeypatch.setattr("mechxai.methods.circuits.attribution_patching.scored", failing)
     with pytest.raises(RuntimeError, match="in the middle"):
         mx.AttributionPatching()(model, batch)
-    assert torch.equal(model.logits(batch.clean), before)
+    # a hook left behind moves logits by far more than another kernel's rounding, which the second pass may have
+    torch.testing.assert_close(model.logits(batch.clean), before, atol=1e-5, rtol=0)
     assert not any(parameter.grad is not None for parameter in model.inner.parameters())
 
 

@@ -39,9 +39,13 @@ def test_knockouts_by_hand(model_of, pairs):
 def test_the_whole_model_is_faithful_and_complete(model_of, pairs):
     for kind in ("gpt2", "llama", "neox"):
         model = model_of(kind)
-        data = mx.CircuitCriteria(fraction=1.0, discover=1.0, sets=2, greedy=1, draws=2)(model, pairs(model, n=3)).data
-        assert float(data["unfaithful"]) == pytest.approx(0, abs=1e-6)
-        np.testing.assert_allclose(data["incomplete"], 0, atol=1e-6)
+        batch = pairs(model, n=3)
+        data = mx.CircuitCriteria(fraction=1.0, discover=1.0, sets=2, greedy=1, draws=2)(model, batch).data
+        runs = mx.ActivationPatching("resid_pre", ("layer",))(model, batch).data
+        gap = abs(float((runs["baseline_clean"] - runs["baseline_corrupted"]).mean()))
+        # shares of the gap, between runs in batches of other shapes: a logit difference near 1 rounds by 5e-6 at most
+        assert float(data["unfaithful"]) == pytest.approx(0, abs=5e-6 / gap)
+        np.testing.assert_allclose(data["incomplete"], 0, atol=5e-6 / gap)
         assert data.sizes["node"] == model.architecture.n_layers * (model.architecture.n_heads + 1)
 
 

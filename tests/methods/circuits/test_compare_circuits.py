@@ -6,7 +6,7 @@ import pytest
 import mechxai as mx
 from mechxai.core.errors import ConfigError
 from mechxai.methods.circuits.compare_circuits import task_of
-from mechxai.report.tables import own_tables
+from mechxai.report.by_kind import result_tables
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_methods_without_the_reference_are_left_out(compared):
 
 
 def test_tables(compared):
-    tables = own_tables(compared[2], compared[0].card)
+    tables = result_tables(compared[2], compared[0].card)
     assert len(tables) == 2
     rows = tables["Ways of finding the circuit of zoo/handmade-ioi"]
     assert [row["method"] for row in rows].count("eap") == 2

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 import mechxai as mx
 from mechxai.core.errors import ConfigError, ModelSupportError, ShapeError
 from mechxai.core.metric import as_metric
-from mechxai.engine.chunk import scored
+from mechxai.engine.chunk import metric_values
 from mechxai.model.backends.hooks import gathered
 from mechxai.model.graph.circuit import run_circuits
 from mechxai.model.graph.writes import embedded, graph_blocks, writes
@@ -31,7 +31,7 @@ def measured(model, batch, circuits, run="clean", metric="logit_diff"):
     with torch.no_grad():
         return torch.stack(
             [
-                scored(model, metric, batch, final=blocks.dense.final(gathered(end, at)), prompts=everyone)
+                metric_values(model, metric, batch, final=blocks.dense.final(gathered(end, at)), prompts=everyone)
                 for end in ends
             ]
         )

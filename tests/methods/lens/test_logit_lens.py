@@ -47,7 +47,8 @@ def test_a_model_without_a_norm_is_read_as_it_is(name, pairs):
     right = model.logits(batch.clean).log_softmax(-1)
     for row, answer in enumerate(batch.answers[:, 0, 0].tolist()):
         ours = data["target_logprob"].values[row, -1]
-        np.testing.assert_allclose(ours, right[row, :, answer].numpy(), atol=1e-5)
+        # log-probabilities reach -25 here: the relative part is eight units in their last place
+        np.testing.assert_allclose(ours, right[row, :, answer].numpy(), atol=1e-5, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
@@ -88,12 +89,15 @@ def test_statistics_by_hand(model_of, monkeypatch):
 def test_a_few_places_at_a_time_give_the_same(model_of, pairs, monkeypatch):
     model = model_of("llama")
     batch = pairs(model, n=3)
-    whole = mx.LogitLens()(model, batch).data
+    whole = mx.LogitLens(k=model.architecture.d_vocab)(model, batch).data
     monkeypatch.setitem(reading_module._LOGIT_BYTES, "cpu", 1)
-    parts = mx.LogitLens()(model, batch).data
+    parts = mx.LogitLens(k=model.architecture.d_vocab)(model, batch).data
     for name in ("target_logprob", "entropy", "kl_to_final", "top_logprob"):
         np.testing.assert_allclose(parts[name].values, whole[name].values, atol=1e-5)
-    np.testing.assert_array_equal(parts["target_rank"].values, whole["target_rank"].values)
+    # other batch shapes round otherwise: a rank may change by the tokens within 1e-5 nats of the target, no more
+    near_ties = (np.abs(whole["top_logprob"] - whole["target_logprob"]) <= 1e-5).sum("k") - 1
+    assert (np.abs(parts["target_rank"] - whole["target_rank"]) <= near_ties).all()
+    assert (near_ties == 0).mean() > 0.95
 
 
 @pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)

@@ -85,7 +85,7 @@ def test_several_classes_have_a_subspace_and_no_steering(zoo):
 
 
 def test_what_cannot_be_checked_is_refused(zoo):
-    with pytest.raises(ConfigError, match=r"without a behaviour"):
+    with pytest.raises(ConfigError, match=r"with labels and behaviour="):
         mx.ProbeCausalCheck()(zoo, mx.tasks.pos_tags(zoo, n=8))
     with pytest.raises(ConfigError, match=r"one position or role"):
         mx.ProbeCausalCheck(pos="mean")

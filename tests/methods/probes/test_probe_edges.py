@@ -10,7 +10,7 @@ import mechxai as mx
 from mechxai.core.errors import ConfigError, ShapeError, SiteError
 from mechxai.core.labels import numbered
 from mechxai.engine.execution import Execution
-from mechxai.methods.probes._lib.fitting import fitted
+from mechxai.methods.probes._lib.fitting import fit_probes
 from mechxai.methods.probes._lib.likelihood import NUMBERS, Likelihood
 from mechxai.runs.folder import run_id
 from tests.methods.probes.test_linear_probes import blobs, block_of
@@ -44,8 +44,8 @@ def test_other_names_are_another_run(zoo):
 @pytest.mark.parametrize("probe", ["logistic", "ridge", "mass_mean", "mlp"])
 def test_a_class_that_no_training_row_has_is_not_predicted(probe):
     values, labels = blobs(n_classes=2)
-    outputs = fitted(block_of(values, labels), probe, (1.0,), likelihood=Likelihood(3), seed=0).outputs
-    two = fitted(block_of(values, labels), probe, (1.0,), likelihood=Likelihood(2), seed=0).outputs
+    outputs = fit_probes(block_of(values, labels), probe, (1.0,), likelihood=Likelihood(3), seed=0).outputs
+    two = fit_probes(block_of(values, labels), probe, (1.0,), likelihood=Likelihood(2), seed=0).outputs
     found = outputs[0, 500:, 0].argmax(-1)
     assert (found < 2).float().mean() > 0.98
     assert (found == (two[0, 500:, 0, 0] > 0)).float().mean() > 0.93
@@ -54,7 +54,9 @@ def test_a_class_that_no_training_row_has_is_not_predicted(probe):
 def test_an_mlp_regresses_numbers_far_from_zero():
     values, _ = blobs(n=1600)
     labels = 1700 + 50 * (values[:, 3] - values[:, 3].mean()) / values[:, 3].std()
-    outputs = fitted(block_of(values, labels, 1400, 100), "mlp", (1.0,), likelihood=Likelihood(NUMBERS), seed=0).outputs
+    outputs = fit_probes(
+        block_of(values, labels, 1400, 100), "mlp", (1.0,), likelihood=Likelihood(NUMBERS), seed=0
+    ).outputs
     residual = outputs[0, 1500:, 0, 0] - labels[1500:]
     assert residual.square().mean() < 0.2 * labels[1500:].var()
 
@@ -117,9 +119,9 @@ def test_hardly_any_rows_still_have_a_codelength(zoo):
 @pytest.mark.parametrize(
     ("ask", "error", "message"),
     [
-        (lambda: mx.LinearProbes(pos=[]), ConfigError, r"pos=\[\] was asked"),
-        (lambda: mx.LinearProbes(site=[]), ConfigError, r"sites=\[\] was asked"),
-        (lambda: mx.LinearProbes(seed=-1), ConfigError, r"seed=-1"),
+        (lambda: mx.LinearProbes(pos=[]), ConfigError, r"pos is empty"),
+        (lambda: mx.LinearProbes(site=[]), ConfigError, r"site is empty"),
+        (lambda: mx.LinearProbes(seed=-1), ConfigError, r"seed is -1"),
     ],
 )
 def test_natural_mistakes_are_named(ask, error, message):

@@ -8,7 +8,7 @@ import torch
 
 import mechxai as mx
 from mechxai.core.errors import ModelSupportError, SiteError
-from mechxai.core.site import SITES
+from mechxai.core.site_table import SITES
 from mechxai.model.backends.capture import AllCached, Keeper
 from mechxai.model.dense import cache as cache_run
 from mechxai.model.dense import check as dense_check

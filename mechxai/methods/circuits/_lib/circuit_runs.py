@@ -11,7 +11,7 @@ from mechxai.core.metric import Metric
 from mechxai.core.shapes import Rows
 from mechxai.engine.contrast import with_reference
 from mechxai.engine.execution import Execution
-from mechxai.engine.progress import Bar
+from mechxai.engine.progress import ProgressBar
 from mechxai.engine.sweep import run_tokens
 from mechxai.methods.circuits._lib.references import Reference, reference
 from mechxai.methods.circuits._lib.stream_scores import budget_bytes, score_of
@@ -58,7 +58,7 @@ class CircuitRuns:
         graph, found = self.blocks.graph, torch.zeros(len(edges), len(self.batch), dtype=torch.float64)
         circuits = graph.chosen(edges.to(self.model.device))
         prompts, many = self._at_once(len(edges), execution)
-        with Bar("circuits", found.numel(), shown=execution.progress, unit="runs") as bar, torch.no_grad():
+        with ProgressBar("circuits", found.numel(), shown=execution.progress, unit="runs") as bar, torch.no_grad():
             for rows, part in self.batch.parts(prompts):
                 score = score_of(self.model, self.blocks, part, metric=self.metric)
                 start, away = self._streams(part, rows)

@@ -92,7 +92,7 @@ class EdgeEffects:
                 if asked:
                     sweep = Sweep(part, runs[0], [_cell(cut, first) for cut in asked], self.metric)
                     try:
-                        outcome = run_sweep(self.model, sweep, execution, what=f"edges into block {layer}")
+                        outcome = run_sweep(self.model, sweep, execution, label=f"edges into block {layer}")
                     except UnfinishedError as error:
                         self.unfinished.append(error)
                         continue

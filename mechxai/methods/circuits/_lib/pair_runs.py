@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.metric import Metric
-from mechxai.engine.progress import pause
+from mechxai.engine.progress import notify_listener
 from mechxai.engine.sweep import run_tokens
 from mechxai.methods.circuits._lib.stream_scores import score_of
 from mechxai.model.backends.base import frozen
@@ -99,7 +99,7 @@ class PairRuns:
         """Gradients at the readers from a start on, summed with the points' weights. Cost: two passes a point."""
         found = self._gradients(points[:_TURNS], Start(layer, mid, self._before))
         for low in range(_TURNS, len(points), _TURNS):
-            pause()
+            notify_listener()
             found.add(self._gradients(points[low : low + _TURNS], Start(layer, mid, self._before)))
         return found
 

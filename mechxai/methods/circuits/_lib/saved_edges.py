@@ -37,7 +37,7 @@ class SavedEdges(Method):
 
     path: str
     card: ClassVar[MethodCard] = MethodCard(
-        "saved_edges", "circuits", "Which edges does a circuit file name?", "none", "the file"
+        "saved_edges", "circuits", "Which edges does a circuit file name?", "none", "the file", kind="edges"
     )
 
     def _check_fields(self) -> None:

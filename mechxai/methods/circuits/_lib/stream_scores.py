@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.metric import Metric
-from mechxai.engine.chunk import scored
+from mechxai.engine.chunk import metric_values
 from mechxai.engine.execution import Execution
 from mechxai.model.backends.hooks import gathered
 from mechxai.model.backends.memory import available_bytes
@@ -26,7 +26,7 @@ def score_of(
 
     def score(last: Streams) -> Tensor:
         read = last if at is None else gathered(last, at)
-        return scored(model, metric, batch, final=blocks.dense.final(read), prompts=everyone)
+        return metric_values(model, metric, batch, final=blocks.dense.final(read), prompts=everyone)
 
     return score
 

@@ -1,1 +1,1 @@
-"""What patching methods share."""
+"""Shared code of the patching methods."""

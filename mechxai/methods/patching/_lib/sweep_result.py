@@ -1,4 +1,4 @@
-"""From a sweep's raw values to a result: means, intervals, recovery, units."""
+"""The result of a patching sweep: means, intervals, recovered fraction, units."""
 
 from collections.abc import Mapping, Sequence
 
@@ -26,8 +26,9 @@ def summarise(
 ) -> Result:
     """The result of a sweep over ``axes``.
 
-    ``recovered`` is the ratio of means ``(value - corrupted) / (clean - corrupted)`` when clean is patched in
-    (``direction="denoise"``) and one minus it when it is taken away (``"noise"``): 0 is no effect, 1 all of it.
+    ``recovered`` is the ratio of means ``(value - corrupted) / (clean - corrupted)`` when clean activations are patched
+    in (``direction="denoise"``) and one minus that ratio when they are removed (``"noise"``): 0 is no effect, 1 the
+    whole clean-corrupted gap.
     """
     metric, dims = baselines.metric, tuple(axes)
     per_example = outcome.values.T.reshape(len(batch), *(len(values) for values in axes.values())).numpy()
@@ -47,12 +48,12 @@ def summarise(
                 for run, values in (("clean", baselines.clean), ("corrupted", baselines.corrupted))
             },
             "level": variable((), outcome.level, "level", "engine level that ran"),
-            "noise_floor": variable((), outcome.noise_floor, metric.unit, "what rounding alone changes"),
+            "noise_floor": variable((), outcome.noise_floor, metric.unit, "change of the metric from rounding alone"),
             "excluded": variable(
                 (),
                 baselines.n_without_gap,
                 "prompts",
-                "prompts whose own clean-corrupted gap is zero, of no use as denominators",
+                "prompts whose clean-corrupted gap is zero, which cannot be a denominator",
             ),
         },
         coords=coordinates(method, batch, axes),

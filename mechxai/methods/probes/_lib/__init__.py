@@ -1,1 +1,1 @@
-"""What probing methods share."""
+"""Shared code of the probing methods."""

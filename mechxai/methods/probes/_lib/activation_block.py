@@ -1,4 +1,4 @@
-"""A block of probes' activations, standardised on the training rows, a 1 behind each for the bias."""
+"""Activations of several probes as one block, standardised on the training rows, with a constant 1 for the bias."""
 
 import math
 from collections.abc import Sequence
@@ -13,14 +13,16 @@ from mechxai.methods.probes._lib.rows_read import ProbeRows
 
 @dataclass(frozen=True)
 class Block:
-    """Rows of probes that are fitted together; training rows first, then validation, then test.
+    """Rows of probes that are fitted together: training rows first, then validation, then test.
 
     Attributes:
-        rows: ``[set, row, feature]``, zero where a row does not count.
-        present: which count, ``[set, row]``.
+        rows: standardised activations and a constant 1, ``[set, row, feature]``; zero where a row is not present.
+        present: which rows have the position and a label, ``[set, row]``.
         labels: ``[set, row, target]``.
-        center: training mean, ``[set, d]``; ``scale`` the standard deviation, 1 where nothing varies.
-        n_train: training rows; ``n_validation`` those behind them.
+        center: training mean, ``[set, d]``.
+        scale: training standard deviation, ``[set, d]``; 1 where nothing varies.
+        n_train: number of training rows.
+        n_validation: number of validation rows.
     """
 
     rows: Float[Tensor, "set row feature"]
@@ -38,51 +40,51 @@ class Block:
         return slice(0, self.n_train), slice(self.n_train, end), slice(end, None)
 
     def weights(self, part: slice) -> Float[Tensor, "set row"]:
-        """Equal weights of the rows that count, of sum 1."""
-        known = self.present[:, part].float()
-        return known / known.sum(1, keepdim=True).clamp_min(1)
+        """Equal weights of the present rows, with sum 1."""
+        present = self.present[:, part].float()
+        return present / present.sum(1, keepdim=True).clamp_min(1)
 
     def class_means(self, n_classes: int) -> Float[Tensor, "set klass d"]:
-        """The training rows' mean activation in every class of the first target."""
+        """The mean training activation of every class of the first target."""
         train = self.parts[0]
-        known = self.present[:, train]
-        member = torch.stack([known & (self.labels[:, train, 0] == one) for one in range(n_classes)], 1).float()
+        present = self.present[:, train]
+        member = torch.stack([present & (self.labels[:, train, 0] == klass) for klass in range(n_classes)], 1).float()
         means = (member @ self.rows[:, train, :-1]) / member.sum(2, keepdim=True).clamp_min(1)
         return means * self.scale[:, None] + self.center[:, None]
 
     def raw(self, W: Float[Tensor, "set feature column"]) -> tuple[Tensor, Tensor]:
-        """A probe's weights and bias for activations as they are, ``[set, column, d]`` and ``[set, column]``."""
+        """A probe's weights and bias for raw activations, ``[set, column, d]`` and ``[set, column]``."""
         weight = (W[:, :-1] / self.scale[..., None]).mT
         return weight, W[:, -1] - (weight @ self.center[..., None])[..., 0]
 
 
-def gathered(  # noqa: PLR0917 - activations, what to take of them, where the splits lie, where it goes
+def activation_block(  # noqa: PLR0917 - activations, their rows, the splits, memory and device
     values: Tensor, reads: Sequence[ProbeRows], counts: tuple[int, int], held: dict[str, Tensor], device: torch.device
 ) -> Block:
-    """The block of some reads of one form.
+    """The block of several probes of one form.
 
     Args:
-        values: a site's activations, ``[store row, d]``, wherever they lie.
-        reads: what to take of them.
-        counts: prompts to train on and to validate on.
-        held: memory of the last block, which this one overwrites.
-        device: where the probes are fitted.
+        values: a site's activations, ``[store row, d]``, on any device.
+        reads: the rows of each probe.
+        counts: number of prompts to train on and to validate on.
+        held: memory of the previous block, which this one overwrites.
+        device: the device on which the probes are fitted.
     """
     n_rows, d = len(reads[0]), values.shape[1]
     rows = _memory(held, "rows", (len(reads), n_rows, d + 1), device=device)
     ends = torch.tensor([counts[0], sum(counts)], device=reads[0].prompts.device)
-    n_train, n_learnt = torch.searchsorted(reads[0].prompts.contiguous(), ends).tolist()
+    n_train, n_fitted = torch.searchsorted(reads[0].prompts.contiguous(), ends).tolist()
     present = torch.stack([read.present for read in reads]).to(device)
     labels = torch.stack([read.labels for read in reads]).to(device)
     weights = present[:, :n_train].float()
     weights = weights / weights.sum(1, keepdim=True).clamp_min(1)
     center = torch.empty(len(reads), d, device=device)
     for number, read in enumerate(reads):
-        taken = _taken(values, read, held).to(device=device, dtype=torch.float32)
-        if not bool(read.present.all()):  # what does not count may be anything, even infinite
-            taken = taken.masked_fill(~present[number, :, None], 0)
-        center[number] = weights[number] @ taken[:n_train]
-        torch.sub(taken, center[number], out=rows[number, :, :d])
+        acts = _activations(values, read, held).to(device=device, dtype=torch.float32)
+        if not bool(read.present.all()):  # rows that are not present may hold anything, even infinity
+            acts = acts.masked_fill(~present[number, :, None], 0)
+        center[number] = weights[number] @ acts[:n_train]
+        torch.sub(acts, center[number], out=rows[number, :, :d])
     rows[..., d] = 1
     body = rows[..., :d]
     scale = (weights[..., None].mT @ body[:, :n_train].square())[:, 0].sqrt()
@@ -91,19 +93,19 @@ def gathered(  # noqa: PLR0917 - activations, what to take of them, where the sp
     body *= 1 / scale[:, None]
     if not bool(present.all()):
         rows *= present[..., None]
-    return Block(rows, present, labels, center, scale, n_train, n_learnt - n_train)
+    return Block(rows, present, labels, center, scale, n_train, n_fitted - n_train)
 
 
 def _memory(held: dict[str, Tensor], name: str, shape: tuple[int, ...], *, device: torch.device) -> Tensor:
-    """Memory of this shape; on a CPU, memory that is fresh costs about as much as filling it several times over."""
+    """Reused memory of this shape; on a CPU, fresh memory costs about as much as filling it several times."""
     size = math.prod(shape)
     if name not in held or held[name].numel() < size:
         held[name] = torch.empty(size, dtype=torch.float32, device=device)
     return held[name][:size].view(shape)
 
 
-def _taken(values: Tensor, read: ProbeRows, held: dict[str, Tensor]) -> Tensor:
-    """The activations of a read, ``[row, d]``; overwritten by the next."""
+def _activations(values: Tensor, read: ProbeRows, held: dict[str, Tensor]) -> Tensor:
+    """The activations of one probe, ``[row, d]``; the next call overwrites them."""
     rows = read.rows.to(values.device)
     if read.pooled is None:
         if values.dtype != torch.float32:

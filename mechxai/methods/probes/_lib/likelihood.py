@@ -1,4 +1,4 @@
-"""What a probe's outputs say of labels: probabilities, their logarithms, and gradients; two classes take one column."""
+"""The likelihood of labels given a probe's outputs, with its gradients; two classes share one output column."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-NUMBERS = 0  # in place of a count of classes
+NUMBERS = 0  # stands for regression, in place of a number of classes
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Of labels that are classes (logistic), or numbers (Gaussian of unit variance).
+    """The likelihood of class labels (logistic) or of numbers (Gaussian with unit variance).
 
-    Outputs are ``[..., column]``: of two classes the log-odds of the second; of more, a logit each; of numbers the
-    prediction.
+    Outputs are ``[..., column]``: for two classes, the log-odds of the second; for more classes, one logit each; for
+    numbers, the prediction.
 
     Attributes:
         n_classes: 2 or more, or `NUMBERS`.
@@ -29,28 +29,28 @@ class Likelihood:
         return self.n_classes if self.n_classes > 2 else 1
 
     def curvature(self) -> float:
-        """A typical second derivative with respect to an output, at balanced classes."""
+        """The second derivative of the loss with respect to an output, at balanced classes."""
         return 1.0 if self.n_classes == NUMBERS else (1 / self.n_classes) * (1 - 1 / self.n_classes)
 
     def dense(self, labels: Tensor) -> Float[Tensor, "*places column"]:
-        """Labels as outputs should be: 0 or 1 per column; numbers as they are. Unlabelled rows get anything."""
+        """Labels in the shape of outputs: 0 or 1 per column; numbers unchanged; arbitrary for unlabelled rows."""
         if self.n_classes > 2:
             return F.one_hot(labels.clamp_min(0), self.n_classes).float()
         return labels.float()[..., None]
 
     def regressed(self, dense: Float[Tensor, "*places column"]) -> Float[Tensor, "*places column"]:
-        """What least squares aims at, so that its outputs are read like others: -1 and 1 for two classes."""
+        """The targets of least squares: -1 and 1 for two classes, so that its outputs are read like log-odds."""
         return 2 * dense - 1 if self.n_classes == 2 else dense
 
     def probabilities(self, outputs: Float[Tensor, "*places column"]) -> Float[Tensor, "*places klass"]:
-        """Of every class; numbers have none."""
+        """The probability of every class; undefined for numbers."""
         if self.n_classes > 2:
             return outputs.softmax(-1)
         second = outputs.sigmoid()
         return torch.cat([1 - second, second], -1)
 
     def predicted(self, outputs: Float[Tensor, "*places column"]) -> Int[Tensor, "*places"]:
-        """The likeliest class."""
+        """The most probable class."""
         return outputs.argmax(-1) if self.n_classes > 2 else (outputs[..., 0] > 0).long()
 
     def residual(

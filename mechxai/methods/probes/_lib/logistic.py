@@ -1,8 +1,8 @@
-"""Logistic probes, many at a time: L-BFGS over all problems together, preconditioned by the data's own covariance.
+"""Logistic probes: L-BFGS over many problems at once, preconditioned by the covariance of the data.
 
-Problems on the same rows share everything that is dear: the covariance is multiplied out and factorised once, and each
-step is two products of the data with all problems' columns side by side. A step's length comes from the outputs alone,
-which are linear in it, so no step reads the data a third time.
+Problems on the same rows share the expensive work: the covariance is computed and factorised once, and each step takes
+two products of the data with the columns of all problems side by side. The outputs are linear in the step length, so
+the line search needs no third pass over the data.
 """
 
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mechxai.methods.probes._lib.likelihood import Likelihood
 
-_MEMORY = 10  # steps that the next direction remembers
-_LEAST, _MOST = 0.05, 20.0  # of a step's length
+_MEMORY = 10  # past steps that L-BFGS keeps
+_MIN_LENGTH, _MAX_LENGTH = 0.05, 20.0  # bounds of a step's length
 _HALVINGS = 8
 _ROUNDING = 1e-6
 _BLOCK = 256
@@ -24,16 +24,16 @@ _BLOCK = 256
 class LogisticProblems:
     """Logistic regressions on the same rows.
 
-    ``set`` counts row sets (positions), ``penalty`` strengths of regularisation, ``target`` label vectors, ``column``
-    outputs.
+    Axes: ``set`` indexes row sets (positions), ``penalty`` regularisation strengths, ``target`` label vectors, and
+    ``column`` outputs.
 
     Attributes:
-        rows: ``[set, row, feature]``, standardised, the last feature 1; rows that do not count are zero.
-        dense: labels as `Likelihood.dense` gives them, ``[set, row, target, column]``.
-        weights: of every row in each problem, ``[set, row, target]``; they sum to 1 over rows.
+        rows: standardised activations, ``[set, row, feature]``; the last feature is 1; absent rows are zero.
+        dense: labels in the form of `Likelihood.dense`, ``[set, row, target, column]``.
+        weights: weight of every row in each problem, ``[set, row, target]``; they sum to 1 over rows.
         penalties: L2 strengths per unit of mean loss, ``[set, penalty, target]`` (or 1 for all targets); the last
-            feature (bias) is free.
-        likelihood: of the labels.
+            feature (bias) is not penalised.
+        likelihood: likelihood of the labels.
     """
 
     rows: Float[Tensor, "set row feature"]
@@ -55,41 +55,41 @@ class LogisticProblems:
         return flat.view(n_sets, -1, n_penalties, n_targets, n_columns).movedim(2, 1)
 
     def penalty(self) -> Float[Tensor, "set penalty feature some one"]:
-        """The strength for every feature."""
+        """The L2 strength of every feature; 0 for the bias."""
         strengths = self.penalties[:, :, None].repeat(1, 1, self.rows.shape[-1], 1)
         strengths[:, :, -1] = 0
         return strengths[..., None]
 
 
 def covariance(rows: Float[Tensor, "set row feature"]) -> Tensor:
-    """``rows^T rows / count``, ``[set, feature, feature]``; its lower triangle alone is filled, in blocks.
+    """``rows^T rows / count``, ``[set, feature, feature]``; only the lower triangle is filled, in blocks.
 
-    Rows that count have a 1 as their last feature, the others 0.
+    The last feature is 1 for present rows and 0 for absent ones.
     """
     counts = rows[..., -1].sum(1).clamp_min(1)
     n_features = rows.shape[-1]
-    found = rows.new_zeros(len(rows), n_features, n_features)
+    products = rows.new_zeros(len(rows), n_features, n_features)
     for first in range(0, n_features, _BLOCK):
         block = slice(first, first + _BLOCK)
-        found[:, block, : first + _BLOCK] = torch.bmm(rows[..., block].mT, rows[..., : first + _BLOCK])
-    return found / counts[:, None, None]
+        products[:, block, : first + _BLOCK] = torch.bmm(rows[..., block].mT, rows[..., : first + _BLOCK])
+    return products / counts[:, None, None]
 
 
 def factors(
     lower: Float[Tensor, "set feature feature"], strengths: Float[Tensor, "set penalty"]
 ) -> Float[Tensor, "set penalty feature feature"]:
-    """Cholesky factors of ``covariance + strength``, from its lower triangle.
+    """Cholesky factors of ``covariance + strength``, from the covariance's lower triangle.
 
-    The bias gets the strength too: it only preconditions.
+    The bias is penalised here too: the factors serve only as preconditioner.
     """
     shifted = lower[:, None].repeat(1, strengths.shape[1], 1, 1)
     shifted.diagonal(dim1=-2, dim2=-1).add_(strengths[..., None])
-    found, failed = torch.linalg.cholesky_ex(shifted)
-    if bool(failed.any()):  # rounding made it indefinite: more on the diagonal, where it fails
+    cholesky, failed = torch.linalg.cholesky_ex(shifted)
+    if bool(failed.any()):  # rounding made a matrix indefinite: raise its diagonal
         more = failed[..., None] * 1e-3 * shifted.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True)
         shifted.diagonal(dim1=-2, dim2=-1).add_(more)
-        found = torch.linalg.cholesky(shifted)
-    return found
+        cholesky = torch.linalg.cholesky(shifted)
+    return cholesky
 
 
 def fit(
@@ -103,14 +103,14 @@ def fit(
     """The minimum of mean negative log-likelihood plus ``penalty / 2 |W|^2`` of every problem.
 
     Args:
-        problems: what to fit.
-        factor: of the covariance; see `factors`.
-        start: weights to begin with; zero by default.
-        tolerance: the fall in nats that the next step promises, at which a problem counts as solved; it then stays as
-            it is, whatever others need, so that a fit does not depend on its company.
-        max_steps: at most.
+        problems: the regressions to fit.
+        factor: Cholesky factors of the covariance; see `factors`.
+        start: initial weights; zero by default.
+        tolerance: expected improvement of the next step in nats below which a problem is solved. Solved problems do not
+            move while others go on, so a fit does not depend on which problems it is fitted with.
+        max_steps: maximum number of steps.
 
-    Cost: per step, two products of the rows with as many columns as there are problems times columns.
+    Cost: per step, two products of the rows with a matrix of problems times columns.
     """
     descent = _Descent(problems, factor, start, tolerance)
     for _ in range(max_steps):
@@ -121,7 +121,7 @@ def fit(
 
 
 class _Descent:
-    """Where the minimisation of all problems stands."""
+    """The state of the minimisation of all problems."""
 
     def __init__(self, problems: LogisticProblems, factor: Tensor, start: Tensor | None, tolerance: float) -> None:  # noqa: PLR0917
         self._tolerance, self._done = tolerance, torch.zeros((), dtype=torch.bool, device=problems.rows.device)
@@ -136,15 +136,15 @@ class _Descent:
         self._past: list[tuple[Tensor, Tensor, Tensor]] = []  # steps, changes of gradient, 1 / their product
         self._loss = self._value(self._outputs, self.W)
         self._gradient = self._slope(self._outputs, self.W)
-        self._turn()
+        self._update_direction()
 
     @property
     def solved(self) -> bool:
-        """Whether no problem has anything left to gain."""
+        """Whether every problem is solved."""
         return bool(self._done.all())
 
     def step(self) -> None:
-        """One step of every problem, as long as makes it fall."""
+        """Takes one step in every problem, shortened until its objective falls."""
         along = self._problems.outputs(self._direction)
         length = self._length(along)
         outputs, W, loss = self._moved(along, length)
@@ -160,7 +160,7 @@ class _Descent:
         inverse = torch.where(product > 0, 1 / product.clamp_min(1e-30), 0)
         self._past = [*self._past[1 - _MEMORY :], (moved, change, inverse)]
         self.W, self._outputs, self._loss, self._gradient = W, outputs, loss, gradient
-        self._turn()
+        self._update_direction()
 
     def _moved(self, along: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Outputs, weights and objective after steps of this length."""
@@ -177,8 +177,8 @@ class _Descent:
         residual = self._problems.likelihood.residual(outputs, self._dense) * self._weights[..., None]
         return self._problems.pulled_back(residual) + self._strength * W
 
-    def _turn(self) -> None:
-        """The next direction: minus the gradient, times the inverse curvature that past steps and covariance tell."""
+    def _update_direction(self) -> None:
+        """The L-BFGS direction: minus the gradient times an inverse Hessian from past steps and the covariance."""
         q, used = self._gradient, []
         for moved, change, inverse in reversed(self._past):
             share = inverse * _dot(moved, q)
@@ -188,7 +188,7 @@ class _Descent:
         for (moved, change, inverse), share in zip(self._past, reversed(used), strict=True):
             q = q + _each(share - inverse * _dot(change, q)) * moved
         fall = -_dot(self._gradient, q)
-        self._done = self._done | (fall > -2 * self._tolerance)  # half the first-order fall is what a step promises
+        self._done = self._done | (fall > -2 * self._tolerance)  # a step is expected to gain half the first-order fall
         self._direction = torch.where(_each(self._done), torch.zeros_like(q), -q)
         self._fall = torch.where(self._done, 0, fall)
 
@@ -197,19 +197,19 @@ class _Descent:
         return flat.view_as(gradient) / self._problems.likelihood.curvature()
 
     def _length(self, along: Tensor) -> Tensor:
-        """Where the slope along the direction would vanish, judged from its values at 0 and at 1."""
+        """The step length at which the slope along the direction vanishes, from its values at 0 and 1 (secant)."""
         W = self.W + self._direction
         residual = self._problems.likelihood.residual(self._outputs + along, self._dense) * along
         slope = (self._weights * residual.sum(-1)).sum(1) + (self._strength * W * self._direction).sum((2, 4))
         bend = slope - self._fall
-        return torch.where(bend > 0, -self._fall / bend.clamp_min(1e-30), 1.0).clamp(_LEAST, _MOST)
+        return torch.where(bend > 0, -self._fall / bend.clamp_min(1e-30), 1.0).clamp(_MIN_LENGTH, _MAX_LENGTH)
 
 
 def _dot(left: Tensor, right: Tensor) -> Tensor:
-    """Of every problem, ``[set, penalty, target]``."""
+    """Inner product of every problem, ``[set, penalty, target]``."""
     return (left * right).sum((2, 4))
 
 
 def _each(values: Tensor) -> Tensor:
-    """``[set, penalty, target]`` to be spread over features and columns."""
+    """``[set, penalty, target]`` with axes for features and columns."""
     return values[:, :, None, :, None]

@@ -7,22 +7,22 @@ from torch import Tensor
 from mechxai.methods.probes._lib.likelihood import Likelihood
 from mechxai.methods.probes._lib.logistic import LogisticProblems
 
-_NEVER = -1e4  # the outputs of a class that cannot be known
+_ABSENT = -1e4  # output of a class without training rows
 _TEMPERATURES = torch.logspace(-3, 2, 41)
 
 
 def mass_mean(
     problems: LogisticProblems, scale: Float[Tensor, "set d"]
 ) -> Float[Tensor, "set one feature target column"]:
-    """Nearest class mean as a linear probe, its outputs multiplied by the temperature that fits the training labels.
+    """Nearest class mean as a linear probe, with outputs scaled by the temperature that best fits the training labels.
 
-    Of two classes the output is ``x . (m1 - m0)``, zero half way between the means.
+    For two classes, the output is ``x . (m1 - m0)``, zero half way between the means.
 
     Args:
-        problems: what to fit; penalties are not used.
-        scale: what the rows were divided by; means are compared in the activations' own units.
+        problems: the regressions; penalties are not used.
+        scale: the standard deviations that the rows were divided by; means are compared in activation units.
 
-    Source: Marks and Tegmark 2023 (arXiv 2310.06824), section 5; the temperature is ours, for calibrated outputs.
+    Source: Marks and Tegmark 2023 (arXiv 2310.06824), section 5; the temperature is added here, for calibrated outputs.
     """
     likelihood = problems.likelihood
     dense, weights = problems.dense, problems.weights[..., None]
@@ -37,11 +37,11 @@ def mass_mean(
     if likelihood.n_classes == 2:
         W = W[..., 1:] - W[..., :1]
         return _tempered(W[:, None].contiguous(), problems, likelihood)
-    absent = (counted.sum(1) == 0)[:, None]  # [set, 1, target, class]: classes that no training row has
+    absent = (counted.sum(1) == 0)[:, None]  # [set, 1, target, class]: classes without training rows
     W = torch.where(absent, W.mean(-1, keepdim=True), W)
-    found = _tempered(W[:, None].contiguous(), problems, likelihood)
-    found[:, :, -1] = torch.where(absent, _NEVER, found[:, :, -1])
-    return found
+    W = _tempered(W[:, None].contiguous(), problems, likelihood)
+    W[:, :, -1] = torch.where(absent, _ABSENT, W[:, :, -1])
+    return W
 
 
 def _tempered(W: Tensor, problems: LogisticProblems, likelihood: Likelihood) -> Tensor:
@@ -50,5 +50,7 @@ def _tempered(W: Tensor, problems: LogisticProblems, likelihood: Likelihood) -> 
     spread = (weights[..., None] * outputs.square()).sum(1, keepdim=True).mean((2, 3, 4), keepdim=True)
     spread = spread.sqrt().clamp_min(1e-12)
     candidates = _TEMPERATURES.to(W)
-    losses = torch.stack([(weights * likelihood.loss(outputs / spread * one, dense)).sum(1) for one in candidates])
+    losses = torch.stack(
+        [(weights * likelihood.loss(outputs / spread * factor, dense)).sum(1) for factor in candidates]
+    )
     return W * candidates[losses.argmin(0)][:, :, None, :, None] / spread

@@ -1,4 +1,4 @@
-"""Which rows of an activation store each probe reads, and their labels."""
+"""The rows of an activation store that each probe reads, and their labels."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mechxai.core.errors import SiteError, nearest
+from mechxai.core.errors import SiteError, unknown
 from mechxai.core.grid import Position
 from mechxai.core.probe_dataset import ProbeDataset
 
 EACH, MEAN, TOKENS = "each", "mean", "tokens"
 POOLS = (EACH, MEAN, TOKENS)
-_BLOCK_SHARE = 4  # of a GPU's free memory, one part in so many for the rows of a block
+_BLOCK_SHARE = 4  # a block takes a quarter of a GPU's free memory
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,11 @@ class ProbeRows:
     """The rows of one probe, by prompt.
 
     Attributes:
-        name: of the position, as in results.
-        rows: rows of the store, ``[row]``; for a mean, all that are averaged.
+        name: name of the position, as in results.
+        rows: rows of the store, ``[row]``; for a mean, all rows that are averaged.
         prompts: the prompt of each row of the probe, ascending.
-        present: whether the row counts: the prompt has that position, and it is labelled.
-        labels: of each row, ``[row, target]``.
+        present: whether the prompt has that position and a label there.
+        labels: labels of each row, ``[row, target]``.
         pooled: for a mean, the row of the probe that each of ``rows`` belongs to.
     """
 
@@ -40,51 +40,48 @@ class ProbeRows:
 
     @property
     def form(self) -> tuple[int, bool, bool]:
-        """Reads of one form can be fitted together: as many rows, split at the same ones."""
+        """Probes of equal form can be fitted together: they have as many rows, split at the same indices."""
         return len(self), self.pooled is not None, self.name == TOKENS
 
 
 def chosen_positions(dataset: ProbeDataset, pos: Sequence[Position] | None) -> list[Position]:
-    """The positions asked for, ``each`` spelt out.
+    """The positions of a method's ``pos`` field, with ``each`` expanded.
 
-    By default all labelled tokens together where each has its label; else the role at which the label belongs, or each
-    position.
+    The default is ``tokens`` for labels of tokens; otherwise the role at which the label belongs, or each position.
 
     Raises:
         SiteError: a position or role that the prompts do not have.
     """
     default = TOKENS if dataset.per_token else dataset.labelled_at or EACH
-    found: list[Position] = []
-    for one in (default,) if pos is None else pos:
-        if isinstance(one, str) and one not in POOLS and one not in dataset.roles:
-            raise SiteError(f"Position {one!r} was asked", allowed=nearest(one, (*POOLS, *dataset.roles)))
-        if isinstance(one, int) and not -dataset.n_pos <= one < dataset.n_pos:
+    positions: list[Position] = []
+    for position in (default,) if pos is None else pos:
+        if isinstance(position, str) and position not in POOLS and position not in dataset.roles:
+            raise SiteError(unknown("position", position, (*POOLS, *dataset.roles)))
+        if isinstance(position, int) and not -dataset.n_pos <= position < dataset.n_pos:
             raise SiteError(
-                f"Position {one} was asked",
-                got=f"prompts of up to {dataset.n_pos} tokens",
+                f"Position {position} is out of range: the prompts have up to {dataset.n_pos} tokens",
                 allowed=f"{-dataset.n_pos} to {dataset.n_pos - 1}",
             )
-        if one in (MEAN, TOKENS) and (one == TOKENS) != dataset.per_token:
-            of = "each token" if dataset.per_token else "each prompt"
+        if position in (MEAN, TOKENS) and (position == TOKENS) != dataset.per_token:
+            unit, other = ("token", TOKENS) if dataset.per_token else ("prompt", MEAN)
             raise SiteError(
-                f"Position {one!r} was asked",
-                got=f"labels of {of}",
-                allowed=f"tokens {TOKENS if dataset.per_token else MEAN!r}",
+                f"pos={position!r} does not fit this dataset, which has one label for each {unit}",
+                fix=f"Use pos={other!r}, or a position or role",
             )
-        found += range(dataset.n_pos) if one == EACH else [one]
-    return list(dict.fromkeys(found))
+        positions += range(dataset.n_pos) if position == EACH else [position]
+    return list(dict.fromkeys(positions))
 
 
 def reads_of(
     dataset: ProbeDataset, positions: Sequence[Position], targets: Tensor, *, bos: int | None
 ) -> list[ProbeRows]:
-    """What the probes of these positions read.
+    """The rows that the probes at these positions read.
 
     Args:
-        dataset: in the order of the store, every real token of which it holds.
+        dataset: its prompts in the order of the store, which holds every real token.
         positions: see `chosen_positions`.
         targets: label vectors, ``[batch, target]`` or ``[batch, pos, target]``.
-        bos: a token that means leave out.
+        bos: the beginning-of-sequence token, which means leave out.
     """
     starts = dataset.lengths.cumsum(0) - dataset.lengths
     return [_read(dataset, position, targets, starts, bos) for position in positions]
@@ -111,10 +108,10 @@ def _read(dataset: ProbeDataset, position: Position, targets: Tensor, starts: Te
 
 
 def blocks(reads: Sequence[ProbeRows], n_features: int, device: torch.device) -> Iterator[list[int]]:
-    """Reads that are fitted together: of one form, as many as a GPU holds; on a CPU one by one, which is no slower.
+    """Splits the probes into blocks of one form: as many as fit on a GPU; on a CPU one by one, which is no slower.
 
     Yields:
-        Their numbers.
+        The indices of the probes in each block.
     """
     most = 1
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""Which prompts a probe learns from, which choose its regularisation, which it is judged on; no group is in two."""
+"""Training, validation and test prompts of probes; no group is in two of them."""
 
 import warnings
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class Split:
     """Prompts in the order train, validation, test.
 
     Attributes:
-        order: their numbers in the dataset.
-        n_train: how many come first.
-        n_validation: how many come next.
+        order: indices of the prompts in the dataset.
+        n_train: number of training prompts.
+        n_validation: number of validation prompts.
     """
 
     order: Int[Tensor, " batch"]
@@ -33,52 +33,51 @@ class Split:
 
 
 def split_of(dataset: ProbeDataset, seed: int) -> Split:
-    """The dataset's own splits, or splits drawn by group: about 70, 10 and 20 % of the prompts.
+    """The splits that the dataset has, or splits drawn by group: about 70, 10 and 20 % of the prompts.
 
-    scikit-learn draws them: ``StratifiedGroupKFold`` where prompts have classes (``StratifiedKFold`` where each is a
-    group of its own), else ``GroupKFold``.
+    scikit-learn draws them: ``StratifiedGroupKFold`` if prompts have classes (``StratifiedKFold`` if every prompt is a
+    group by itself), else ``GroupKFold``.
 
     Raises:
         ShapeError: fewer than three groups, or one class in the training prompts.
     """
-    homes = np.array(dataset.splits) if dataset.splits else _drawn(dataset, seed)
-    parts = [np.flatnonzero(homes == name) for name in SPLITS]
+    split_names = np.array(dataset.splits) if dataset.splits else _drawn_splits(dataset, seed)
+    parts = [np.flatnonzero(split_names == name) for name in SPLITS]
     split = Split(torch.from_numpy(np.concatenate(parts)), len(parts[0]), len(parts[1]))
     for name, chosen in (("training", parts[0]), ("validation", parts[1]), ("test", parts[2])):
         part = dataset.rows(torch.from_numpy(chosen).to(dataset.tokens.device))
-        known = part.labels[part.labelled]
+        labels = part.labels[part.labelled]
         if name != "validation":
-            check_classes(known, dataset.names, f" (here in the {name} prompts)")
-        elif not len(known):
-            raise ShapeError("No validation prompt has a label", fix="label some, or leave splits out")
+            check_classes(labels, dataset.names, f" (here in the {name} prompts)")
+        elif not len(labels):
+            raise ShapeError("No validation prompt has a label", fix="Label some of them, or leave splits= out")
     return split
 
 
-def _drawn(dataset: ProbeDataset, seed: int) -> np.ndarray:
+def _drawn_splits(dataset: ProbeDataset, seed: int) -> np.ndarray:
     groups = np.array(dataset.groups)
     n_groups = len(set(dataset.groups))
     if n_groups < len(SPLITS):
         raise ShapeError(
-            "Splitting a probe dataset by group was asked",
-            got=f"{n_groups} groups",
-            allowed=f"{len(SPLITS)} or more, one at least for each of {', '.join(SPLITS)}",
-            fix="give more groups, or splits= of your own",
+            f"The dataset has {n_groups} groups: splitting it by group needs at least {len(SPLITS)}, "
+            f"one each for {', '.join(SPLITS)}",
+            fix="Give more groups, or set splits=",
         )
     by_class = not dataset.per_token and not dataset.is_numbers
     classes = dataset.labels.cpu().numpy() if by_class else np.zeros(len(groups))
-    kept = classes >= 0
-    rarest = int(np.unique(classes[kept], return_counts=True)[1].min())
+    labelled = classes >= 0
+    rarest = int(np.unique(classes[labelled], return_counts=True)[1].min())
     n_folds = min(_FOLDS, n_groups, max(rarest, len(SPLITS)))
-    if by_class and rarest >= n_folds:  # the grouped form takes a second per few thousand groups
+    if by_class and rarest >= n_folds:  # StratifiedGroupKFold takes a second per few thousand groups
         folds = StratifiedKFold if n_groups == len(groups) else StratifiedGroupKFold
     else:
         folds = GroupKFold
-    homes = np.full(len(groups), SPLITS[0], dtype=object)
+    split_names = np.full(len(groups), SPLITS[0], dtype=object)
     n_test, n_validation = max(1, round(_TEST * n_folds)), max(1, round(_VALIDATION * n_folds))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of small classes; they are checked afterwards
-        found = folds(n_folds, shuffle=True, random_state=seed).split(classes, classes, groups)
-        for number, (_, chosen) in enumerate(found):
+        warnings.simplefilter("ignore", UserWarning)  # small classes; `split_of` checks them
+        splits = folds(n_folds, shuffle=True, random_state=seed).split(classes, classes, groups)
+        for number, (_, chosen) in enumerate(splits):
             if number < n_test + n_validation:
-                homes[chosen] = "test" if number < n_test else "validation"
-    return homes
+                split_names[chosen] = "test" if number < n_test else "validation"
+    return split_names
