@@ -141,7 +141,7 @@ def highest_level(model: HookedModel, sweep: Sweep) -> int:
     """The highest level that model and sweep allow.
 
     Rows can join a running pass (level 1) if no attention mask depends on the row, run their last positions only (2)
-    under causal attention, and use weights laid out once (3) or plain blocks (4) if the model has them.
+    under causal attention, and use weights laid out once (3) or dense blocks (4) if the model has them.
     """
     a = model.architecture
     padded = bool((sweep.batch.lengths < sweep.batch.n_pos).any())
@@ -159,7 +159,7 @@ def highest_level(model: HookedModel, sweep: Sweep) -> int:
 
 
 def is_fusible(site: Site) -> bool:
-    """Whether plain blocks have the site."""
+    """Whether dense blocks can edit the site."""
     return site.name in DENSE_SITES or site.row.entry == "embed"
 
 

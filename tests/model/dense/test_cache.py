@@ -1,4 +1,4 @@
-"""`model.cache` through plain blocks: the values of the hooked way, in parts, in place, and only where it is proven."""
+"""`model.cache` through dense blocks gives the values of hooks, in parts, and only where the two were compared."""
 
 import dataclasses
 import weakref
@@ -39,7 +39,7 @@ def names_of(model, candidates=DENSE_SITES):
 
 
 def hooked(model, *args, **kwargs):
-    """The cache made with hooks, whatever is proven."""
+    """The cache filled with hooks, dense blocks or not."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cache_run, "_trusted", lambda *_: None)
         return model.cache(*args, **kwargs)
@@ -47,12 +47,12 @@ def hooked(model, *args, **kwargs):
 
 @pytest.fixture
 def passes(monkeypatch):
-    """Prompts of every pass through plain blocks that is made."""
+    """The number of prompts of every pass through dense blocks."""
     seen = []
 
-    def counted(plain, residual, *args, **kwargs):
+    def counted(dense, residual, *args, **kwargs):
         seen.append(len(residual))
-        return pass_dense(plain, residual, *args, **kwargs)
+        return pass_dense(dense, residual, *args, **kwargs)
 
     monkeypatch.setattr(cache_run, "pass_dense", counted)
     return seen
@@ -60,7 +60,7 @@ def passes(monkeypatch):
 
 @pytest.fixture
 def unknown(monkeypatch):
-    """Nothing is known of any model yet."""
+    """No model has been compared with its dense blocks yet."""
     monkeypatch.setattr(dense_check, "_entries", weakref.WeakKeyDictionary())
 
 
@@ -74,7 +74,7 @@ def alike(ours, theirs, atol=2e-5):
 
 
 @pytest.mark.parametrize(("kind", "backend", "processing"), MODELS)
-def test_plain_values_are_the_hooked_ones(model_of, passes, kind, backend, processing):
+def test_dense_values_are_the_hooked_ones(model_of, passes, kind, backend, processing):
     model = model_of(kind, backend, processing)
     tokens = tokens_of(model)
     explicit = ("attn_scores", "pattern")
@@ -257,9 +257,9 @@ def test_nothing_runs_after_the_last_wanted_site(model_of, monkeypatch, kind, ba
     model = model_of(kind, backend, processing)
     tokens = tokens_of(model)
     expected = hooked(model, tokens, ["resid_post", "z", "attn_out"])
-    plain = dense_blocks(model.backend)
+    dense = dense_blocks(model.backend)
     equivalence_check(model.backend)
-    first, second, _ = plain.blocks
+    first, second, _ = dense.blocks
     only_attention = dataclasses.replace(second, norm2=Norm("LN", 1e-5, torch.zeros(1)), activation=refuse)
     only_z = dataclasses.replace(only_attention, o=Affine(torch.zeros(1, 1), None))
     for name, blocks in (
@@ -267,7 +267,7 @@ def test_nothing_runs_after_the_last_wanted_site(model_of, monkeypatch, kind, ba
         ("attn_out", [first, only_attention]),
         ("z", [first, only_z]),
     ):
-        monkeypatch.setattr(cache_run, "dense_blocks", lambda _, b=blocks: dataclasses.replace(plain, blocks=b))
+        monkeypatch.setattr(cache_run, "dense_blocks", lambda _, b=blocks: dataclasses.replace(dense, blocks=b))
         acts = model.cache(tokens, [name], layers=[0, 1])
         for layer in (0, 1):
             torch.testing.assert_close(acts[name, layer], expected[name, layer], atol=2e-5, rtol=1e-5)
@@ -285,7 +285,7 @@ def test_of_the_model_itself_only_the_embedding_is_run(model_of, monkeypatch, ki
 
 def test_keys_and_values_are_not_held(model_of, monkeypatch):
     model = model_of("llama")
-    plain = dense_blocks(model.backend)
+    dense = dense_blocks(model.backend)
     residual = torch.randn(2, 9, 64)
     attention = torch.nn.functional.scaled_dot_product_attention
     places = []
@@ -299,12 +299,12 @@ def test_keys_and_values_are_not_held(model_of, monkeypatch):
     wanted = [mx.Site("resid_post", layer) for layer in range(N_LAYERS)]
     keep = lambda site, value: values.append(value.clone())  # noqa: E731
     buffers = Buffers()
-    pass_dense(plain, residual, keep, wanted=wanted, buffers=buffers)
-    pass_dense(plain, residual[:1], keep, wanted=wanted, buffers=buffers)
+    pass_dense(dense, residual, keep, wanted=wanted, buffers=buffers)
+    pass_dense(dense, residual[:1], keep, wanted=wanted, buffers=buffers)
     assert len(set(places)) == 1
-    pass_dense(plain, residual, keep, wanted=wanted, buffers=None)
+    pass_dense(dense, residual, keep, wanted=wanted, buffers=None)
     places.clear()
-    run = run_dense(plain, residual, kept.__setitem__, wanted=wanted)
+    run = run_dense(dense, residual, kept.__setitem__, wanted=wanted)
     assert len(set(places)) == N_LAYERS
     assert len(run.kept.keys) == N_LAYERS
     for layer in range(N_LAYERS):
@@ -316,19 +316,19 @@ def test_keys_and_values_are_not_held(model_of, monkeypatch):
 # Trust ----------------------------------------------------------------------------------------------------------------
 
 
-def wrong_activation(plain):
-    return dataclasses.replace(plain, blocks=[dataclasses.replace(b, activation=torch.relu) for b in plain.blocks])
+def wrong_activation(dense):
+    return dataclasses.replace(dense, blocks=[dataclasses.replace(b, activation=torch.relu) for b in dense.blocks])
 
 
-def wrong_weight(plain):
-    first, second, third = plain.blocks
+def wrong_weight(dense):
+    first, second, third = dense.blocks
     changed = dataclasses.replace(second.o, weight=second.o.weight * 1.01)
-    return dataclasses.replace(plain, blocks=[first, dataclasses.replace(second, o=changed), third])
+    return dataclasses.replace(dense, blocks=[first, dataclasses.replace(second, o=changed), third])
 
 
-def wrong_shape(plain):
-    changed = dataclasses.replace(plain.blocks[2].mlp_out, weight=plain.blocks[2].mlp_out.weight[1:])
-    return dataclasses.replace(plain, blocks=[*plain.blocks[:2], dataclasses.replace(plain.blocks[2], mlp_out=changed)])
+def wrong_shape(dense):
+    changed = dataclasses.replace(dense.blocks[2].mlp_out, weight=dense.blocks[2].mlp_out.weight[1:])
+    return dataclasses.replace(dense, blocks=[*dense.blocks[:2], dataclasses.replace(dense.blocks[2], mlp_out=changed)])
 
 
 @pytest.mark.parametrize("wrong", [wrong_activation, wrong_weight, wrong_shape])
@@ -359,8 +359,8 @@ def test_what_agrees_is_trusted_though_something_else_does_not(model_of, monkeyp
 
 def test_blocks_that_hold_for_short_prompts_only(model_of, monkeypatch, passes):
     model = model_of("gpt2")
-    plain = dense_blocks(model.backend)
-    monkeypatch.setattr(cache_run, "dense_blocks", lambda _: dataclasses.replace(plain, longest=8))
+    dense = dense_blocks(model.backend)
+    monkeypatch.setattr(cache_run, "dense_blocks", lambda _: dataclasses.replace(dense, longest=8))
     model.cache(tokens_of(model, (2, 9)), ["resid_post"])
     assert not passes
     model.cache(tokens_of(model, (2, 8)), ["resid_post"])
@@ -381,7 +381,7 @@ def test_what_hugging_face_says_of_lengths_is_read(model_of, monkeypatch, unknow
 def test_functions_of_the_user_are_obeyed(model_of, passes, kind, backend, processing):
     model = model_of(kind, backend, processing)
     tokens, seen = tokens_of(model), []
-    plain = model.cache(tokens, ["resid_post"])
+    dense = model.cache(tokens, ["resid_post"])
     assert passes
     passes.clear()
     point = model.inner.hook_dict[mx.Site("z", 0).hook]
@@ -397,8 +397,8 @@ def test_functions_of_the_user_are_obeyed(model_of, passes, kind, backend, proce
         handle.remove()
     assert not passes
     assert seen
-    assert (changed["resid_post", 2] - plain["resid_post", 2]).abs().max() > 1e-3
-    alike(model.cache(tokens, ["resid_post"]), plain)
+    assert (changed["resid_post", 2] - dense["resid_post", 2]).abs().max() > 1e-3
+    alike(model.cache(tokens, ["resid_post"]), dense)
     assert passes
 
 
@@ -419,6 +419,6 @@ def test_changed_weights_are_seen(checkpoint, kind, backend, processing):
     assert (in_place["resid_post", 1] - before["resid_post", 1]).abs().max() > 1e-3
 
 
-def test_plain_sites_are_sites():
+def test_dense_sites_are_sites():
     assert set(DENSE_SITES) <= set(SITES)
     assert dense_run.DENSE_SITES is DENSE_SITES

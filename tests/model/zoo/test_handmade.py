@@ -30,7 +30,7 @@ def models():
 def truth(name):
     from mechxai.model.zoo import bundled
 
-    return json.loads((Path(bundled.__file__).parent / "zoo" / name / "truth.json").read_text())
+    return json.loads((Path(bundled.__file__).parent / name / "truth.json").read_text())
 
 
 def numbers(node):
@@ -120,7 +120,7 @@ class Reference:
     def __init__(self, name):
         from mechxai.model.zoo import bundled
 
-        folder = Path(bundled.__file__).parent / "zoo" / name
+        folder = Path(bundled.__file__).parent / name
         self.config = json.loads((folder / "config.json").read_text())
         self.weights = {key: value.float() for key, value in load_file(folder / "model.safetensors").items()}
 
