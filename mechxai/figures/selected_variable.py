@@ -150,14 +150,15 @@ def select_variable(result: Result, name: str, select: Mapping[str, object] | No
     marks = role.transpose(*array.dims) if role is not None and set(role.dims) == set(array.dims) else None
     single_site = array.sizes.get("site") == 1 and array.ndim > 1 and "site" in array.coords
     fixed = {**({"site": array.coords["site"].values[0]} if single_site else {}), **(select or {})}
-    values, lows, highs, texts = (
+    values, *others = [
         None if part is None else _slice(_distinct_dims(part), fixed) for part in (array, low, high, marks)
-    )
+    ]
     if values is None:
         raise ConfigError(f"Variable {name!r} has no values")
     baselines = _baselines(data) if name == "value" else {}
     n_prompts = int(data.sizes["prompt"]) if "prompt" in data.sizes else None
-    return SelectedVariable(result.info, name, values, lows, highs, texts, baselines, n_prompts)
+    low, high, marks = others
+    return SelectedVariable(result.info, name, values, low, high, marks, baselines=baselines, n_prompts=n_prompts)
 
 
 def heatmap_dims(dims: tuple[str, ...]) -> tuple[str, str]:
