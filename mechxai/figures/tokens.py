@@ -184,7 +184,7 @@ def _text_color(share: float) -> str:
 
 
 def _spaced(token: str) -> str:
-    """A token as it stands in running text: those of whole words are set apart."""
+    """A token as running text; a token without a leading space is kept apart from its neighbours."""
     seen = printable(token)
     return seen if token[:1].isspace() else f" {seen}"
 

@@ -1,4 +1,4 @@
-"""Results as the methods make them, with known numbers."""
+"""Results like those of the methods, with known numbers."""
 
 import numpy as np
 import xarray as xr
@@ -40,7 +40,7 @@ def sweep(
     labels=LABELS,
     peak=None,
 ):
-    """A patching result: weak noise, and 0.9 recovered at ``peak`` (the middle by default)."""
+    """A patching result: weak noise, and 0.9 recovered at ``peak`` (by default in the middle)."""
     rng = np.random.default_rng(seed)
     recovered = rng.normal(0, 0.03, sizes)
     for reach, at in ((0.9, tuple(size // 2 for size in sizes)), (-0.4, tuple(size // 4 for size in sizes))):
@@ -127,7 +127,7 @@ def head_roles(layers=4, heads=8):
 
 
 def plain(dims, sizes, name="accuracy", units="fraction", **along):
-    """A result of no method that figures know."""
+    """A result of the generic kind."""
     values = np.random.default_rng(2).random(sizes)
     return Result(
         xr.Dataset({name: variable(dims, values, units, f"{name} of something")}, coords=along),

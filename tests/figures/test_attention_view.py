@@ -1,4 +1,4 @@
-"""The attention page: what it holds, that nothing can get out of it, and that a browser draws it in time."""
+"""The attention page: its content, its isolation, and the time a browser takes to draw it."""
 
 import base64
 import inspect
@@ -22,7 +22,7 @@ VIEWS = ("head", "model", "neuron")
 
 
 def patterns(n=12, n_layers=2, n_heads=3, d_head=8, token=None):
-    """Random causal patterns with the queries and keys that make them."""
+    """Random causal patterns with their queries and keys."""
     draw = np.random.default_rng(0)
     query, key = draw.normal(size=(2, 1, n_layers, n_heads, n, d_head)).astype(np.float32)
     scores = np.where(np.tril(np.ones((n, n), bool)), 0.5 * query @ key.swapaxes(-1, -2), -np.inf)
@@ -89,12 +89,12 @@ def test_long_prompts_keep_the_largest_weights():
     assert unpacked(held["thumbs"], np.uint8).size == 4 * 64 * 64
 
 
-def test_queries_too_large_are_left_out_with_the_way_out(monkeypatch):
+def test_large_queries_are_left_out_with_advice(monkeypatch):
     monkeypatch.setattr("mechxai.figures.attention_view._MAX_QUERY_BYTES", 10)
     assert "fewer layers or heads" in content(mx.attention_html(patterns()))["no_query"]
 
 
-def test_the_page_loads_nothing_and_tokens_cannot_leave_their_place():
+def test_the_page_loads_nothing_and_escapes_tokens():
     page = mx.attention_html(patterns(token=HOSTILE))
     assert HOSTILE not in page
     assert content(page)["tokens"][0] == HOSTILE
@@ -105,7 +105,7 @@ def test_the_page_loads_nothing_and_tokens_cannot_leave_their_place():
 @pytest.mark.parametrize(
     ("settings", "message"), [({"view": "heads"}, "Did you mean 'head'"), ({"prompt": 1}, "Prompt 1")]
 )
-def test_what_is_not_there_is_refused(settings, message):
+def test_an_unknown_view_or_prompt_is_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         inspect.unwrap(mx.attention_html)(patterns(), **settings)  # as users call it, without checks of annotations
 

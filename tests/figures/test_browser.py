@@ -1,4 +1,4 @@
-"""One browser draws several figures, and its end costs none of them."""
+"""One browser draws several figures, and figures survive its failures."""
 
 import subprocess
 import sys
@@ -18,23 +18,23 @@ needs_browser = pytest.mark.skipif(not browser_available(), reason="no Chrome or
 
 @pytest.fixture
 def opened(monkeypatch):
-    """A list that grows with each process that is started."""
-    found = []
+    """The list of started processes."""
+    processes = []
 
-    def counted(*given, **more):
-        found.append(subprocess.Popen(*given, **more))
-        return found[-1]
+    def counted(*args, **kwargs):
+        processes.append(subprocess.Popen(*args, **kwargs))
+        return processes[-1]
 
     monkeypatch.setattr(browser, "subprocess", type("Counted", (), {**vars(subprocess), "Popen": counted}))
-    return found
+    return processes
 
 
 @pytest.fixture
 def stand_in(monkeypatch, opened):
-    """What the process is instead: its program, run with every line that it is asked.
+    """Replaces the process by a program that runs for every request line.
 
     Returns:
-        A function of the program.
+        A function that takes the program.
     """
 
     def settle(program):
@@ -52,16 +52,16 @@ def is_png(image):
 
 
 @needs_browser
-def test_one_browser_draws_all_and_is_gone_afterwards(opened):
+def test_one_browser_draws_all_figures_and_ends(opened):
     with shared_browser(), shared_browser():
         assert all(is_png(draw(FIGURE, OPTIONS)) for _ in range(3))
-    assert [one.poll() for one in opened] == [0]
-    assert is_png(draw(FIGURE, OPTIONS)), "elsewhere each figure has its own"
-    assert [one.poll() for one in opened] == [0, 0]
+    assert [process.poll() for process in opened] == [0]
+    assert is_png(draw(FIGURE, OPTIONS)), "outside shared_browser each figure opens a browser"
+    assert [process.poll() for process in opened] == [0, 0]
 
 
 @needs_browser
-def test_a_figure_survives_the_browser_and_a_bad_one_costs_no_other(opened):
+def test_figures_survive_a_killed_browser_and_a_bad_figure(opened):
     with shared_browser():
         assert is_png(draw(FIGURE, OPTIONS))
         opened[0].kill()
@@ -71,21 +71,21 @@ def test_a_figure_survives_the_browser_and_a_bad_one_costs_no_other(opened):
         assert is_png(draw(FIGURE, OPTIONS))
 
 
-def test_it_closes_where_nothing_is_drawn_for_a_while():
+def test_the_process_ends_when_idle():
     pytest.importorskip("kaleido")
-    code = "from mechxai.figures import kaleido_process as one; one.IDLE = 0.0; one.main()"
+    code = "from mechxai.figures import kaleido_process as process; process.IDLE = 0.0; process.main()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.wait(120) == 0
 
 
-def test_one_that_has_closed_is_opened_again(stand_in, opened):
+def test_a_closed_browser_is_reopened(stand_in, opened):
     stand_in(f"{DRAWN}; sys.exit()")
     with shared_browser():
         assert [draw(FIGURE, OPTIONS) for _ in range(3)] == [b"image"] * 3
     assert len(opened) == 3
 
 
-def test_an_error_is_told_after_a_second_try(stand_in, opened):
+def test_an_error_is_raised_after_a_second_try(stand_in, opened):
     stand_in("""print('{"error": "ValueError: no such format"}') if number else """ + DRAWN)
     with shared_browser():
         assert draw(FIGURE, OPTIONS) == b"image"
@@ -97,17 +97,17 @@ def test_an_error_is_told_after_a_second_try(stand_in, opened):
     assert len(opened) == 3
 
 
-def test_one_that_hangs_is_ended(stand_in, opened, monkeypatch):
+def test_a_hanging_browser_is_killed(stand_in, opened, monkeypatch):
     monkeypatch.setattr(browser, "_TIMEOUT", 0.5)
     stand_in("time.sleep(600)")
     began = time.monotonic()
     with shared_browser(), pytest.raises(OSError, match="longer than"):
         draw(FIGURE, OPTIONS)
     assert time.monotonic() - began < 60
-    assert all(one.poll() is not None for one in opened)
+    assert all(process.poll() is not None for process in opened)
 
 
-def test_half_an_answer_is_none(stand_in, opened):
+def test_a_truncated_image_is_drawn_again(stand_in, opened):
     stand_in(f"""{DRAWN} if number == 0 else print('{{"size": 50}}\\nimage', end="") or sys.exit()""")
     with shared_browser():
         assert [draw(FIGURE, OPTIONS) for _ in range(3)] == [b"image"] * 3
@@ -131,23 +131,23 @@ def test_an_interrupted_figure_is_not_taken_for_the_next(stand_in, opened, monke
 
 def test_threads_share_one(stand_in, opened):
     stand_in(DRAWN)
-    found = []
+    images = []
     with shared_browser():
-        threads = [threading.Thread(target=lambda: found.append(draw(FIGURE, OPTIONS))) for _ in range(4)]
-        for one in threads:
-            one.start()
-        for one in threads:
-            one.join()
-    assert found == [b"image"] * 4
+        threads = [threading.Thread(target=lambda: images.append(draw(FIGURE, OPTIONS))) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert images == [b"image"] * 4
     assert len(opened) == 1
 
 
-def test_none_is_opened_where_nothing_is_drawn(opened):
+def test_no_browser_opens_without_a_figure(opened):
     with shared_browser():
         pass
     assert opened == []
 
 
-def test_without_kaleido_there_is_none(monkeypatch):
+def test_no_browser_without_kaleido(monkeypatch):
     monkeypatch.setattr(browser.importlib.util, "find_spec", lambda _: None)
     assert not browser_available()

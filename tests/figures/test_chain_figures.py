@@ -1,4 +1,4 @@
-"""Figures and tables of chains of thought show what was measured, and escape what models write."""
+"""Figures and tables of chains of thought show the measurements, and escape model output."""
 
 import numpy as np
 import pytest
@@ -30,12 +30,12 @@ def test_a_curve_beside_its_controls(batch, method):
     assert str(result.info.model["name"]) in figure.layout.title.text
 
 
-def test_the_gate_stands_under_the_title(batch):
+def test_the_note_is_below_the_title(batch):
     figure = plot(mx.EarlyAnswering()(Scripted(batch, reads_question), batch))
     assert "nothing to measure" in figure.layout.title.subtitle.text
 
 
-def test_what_became_of_errors_and_of_suggestions(batch):
+def test_planted_errors_and_biases(batch):
     planted = plot(mx.PlantedError(step="last")(Scripted(batch, reads_last), batch))
     assert list(planted.layout.yaxis.ticktext)[:3] == ["follows the error", "keeps its answer", "another answer"]
     biased = plot(mx.BiasingFeature()(Scripted(batch, reads_last), batch))
@@ -52,7 +52,7 @@ def test_votes(batch):
     assert figure.layout.barmode == "stack"
 
 
-def test_what_flows_is_coloured_over_the_chain_and_escaped():
+def test_flow_labels_are_coloured_and_escaped():
     model = mx.load("zoo/cot", device="cpu")
     result = mx.ChainFlow()(model, mx.tasks.cot_arithmetic(model, n=3, steps=3, split="held_out"))
     shown = result.data["text"].copy()
@@ -67,7 +67,7 @@ def test_what_flows_is_coloured_over_the_chain_and_escaped():
     assert len(alone.data) == 1
 
 
-def test_tables_say_what_was_measured_and_what_was_written(batch):
+def test_tables_hold_measurements_and_texts(batch):
     result = mx.PlantedError(step="last")(Scripted(batch, reads_last), batch)
     tables = result_tables(result, {})
     (measured, texts) = tables.values()

@@ -1,4 +1,4 @@
-"""Circuits drawn: every edge where it belongs, wide by its size, coloured by its sign."""
+"""Circuit figures: the place of every edge, its width by size, its colour by sign."""
 
 import numpy as np
 import pytest
@@ -17,10 +17,10 @@ EDGES = [
 ]  # fmt: skip
 
 
-def edges(given=EDGES):
-    src, dest, values = ([edge[at] for edge in given] for at in range(3))
-    coords = {"edge": [f"{a} -> {b}" for a, b, _ in given], "src": ("edge", src), "dest": ("edge", dest)}
-    data = {"value": variable(("edge",), np.array(values), "logits", "what the edge brings")}
+def edges(listed=EDGES):
+    src, dest, values = ([edge[at] for edge in listed] for at in range(3))
+    coords = {"edge": [f"{a} -> {b}" for a, b, _ in listed], "src": ("edge", src), "dest": ("edge", dest)}
+    data = {"value": variable(("edge",), np.array(values), "logits", "effect of the edge")}
     return Result(xr.Dataset(data, coords=coords), info("edge_patching", "edges", ("edge",)))
 
 
@@ -31,7 +31,7 @@ def lines(figure):
 def test_edges_by_hand():
     figure = mx.plot(edges())
     drawn = {trace.text: trace for trace in lines(figure)}
-    assert len(drawn) == 6, "what brings nothing is not drawn"
+    assert len(drawn) == 6, "an edge with score 0 is not drawn"
     widest = drawn["embed to a0.h1 (query): 4 logits"]
     assert widest.line.width == max(trace.line.width for trace in drawn.values())
     against = drawn[f"a0.h1 to m0: {number(-1.0, 'logits')}"]
@@ -46,13 +46,13 @@ def test_edges_by_hand():
     assert heights["embed"] < heights["0.1"] < heights["m0"] < heights["1.3"] < heights["logits"]
 
 
-def test_the_largest_and_no_more():
+def test_only_the_largest_edges_are_drawn():
     figure = circuit_figure(edges(), n=2)
     assert len(lines(figure)) == 2
     assert "the 2 largest of 7 edges" in figure.layout.title.subtitle.text
 
 
-def test_roles_stand_beside_their_heads():
+def test_roles_are_written_beside_their_heads():
     roles = head_roles()
     roles.data["role"].values[:] = ""
     roles.data["role"].values[1, 3] = "name_mover"
@@ -65,7 +65,7 @@ def test_results_without_edges_are_refused():
         circuit_figure(sweep())
 
 
-def test_the_curve_beside_random_circuits():
+def test_the_curve_and_random_circuits():
     model = mx.load("zoo/handmade-ioi", device="cpu")
     batch = mx.tasks.ioi(model, n=8)
     result = mx.EvaluateCircuit(truth="visible_swap")(model, batch)

@@ -1,4 +1,4 @@
-"""The picture of a lens: what stands in the cells, beside the pointer, and on the axes."""
+"""Lens figures: text in the cells, hover text, and axes."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def test_top_tokens_in_the_cells_and_their_probability_as_colour():
     assert "logit lens" in figure.layout.title.text.lower()
 
 
-def test_what_the_pointer_shows_is_escaped():
+def test_hover_text_is_escaped():
     (cells,) = mx.plot(reading()).data
     text = cells.hovertext[1][2]
     assert "layer 1, 2: &lt;b&gt;" in text
@@ -99,7 +99,7 @@ def test_of_many_bars_the_longest_are_drawn():
     values[[3, 400]] = [-2.0, 1.0]
     names = [f"m0.n{at}" for at in range(500)]
     data = xr.Dataset(
-        {"mean": variable(("component",), values, "logits", "what a component adds")}, coords={"component": names}
+        {"mean": variable(("component",), values, "logits", "contribution of a component")}, coords={"component": names}
     )
     figure = mx.plot(Result(data, examples.info("direct_logit_attribution", "", ())))
     (bars,) = figure.data

@@ -29,7 +29,7 @@ def test_layer_by_position_is_one_heatmap_with_layers_upward_and_tokens_below():
     assert figure.layout.xaxis.tickangle == -60
 
 
-def test_cells_stand_where_the_result_says_whatever_the_order_of_its_dims():
+def test_the_order_of_dims_does_not_matter():
     usual, turned = sweep(("layer", "head"), (4, 6), site="z"), sweep(("head", "layer"), (6, 4), site="z")
     assert np.array_equal(plot(usual).data[0].z, usual.data["recovered"].values)
     assert np.array_equal(plot(turned).data[0].z, turned.data["recovered"].values.T)
@@ -54,7 +54,7 @@ def test_a_metric_after_an_ablation_is_centred_on_the_clean_run():
     assert plot(result, "recovered").layout.coloraxis.colorbar.title.text == "removed<br>(fraction)"
 
 
-def test_a_metric_where_more_is_worse_is_not_painted_towards_the_answer():
+def test_a_metric_where_more_is_worse_has_no_answer_colours():
     result = sweep()
     data = result.data.assign(value=abs(result.data["value"]).assign_attrs(result.data["value"].attrs))
     changed = Result(data, info("activation_patching", "resid_pre", ("layer", "pos"), metric="kl_divergence"))
@@ -82,7 +82,7 @@ def test_hover_names_the_site_the_value_its_interval_and_the_token():
     assert "at 4: John" in plot(sweep()).data[0].hovertext[0][4]
 
 
-def test_a_place_held_fixed_by_the_method_is_part_of_the_site():
+def test_an_index_fixed_by_the_method_is_part_of_the_site():
     result = sweep(("layer", "head"), (3, 4), site="z")
     fixed = Result(result.data, info("activation_patching", "z", ("layer", "head"), pos=["END"]))
     assert "blocks.2.z[head=1,pos=END]" in plot(fixed).data[0].hovertext[2][1]
@@ -146,7 +146,7 @@ def test_two_dims_can_be_lines():
         plot(sweep(("layer", "head"), (2, 40), site="z"), kind="line")
 
 
-def test_three_dims_are_a_slider_that_starts_where_most_happens():
+def test_three_dims_are_a_slider_that_starts_at_the_strongest_cell():
     figure = plot(sweep(("layer", "pos", "head"), (6, 18, 8), site="z"))
     slider = figure.layout.sliders[0]
     assert len(figure.data) == len(slider.steps) == 18
@@ -166,7 +166,7 @@ def test_three_dims_with_few_frames_stand_side_by_side_on_one_scale():
         plot(sweep(("layer", "head", "pos"), (2, 2, 30), site="z", labels=map(str, range(30))), kind="facets")
 
 
-def test_four_dims_are_refused_with_the_way_out():
+def test_four_dims_are_refused_with_advice():
     result = sweep(("layer", "pos", "head"), (2, 3, 4), site="z")
     with pytest.raises(ConfigError, match="select="):
         plot(result, "per_example")
@@ -192,7 +192,7 @@ def test_default_variables():
 
 
 @pytest.mark.parametrize(("wrong", "says"), [({"variable": "recoverd"}, "recovered"), ({"kind": "heat"}, "heatmap")])
-def test_misspellings_are_answered_with_the_nearest(wrong, says):
+def test_misspellings_name_the_nearest_choice(wrong, says):
     with pytest.raises(ConfigError, match=says):
         inspect.unwrap(plot)(sweep(), **wrong)  # as users call it, without checks of annotations
 
@@ -222,7 +222,7 @@ def test_a_kind_that_does_not_fit_names_those_that_do():
         plot(sweep(), kind="slider")
 
 
-def test_cells_without_a_value_are_grey_and_say_so():
+def test_cells_without_a_value_are_grey():
     result = sweep()
     result.data["recovered"].values[3, 5] = np.nan
     figure = plot(result)
@@ -289,7 +289,7 @@ def test_a_matrix_over_one_dim_twice():
     assert np.array_equal(figure.data[0].z, np.eye(3))
 
 
-def test_texts_only_give_a_figure_that_says_so():
+def test_a_result_of_texts_gives_an_empty_figure():
     data = xr.Dataset({"top_token": variable(("layer",), ["a", "b"], "token", "top token")})
     assert "no numbers" in plot(Result(data, RunInfo())).layout.annotations[0].text
     with pytest.raises(ConfigError, match="not numbers"):
@@ -303,7 +303,7 @@ def test_plotly_keeps_its_own_defaults():
     assert figure.layout.template.layout.font.family.startswith("Inter")
 
 
-def test_the_result_is_left_alone():
+def test_the_result_is_not_changed():
     result = sweep(("head", "layer"), (4, 3), site="z")
     before = result.data.copy(deep=True)
     plot(result)

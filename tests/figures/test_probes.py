@@ -1,4 +1,4 @@
-"""Figures of probes: what is drawn, named and explained."""
+"""Figures of probes: bars, lines, labels and sentences."""
 
 import pytest
 
@@ -10,7 +10,7 @@ def numbers(zoo):
     return mx.tasks.subject_number(zoo, n=60)
 
 
-def test_bars_by_layer_with_controls_beside_them(zoo, numbers):
+def test_bars_by_layer_with_controls(zoo, numbers):
     figure = mx.plot(mx.LinearProbes(site=["resid_mid", "resid_post"])(zoo, numbers))
     bars = [trace for trace in figure.data if trace.type == "bar"]
     assert [bar.name for bar in bars[:4]] == ["trained model", "random weights", "control labels", "selectivity"]
@@ -31,7 +31,7 @@ def test_a_map_of_layers_and_positions(zoo, numbers):
     assert selectivity.data[0].type == "heatmap"
 
 
-def test_edits_beside_random_directions(zoo, numbers):
+def test_edits_and_random_directions(zoo, numbers):
     result = mx.ProbeCausalCheck(placebos=2)(zoo, numbers)
     figure = mx.plot(result)
     named = [trace.name for trace in figure.data if trace.showlegend]
@@ -40,7 +40,7 @@ def test_edits_beside_random_directions(zoo, numbers):
     assert "gap between clean and corrupted" in figure.layout.title.subtitle.text
 
 
-def test_a_report_says_what_was_done(zoo, numbers, tmp_path):
+def test_a_report_describes_the_method(zoo, numbers, tmp_path):
     result = mx.LinearProbes(random_model=False)(zoo, numbers)
     text = mx.report([result], tmp_path / "r.html").read_text()
     assert "A logistic probe was trained on resid_post" in text

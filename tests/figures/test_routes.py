@@ -1,4 +1,4 @@
-"""Routes drawn: every edge above the threshold where it belongs, wide by its importance, and nothing else."""
+"""Figures of routes: every edge above the threshold at its place, with width by importance, and no other."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ NAN = np.nan
 
 
 def routes():
-    """One layer over three tokens, followed from the last: half of it stays, the first token brings 0.3, itself 0.1."""
+    """One layer over three tokens, followed from the last: residual 0.5, attention to the first 0.3, to itself 0.1."""
     nodes, unit = ("prompt", "layer", "dest_pos"), "fraction"
     arrays = {
         "node": (("prompt", "stream", "pos"), [[[0.3, 0.0, 0.6], [0.0, 0.0, 1.0]]], "fraction"),
@@ -34,27 +34,27 @@ def routes():
 
 def drawn(figure):
     """(x, y) of both ends -> width, of every edge."""
-    found = {}
+    widths = {}
     for trace in figure.data:
         if trace.mode == "lines":
             x, y = np.array(trace.x, float), np.array(trace.y, float)
             for at in np.split(np.arange(len(x)), np.nonzero(np.isnan(x))[0]):
-                own = at[~np.isnan(x[at])]
-                if len(own):
-                    ends = tuple((float(x[one]), float(y[one])) for one in own[[0, -1]])
-                    found[ends, trace.line.color] = trace.line.width
-    return found
+                points = at[~np.isnan(x[at])]
+                if len(points):
+                    ends = tuple((float(x[point]), float(y[point])) for point in points[[0, -1]])
+                    widths[ends, trace.line.color] = trace.line.width
+    return widths
 
 
 def test_edges_by_hand():
-    found = drawn(mx.plot(routes()))
-    across, own = found[((0, 0), (2, 0.5)), TOWARDS], found[((2, 0), (2, 0.5)), TOWARDS]
-    assert across > own
-    assert {ends for ends, _ in found} == {((0, 0), (2, 0.5)), ((2, 0), (2, 0.5)), ((2, 0.5), (2, 1))}
-    assert len(found) == 5, "two of attention, two of the residual stream, one MLP; none below the threshold"
+    widths = drawn(mx.plot(routes()))
+    across, to_itself = widths[((0, 0), (2, 0.5)), TOWARDS], widths[((2, 0), (2, 0.5)), TOWARDS]
+    assert across > to_itself
+    assert {ends for ends, _ in widths} == {((0, 0), (2, 0.5)), ((2, 0), (2, 0.5)), ((2, 0.5), (2, 1))}
+    assert len(widths) == 5, "two of attention, two of the residual stream, one MLP; none below the threshold"
 
 
-def test_what_is_said():
+def test_hover_texts_and_titles():
     figure = mx.plot(routes())
     texts = [text for trace in figure.data if trace.mode == "markers" for text in trace.hovertext]
     assert "<b>attention, layer 0</b><br>0: &lt;bos&gt; to 2: &lt;b&gt;<br>importance 0.3, flow 0.3" in texts
@@ -65,24 +65,24 @@ def test_what_is_said():
     assert list(figure.layout.xaxis.ticktext) == ["0: &lt;bos&gt;", "1: Mary", "2: &lt;b&gt;"]
 
 
-def test_the_strongest_edges_and_no_more():
+def test_only_the_strongest_edges_are_drawn():
     figure = routes_figure(routes(), n=1)
     assert ((2, 0), (2, 0.5)) not in {ends for ends, color in drawn(figure) if color == TOWARDS}
     assert "the 1 attention edges with the largest flow, of 2" in figure.layout.title.subtitle.text
 
 
-def test_one_variable_alone_is_drawn_as_any_other():
+def test_a_named_variable_gets_the_generic_figure():
     assert mx.plot(routes(), "node", select={"prompt": 0}).data[0].type == "heatmap"
 
 
-def test_refused():
+def test_other_results_and_prompts_are_refused():
     with pytest.raises(ConfigError, match=r"activation_patching.*information_flow_routes"):
         routes_figure(sweep())
     with pytest.raises(ConfigError, match="Prompt 1 is out of range"):
         routes_figure(routes(), 1)
 
 
-def test_a_long_prompt_shows_what_its_edges_of_attention_join(monkeypatch):
+def test_a_long_prompt_shows_only_tokens_at_attention_edges(monkeypatch):
     monkeypatch.setattr("mechxai.figures.routes._ALL_TOKENS", 2)
     figure = mx.plot(routes())
     assert list(figure.layout.xaxis.ticktext) == ["0: &lt;bos&gt;", "2: &lt;b&gt;"]

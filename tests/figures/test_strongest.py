@@ -1,4 +1,4 @@
-"""A result in one line: the same cell as a table of all cells begins with."""
+"""The strongest cell is the first of all cells ranked by size."""
 
 import numpy as np
 import pytest
@@ -20,13 +20,13 @@ def test_strongest_is_the_first_of_all_cells(over):
     assert found.variable == "recovered"
 
 
-def test_nothing_known_is_nothing_said():
+def test_no_summary_without_a_value():
     unknown = xr.Dataset({"value": variable(("layer",), np.full(3, np.nan), "logits", "unknown")})
     assert strongest(Result(unknown, info("ablation", "z", ("layer",)))) is None
     texts = xr.Dataset({"top_token": variable(("layer",), np.array(["a", "b"]), "", "texts")})
     assert strongest(Result(texts, info("logit_lens", "resid_pre", ("layer",)))) is None
 
 
-def test_infinite_cells_are_passed_over():
+def test_infinite_cells_are_skipped():
     values = xr.Dataset({"value": variable(("layer",), np.array([np.inf, -2.0, 1.0]), "logits", "values")})
     assert strongest(Result(values, info("ablation", "z", ("layer",)))).cell.value == -2.0

@@ -17,7 +17,7 @@ from mechxai.figures.text import number, printable, safe, wrapped
         (3e-6, "3e-06"),
     ],
 )
-def test_numbers_have_three_telling_digits(value, shown):
+def test_numbers_have_three_significant_digits(value, shown):
     assert number(value) == shown
 
 
@@ -28,7 +28,7 @@ def test_numbers_carry_their_unit_unless_there_is_none():
     assert number(-math.inf) == "\N{MINUS SIGN}∞"
 
 
-def test_what_cannot_be_seen_is_written_out():
+def test_invisible_characters_are_escaped():
     assert printable("a\n\t\u202e\ud800b") == "a\\n\\t\\u202e\\ud800b"
     assert printable("naïve 東京 🙂") == "naïve 東京 🙂"
 

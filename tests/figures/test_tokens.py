@@ -1,4 +1,4 @@
-"""Coloured tokens: as bars, rows, HTML and terminal text; nothing in a token can become markup."""
+"""Coloured tokens as bars, rows, HTML and terminal text, with tokens escaped."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_one_prompt_is_bars_read_from_the_top():
     assert "sum of the scores minus change of the target's score" in figure.layout.title.subtitle.text
 
 
-def test_several_prompts_are_rows_scaled_each_by_itself():
+def test_several_prompts_are_rows_with_a_scale_each():
     figure = mx.plot(attribution(3))
     (cells,) = figure.data
     assert np.array(cells.z).shape == (3, 4)
@@ -73,7 +73,7 @@ def test_html_is_escaped_and_coloured():
     assert 'title="2 logits"' in page
 
 
-def test_terminal_text_has_every_token_on_its_colour():
+def test_terminal_text_colours_every_token():
     text = mx.token_text(attribution())
     assert HOSTILE in text.plain
     assert " Mary" in text.plain
@@ -87,7 +87,7 @@ def test_colours_of_shares():
     assert diverging(-1.0) == "#67001f"
 
 
-def test_a_prompt_that_is_not_there_is_refused():
+def test_an_unknown_prompt_is_refused():
     with pytest.raises(ConfigError, match="Prompt 3"):
         mx.token_html(attribution(), prompt=3)
 
@@ -101,6 +101,6 @@ def test_a_comparison_is_curves_and_gains_and_rows(zoo):
     rows = mx.method_rows(result, prompt=1)
     assert list(rows.layout.yaxis.ticktext) == ["occlusion", "saliency"]
     assert [safe(token) for token in batch.strings[1]][1] in rows.data[0].text[0]
-    judged = mx.plot(mx.Faithfulness("occlusion", **few, sensitivity_draws=0, randomise=False)(zoo, batch))
-    curve = next(trace for trace in judged.data if trace.name == "occlusion")
+    faithfulness = mx.plot(mx.Faithfulness("occlusion", **few, sensitivity_draws=0, randomise=False)(zoo, batch))
+    curve = next(trace for trace in faithfulness.data if trace.name == "occlusion")
     assert curve.y[0] == pytest.approx(float(result.data["deletion"].values[0, 0]), abs=1e-4)

@@ -31,7 +31,7 @@ def test_a_page_is_one_file_that_needs_no_network(tmp_path):
     assert rest.count("Plotly.newPlot(") == 2
 
 
-def test_a_section_says_what_was_done_and_what_stands_out(tmp_path):
+def test_a_section_describes_the_method_and_the_strongest_cell(tmp_path):
     rest = without_script(page_of([sweep()], tmp_path))
     assert (
         "The corrupted prompts were run with one activation of resid_pre at a time patched in from the clean run."
@@ -65,7 +65,7 @@ def test_provenance_is_folded_away_at_the_end(tmp_path):
         assert part in folded
 
 
-def test_everything_that_comes_from_outside_is_escaped(tmp_path):
+def test_all_text_is_escaped(tmp_path):
     evil = "<script>alert(1)</script>"
     labels = [f"0: {evil}", "1: </script><img src=x onerror=alert(2)>", "2: \u202e\ud800"]
     base = sweep(sizes=(2, 3), labels=labels, peak=(1, 1))
@@ -116,7 +116,7 @@ def test_head_roles_list_effects_with_roles(tmp_path):
     assert "<td>name mover</td>" in rest
 
 
-def test_heads_are_counted_by_what_they_look_at():
+def test_heads_are_counted_by_attention_pattern():
     model = mx.load("zoo/handmade-ioi", device="cpu")
     result = mx.HeadRoles()(model, mx.tasks.ioi(model, n=8))
     title, rows = census(result)
@@ -130,7 +130,7 @@ def test_heads_are_counted_by_what_they_look_at():
     assert {row["head"]: row["attends to"] for row in heads}["1.3"] == "s inhibition"
 
 
-def test_the_metric_after_an_ablation_is_ranked_by_what_it_changes(tmp_path):
+def test_the_metric_after_an_ablation_is_ranked_by_its_change(tmp_path):
     result = sweep(("layer", "head"), (3, 4), site="z", method="ablation")
     result.data["value"].values[:] = 4.0
     result.data["value"].values[2, 1] = 0.5
@@ -160,7 +160,7 @@ def test_a_result_without_values_says_so(tmp_path):
     assert "No cell has a value." in page_of([result], tmp_path)
 
 
-def test_nothing_is_refused(tmp_path):
+def test_a_report_without_results_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="at least one"):
         report([], tmp_path / "report.html")
 
@@ -181,8 +181,6 @@ def test_the_same_results_give_the_same_bytes(tmp_path):
 
 
 def test_attributions_come_as_coloured_tokens_that_stay_text(zoo, tmp_path):
-    import mechxai as mx
-
     result = mx.Occlusion()(zoo, mx.tasks.ioi(zoo, n=2))
     page = mx.report(result, tmp_path / "report.html").read_text()
     assert page.count('class="tokens"') == 2

@@ -125,7 +125,7 @@ def test_one_command_explains_chains_in_one_report(tmp_path, monkeypatch, capsys
     for said in ("Early answering", "planted", "Chain flow", "Integrated gradients"):
         assert said.lower() in text.lower() or said == "planted"
     shown = capsys.readouterr().out
-    assert "right with the chain" in shown
+    assert "accuracy with the chain" in shown
     assert "share through step" in shown
     assert main(["run", "experiment=cot_faithfulness", "debug=tiny"]) == 0
     shown = capsys.readouterr().out

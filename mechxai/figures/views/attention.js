@@ -1,10 +1,10 @@
 "use strict";
-// Three views of attention patterns on canvases. Everything comes from the JSON beside this script; nothing is fetched.
+// Three canvas views of attention patterns. All data comes from the JSON in the page; nothing is fetched.
 const data = JSON.parse(document.getElementById("data").textContent);
 const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 const n = data.tokens.length, L = data.layers.length, H = data.heads.length, K = data.width;
 const weights = bytes(data.weights);                      // [layer, head, dest, k], 255 is 1
-const sources = data.sources ? new Uint16Array(bytes(data.sources).buffer) : null;  // which source, where not all are kept
+const sources = data.sources ? new Uint16Array(bytes(data.sources).buffer) : null;  // [layer, head, dest, k] of stored weights
 const thumbs = bytes(data.thumbs), side = data.side;      // [layer, head, side, side]
 const qk = data.query ? { q: new Int8Array(bytes(data.query).buffer), k: new Int8Array(bytes(data.key).buffer),
   qs: new Float32Array(bytes(data.query_scale).buffer), ks: new Float32Array(bytes(data.key_scale).buffer),
@@ -43,15 +43,15 @@ function canvas(width, height) {
 
 function headView() {
   const context = canvas(2 * LEFT + GAP, n * ROW + 16), middle = (i) => 8 + i * ROW + ROW / 2;
-  const chosen = [...state.heads].sort((a, b) => a - b), one = state.hover >= 0 ? state.hover : -1;
+  const chosen = [...state.heads].sort((a, b) => a - b), focus = state.hover >= 0 ? state.hover : -1;
   const bars = new Float32Array(n);
   for (const head of chosen) {
     context.strokeStyle = COLORS[head % COLORS.length];
-    for (let dest = one < 0 ? 0 : one; dest < (one < 0 ? n : one + 1); dest++) {
+    for (let dest = focus < 0 ? 0 : focus; dest < (focus < 0 ? n : focus + 1); dest++) {
       attention(state.layer, head, dest, (src, weight) => {
-        if (one >= 0) bars[src] = Math.max(bars[src], weight);
+        if (focus >= 0) bars[src] = Math.max(bars[src], weight);
         if (weight < 0.02) return;
-        context.globalAlpha = Math.min(1, weight * (one < 0 ? 0.8 : 1));
+        context.globalAlpha = Math.min(1, weight * (focus < 0 ? 0.8 : 1));
         context.lineWidth = 0.6 + 2.4 * weight;
         context.beginPath();
         context.moveTo(LEFT, middle(dest));
@@ -62,29 +62,29 @@ function headView() {
   }
   context.globalAlpha = 1;
   for (let i = 0; i < n; i++) {
-    if (one >= 0 && bars[i] > 0.004) {
+    if (focus >= 0 && bars[i] > 0.004) {
       context.fillStyle = accent();
       context.globalAlpha = 0.25 + 0.5 * bars[i];
       context.fillRect(LEFT + GAP + 4, middle(i) - ROW / 2 + 1, (LEFT - 12) * bars[i], ROW - 2);
       context.globalAlpha = 1;
     }
-    context.fillStyle = i === one ? accent() : ink();
+    context.fillStyle = i === focus ? accent() : ink();
     context.textAlign = "right";
     context.fillText(shown(data.tokens[i]), LEFT - 8, middle(i));
     context.fillStyle = ink();
     context.textAlign = "left";
     context.fillText(shown(data.tokens[i]), LEFT + GAP + 8, middle(i));
   }
-  $("note").textContent = one < 0 ? "Left attends to right. Point at a token on the left to see its attention alone."
-    : `“${data.tokens[one]}” (${one}) attends to: ` + strongest(one, chosen);
+  $("note").textContent = focus < 0 ? "Left attends to right. Point at a token on the left to see only its attention."
+    : `“${data.tokens[focus]}” (${focus}) attends to: ` + strongest(focus, chosen);
 }
 
 function strongest(dest, heads) {
-  const found = [];
-  for (const head of heads) attention(state.layer, head, dest, (src, weight) => found.push([weight, src, head]));
-  found.sort((a, b) => b[0] - a[0]);
+  const largest = [];
+  for (const head of heads) attention(state.layer, head, dest, (src, weight) => largest.push([weight, src, head]));
+  largest.sort((a, b) => b[0] - a[0]);
   const name = (head) => heads.length > 1 ? ` (head ${data.heads[head]})` : "";
-  return found.slice(0, 4).map(([w, s, h]) => `${data.tokens[s]} ${w.toFixed(2)}${name(h)}`).join(", ");
+  return largest.slice(0, 4).map(([w, s, h]) => `${data.tokens[s]} ${w.toFixed(2)}${name(h)}`).join(", ");
 }
 
 function modelView() {
@@ -118,7 +118,7 @@ function modelView() {
     const head = Math.floor((x - left) / (size + 4)), layer = Math.floor((y - top) / (size + 4));
     return head >= 0 && head < H && layer >= 0 && layer < L ? [layer, head] : null;
   };
-  $("note").textContent = "Layers downward, heads to the right; in each, rows attend to columns. Click one to open it.";
+  $("note").textContent = "Layers go downward, heads to the right; in a tile, rows attend to columns. Click it to open the head.";
 }
 
 function neuronView() {
@@ -178,7 +178,7 @@ function neuronView() {
       context.fillText(weight[src].toFixed(2), x0 + strip + 86 + 120 * weight[src], y + ROW / 2);
     }
   }
-  $("note").textContent = "Blue: towards attending, red: against. A row adds up to its score, whose softmax is the attention.";
+  $("note").textContent = "Blue raises the score, red lowers it. A row sums to its score; the softmax of the scores is the attention.";
 }
 
 const VIEWS = { head: headView, model: modelView, neuron: neuronView };
@@ -212,7 +212,7 @@ function build() {
     button.textContent = head;
     button.dataset.head = i;
     button.style.background = COLORS[i % COLORS.length];
-    button.title = "head " + head + " (double click: alone)";
+    button.title = "head " + head + " (double click: only this head)";
     button.onclick = () => { state.heads.has(i) ? state.heads.delete(i) : state.heads.add(i); draw(); };
     button.ondblclick = () => { state.heads = new Set([i]); draw(); };
     $("heads").append(button);
@@ -234,10 +234,10 @@ function build() {
   $("canvas").onmouseleave = () => { if (state.hover >= 0) { state.hover = -1; draw(); } };
   $("canvas").onclick = (event) => {
     if (state.view !== "model") return;
-    const found = modelView.place(...place(event));
-    if (!found) return;
-    [state.layer, state.head] = found;
-    state.heads = new Set([found[1]]);
+    const cell = modelView.place(...place(event));
+    if (!cell) return;
+    [state.layer, state.head] = cell;
+    state.heads = new Set([cell[1]]);
     state.view = "head";
     draw();
   };

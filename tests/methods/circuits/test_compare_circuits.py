@@ -58,7 +58,7 @@ def test_methods_without_the_reference_are_nan(compared):
 def test_tables(compared):
     tables = result_tables(compared[2], compared[0].card)
     assert len(tables) == 2
-    rows = tables["Ways of finding the circuit of zoo/handmade-ioi"]
+    rows = tables["Methods to find the circuit of zoo/handmade-ioi"]
     assert [row["method"] for row in rows].count("eap") == 2
     assert [row["AUROC"] for row in rows] == sorted((row["AUROC"] for row in rows), reverse=True)
     assert len(rows) == 3
