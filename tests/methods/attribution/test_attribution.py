@@ -105,7 +105,7 @@ def test_a_masked_model_is_explained_at_its_mask(model_of):
 def test_hooks_are_gone_after_an_exception(model_of, pairs, monkeypatch):
     model = model_of("gpt2")
     before = hooks_of(model)
-    monkeypatch.setattr("mechxai.methods.attribution._lib.adapters.hooked.scored", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("mechxai.methods.attribution._lib.adapters.hooked.metric_values", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         mx.Saliency()(model, pairs(model))
     assert hooks_of(model) == before
