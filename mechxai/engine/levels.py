@@ -49,7 +49,7 @@ def run_hooked(model: HookedModel, part: SweepSlice) -> Float[Tensor, "cell batc
 def run_wave(model: HookedModel, part: SweepSlice) -> Float[Tensor, "cell batch"]:
     """Level 1: the metric of each cell and prompt, in the order of ``part.cells``."""
     if model.backend.masks_rows and len(part.batch) > 1:
-        # the masks have a row per prompt of the first block: run one prompt at a time
+        # attention masks have a row for each prompt that the pass starts with: run one prompt at a time
         return torch.cat([run_wave(model, part.rows(slice(i, i + 1))) for i in range(len(part.batch))], 1)
     early = [index for index, cell in enumerate(part.cells) if entry_layer(cell) < 0]
     if not early or len(early) == len(part.cells) or not model.backend.masks_rows:

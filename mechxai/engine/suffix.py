@@ -38,7 +38,7 @@ def run_packed(chunk: Chunk, wave: Wave) -> Float[Tensor, " row"]:
         return run_suffix(chunk, wave)
 
 
-def _follows_attention(site: Site, layer: int) -> bool:
+def _is_in_mlp_or_later(site: Site, layer: int) -> bool:
     return site.layer == layer and site.row.stage >= IN_MLP
 
 
@@ -82,7 +82,7 @@ class _Suffix:
 
         This needs a hook point on the residual stream before the MLP, and no edit or join after it.
         """
-        later = any(site.row.entry == "end" or _follows_attention(site, self.n_layers - 1) for site in sites)
+        later = any(site.row.entry == "end" or _is_in_mlp_or_later(site, self.n_layers - 1) for site in sites)
         backend = self.model.backend
         has_hook = self._middle.hook in backend.hooks and self._middle.name not in backend.in_place
         return has_hook and not later and max(self.entries) < self.n_layers

@@ -158,7 +158,7 @@ def test_hooks_are_gone_after_an_exception(model_of, pairs, monkeypatch):
     def failing(*_, **__):
         raise RuntimeError("in the middle")
 
-    monkeypatch.setattr("mechxai.methods.circuits.attribution_patching.scored", failing)
+    monkeypatch.setattr("mechxai.methods.circuits.attribution_patching.metric_values", failing)
     with pytest.raises(RuntimeError, match="in the middle"):
         mx.AttributionPatching()(model, batch)
     # a hook left behind moves logits by far more than another kernel's rounding, which the second pass may have

@@ -67,19 +67,18 @@ def run_probes(
     key = Fingerprints()([model_facts, task.dataset.identity, list(task.reads), task.counts, recipe])
     with _folder(execution) as folder:
         checkpoints = CheckpointStore(folder / f"probes-{key[:12]}", key, ARRAYS)
-        finished = {site: checkpoints.load(str(site)) for site in sites}
-        missing = [site for site in sites if finished[site] is None]
-        store = _store(model, task, sites, folder=folder, progress=execution.progress) if missing else None
-        scores, buffers = dict[Site, Scores](), dict[str, Tensor]()
-        with ProgressBar("probes", len(sites) * len(task.reads), shown=execution.progress, unit="probes") as bar:
-            for site, loaded in finished.items():
-                if loaded is None and store is not None:
+        scores = {site: loaded for site in sites if (loaded := checkpoints.load(str(site))) is not None}
+        missing = [site for site in sites if site not in scores]
+        if missing:
+            store, buffers = _store(model, task, sites, folder=folder, progress=execution.progress), dict[str, Tensor]()
+            with ProgressBar("probes", len(sites) * len(task.reads), shown=execution.progress, unit="probes") as bar:
+                bar.advance(len(scores) * len(task.reads), computed=False)
+                for site in missing:
                     values = store.read(site).flatten(1)
-                    loaded = layer_scores(values, task, recipe, device=model.device, held=buffers)  # noqa: PLW2901
-                    checkpoints.save(str(site), loaded)
-                scores[site] = loaded or {}
-                bar.advance(len(task.reads), computed=site in missing)
-    return scores
+                    scores[site] = layer_scores(values, task, recipe, device=model.device, held=buffers)
+                    checkpoints.save(str(site), scores[site])
+                    bar.advance(len(task.reads))
+    return {site: scores[site] for site in sites}
 
 
 def _store(model: HookedModel, task: Task, sites: Sequence[Site], *, folder: Path, progress: bool) -> ActivationStore:
