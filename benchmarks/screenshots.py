@@ -21,7 +21,7 @@ def main() -> None:
         for name, (scheme, width) in PICTURES.items():
             page.prefer(scheme)
             page.resize(width, 1000)
-            first_picture(page, f"{address}?{room.first().query()}&{_AT}")
+            first_picture(page, f"{address}?{room.first_view().query()}&{_AT}")
             page.wait(f"document.documentElement.dataset.theme === {scheme!r} && {WHERE}.includes('head 2.0')")
             for sweep in ("patching", "circuit"):
                 page.run(f"document.getElementById('{sweep}-run').click()")

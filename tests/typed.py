@@ -42,6 +42,7 @@ def _jaxtyped(one=None, *, typechecker):
 
 def _checked(function, typechecker):
     code, checks = id(function.__code__), []
+    takes_choices = any("Literal" in repr(annotation) for annotation in function.__annotations__.values())
 
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
@@ -50,21 +51,22 @@ def _checked(function, typechecker):
             return function(*args, **kwargs)
         _left[code] = left - 1
         if not checks:
-            checks.append(_whole(function, typechecker=typechecker))
+            checked = _whole(function, typechecker=typechecker)
+            checks.append(_own_refusal_first(function, checked) if takes_choices else checked)
         return checks[0](*args, **kwargs)
 
     return wrapper
 
 
-def _own_refusal_first(init, checked):
-    """A value that the class itself refuses raises the class's error, which is what users see."""
+def _own_refusal_first(function, checked):
+    """A value that the function itself refuses raises the function's error, which is what users see."""
 
-    @functools.wraps(init)
-    def wrapper(self, *args, **kwargs):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
         try:
-            return checked(self, *args, **kwargs)
+            return checked(*args, **kwargs)
         except jaxtyping.TypeCheckError:
-            init(self, *args, **kwargs)
+            function(*args, **kwargs)
             raise
 
     return wrapper

@@ -9,7 +9,7 @@ from typing import Any
 import mechxai
 from mechxai.core.metric import METRICS
 from mechxai.core.result import RunInfo
-from mechxai.core.site import SITES
+from mechxai.core.site_table import SITES
 from mechxai.model.zoo.bundled import zoo_card, zoo_names
 from mechxai.tasks import TASKS
 

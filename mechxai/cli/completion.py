@@ -1,14 +1,21 @@
-"""``mechxai completion``: what a shell offers behind TAB.
+"""``mechxai completion``: completion of commands, configuration keys and values in bash, zsh and fish.
 
 Hydra has a completion of its own, which imports the application and composes its configuration for every TAB: seconds.
-This one reads the names of the configuration's files and imports nothing heavy.
+This one reads the configuration's file names and the annotations of settings, and imports nothing heavy.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 
-from mechxai.cli import console
-from mechxai.core.errors import ConfigError, nearest
-from mechxai.sweeps.config_files import LAUNCHERS, choices_of, chosen, group_of, groups, settings
+from mechxai.cli.console import OK, show
+from mechxai.core.annotation import Annotation
+from mechxai.core.errors import ConfigError, unknown
+from mechxai.methods.catalog import catalog
+from mechxai.sweeps.config_files import LAUNCHERS, choices_of, chosen, group_of, groups, is_block, settings, values_of
+
+HELP = """Completion of commands, configuration keys, methods, models and tasks behind TAB.
+
+  eval "$(mechxai completion bash)"     in ~/.bashrc; likewise zsh
+  mechxai completion fish | source      in ~/.config/fish/config.fish"""
 
 _BASH = """# eval "$(mechxai completion bash)", in ~/.bashrc
 _mechxai() {
@@ -55,55 +62,59 @@ _EXPLORE = ("model=", "run=", "lens=", "device=", "view=", "port=", "browser=fal
 _RUNS = ("list", "show", "compare", "merge", "clean")
 
 
-def completion(arguments: Sequence[str], commands: Iterable[str]) -> int:
-    """``mechxai completion bash | zsh | fish``: the script that a shell's start file evaluates; returns the exit code.
+def main(arguments: Sequence[str]) -> int:
+    """``mechxai completion bash | zsh | fish`` prints the script that a shell's start file evaluates.
 
     Args:
-        arguments: the shell; or ``candidates -- WORD ...``, which the scripts ask with all words up to the cursor.
-        commands: of the command line.
+        arguments: the shell; or ``candidates -- WORD ...``, which the scripts call with all words up to the cursor.
+
+    Returns:
+        The exit code.
 
     Raises:
         ConfigError: no such shell.
     """
+    from mechxai.cli.main import COMMANDS  # noqa: PLC0415 - the table of commands imports none of them
+
     if arguments[:2] == ["candidates", "--"]:
-        for one in candidates(arguments[2:], commands):
-            console.show(one)
-        return 0
+        for candidate in candidates(arguments[2:], COMMANDS):
+            show(candidate)
+        return OK
     if len(arguments) != 1 or arguments[0] not in SCRIPTS:
         raise ConfigError(
-            f"mechxai completion {' '.join(arguments)} was asked",
-            allowed=nearest(arguments[0] if arguments else "", SCRIPTS),
-            fix='put eval "$(mechxai completion bash)" into ~/.bashrc',
+            unknown("shell", " ".join(arguments), SCRIPTS), fix='Put eval "$(mechxai completion bash)" into ~/.bashrc'
         )
-    console.show(SCRIPTS[arguments[0]])
-    return 0
+    show(SCRIPTS[arguments[0]])
+    return OK
 
 
 def candidates(words: Sequence[str], commands: Iterable[str]) -> list[str]:
     """What the last word may become.
 
     Args:
-        words: behind ``mechxai``, the last one begun or empty.
+        words: after ``mechxai``; the last is the beginning of a word, or empty.
         commands: of the command line.
     """
     *before, current = words or [""]
     if not before:
-        return _begun(current, commands)
-    of_command: dict[str, Callable[[Sequence[str], str], Iterable[str]]] = {
-        "run": _of_run,
-        "methods": lambda _, __: ("--markdown", *choices_of("method")),
+        return _beginning_with(current, commands)
+    by_command: dict[str, Callable[[Sequence[str], str], Iterable[str]]] = {
+        "run": _run_candidates,
+        "methods": lambda _, __: ("--markdown", *catalog()),
         "tasks": lambda _, __: choices_of("task"),
-        "explain": lambda _, __: choices_of("method"),
-        "runs": lambda seen, _: _RUNS if len(seen) == 1 else (),
-        "explore": lambda _, own: _values("model", own, {}) if own.startswith("model=") else _EXPLORE,
+        "models": lambda _, __: (choice for choice in choices_of("model") if choice.startswith("zoo/")),
+        "experiments": lambda _, __: choices_of("experiment"),
+        "explain": lambda _, __: catalog(),
+        "runs": lambda words, _: _RUNS if len(words) == 1 else (),
+        "explore": lambda _, word: _values("model", word, {}) if word.startswith("model=") else _EXPLORE,
         "completion": lambda _, __: SCRIPTS,
         "report": lambda _, __: ("-o",),
     }
-    found = of_command[before[0]](before, current) if before[0] in of_command else ()
-    return _begun(current, found)
+    complete = by_command.get(before[0])
+    return _beginning_with(current, complete(before, current) if complete else ())
 
 
-def _of_run(before: Sequence[str], current: str) -> Iterable[str]:
+def _run_candidates(before: Sequence[str], current: str) -> Iterable[str]:
     if before[-1] in _FLAG_VALUES:
         return _FLAG_VALUES[before[-1]]
     if current.startswith("-"):
@@ -114,38 +125,40 @@ def _of_run(before: Sequence[str], current: str) -> Iterable[str]:
 
 
 def _places(before: Sequence[str]) -> dict[str, str]:
-    """Place in the configuration -> what is chosen there, as far as the words tell."""
+    """Place in the configuration -> its choice, as far as the words tell."""
     split = (word.strip("'\"").partition("=") for word in before)
-    asked = {key: value for key, equals, value in split if equals}
-    return chosen(asked.get("experiment", "")) | {group: asked[group] for group in groups() if group in asked}
+    overrides = {key: value for key, equals, value in split if equals}
+    own_choices = {group: overrides[group] for group in groups() if group in overrides}
+    return chosen(overrides.get("experiment", "")) | own_choices
 
 
-def _keys(begun: str, places: dict[str, str]) -> list[str]:
-    """Keys to override: groups and plain keys first, a place's own once its name is written out."""
-    place = next((place for place in places if begun.startswith(f"{place}.")), None)
+def _keys(beginning: str, places: dict[str, str]) -> list[str]:
+    """Keys to override: groups and plain keys first; the keys of a place once its name is written out."""
+    place = next((place for place in places if beginning.startswith(f"{place}.")), None)
     if place is not None:
-        return [f"{place}.{key}=" for key in settings(group_of(place), places[place].split(",")[0])]
-    parts = [f"{place}." for place in places if settings(group_of(place), places[place].split(",")[0])]
-    plain = [f"{key}=" for key, setting in settings("", "run").items() if setting.value != "{}"]
-    return [*(f"{group}=" for group in groups()), "hydra/launcher=", *plain, *parts]
+        return [f"{place}.{key}=" for key in _settings(place, places)]
+    prefixes = [f"{place}." for place in places if _settings(place, places)]
+    plain = [f"{key}=" for key in settings("", "run") if not is_block("", "run", key)]
+    return [*(f"{group}=" for group in groups()), "hydra/launcher=", *plain, *prefixes]
 
 
 def _values(key: str, current: str, places: dict[str, str]) -> list[str]:
-    """``key=value`` for every value there is; of a sweep's list, its last one."""
+    """``key=value`` for every value; in a sweep's list, for its last one."""
     place, _, last = key.rpartition(".")
     if key == "hydra/launcher":
-        values: Sequence[str] = tuple(LAUNCHERS)
+        values: Sequence[object] = tuple(LAUNCHERS)
     elif key in groups():
         values = choices_of(key)
-    elif place in places:
-        own = settings(group_of(place), places[place].split(",")[0])
-        values = own[last].allowed if last in own else ()
     else:
-        plain = settings("", "run")
-        values = plain[key].allowed if key in plain else ()
+        allowed = _settings(place, places) if place in places else settings("", "run")
+        values = values_of(last, allowed[last]) if last in allowed and (place in places or not place) else ()
     written = current[: max(current.rfind(","), current.find("=")) + 1]
-    return [written + value for value in values]
+    return [f"{written}{value}" for value in values]
 
 
-def _begun(current: str, found: Iterable[str]) -> list[str]:
-    return [one for one in found if one.startswith(current)]
+def _settings(place: str, places: dict[str, str]) -> dict[str, Annotation]:
+    return settings(group_of(place), places[place].split(",")[0])
+
+
+def _beginning_with(current: str, words: Iterable[str]) -> list[str]:
+    return [word for word in words if word.startswith(current)]

@@ -1,38 +1,41 @@
-"""``mechxai explain NAME``: what an error means and what to do about it, or what a method is."""
+"""``mechxai explain``: what an error means and what to do about it; or a method in full."""
 
 import re
 from collections.abc import Sequence
 
-from rich.markdown import Markdown
-
 from mechxai._resources import errors_page
-from mechxai.cli import console
-from mechxai.core.errors import ConfigError, nearest
-from mechxai.sweeps.config_files import choices_of
+from mechxai.cli.console import OK, show
+from mechxai.cli.methods import method_entry, show_method
+from mechxai.core.errors import ConfigError, unknown
+from mechxai.methods.catalog import catalog
 
-_REMARK = re.compile(r"^<!--.*?-->\n", re.MULTILINE)  # the site's own
-_CAPITAL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+HELP = """What an error means and what to do about it; or a method in full.
+
+  mechxai explain                 the errors
+  mechxai explain SiteError       one of them
+  mechxai explain logit_lens      a method: what it computes, its signs and pitfalls"""
+
+_COMMENT = re.compile(r"^<!--.*?-->\n", re.MULTILINE)  # for the documentation site
 
 
-def explain(arguments: Sequence[str]) -> int:
-    """``mechxai explain [NAME ...]``: the page's section on an error, or a method whole; returns the exit code.
+def main(arguments: Sequence[str]) -> int:
+    """``mechxai explain [NAME ...]``; returns the exit code.
 
     Raises:
-        ConfigError: neither an error nor a method; names the nearest.
+        ConfigError: neither an error nor a method has that name; names the nearest.
     """
     sections = error_sections()
     if not arguments:
-        rows = [{"name": name, "what": _first_sentence(text)} for name, text in sections.items()]
-        console.show({"title": "Errors (mechxai explain NAME; NAME may be a method's, too)", "rows": rows})
-        return 0
+        rows = [{"name": name, "meaning": _first_sentence(text)} for name, text in sections.items()]
+        show({"title": "Errors (mechxai explain NAME; NAME may be a method's, too)", "rows": rows})
     for name in arguments:
-        _one(name, sections)
-    return 0
+        _explain(name, sections)
+    return OK
 
 
 def error_sections() -> dict[str, str]:
-    """Name of an error -> its section of the page on errors, as markdown without the heading."""
-    page = _REMARK.sub("", errors_page().read_text(encoding="utf-8"))
+    """Name of an error -> its section of the page on errors, as Markdown without the heading."""
+    page = _COMMENT.sub("", errors_page().read_text(encoding="utf-8"))
     _, *sections = re.split(r"^## ", page, flags=re.MULTILINE)
     return {name.strip(): text.strip() for name, _, text in (section.partition("\n") for section in sections)}
 
@@ -41,14 +44,14 @@ def _first_sentence(text: str) -> str:
     return " ".join(text.partition("\n\n")[0].split()).partition(". ")[0].rstrip(".") + "."
 
 
-def _one(name: str, sections: dict[str, str]) -> None:
+def _explain(name: str, sections: dict[str, str]) -> None:
     error = next((known for known in sections if known.lower() == name.lower()), None)
-    method = _CAPITAL.sub("_", name).lower()
     if error is not None:
-        console.show(Markdown(f"# {error}\n\n{sections[error]}"))
-    elif method in choices_of("method"):
-        console.methods([method])
-    else:
-        raise ConfigError(
-            f"mechxai explain {name} was asked", allowed=nearest(name, [*sections, *choices_of("method")])
-        )
+        from rich.markdown import Markdown  # noqa: PLC0415 - keeps other commands quick
+
+        show(Markdown(f"# {error}\n\n{sections[error]}"))
+        return
+    classes = [entry.class_name for entry in catalog().values()]
+    if name not in catalog() and name not in classes:
+        raise ConfigError(unknown("error or method", name, [*sections, *catalog(), *classes]))
+    show_method(method_entry(name))

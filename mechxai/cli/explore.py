@@ -1,4 +1,4 @@
-"""``mechxai explore``: the explorer in the browser, of models or of a run that lies on disk."""
+"""``mechxai explore``: opens the explorer in the browser, for models or for a run on disk."""
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
@@ -10,9 +10,9 @@ from urllib.parse import parse_qsl
 import hydra
 from omegaconf import OmegaConf
 
-from mechxai.cli import console
+from mechxai.cli.console import OK, show
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.errors import ConfigError, MechXAIError, nearest
+from mechxai.core.errors import ConfigError, MechXAIError, unknown
 from mechxai.core.result import Result
 from mechxai.explore.palette import LIGHT
 from mechxai.explore.panel_context import panel_context
@@ -23,9 +23,10 @@ from mechxai.model.hooked_model import HookedModel
 from mechxai.model.load import load
 from mechxai.model.zoo.bundled import zoo_language_models
 from mechxai.runs.query import find_run
-from mechxai.sweeps.job import check_targets, make_prompts
+from mechxai.sweeps.job import make_prompts
+from mechxai.sweeps.targets import check_targets
 
-_HELP = """One prompt of a model from every side, in the browser: lens, attention, contributions, patching, circuit.
+HELP = """The explorer: one prompt of a model in the browser, with lens, attention, contributions, patching, circuit.
 
   mechxai explore                          the bundled zoo/ioi; the other bundled models can be chosen on the page
   mechxai explore model=gpt2               a Hugging Face id or a folder; several with commas between them
@@ -44,98 +45,97 @@ _HIGHEST_PORT = 65_535
 _KEYS = ("model", "run", "lens", "view", "port", "browser", "in", *_LOADING)
 
 
-def explore(arguments: Sequence[str]) -> int:
-    """``mechxai explore ...``; returns the exit code."""
-    if {"-h", "--help"} & set(arguments):
-        console.show(_HELP)
-        return 0
-    asked = _read(arguments)
-    if importlib.util.find_spec("dash") is None:
-        raise ConfigError("The explorer was asked", got="dash is not installed", fix="pip install 'mechxai[explore]'")
-    from mechxai.explore.serving import serve  # noqa: PLC0415 - dash, an extra
-
-    port = asked.get("port", "8050")
-    if not port.isdecimal() or int(port) > _HIGHEST_PORT:
-        raise ConfigError(f"port={port} was asked", allowed=f"a number up to {_HIGHEST_PORT}, as in port=8050")
-    room = room_of(asked)
-    model = room.model("")
-    _ = panel_context(room, room.first(), LIGHT).asked  # what cannot be shown is said before anything is served
-    console.show(f"explorer: {model!r}")
-    serve(room, console.show, port=int(port), browser=asked.get("browser", "true").lower() not in ("false", "0", "no"))
-    return 0
-
-
-def room_of(asked: Mapping[str, str]) -> ExplorerState:
-    """The room that the command line asks for.
+def main(arguments: Sequence[str]) -> int:
+    """``mechxai explore ...``; returns the exit code.
 
     Raises:
-        ConfigError: both a run and a model; a run of what is no hooked model.
+        ConfigError: an unknown setting, or dash is not installed.
     """
-    if "run" in asked and "model" in asked:
-        raise ConfigError("run= and model= were asked together", fix="leave model= out: the run names its own")
-    view = View.of(dict(parse_qsl(asked["view"]))) if "view" in asked else None
-    settings: dict[str, Any] = {name: asked[name] for name in _LOADING if name in asked}
-    opened: dict[str, HookedModel | Callable[[], HookedModel]] = {}
+    settings = _read(arguments)
+    if importlib.util.find_spec("dash") is None:
+        raise ConfigError("The explorer needs dash", fix="pip install 'mechxai[explore]'")
+    from mechxai.explore.serving import serve  # noqa: PLC0415 - dash, an extra
+
+    port = settings.get("port", "8050")
+    if not port.isdecimal() or int(port) > _HIGHEST_PORT:
+        raise ConfigError(f"port={port} is not a port", allowed=f"a number up to {_HIGHEST_PORT}, as in port=8050")
+    state = explorer_state(settings)
+    model = state.model("")
+    panel_context(state, state.first_view(), LIGHT).check()  # errors are shown before anything is served
+    show(f"explorer: {model!r}")
+    open_browser = settings.get("browser", "true").lower() not in ("false", "0", "no")
+    serve(state, show, port=int(port), browser=open_browser)
+    return OK
+
+
+def explorer_state(settings: Mapping[str, str]) -> ExplorerState:
+    """The state that the command line's settings describe.
+
+    Raises:
+        ConfigError: both a run and a model; a run whose model is no hooked model.
+    """
+    if "run" in settings and "model" in settings:
+        raise ConfigError("run= and model= exclude each other: a run names its model", fix="Leave model= out")
+    view = View.of(dict(parse_qsl(settings["view"]))) if "view" in settings else None
+    loading: dict[str, Any] = {name: settings[name] for name in _LOADING if name in settings}
+    models: dict[str, HookedModel | Callable[[], HookedModel]] = {}
     results: dict[str, Result] = {}
-    start, loaded = view, dict[str, Mapping[str, object]]()
-    if "run" in asked:
-        model, batch, results, given = _of_run(Path(asked.get("in", "outputs")), asked["run"])
-        opened[model.name], loaded = model, {model.name: given}
-        start = view or _start(model, batch)
+    start, loads = view, dict[str, Mapping[str, object]]()
+    if "run" in settings:
+        model, batch, results, run_loading = _run_contents(Path(settings.get("in", "outputs")), settings["run"])
+        models[model.name], loads = model, {model.name: run_loading}
+        start = view or _first_view(model, batch)
     else:
-        names = [name for name in asked.get("model", "zoo/ioi").split(",") if name]
+        names = [name for name in settings.get("model", "zoo/ioi").split(",") if name]
         if not names:
-            raise ConfigError("model= was asked", got="no name", fix="name one, as in model=zoo/ioi")
-        opened |= {name: partial(load, name, **settings) for name in names}
-        opened[names[0]] = load(names[0], **settings)
-    first = next(iter(opened))
-    opened |= {name: partial(load, name, **settings) for name in zoo_language_models() if name not in opened}
-    tuned, folders = {}, dict[str, str]()
-    if "lens" in asked:
-        model = opened[first]
-        tuned = {first: TunedLens.load(asked["lens"], model)} if isinstance(model, HookedModel) else {}
-        folders = {first: asked["lens"]}
-    loads = {name: {"name": name, **settings} for name in opened}
-    return ExplorerState(opened, tuned, results, start, loads=loads | loaded, lens_folders=folders)
+            raise ConfigError("model= names no model", fix="Name one, as in model=zoo/ioi")
+        models |= {name: partial(load, name, **loading) for name in names}
+        models[names[0]] = load(names[0], **loading)
+    first = next(iter(models))
+    models |= {name: partial(load, name, **loading) for name in zoo_language_models() if name not in models}
+    lenses, lens_folders = {}, dict[str, str]()
+    if "lens" in settings:
+        model = models[first]
+        lenses = {first: TunedLens.load(settings["lens"], model)} if isinstance(model, HookedModel) else {}
+        lens_folders = {first: settings["lens"]}
+    every_load = {name: {"name": name, **loading} for name in models} | loads
+    return ExplorerState(models, lenses, results, start, loads=every_load, lens_folders=lens_folders)
 
 
 def _read(arguments: Sequence[str]) -> dict[str, str]:
-    found = {}
+    settings = {}
     for argument in arguments:
         name, equals, value = argument.partition("=")
-        if not equals or name not in _KEYS:
-            raise ConfigError(
-                f"mechxai explore {argument} was asked",
-                got="no such setting" if equals else "no NAME=VALUE",
-                allowed=nearest(name, _KEYS),
-                fix="see mechxai explore --help",
-            )
-        found[name] = value
-    return found
+        if name not in _KEYS:
+            raise ConfigError(unknown("setting of mechxai explore", name, _KEYS), fix="See mechxai explore --help")
+        if not equals:
+            raise ConfigError(f"{argument} has no value", fix=f"Write {name}=VALUE")
+        settings[name] = value
+    return settings
 
 
-def _of_run(root: Path, name: str) -> tuple[HookedModel, object, dict[str, Result], dict[str, object]]:
-    """The model, the prompts and the result of a run, as its configuration makes them; and how the model is loaded."""
+def _run_contents(root: Path, name: str) -> tuple[HookedModel, object, dict[str, Result], dict[str, object]]:
+    """The model, the prompts and the result of a run, as its configuration makes them, and how the model is loaded."""
     run = find_run(root, name)
     config = OmegaConf.load(run.folder / ".hydra" / "config.yaml")
     check_targets(OmegaConf.to_container(config, resolve=False))
     model = hydra.utils.instantiate(config.model, _convert_="all")
     if not isinstance(model, HookedModel):
         raise ConfigError(
-            f"run={name} was asked of the explorer", got=f"a run of {type(model).__name__}", allowed="hooked models"
+            f"The explorer cannot open run {name}: its model is a {type(model).__name__}", allowed="hooked models"
         )
     batch = make_prompts(hydra.utils.instantiate(config.task, _convert_="all"), model)
     result = run.result()
-    given = {str(key): value for key, value in dict(config.model).items() if value is not None and key != "_target_"}
-    return model, batch, {result.info.title: result}, given
+    loading = {str(key): value for key, value in dict(config.model).items() if value is not None and key != "_target_"}
+    return model, batch, {result.info.title: result}, loading
 
 
-def _start(model: HookedModel, batch: object) -> View | None:
-    """The first of a run's prompts; None where its prompts are no pairs of texts."""
+def _first_view(model: HookedModel, batch: object) -> View | None:
+    """A view of a run's first prompt; None where its prompts are no pairs of texts."""
     if not isinstance(batch, ContrastBatch):
         return None
     try:
-        one = example_of(model, batch)
+        example = example_of(model, batch)
     except MechXAIError:
         return None
-    return View(model.name, one.prompt, one.corrupted, one.answer, one.wrong)
+    return View(model.name, example.prompt, example.corrupted, example.answer, example.wrong)

@@ -11,35 +11,35 @@ from pathlib import Path
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from rich.console import Console
 
 from mechxai._resources import configs_dir
-from mechxai.cli import console
-from mechxai.cli.guarded_job import guarded
-from mechxai.cli.sweep_end import end
+from mechxai.cli.console import FAILED, INTERRUPTED, OK, error_stream, show
+from mechxai.cli.guarded_job import guarded_job
+from mechxai.cli.sweep_end import show_sweep_end
 from mechxai.core.files import make_writable_folder
-from mechxai.figures.browser import one_browser
+from mechxai.figures.browser import shared_browser
 from mechxai.runs.locks import exclusive_lock
 from mechxai.sweeps.overrides import check_overrides, override_arguments
-from mechxai.sweeps.ray_settings import for_ray
-from mechxai.sweeps.sweeper import in_place_of_basic
+from mechxai.sweeps.ray_settings import ray_overrides
+from mechxai.sweeps.sweeper import recording_sweeper
 from mechxai.sweeps.user_configs import UserConfigs, quoted, user_configs
 from mechxai.sweeps.watch import Watch, sweep_hash
 
-_OBJECTS = 100_000
-_TOLD = ("--help", "-h", "--hydra-help", "--version")  # hydra answers these itself
-_SHOWN = ("--cfg", "-c", "--info", "-i")  # and shows the configuration for these, with nothing run
+HELP = ""  # hydra answers --help, with every choice
+_NEW_OBJECTS = 100_000
+_ANSWERED_BY_HYDRA = ("--help", "-h", "--hydra-help", "--version")
+_SHOW_CONFIG = ("--cfg", "-c", "--info", "-i")  # hydra shows the configuration and runs nothing
 
 
-def run(arguments: Sequence[str]) -> int:
-    """``mechxai run``: hydra composes the configuration and runs one job, or every job of a sweep."""
-    with _seldom_collecting(), _asked_to_end():
+def main(arguments: Sequence[str]) -> int:
+    """``mechxai run ...``; returns the exit code."""
+    with _rare_garbage_collection(), _sigterm_as_interrupt():
         return _run(arguments)
 
 
 @contextmanager
-def _asked_to_end() -> Generator[None]:
-    """``kill`` and a scheduler's end of time are told and summed up as Ctrl-C is, where signals can be heard."""
+def _sigterm_as_interrupt() -> Generator[None]:
+    """``kill``, or a scheduler's end of time, ends a run as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -55,14 +55,14 @@ def _asked_to_end() -> Generator[None]:
 
 
 @contextmanager
-def _seldom_collecting() -> Generator[None]:
-    """Garbage is looked for after 100,000 new objects, not after 700.
+def _rare_garbage_collection() -> Generator[None]:
+    """Garbage collection after 100,000 new objects instead of 700.
 
-    Importing torch, transformers and TransformerLens makes 880,000 that stay, and looking through them again and again
-    took a fifth of the time to the first number.
+    Importing torch, transformers and TransformerLens makes 880,000 objects that stay; collecting again and again took
+    a fifth of the time to the first number.
     """
     before = gc.get_threshold()
-    gc.set_threshold(_OBJECTS, *before[1:])
+    gc.set_threshold(_NEW_OBJECTS, *before[1:])
     try:
         yield
     finally:
@@ -70,36 +70,37 @@ def _seldom_collecting() -> Generator[None]:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    if any(flag in arguments for flag in _TOLD):
-        return _hydra(arguments)
+    if any(flag in arguments for flag in _ANSWERED_BY_HYDRA):
+        return _run_hydra(arguments)
     folder = check_overrides(arguments)
-    if folder is None or any(flag in arguments for flag in _SHOWN):
-        return _hydra(arguments)
+    if folder is None or any(flag in arguments for flag in _SHOW_CONFIG):
+        return _run_hydra(arguments)
     identity = (user_configs(arguments) or UserConfigs()).identity
-    return _sweep(arguments, folder / sweep_hash([*override_arguments(arguments), *identity]))
+    return _run_sweep(arguments, folder / sweep_hash([*override_arguments(arguments), *identity]))
 
 
-def _sweep(arguments: Sequence[str], folder: Path) -> int:
-    """All jobs of a sweep; what was finished before is found, what failed is told."""
-    make_writable_folder(folder.parents[2], asked=f"output={folder.parents[2]}")
-    own = override_arguments(arguments)
-    flags = [argument for argument in arguments if argument not in own]  # hydra takes none between overrides
-    with exclusive_lock(folder, folder.parents[2], console.show):
-        with Watch(folder, console.show), one_browser():
-            code = _hydra([*flags, *own, *for_ray(own), f"hydra.sweep.dir={quoted(folder)}"])
-        ended = end(folder, shlex.join(["mechxai", "run", *arguments]))
-    return code if code == console.INTERRUPTED else ended or code
+def _run_sweep(arguments: Sequence[str], folder: Path) -> int:
+    """Runs all jobs of a sweep; finished runs are reused, failures are listed at the end."""
+    output = folder.parents[2]
+    make_writable_folder(output, setting=f"output={output}")
+    overrides = override_arguments(arguments)
+    flags = [argument for argument in arguments if argument not in overrides]  # hydra wants them first
+    with exclusive_lock(folder, output, show):
+        with Watch(folder, show), shared_browser():
+            code = _run_hydra([*flags, *overrides, *ray_overrides(overrides), f"hydra.sweep.dir={quoted(folder)}"])
+        end_code = show_sweep_end(folder, shlex.join(["mechxai", "run", *arguments]))
+    return code if code == INTERRUPTED else end_code or code
 
 
-def _hydra(arguments: Sequence[str]) -> int:
+def _run_hydra(arguments: Sequence[str]) -> int:
     GlobalHydra.instance().clear()
     sys.argv = ["mechxai run", *arguments]
     try:
-        with in_place_of_basic():
-            hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name="run")(guarded)()
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else 1
+        with recording_sweeper():
+            hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name="run")(guarded_job)()
+    except SystemExit as exited:
+        return exited.code if isinstance(exited.code, int) else FAILED
     except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; what is finished is kept: run the same command to go on")
-        return console.INTERRUPTED
-    return 0
+        error_stream().print("interrupted; finished work is kept: run the same command to go on")
+        return INTERRUPTED
+    return OK

@@ -1,4 +1,4 @@
-"""``mechxai runs``: the runs on disk, listed, looked at, compared, gathered from shards, and cleaned away."""
+"""``mechxai runs``: lists, shows, compares, merges and removes the runs on disk."""
 
 import argparse
 import shlex
@@ -11,63 +11,65 @@ from pathlib import Path
 from filelock import Timeout
 from rich.prompt import Confirm
 
-from mechxai.cli import console
-from mechxai.core.errors import ConfigError, nearest
+from mechxai.cli.console import FAILED, OK, show, show_facts
+from mechxai.core.errors import ConfigError, unknown
 from mechxai.runs.locks import folder_lock
 from mechxai.runs.query import FILTERS, RunRecord, find_run, list_runs, read_filters
 from mechxai.sweeps.user_configs import quoted
 
-_HELP = """The runs below a folder.
+HELP = """The runs below a folder.
 
   mechxai runs [FILTER ...]            list them; FILTER is name=pattern, as in model=zoo/* task=ioi status=unfinished
   mechxai runs show RUN                one run: settings, cost, notes, files
-  mechxai runs compare RUN RUN         what differs in settings and values; a page with both figures
-  mechxai runs merge [FILTER ...]      gather what shards (shard=i/n) computed; what none has is computed here
-  mechxai runs clean [FILTER ...]      remove runs from disk (status=unfinished: those that were given up); asks first
+  mechxai runs compare RUN RUN         differing settings and values; a page with both figures
+  mechxai runs merge [FILTER ...]      join what shards (shard=i/n) computed; what no shard has is computed here
+  mechxai runs clean [FILTER ...]      remove runs from disk (status=unfinished: abandoned ones); asks first
 
 RUN is a run's folder or the first letters of its id. Filters: """ + ", ".join(FILTERS)
+_DROPPED = ("shard", "processes", "force", "output", "plugins")  # overrides that continuing a run leaves out
+_SHOWN = ("experiment", "method", "model", "task", "seed", "started", "finished", "versions", "commit", "cost")
 
 
-def runs(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """``mechxai runs ...``; returns the exit code."""
-    known: dict[str, Callable[[argparse.Namespace], int]] = {
+    actions: dict[str, Callable[[argparse.Namespace], int]] = {
         "list": _list,
         "show": _show,
         "compare": _compare,
         "merge": _merge,
         "clean": _clean,
     }
-    own = list(arguments)
-    what = own.pop(0) if own and own[0] in known else "list"
-    if what == "list" and own and own[0].isalpha() and not Path(own[0]).exists():
-        raise ConfigError(f"mechxai runs {own[0]} was asked", allowed=nearest(own[0], known))
-    if what == "list" and own and Path(own[0]).is_dir() and "=" not in own[0]:
-        own = ["--in", own[0], *own[1:]]
+    words = list(arguments)
+    action = words.pop(0) if words and words[0] in actions else "list"
+    if action == "list" and words and words[0].isalpha() and not Path(words[0]).exists():
+        raise ConfigError(unknown("action of mechxai runs", words[0], actions))
+    if action == "list" and words and Path(words[0]).is_dir() and "=" not in words[0]:
+        words = ["--in", words[0], *words[1:]]
     parser = argparse.ArgumentParser(
-        "mechxai runs", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+        "mechxai runs", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="*", metavar="RUN or FILTER")
+    parser.add_argument("names", nargs="*", metavar="RUN or FILTER")
     parser.add_argument("--in", dest="root", default="outputs", type=Path, metavar="FOLDER", help="default: outputs")
     parser.add_argument("-o", dest="page", type=Path, metavar="FILE", help="of compare's page (default: compare.html)")
     parser.add_argument("--yes", action="store_true", help="clean without asking")
-    return known[what](parser.parse_args(own))
+    return actions[action](parser.parse_args(words))
 
 
-def _list(asked: argparse.Namespace) -> int:
-    found = list_runs(asked.root, read_filters(asked.what))
-    if not found:
-        more = " that fit" if asked.what else "; make one: mechxai run experiment=ioi_patching tracker=none"
-        console.show(f"no runs below {asked.root}{more}")
-        return 0
-    console.show({"title": f"Runs below {asked.root}, the newest last", "rows": _rows(found)})
-    console.show("mechxai runs show RUN shows one; mechxai runs --help says what else there is")
-    return 0
+def _list(options: argparse.Namespace) -> int:
+    runs = list_runs(options.root, read_filters(options.names))
+    if not runs:
+        hint = " that match" if options.names else "; make one: mechxai run experiment=ioi_patching tracker=none"
+        show(f"no runs below {options.root}{hint}")
+        return OK
+    show({"title": f"Runs below {options.root}, the newest last", "rows": _rows(runs)})
+    show("mechxai runs show RUN shows one; mechxai runs --help lists the other actions")
+    return OK
 
 
-def _rows(found: Sequence[RunRecord]) -> list[dict[str, object]]:
-    """A row per run; number of prompts and seed where the runs differ in them."""
-    told = [key for key in ("n", "seed") if len({run.facts[key] for run in found}) > 1]
-    return [{**_row(run), **{key: run.facts[key] for key in told}} for run in found]
+def _rows(runs: Sequence[RunRecord]) -> list[dict[str, object]]:
+    """A row per run; with the number of prompts and the seed where the runs differ in them."""
+    differing = [key for key in ("n", "seed") if len({run.facts[key] for run in runs}) > 1]
+    return [{**_row(run), **{key: run.facts[key] for key in differing}} for run in runs]
 
 
 def _row(run: RunRecord) -> dict[str, object]:
@@ -83,113 +85,121 @@ def _row(run: RunRecord) -> dict[str, object]:
     }
 
 
-def _show(asked: argparse.Namespace) -> int:
-    (name,) = _named(asked.what, 1)
-    run = find_run(asked.root, name, unfinished=True)
+def _show(options: argparse.Namespace) -> int:
+    (name,) = _exactly(options.names, 1)
+    run = find_run(options.root, name, unfinished=True)
     if not run.finished:
         return _show_unfinished(run)
-    manifest = run.manifest
-    rows = [{"": "folder", " ": str(run.folder)}]
-    for part in ("experiment", "method", "model", "task", "seed", "started", "finished", "versions", "commit", "cost"):
-        value = manifest.get(part)
+    facts: dict[str, object] = {"folder": run.folder}
+    for part in _SHOWN:
+        value = run.manifest.get(part)
         pairs = value.items() if isinstance(value, dict) else [("", value)]
-        rows += [{"": f"{part} {key}".strip(), " ": str(own)} for key, own in pairs if own not in (None, {}, [])]
-    console.show({"title": run.result().info.title, "rows": rows})
-    for note in manifest.get("notes", []):
-        console.show(f"note: {note}")
-    for file in manifest.get("files", []):
-        console.show(f"  {run.folder / file}")
-    return 0
+        facts |= {f"{part} {key}".strip(): item for key, item in pairs if item not in (None, {}, [])}
+    show_facts(run.result().info.title, facts)
+    for note in run.manifest.get("notes", []):
+        show(f"note: {note}")
+    for file in run.manifest.get("files", []):
+        show(f"  {run.folder / file}")
+    return OK
 
 
 def _show_unfinished(run: RunRecord) -> int:
-    waves = len(list((run.folder / "cells").glob("*.safetensors")))
-    rows = [{"": "folder", " ": str(run.folder)}, *({"": key, " ": value} for key, value in run.facts.items() if value)]
-    console.show({"title": "A run that is not finished", "rows": [*rows, {"": "waves kept", " ": str(waves)}]})
+    waves = len(list(run.files.cells.glob("*.safetensors")))
+    show_facts("An unfinished run", {"folder": run.folder, **run.facts, "waves kept": str(waves)})
     if run.overrides is not None:
-        console.show("it goes on with: " + shlex.join(["mechxai", "run", *_going_on(run, run.overrides)]))
-    return 0
+        show("continue it with: " + shlex.join(["mechxai", "run", *_continuation(run, run.overrides)]))
+    return OK
 
 
-def _compare(asked: argparse.Namespace) -> int:
+def _compare(options: argparse.Namespace) -> int:
     from mechxai.runs.compare import settings_that_differ, values_that_differ, write_comparison  # noqa: PLC0415 - heavy
 
-    both = [find_run(asked.root, name) for name in _named(asked.what, 2)]
-    settings = settings_that_differ(*both)
-    values = values_that_differ(*(run.result() for run in both))
+    runs = [find_run(options.root, name) for name in _exactly(options.names, 2)]
+    settings = settings_that_differ(*runs)
+    values = values_that_differ(*(run.result() for run in runs))
     tables = {"Settings that differ": settings, "Values": values}
     for title, rows in tables.items():
-        console.show({"title": title, "rows": rows} if rows else f"{title}: none")
-    console.show(f"page: {write_comparison(both, asked.page or Path('compare.html'), tables)}")
-    return 0
+        show({"title": title, "rows": rows} if rows else f"{title}: none")
+    show(f"page: {write_comparison(runs, options.page or Path('compare.html'), tables)}")
+    return OK
 
 
-def _merge(asked: argparse.Namespace) -> int:
-    """Each command once, without its shard: what the shards computed is found, what is missing is computed."""
-    waiting = list_runs(asked.root, {**read_filters(asked.what), "status": "unfinished"})
-    sharded = [run for run in waiting if _sharded(run)]
+def _merge(options: argparse.Namespace) -> int:
+    """Runs each command once more without its shard: what the shards computed is reused, the rest is computed."""
+    waiting = list_runs(options.root, {**read_filters(options.names), "status": "unfinished"})
+    sharded = [run for run in waiting if _is_sharded(run)]
     commands = dict[tuple[str, ...], None]()  # each once
     for run in waiting:
         if run.overrides is None:
-            console.show(f"left out, for it does not say how it was asked: {run.folder}")
+            show(f"left out, its overrides are missing: {run.folder}")
         elif run not in sharded:
-            console.show(f"left out, for it has no shards (mechxai runs show {run.facts['run']}): {run.folder}")
+            show(f"left out, it has no shards (mechxai runs show {run.facts['run']}): {run.folder}")
+        elif _uses_plugins(run):
+            command = shlex.join(["mechxai", "run", "plugins=[...]", *_continuation(run, run.overrides)])
+            show(f"left out, it uses plugins, which only you may name: {command}")
         else:
-            commands[_going_on(run, run.overrides)] = None
+            commands[_continuation(run, run.overrides)] = None
     if not commands:
-        console.show(f"nothing to merge below {asked.root}")
+        show(f"nothing to merge below {options.root}")
     failed = 0
-    for whole in commands:
-        console.show(shlex.join(["mechxai", "run", *whole]))
-        failed |= subprocess.run([sys.executable, "-m", "mechxai.cli", "run", *whole], check=False).returncode
-    unfinished = {run.folder for run in list_runs(asked.root, {"status": "unfinished"})}
-    left = [run.folder for run in sharded if run.folder in unfinished]
-    for folder in left:
-        console.show(f"still unfinished: {folder}")
-    return int(failed != 0 or bool(left))
+    for overrides in commands:
+        show(shlex.join(["mechxai", "run", *overrides]))
+        failed |= subprocess.run([sys.executable, "-m", "mechxai.cli", "run", *overrides], check=False).returncode
+    unfinished = {run.folder for run in list_runs(options.root, {"status": "unfinished"})}
+    remaining = [run.folder for run in sharded if run.folder in unfinished]
+    for folder in remaining:
+        show(f"still unfinished: {folder}")
+    return FAILED if failed or remaining else OK
 
 
-def _going_on(run: RunRecord, overrides: Sequence[str]) -> tuple[str, ...]:
-    """What asks for a run once more, whole, into the same place."""
-    left_out = ("shard", "processes", "force", "output")
-    kept = (one for one in overrides if one.partition("=")[0].lstrip("+") not in left_out)
+def _continuation(run: RunRecord, overrides: Sequence[str]) -> tuple[str, ...]:
+    """The overrides that run a run once more, unsharded, into the same folder."""
+    kept = (override for override in overrides if _key(override) not in _DROPPED)
     return (*kept, f"output={quoted(run.root)}", "hydra.mode=RUN")
 
 
-def _sharded(run: RunRecord) -> bool:
-    return any(one.lstrip("+").startswith(("shard=", "processes=")) for one in run.overrides or ())
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+")
 
 
-def _clean(asked: argparse.Namespace) -> int:
-    chosen = list_runs(asked.root, read_filters(asked.what))
-    if not asked.what:
-        raise ConfigError("mechxai runs clean was asked", got="no filter", fix="run=*, or a narrower one")
-    if not chosen:
-        console.show(f"no runs below {asked.root} that fit")
-        return 0
-    console.show({"title": "To be removed", "rows": [{**_row(run), "folder": str(run.folder)} for run in chosen]})
-    these = "this run" if len(chosen) == 1 else f"these {len(chosen)} runs"
-    if not asked.yes and not _sure(f"Remove {these}?"):
-        return 1
-    busy = [run for run in chosen if not _removed(run)]
-    console.show(f"{len(chosen) - len(busy)} runs removed")
+def _is_sharded(run: RunRecord) -> bool:
+    return any(_key(override) in ("shard", "processes") for override in run.overrides or ())
+
+
+def _uses_plugins(run: RunRecord) -> bool:
+    return any(_key(override) == "plugins" for override in run.overrides or ())
+
+
+def _clean(options: argparse.Namespace) -> int:
+    runs = list_runs(options.root, read_filters(options.names))
+    if not options.names:
+        raise ConfigError("mechxai runs clean needs a filter", fix="Write 'run=*', or a narrower one")
+    if not runs:
+        show(f"no runs below {options.root} that match")
+        return OK
+    show({"title": "To be removed", "rows": [{**_row(run), "folder": str(run.folder)} for run in runs]})
+    question = "Remove this run?" if len(runs) == 1 else f"Remove these {len(runs)} runs?"
+    if not options.yes and not _confirmed(question):
+        return FAILED
+    busy = [run for run in runs if not _remove(run)]
+    show(f"{len(runs) - len(busy)} runs removed")
     for run in busy:
-        console.show(f"left alone, for a process is at it: {run.folder}")
-    return 0
+        show(f"not removed, a process is working on it: {run.folder}")
+    return OK
 
 
-def _sure(question: str) -> bool:
+def _confirmed(question: str) -> bool:
     try:
         if Confirm.ask(question, default=False):
             return True
-        console.show("nothing removed")
+        show("nothing removed")
     except (EOFError, KeyboardInterrupt):
-        console.show("\nnothing removed: there was no answer (--yes removes without asking)")
+        show("\nnothing removed: there was no answer (--yes removes without asking)")
     return False
 
 
-def _removed(run: RunRecord) -> bool:
-    """Removes a run that no process is at."""
+def _remove(run: RunRecord) -> bool:
+    """Removes a run unless a process works on it; returns whether it did."""
     try:
         with folder_lock(run.folder, run.root).acquire(timeout=0):
             shutil.rmtree(run.folder, ignore_errors=True)
@@ -198,9 +208,8 @@ def _removed(run: RunRecord) -> bool:
     return True
 
 
-def _named(given: Sequence[str], n: int) -> Sequence[str]:
-    if len(given) != n:
-        raise ConfigError(
-            f"{n} run{'s' if n > 1 else ''} must be named", got=list(given), fix="mechxai runs lists them"
-        )
-    return given
+def _exactly(names: Sequence[str], n: int) -> Sequence[str]:
+    if len(names) != n:
+        plural = "s" if n > 1 else ""
+        raise ConfigError(f"{n} run{plural} must be named, not {len(names)}", fix="mechxai runs lists them")
+    return names

@@ -1,1 +1,1 @@
-"""Floor 0: the nouns."""
+"""Core nouns: sites, edits, batches, metrics, methods, results and errors."""

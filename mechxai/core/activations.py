@@ -1,4 +1,4 @@
-"""Activations taken from a run: a mapping from site to tensor that knows which position is which."""
+"""Cached activations: a mapping from sites to tensors that resolves heads, positions and roles."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -7,22 +7,25 @@ import torch
 from torch import Tensor
 
 from mechxai.core.batch import Layout
+from mechxai.core.display import Displayed, Summary, counted
 from mechxai.core.errors import SiteError
 from mechxai.core.shapes import Rows
-from mechxai.core.site import POSITION_AXES, Site, site_name
+from mechxai.core.site import POSITION_AXES, Site
+from mechxai.core.site_table import site_name
 
 
-@dataclass(frozen=True)
-class Activations:
-    """What a model computed at chosen sites.
+@dataclass(frozen=True, repr=False)
+class Activations(Displayed):
+    """Cached activations of a model.
 
-    ``acts["z", 3]`` is the activation of a whole layer, ``[batch, pos, head, d_head]``; ``acts[Site.parse("...")]`` the
-    part a site names; ``acts.stack("resid_post")`` all cached layers, ``[layer, batch, pos, d_model]``.
+    ``acts["z", 3]`` is the activation of a whole layer, ``[batch, pos, head, d_head]``; ``acts["z"]`` (or
+    ``acts.stack("z")``) all cached layers, ``[layer, batch, pos, head, d_head]``; ``acts[Site.parse("...")]`` the part
+    that a site names.
 
     Attributes:
         values: whole site -> activation, leading axis ``batch``.
         layout: lengths and roles of the prompts.
-        kept: the positions that were kept, if not all; site positions are then looked up among them.
+        kept: the cached positions, if not all; site positions are then looked up among them.
     """
 
     values: Mapping[Site, Tensor]
@@ -30,15 +33,16 @@ class Activations:
     kept: tuple[int, ...] | None = field(default=None)
 
     def __getitem__(self, key: "str | Site | tuple[str, int]") -> Tensor:
+        if isinstance(key, str) and site_name(key).has_layer:
+            return self.stack(key)
         site = key if isinstance(key, Site) else Site(key) if isinstance(key, str) else Site(*key)
         if site.whole not in self.values:
-            have = ", ".join(str(found) for found in self.values) or "nothing"
-            raise SiteError(f"{site.whole} was asked of cached activations", got="it was not cached", allowed=have)
-        whole = self.values[site.whole]
+            raise SiteError(f"{site.whole} is not among the cached activations", allowed=self._cached())
+        activation = self.values[site.whole]
         if site == site.whole:
-            return whole
+            return activation
         positions = None if site.pos is None else self._stored(site)
-        return whole[site.index(positions, len(whole))]
+        return activation[site.index(positions, len(activation))]
 
     def __contains__(self, key: object) -> bool:
         return key in self.values
@@ -50,15 +54,17 @@ class Activations:
         return len(self.values)
 
     def layers(self, name: str) -> list[int]:
-        """The layers of a site that were cached, ascending."""
+        """The cached layers of a site, ascending."""
         row = site_name(name)
         return sorted(site.layer for site in self.values if site.name == row.name and site.layer is not None)
 
     def stack(self, name: str) -> Tensor:
-        """All cached layers of a site, ``[layer, batch, ...]``; no copy where they lie together in memory."""
+        """All cached layers of a site, ``[layer, batch, ...]``; no copy where they are evenly spaced in memory."""
         layers = [self[name, layer] for layer in self.layers(name)]
-        together = _together(layers)
-        return torch.stack(layers) if together is None else together
+        if not layers:
+            raise SiteError(f"No layer of {site_name(name).name} is cached", allowed=self._cached())
+        view = _common_view(layers)
+        return torch.stack(layers) if view is None else view
 
     def rows(self, chosen: Rows) -> "Activations":
         """The activations of some prompts."""
@@ -68,28 +74,49 @@ class Activations:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held."""
+        """Size of all tensors in bytes."""
         return sum(value.element_size() * value.nelement() for value in self.values.values())
 
+    def summary(self) -> Summary:
+        """Prompts, memory, and each cached site with its layers and shape."""
+        rows: list[tuple[str, ...]] = []
+        for name in dict.fromkeys(site.name for site in self.values):
+            layers, shape = (
+                self.layers(name),
+                next(value.shape for site, value in self.values.items() if site.name == name),
+            )
+            rows.append((name, f"layers {_ranges(layers)}" if layers else "", str(list(shape))))
+        title = f"Activations: {counted(len(self.layout.lengths), 'prompt')}, {self.nbytes / 2**20:.1f} MiB"
+        return Summary(title, rows)
+
+    def _cached(self) -> str:
+        return ", ".join(str(site) for site in self.values) or "nothing is cached"
+
     def _stored(self, site: Site) -> Tensor:
+        """The index of the site's position in each row of the cached tensor."""
         at, _ = self.layout.positions(site.pos if site.pos is not None else 0)
-        axis = 1 + next(place for place, name in enumerate(site.row.axes) if name in POSITION_AXES)
+        axis = 1 + next(number for number, name in enumerate(site.row.axes) if name in POSITION_AXES)
         width = self.values[site.whole].shape[axis] if self.kept is None else max(self.kept) + 1
         if isinstance(site.pos, int) and not -width <= site.pos < width:
-            raise SiteError(f"{site} was asked of cached activations", got=f"rows of {width} positions")
+            raise SiteError(f"Position {site.pos} of {site} is out of range: the cached rows have {width} positions")
         if self.kept is None:
             return at
-        lookup = {position: place for place, position in enumerate(self.kept)}
+        lookup = {position: index for index, position in enumerate(self.kept)}
         missing = sorted({int(position) for position in at} - set(lookup))
         if missing:
-            raise SiteError(
-                f"{site} was asked of cached activations", got=f"position {missing[0]} was not kept", allowed=self.kept
-            )
+            raise SiteError(f"Position {missing[0]} of {site} is not cached", allowed=self.kept)
         return torch.tensor([lookup[int(position)] for position in at], device=at.device)
 
 
-def _together(layers: list[Tensor]) -> Tensor | None:
-    """The tensor of which equally long steps lead from each layer to the next; None where there is none."""
+def _ranges(numbers: list[int]) -> str:
+    """``0-11`` for consecutive numbers, else a list."""
+    if len(numbers) > 1 and numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]}-{numbers[-1]}"
+    return ", ".join(map(str, numbers))
+
+
+def _common_view(layers: list[Tensor]) -> Tensor | None:
+    """One view of all layers, ``[layer, ...]``, where they are evenly spaced in one memory block; else None."""
     if len(layers) < 2 or any(layer.requires_grad for layer in layers):
         return None
     first, starts = layers[0], [layer.storage_offset() for layer in layers]

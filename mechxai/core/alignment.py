@@ -1,5 +1,9 @@
-"""Tokens, masks and answers brought into the one form a batch has, or refused with the reason."""
+"""Conversion of tokens, masks and answers to the form of a batch, and checks that they line up."""
 
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -7,32 +11,76 @@ from torch import Tensor
 from mechxai.core.errors import AlignmentError, ShapeError
 from mechxai.core.shapes import Answers, PromptInts, Tokens
 
+Integers = Any  # whole numbers: a tensor, a numpy array, a pandas Series, or a list, nested or not
+
+
+def integer_tensor(name: str, values: Integers) -> Tensor:
+    """Whole numbers as a tensor.
+
+    Raises:
+        ShapeError: rows of different length, or something other than whole numbers.
+    """
+    if isinstance(values, Tensor):
+        if values.is_floating_point() or values.is_complex():
+            raise ShapeError(f"{name} must hold whole numbers: its type is {values.dtype}")
+        return values
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ShapeError(f"{name} has rows of different length", fix="Pad the rows") from error
+    if array.dtype.kind not in "iub":
+        raise ShapeError(f"{name} must hold whole numbers: its type is {array.dtype}")
+    return torch.as_tensor(array.astype(np.bool_ if array.dtype.kind == "b" else np.int64))
+
+
+def plain_list(name: str, values: object) -> list[Any]:
+    """A list, tuple, numpy array or pandas Series as a list of texts, numbers or such lists.
+
+    Raises:
+        ShapeError: a single text, or a value that is no sequence.
+    """
+    if isinstance(values, (str, Mapping)) or not isinstance(values, Iterable):
+        raise ShapeError(f"{name} must be a list with one entry per prompt: it is {values!r}")
+    return [_plain(value) for value in cast("Iterable[object]", values)]
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.ndim == 0):
+        return cast("Any", value).item()
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        return cast("object", value)
+    return [_plain(item) for item in cast("Iterable[object]", value)]
+
 
 def extent(real: Bool[Tensor, "batch pos"]) -> tuple[PromptInts, PromptInts]:
-    """Where each row's real tokens start, and how many they are; refuses a mask with holes."""
+    """The start and the length of each row's real tokens; refuses a mask with holes."""
     lengths = real.sum(1)
     start = real.int().argmax(1)
     index = torch.arange(real.shape[1], device=real.device)[None]
-    solid = (index >= start[:, None]) & (index < (start + lengths)[:, None])
-    if bool((lengths == 0).any()) or not bool((solid == real).all()):
-        raise ShapeError("The mask must be one unbroken run of real tokens per row", got="an empty row or a hole")
+    unbroken = (index >= start[:, None]) & (index < (start + lengths)[:, None])
+    wrong = (lengths == 0) | (unbroken != real).any(1)
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        raise ShapeError(
+            f"Row {row} of the mask is empty or has a hole: a mask must be one unbroken run of real tokens per row"
+        )
     return start, lengths
 
 
 def align_left(
     tokens: tuple[Tokens, Tokens], start: PromptInts, lengths: PromptInts
 ) -> tuple[tuple[Int[Tensor, "batch width"], Int[Tensor, "batch width"]], tuple[str, ...]]:
-    """Both runs with each row moved to the left edge, zeros behind it, and empty labels for the positions."""
+    """Both runs with each row moved to the left edge and padded with zeros, and an empty label per position."""
     width = int(lengths.max())
     index = torch.arange(width, device=start.device)[None] + start[:, None]
     index = index.clamp(max=tokens[0].shape[1] - 1)
     inside = torch.arange(width, device=start.device)[None] < lengths[:, None]
-    moved = tuple(torch.where(inside, row.gather(1, index), 0) for row in tokens)
+    moved = tuple(torch.where(inside, run.gather(1, index), 0) for run in tokens)
     return (moved[0], moved[1]), ("",) * width
 
 
 def alternatives(answers: Tensor) -> Answers:
-    """Answers in their full shape, ``[batch, alt, answer_tok]``, from any of the three allowed."""
+    """Answers as ``[batch, alt, answer_tok]``, from ``[batch]``, ``[batch, answer_tok]`` or that shape itself."""
     if answers.ndim == 1:
         return answers[:, None, None]
     if answers.ndim == 2:
@@ -41,21 +89,22 @@ def alternatives(answers: Tensor) -> Answers:
 
 
 def check_tokens(clean: Tokens, corrupted: Tokens, lengths: PromptInts) -> None:
-    """Refuses tokens and lengths that are no pair of padded batches."""
+    """Refuses tokens and lengths that are not two padded batches of one shape."""
     if clean.ndim != 2 or clean.shape != corrupted.shape:
         raise AlignmentError(
-            "Clean and corrupted tokens must both be [batch, pos]",
-            got=f"clean {tuple(clean.shape)}, corrupted {tuple(corrupted.shape)}",
+            f"Clean tokens have shape {tuple(clean.shape)}, corrupted tokens {tuple(corrupted.shape)}: both must be "
+            "of one shape [batch, pos]"
         )
     if clean.dtype not in (torch.long, torch.int) or corrupted.dtype not in (torch.long, torch.int):
         raise ShapeError(
-            "Tokens must be whole numbers", got=f"{clean.dtype} and {corrupted.dtype}", fix="pass LongTensors"
+            f"Tokens must be whole numbers: they are {clean.dtype} and {corrupted.dtype}", fix="Pass LongTensors"
         )
     if len(clean) == 0:
-        raise ShapeError("A batch needs at least one prompt", got="0 prompts")
+        raise ShapeError("The batch is empty: it needs at least one prompt")
     if lengths.shape != (len(clean),) or int(lengths.min()) < 1 or int(lengths.max()) > clean.shape[1]:
         raise ShapeError(
-            "lengths must be [batch], from 1 to the width of the tokens", got=[int(length) for length in lengths]
+            f"lengths is {[int(length) for length in lengths]}: it must be [batch], from 1 to {clean.shape[1]}, the "
+            "width of the tokens"
         )
 
 
@@ -63,13 +112,22 @@ def check_answers(name: str, answers: Answers, n_prompts: int) -> None:
     """Refuses answers that do not give every prompt at least one token."""
     if answers.ndim != 3 or len(answers) != n_prompts:
         raise ShapeError(
-            f"{name} must have one row per prompt",
-            got=f"{tuple(answers.shape)} for {n_prompts} prompts",
+            f"{name} has shape {tuple(answers.shape)} for {n_prompts} prompts: it must have one row per prompt",
             allowed="[batch], [batch, answer_tok] or [batch, alt, answer_tok]",
         )
-    if bool((answers[:, 0, 0] < 0).any()):
+    missing = answers[:, 0, 0] < 0
+    if bool(missing.any()):
+        raise ShapeError(f"{name}: prompt {int(missing.nonzero()[0])} has no answer (its first token is negative)")
+
+
+def check_in_vocabulary(name: str, answers: Answers, d_vocab: int) -> None:
+    """Refuses answer tokens that a vocabulary does not have."""
+    outside = (answers >= d_vocab).flatten(1).any(1)
+    if bool(outside.any()):
+        row = int(outside.nonzero()[0])
         raise ShapeError(
-            f"{name}: prompt {int((answers[:, 0, 0] < 0).nonzero()[0])} has none", got="-1 in the first place"
+            f"{name}: token {int(answers[row].max())} of prompt {row} is outside the vocabulary of {d_vocab} tokens "
+            f"(0-{d_vocab - 1})"
         )
 
 
@@ -81,17 +139,19 @@ def check_different(answers: Answers, wrong: Int[Tensor, "batch alt_wrong wrong_
     if bool(same.any()):
         row = int(same.nonzero()[0])
         raise AlignmentError(
-            f"Prompt {row} has the same answer and wrong answer",
-            got=f"token {[int(token) for token in answers[row, 0]]} for both",
-            fix="give two answers that differ in their tokens, or drop the prompt",
+            f"Prompt {row} has the same answer and wrong answer: token {[int(token) for token in answers[row, 0]]}",
+            fix="Give two answers that differ in their tokens, or drop the prompt",
         )
 
 
 def check_positions(name: str, at: PromptInts, lengths: PromptInts) -> None:
     """Refuses positions that are not one real position per prompt."""
-    if at.shape != lengths.shape or bool(((at < 0) | (at >= lengths)).any()):
+    if at.shape != lengths.shape:
+        raise ShapeError(f"{name} has shape {tuple(at.shape)}: it must name one real position per prompt")
+    outside = (at < 0) | (at >= lengths)
+    if bool(outside.any()):
+        row = int(outside.nonzero()[0])
         raise ShapeError(
-            f"{name} must name one real position per prompt",
-            got=f"{tuple(at.shape)}, from {int(at.min())} to {int(at.max())}",
-            allowed=f"[{len(lengths)}], from 0 to below the row's length",
+            f"{name} must name one real position per prompt: it is {int(at[row])} for prompt {row}, which has "
+            f"{int(lengths[row])} tokens"
         )

@@ -1,4 +1,4 @@
-"""Answers as metrics read them: which tokens they are, and the values that stand at those."""
+"""Answer tokens: which ones a metric reads, and sums, means and probabilities over alternatives."""
 
 from typing import cast
 
@@ -11,28 +11,26 @@ from mechxai.core.shapes import Answers
 
 
 def token_ids(*answers: Answers) -> Int[Tensor, " token"]:
-    """Every token of the answers, once, ascending."""
-    ids = torch.cat([one.flatten() for one in answers])
+    """The distinct token ids of the answers, ascending."""
+    ids = torch.cat([answer.flatten() for answer in answers])
     return cast("Tensor", ids[ids >= 0].unique())  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
 
 
-def single_token(name: str, answers: Answers) -> None:
+def check_single_token(metric: str, answers: Answers) -> None:
     """Refuses answers of several tokens."""
     if answers.shape[2] > 1:
         raise ShapeError(
-            f"Metric {name} reads one token per answer",
-            got=f"answers of up to {answers.shape[2]} tokens",
-            fix="use metric=logprob, which scores sequences",
+            f"Metric {metric} reads one token per answer, and some answers have {answers.shape[2]} tokens",
+            fix="Use metric=logprob, which scores whole sequences",
         )
 
 
-def one_alternative(name: str, answers: Answers) -> None:
+def check_one_alternative(metric: str, answers: Answers) -> None:
     """Refuses several alternatives."""
     if answers.shape[1] > 1:
         raise ShapeError(
-            f"Metric {name} scores one answer per prompt",
-            got=f"{answers.shape[1]} alternatives",
-            fix="use metric=prob or prob_diff",
+            f"Metric {metric} scores one answer per prompt, and some prompts have {answers.shape[1]} alternatives",
+            fix="Use metric=prob or metric=prob_diff",
         )
 
 
@@ -48,7 +46,7 @@ def mean_over(values: Tensor, answers: Answers) -> Tensor:
 
 
 def log_sum_over(logprobs: Tensor, answers: Answers) -> Tensor:
-    """The log-probability of any of the alternatives' first tokens, per prompt."""
+    """The log-probability that one of the alternatives' first tokens follows, per prompt."""
     ids = answers[..., 0]
-    found = torch.where(ids >= 0, logprobs.gather(1, ids.clamp(min=0)), -torch.inf)
-    return found.logsumexp(1)
+    present = torch.where(ids >= 0, logprobs.gather(1, ids.clamp(min=0)), -torch.inf)
+    return present.logsumexp(1)

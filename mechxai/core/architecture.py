@@ -1,8 +1,8 @@
-"""What every floor may know of a model without touching it: sizes and the shape of its blocks."""
+"""The sizes and block structure of a transformer, known without its weights."""
 
 from dataclasses import asdict, dataclass
 
-from mechxai.core.errors import SiteError
+from mechxai.core.errors import SiteError, unknown
 
 
 @dataclass(frozen=True)
@@ -10,7 +10,7 @@ class Architecture:
     """Sizes and block structure of a transformer.
 
     Attributes:
-        family: the model's own word for itself (``GPT2LMHeadModel``, ``custom``).
+        family: the architecture's name in the checkpoint (``GPT2LMHeadModel``, ``custom``).
         n_kv_heads: key/value heads; smaller than ``n_heads`` under grouped-query attention.
         parallel: attention and MLP read the same residual stream (GPT-J, NeoX); there is no ``resid_mid``.
         causal: position p never sees positions > p.
@@ -49,7 +49,7 @@ class Architecture:
             "d_vocab": self.d_vocab,
         }
         if dim not in sizes:
-            raise SiteError(f"The size of dimension {dim!r} was asked", allowed=sizes)
+            raise SiteError(unknown("dimension", dim, sizes))
         return sizes[dim]
 
     def as_dict(self) -> dict[str, object]:

@@ -1,85 +1,89 @@
-"""Prompts with known answers, clean beside corrupted, checked once when they are made.
+"""Clean and corrupted prompts with right and wrong answers, checked once on construction.
 
-Rows of different length are always stored padded on the right. Under causal attention nothing right of a token can
-reach it, so a padded row gives exactly what the prompt gives alone, and position p means the same in both.
+Rows of different length are padded on the right. Under causal attention no token sees tokens to its right, so a padded
+row has exactly the activations of the prompt alone, and position p means the same in both.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechxai.core.alignment import (
+    Integers,
     align_left,
     alternatives,
     check_answers,
     check_different,
+    check_in_vocabulary,
     check_positions,
     check_tokens,
     extent,
+    integer_tensor,
+    plain_list,
 )
-from mechxai.core.errors import AlignmentError, ShapeError, SiteError, nearest
+from mechxai.core.display import Displayed, Summary, counted, of_task, prompt_rows
+from mechxai.core.errors import AlignmentError, ShapeError, SiteError, unknown
 from mechxai.core.shapes import Answers, Mask, PromptInts, Rows, Tokens, pick
 
-Answer = str | int  # as it would be appended to the prompt, or one token's id
+Answer = str | int  # the text that would be appended to the prompt, or the id of a token
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things stand in the rows of a padded batch.
+    """Lengths and named positions of the rows of a padded batch.
 
     Attributes:
         lengths: real tokens per row, ``[batch]``.
-        roles: role -> its position per row, ``[batch]`` (``S2``, ``END``).
+        roles: role -> its position in each row, ``[batch]`` (``S2``, ``END``).
     """
 
     lengths: PromptInts
     roles: Mapping[str, PromptInts] = field(default_factory=dict[str, PromptInts])
 
     def positions(self, pos: int | str) -> tuple[PromptInts, Bool[Tensor, " batch"]]:
-        """The position each row means by ``pos`` (clamped into the row), and whether the row has it at all."""
+        """The index of ``pos`` in each row (0 where the row is too short), and whether the row has that position."""
         if isinstance(pos, str):
             if pos not in self.roles:
-                raise SiteError(
-                    f"Role {pos!r} was asked as a position", got="no such role", allowed=nearest(pos, self.roles)
-                )
-            found = self.roles[pos]
+                raise SiteError(unknown("role", pos, self.roles))
+            positions = self.roles[pos]
         else:
-            found = self.lengths + pos if pos < 0 else torch.full_like(self.lengths, pos)
-        valid = (found >= 0) & (found < self.lengths)
-        return torch.where(valid, found, 0), valid
+            positions = self.lengths + pos if pos < 0 else torch.full_like(self.lengths, pos)
+        valid = (positions >= 0) & (positions < self.lengths)
+        return torch.where(valid, positions, 0), valid
 
     def rows(self, chosen: Rows) -> "Layout":
         """The layout of some rows."""
         return Layout(self.lengths[chosen], {role: at[chosen] for role, at in self.roles.items()})
 
     def repeat(self, times: int) -> "Layout":
-        """The layout of the whole batch repeated ``times`` times."""
+        """The layout of the batch repeated ``times`` times along its rows."""
         return Layout(self.lengths.repeat(times), {role: at.repeat(times) for role, at in self.roles.items()})
 
 
-@dataclass(frozen=True)
-class ContrastBatch:
-    """Clean and corrupted prompts, token by token in line, with right and wrong answers.
+@dataclass(frozen=True, repr=False)
+class ContrastBatch(Displayed):
+    """Clean and corrupted prompts, aligned token by token, with right and wrong answers.
 
     Attributes:
-        clean: tokens of the prompts on which the model is right, ``[batch, pos]``, padded on the right.
+        clean: tokens of the prompts that the model answers correctly, ``[batch, pos]``, padded on the right.
         corrupted: tokens of their counterparts, same shape and lengths.
         lengths: real tokens per row, ``[batch]``.
-        answers: ``[batch, alt, answer_tok]``; alternatives that are right after ``clean``, each a token or several;
-            missing places hold -1.
-        wrong: the same for what would be wrong.
+        answers: alternative right answers to ``clean``, of one token or several, ``[batch, alt, answer_tok]``; padded
+            with -1.
+        wrong: alternative wrong answers, in the same form.
         answer_pos: the position whose logits predict the answer's first token, ``[batch]``.
-        roles: named positions, ``[batch]`` each; ``END`` is always there and equals ``answer_pos``.
-        axis: one token string per position where all rows agree on it, for axes of figures; else ``""``.
+        roles: named positions, ``[batch]`` each; ``END`` always exists and equals ``answer_pos``.
+        axis: axis labels: the token at each position where all rows agree, else ``""``.
         strings: the clean prompts as token strings, for hover texts and reports.
-        groups: the template of each row; confirmation and probes split by it.
-        info: where the batch came from: task, seed, how many prompts were dropped and why.
-        reference: log-probabilities of the clean run at the answer position, ``[batch, d_vocab]``, once a method that
-            needs them has filled them in.
+        groups: the template of each row; confirmation runs and probes split by it.
+        info: provenance: task, settings, seed, how many prompts were dropped and why.
+        reference: log-probabilities of the clean run at the answer position, ``[batch, d_vocab]``; set by methods whose
+            metric needs them.
     """
 
     clean: Tokens
@@ -111,7 +115,7 @@ class ContrastBatch:
 
     @property
     def n_pos(self) -> int:
-        """Positions of the longest row."""
+        """Tokens of the longest row."""
         return self.clean.shape[1]
 
     @property
@@ -126,7 +130,7 @@ class ContrastBatch:
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """What decides the numbers that come of it."""
+        """The values that determine results, for run ids."""
         return (self.clean, self.corrupted, self.lengths, self.answers, self.wrong, self.answer_pos)
 
     @property
@@ -136,14 +140,28 @@ class ContrastBatch:
         first = differs.int().argmax(1)
         return torch.where(differs.any(1), first, self.lengths)
 
+    def check_vocabulary(self, d_vocab: int) -> None:
+        """Refuses answers with tokens outside a vocabulary of ``d_vocab`` tokens."""
+        check_in_vocabulary("answers", self.answers, d_vocab)
+        check_in_vocabulary("wrong", self.wrong, d_vocab)
+
+    def summary(self) -> Summary:
+        """Size, task, the first prompts (or the shapes, where the texts are unknown), roles."""
+        longest, shortest = int(self.lengths.max()), int(self.lengths.min())
+        tokens = f"{longest} tokens" if longest == shortest else f"{shortest} to {longest} tokens"
+        title = f"ContrastBatch: {counted(len(self), 'prompt')}{of_task(self.info)}, {tokens}"
+        shapes = [(name, str(list(getattr(self, name).shape))) for name in ("clean", "corrupted", "answers", "wrong")]
+        rows = prompt_rows(self.strings) if self.strings else shapes
+        return Summary(title, [*rows, ("roles", ", ".join(self.roles))])
+
     def tokens(self, run: str) -> Tokens:
         """The tokens of the ``clean`` or the ``corrupted`` run."""
         if run not in ("clean", "corrupted"):
-            raise ShapeError(f"Run {run!r} was asked", allowed=("clean", "corrupted"))
+            raise ShapeError(unknown("run", run, ("clean", "corrupted")))
         return self.clean if run == "clean" else self.corrupted
 
     def rows(self, chosen: Rows) -> "ContrastBatch":
-        """Some prompts of the batch, padded as before; by their numbers (which may repeat) when given a tensor."""
+        """Some prompts, with unchanged padding: a slice, or a tensor of prompt numbers (which may repeat)."""
         return replace(
             self,
             clean=self.clean[chosen],
@@ -159,10 +177,10 @@ class ContrastBatch:
         )
 
     def parts(self, size: int) -> Iterator[tuple[slice, "ContrastBatch"]]:
-        """The batch some prompts at a time.
+        """Consecutive parts of the batch, each of at most ``size`` prompts.
 
         Yields:
-            Which prompts, and they.
+            The row slice and its sub-batch.
         """
         for start in range(0, len(self), size):
             rows = slice(start, start + size)
@@ -180,77 +198,86 @@ class ContrastBatch:
     @classmethod
     def from_tokens(  # noqa: PLR0913, PLR0917 - the public contract's form
         cls,
-        clean: Int[Tensor, "batch pos"],
-        corrupted: Int[Tensor, "n_corrupted pos_corrupted"],
-        answers: Int[Tensor, "batch ..."],
-        wrong: Int[Tensor, "batch ..."],
+        clean: Integers,
+        corrupted: Integers,
+        answers: Integers,
+        wrong: Integers,
         *,
-        mask: Int[Tensor, "batch pos"] | Bool[Tensor, "batch pos"] | None = None,
-        answer_pos: PromptInts | None = None,
-        roles: Mapping[str, PromptInts] | None = None,
+        mask: Integers | None = None,
+        answer_pos: Integers | None = None,
+        roles: Mapping[str, Integers] | None = None,
     ) -> "ContrastBatch":
-        """A batch from token ids.
+        """A batch from token ids: tensors, numpy arrays, pandas Series or lists, nested or not.
 
         Args:
-            clean: ``[batch, pos]``; padded on either side when ``mask`` says so.
+            clean: ``[batch, pos]``, padded on either side.
             corrupted: same shape.
-            answers: ``[batch]`` one token each, ``[batch, answer_tok]`` a sequence, or ``[batch, alt, answer_tok]``
-                alternatives; pad with -1.
-            wrong: likewise.
-            mask: 1 on real tokens; all real when absent. Rows padded on the left are moved to the left edge.
-            answer_pos: position whose logits predict the answer, in the coordinates of ``clean`` as given; the last
+            answers: ``[batch]`` for one token each, ``[batch, answer_tok]`` for a sequence, or
+                ``[batch, alt, answer_tok]`` for alternatives; padded with -1.
+            wrong: in the same form.
+            mask: ``[batch, pos]``, 1 on real tokens; all ones by default. Rows padded on the left are moved left.
+            answer_pos: position whose logits predict the answer, counted in the padded ``clean``, ``[batch]``; the last
                 real token by default.
-            roles: named positions, in the same coordinates.
+            roles: named positions, counted in the padded ``clean``, ``[batch]`` each.
 
         Raises:
-            ShapeError: shapes that do not fit, or a mask with holes.
+            ShapeError: shapes that do not fit, numbers that are not whole, or a mask with holes.
             AlignmentError: clean and corrupted of different length, or equal answers.
         """
+        clean, corrupted = integer_tensor("clean", clean), integer_tensor("corrupted", corrupted)
         if clean.shape != corrupted.shape:
             raise AlignmentError(
-                "Clean and corrupted prompts must have the same number of tokens",
-                got=f"clean {tuple(clean.shape)}, corrupted {tuple(corrupted.shape)}",
-                fix="use corrupted prompts that replace tokens one for one (mx.tasks does)",
+                f"Clean tokens have shape {tuple(clean.shape)}, corrupted tokens {tuple(corrupted.shape)}: clean and "
+                "corrupted prompts must have the same number of tokens",
+                fix="Use corrupted prompts that replace tokens one for one, as mx.tasks does",
             )
-        real = torch.ones_like(clean, dtype=torch.bool) if mask is None else mask.bool()
+        ids = partial(_on, clean.device)
+        real = torch.ones_like(clean, dtype=torch.bool) if mask is None else ids("mask", mask).bool()
         start, lengths = extent(real)
-        (clean, corrupted), at = align_left((clean, corrupted), start, lengths)
-        ends = lengths - 1 if answer_pos is None else answer_pos - start
-        named = {role: position - start for role, position in (roles or {}).items()}
-        return cls(clean, corrupted, lengths, alternatives(answers), alternatives(wrong), ends, named, at)
+        (clean, corrupted), axis = align_left((clean, corrupted), start, lengths)
+        ends = lengths - 1 if answer_pos is None else ids("answer_pos", answer_pos) - start
+        named = {role: ids(f"role {role!r}", position) - start for role, position in (roles or {}).items()}
+        right, other = alternatives(ids("answers", answers)), alternatives(ids("wrong", wrong))
+        return cls(clean, corrupted, lengths, right, other, ends, named, axis)
 
     @classmethod
     def from_prompts(  # noqa: PLR0917 - the public contract's form
         cls,
         model: "Tokenizing",
-        clean: Sequence[str],
-        corrupted: Sequence[str],
-        answers: Sequence[Answer | Sequence[Answer]],
-        wrong: Sequence[Answer | Sequence[Answer]],
+        clean: Iterable[str],
+        corrupted: Iterable[str],
+        answers: Iterable[Any],
+        wrong: Iterable[Any],
         *,
         roles: Sequence[Mapping[str, tuple[int, int]]] | None = None,
     ) -> "ContrastBatch":
-        """A batch from texts; ``model`` does the tokenizing.
+        """A batch from texts, as lists, tuples, numpy arrays or pandas Series.
 
         Args:
-            model: a `HookedModel`.
-            clean: prompts on which the model should be right.
+            model: a `HookedModel`, whose tokenizer is used.
+            clean: prompts that the model should answer correctly.
             corrupted: their counterparts, with as many tokens each.
-            answers: what follows ``clean``, as it would be appended (``" Mary"``), one token or several; or the id of a
-                token.
-            wrong: what would be wrong.
+            answers: the text that follows ``clean``, with its leading space (``" Mary"``), of one token or several; or
+                the id of a token; or a list of alternatives.
+            wrong: a wrong answer for each prompt, in the same form.
             roles: for each prompt, role -> character span in ``clean``.
 
         Raises:
             AlignmentError: a pair with different token counts (the message names it), or equal answers.
-            ShapeError: lists of different length, or an empty prompt.
+            ShapeError: lists of different length, an empty prompt, or a token id outside the vocabulary.
         """
-        return model.contrast(clean, corrupted, answers, wrong, roles=roles)
+        return model.contrast(
+            plain_list("clean", clean),
+            plain_list("corrupted", corrupted),
+            plain_list("answers", answers),
+            plain_list("wrong", wrong),
+            roles=roles,
+        )
 
 
 @runtime_checkable
 class Tokenizing(Protocol):
-    """What `ContrastBatch.from_prompts` needs of a model; `mechxai.model.HookedModel` has it."""
+    """A model that turns texts into a batch, such as `mechxai.model.hooked_model.HookedModel`."""
 
     def contrast(  # noqa: PLR0917 - the order of `ContrastBatch.from_prompts`
         self,
@@ -263,3 +290,7 @@ class Tokenizing(Protocol):
     ) -> ContrastBatch:
         """The batch of these texts."""
         ...
+
+
+def _on(device: torch.device, name: str, values: Integers) -> Tensor:
+    return integer_tensor(name, values).to(device)

@@ -97,6 +97,11 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
         raise ConfigError(f"{name}={value!r} is not allowed. {nearest(str(value), known)}")
 
 
+def out_of_range(axis: str, index: int, n: int) -> str:
+    """The problem of an index the model does not have: ``Layer 7 is out of range: this model has 3 layers (0-2)``."""
+    return f"{axis.capitalize()} {index} is out of range: this model has {n} {axis}{'' if n == 1 else 's'} (0-{n - 1})"
+
+
 def _sentence(text: str) -> str:
     plain = text.rstrip()
     return plain if plain.endswith((".", "?", "!")) else f"{plain}."

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and what it means to users when one cannot be."""
+"""Atomic file writes, and errors for full disks and forbidden folders."""
 
 import errno
 import os
@@ -14,10 +14,10 @@ _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Generator[Path]:
-    """A place beside the target to write to, renamed to it afterwards, so that no reader ever sees half a file.
+    """A temporary path beside the target, renamed to it on success, so that no reader ever sees a partial file.
 
     Yields:
-        The path to write to. Where writing fails, nothing is left of it and the target stays as it was.
+        The path to write to. If writing fails, it is removed and the target stays as it was.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -30,59 +30,63 @@ def atomic_write(path: str | os.PathLike[str]) -> Generator[Path]:
 
 
 def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> Path:
-    """Writes text or bytes whole or not at all; returns the path."""
+    """Writes text or bytes atomically; returns the path."""
     with atomic_write(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
     return Path(path)
 
 
 def remove_partial_files(folder: Path, spared: str = "") -> None:
-    """Removes the beginnings of files that processes left which were killed; nobody else may be writing there.
+    """Removes the temporary files of killed processes; no other process may be writing to the folder.
 
     Args:
-        folder: where, with all folders below.
-        spared: a folder's name; what lies in it is left alone.
+        folder: searched with all folders below it.
+        spared: name of a folder to leave alone.
     """
     for part in folder.rglob(".*.part"):
         if spared not in part.relative_to(folder).parts:
             part.unlink(missing_ok=True)
 
 
-def make_writable_folder(folder: Path, *, asked: str) -> None:
-    """Makes a folder, unless it is there.
+def make_writable_folder(folder: Path, *, setting: str) -> None:
+    """Creates a folder if it does not exist.
 
     Args:
-        folder: where results will lie.
-        asked: how it was asked for, for the error.
+        folder: the folder.
+        setting: the setting that names it, for the error (``output=/path``).
 
     Raises:
-        ConfigError: there cannot be one.
+        ConfigError: it cannot be created.
         NoSpaceError: the disk is full.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        known = disk_error(error)
-        if isinstance(known, NoSpaceError):
-            raise known from error
+        reason = disk_error(error)
+        if isinstance(reason, NoSpaceError):
+            raise reason from error
         raise ConfigError(
-            f"{asked} was asked", got=error.strerror, fix="give a folder that can be made and written to"
+            f"{setting} cannot be created: {error.strerror}", fix="Choose a folder that you can write to"
         ) from error
 
 
 def disk_error(error: BaseException) -> ArtifactError | None:
-    """An error of the file system as it is told to users; None where it is of another kind.
+    """The user-facing form of a full disk or a missing permission; None for any other error.
 
     Args:
-        error: raised by the system, or by a library that says what it came from (``raise ... from``).
+        error: raised by the system, or by a library on top of such an error (``raise ... from``).
     """
-    own = error if isinstance(error, OSError) else error.__cause__
-    if not isinstance(own, OSError) or isinstance(own, ArtifactError):
+    cause = error if isinstance(error, OSError) else error.__cause__
+    if not isinstance(cause, OSError) or isinstance(cause, ArtifactError):
         return None
-    if own.errno in _FULL:
-        what = f"{own.filename} was to be written" if own.filename else "Files were to be written"
-        return NoSpaceError(what, got="the disk is full", fix="make room, then run the same command: it goes on")
-    if own.errno in _FORBIDDEN and own.filename:
-        what = f"{own.filename} was to be read or written"
-        return ArtifactError(what, got=own.strerror, fix="change its permissions, or choose another folder")
+    if cause.errno in _FULL:
+        file = cause.filename or "a file"
+        return NoSpaceError(
+            f"Cannot write {file}: the disk is full", fix="Free some space, then run the same command again to continue"
+        )
+    if cause.errno in _FORBIDDEN and cause.filename:
+        return ArtifactError(
+            f"Cannot read or write {cause.filename}: {cause.strerror}",
+            fix="Change its permissions, or choose another folder",
+        )
     return None

@@ -1,4 +1,4 @@
-"""A hash of any value that decides a result: tensors by their bytes, dataclasses by their fields."""
+"""Content hashes of the values that determine a result: tensors by their bytes, dataclasses by their fields."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -9,23 +9,23 @@ from torch import Tensor
 
 
 class Fingerprints:
-    """Hashes values; an object met twice (a source that many edits share) is hashed once.
+    """Hashes values; an object that occurs twice (a source that many edits share) is hashed once.
 
     A dataclass with a ``weight_hash`` (a model) counts as that hash, a function as its name and byte code.
     """
 
     def __init__(self) -> None:
-        self._known: dict[int, str] = {}
-        self._alive: list[object] = []  # ids stay taken while we remember them
+        self._hashes: dict[int, str] = {}
+        self._alive: list[object] = []  # an id stays valid only while its object lives
 
     def __call__(self, value: object) -> str:
         """The hash of a value, in hexadecimal."""
         if value is None or isinstance(value, (str, int, float, bool)):
             return repr(value)
-        if id(value) not in self._known:
-            self._known[id(value)] = hashlib.blake2b(self._bytes(value), digest_size=16).hexdigest()
+        if id(value) not in self._hashes:
+            self._hashes[id(value)] = hashlib.blake2b(self._bytes(value), digest_size=16).hexdigest()
             self._alive.append(value)
-        return self._known[id(value)]
+        return self._hashes[id(value)]
 
     def _bytes(self, value: Any) -> bytes:
         if isinstance(value, Tensor):

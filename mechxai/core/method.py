@@ -1,5 +1,6 @@
 """Methods: frozen dataclasses whose fields are their config keys, called with a model and a batch."""
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -8,19 +9,23 @@ from typing import Any, ClassVar, TypeVar, cast, final
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError
 from mechxai.core.fields import settle_fields
+from mechxai.core.probe_dataset import ProbeDataset
+from mechxai.core.reasoning import ReasoningBatch
 from mechxai.core.result import Result, ResultKind
+
+_BATCHES = (ContrastBatch, ProbeDataset, ReasoningBatch)
 
 
 @dataclass(frozen=True)
 class MethodCard:
-    """One row of ``mechxai methods``.
+    """A method's description, one row of ``mechxai methods``.
 
     Attributes:
         name: as in configs and results.
         family: patching, lens, probes, attribution, attention, circuits or cot.
-        question: what it answers, in one line.
+        question: the question it answers, in one line.
         cost: in forward and backward passes.
-        source: where it comes from.
+        source: the paper it comes from.
         kind: what its results hold.
     """
 
@@ -42,12 +47,18 @@ class Method(ABC):
 
     Attributes:
         takes: the kind of prompts; `ProbeDataset` for probes.
-        in_waves: whether the engine runs it in waves, of which several processes can each compute a share.
+        in_waves: whether the engine runs it in waves, which several processes can share.
     """
 
     card: ClassVar[MethodCard]
     takes: ClassVar[type] = ContrastBatch
     in_waves: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        call = vars(cls).get("__call__")
+        if call is not None:
+            cls.__call__ = _checking_arguments(call)
 
     @final
     def __post_init__(self) -> None:
@@ -59,7 +70,7 @@ class Method(ABC):
 
     @abstractmethod
     def __call__(self, model: Any, batch: Any, *, execution: Any = ...) -> Result:
-        """The result for one model and one batch; ``execution`` says how to run and changes no value."""
+        """The result for one model and one batch; ``execution`` sets how to run and changes no value."""
 
     def settings(self) -> dict[str, object]:
         """Name and fields, as results record them and run ids hash them."""
@@ -67,12 +78,38 @@ class Method(ABC):
         return {"name": self.card.name, **values}
 
 
+def _checking_arguments(call: Callable[..., Result]) -> Callable[..., Result]:
+    """A method's ``__call__`` that first refuses swapped arguments and texts in place of a batch."""
+
+    @functools.wraps(call)
+    def checked(self: Method, *args: Any, **kwargs: Any) -> Result:
+        named = dict(zip(("model", "batch"), args, strict=False)) | kwargs
+        _check_arguments(type(self).__name__, named.get("model"), named.get("batch"))
+        return call(self, *args, **kwargs)
+
+    return checked
+
+
+def _check_arguments(method: str, model: object, batch: object) -> None:
+    if isinstance(model, _BATCHES):
+        raise ConfigError(
+            f"{method} takes (model, batch): the first argument is a {type(model).__name__}", fix="Swap the arguments"
+        )
+    texts = cast("list[object] | tuple[object, ...]", batch if isinstance(batch, (list, tuple)) else (batch,))
+    text = next((item for item in texts if isinstance(item, str)), None)
+    if text is not None:
+        raise ConfigError(
+            f"{method} takes a batch of prompts, not the text {text!r}",
+            fix="Make one with mx.ContrastBatch.from_prompts, or a task such as mx.tasks.prompts",
+        )
+
+
 METHODS: dict[str, type[Method]] = {}
 _M = TypeVar("_M", bound=type[Method])
 
 
 def register(card: MethodCard) -> Callable[[_M], _M]:
-    """Class decorator that gives a method its card and adds it to `METHODS`."""
+    """A class decorator that attaches a card to a method and adds the method to `METHODS`."""
 
     def add(kind: _M) -> _M:
         if card.name in METHODS:
@@ -90,7 +127,7 @@ def _plain(value: object) -> object:
     if isinstance(value, (str, int, float, bool, type(None))):
         return value
     info = getattr(value, "info", None)
-    if callable(info):  # a model: its name alone does not say which
-        known = cast("dict[str, object]", info())
-        return {key: known.get(key) for key in ("name", "backend", "dtype", "processing", "weight_hash")}
+    if callable(info):  # a model: the name alone does not identify it
+        facts = cast("dict[str, object]", info())
+        return {key: facts.get(key) for key in ("name", "backend", "dtype", "processing", "weight_hash")}
     return getattr(value, "name", None) or repr(value)

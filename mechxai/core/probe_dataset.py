@@ -1,4 +1,4 @@
-"""Prompts with labels, of each prompt or of each token, to train probes on; checked once when they are made."""
+"""Labelled prompts or tokens for training probes, checked once on construction."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,32 +11,33 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mechxai.core.alignment import align_left, check_positions, check_tokens, extent
 from mechxai.core.batch import ContrastBatch, Layout
+from mechxai.core.display import Displayed, Summary, counted, of_task, prompt_rows
 from mechxai.core.errors import ShapeError
-from mechxai.core.labels import Label, check_classes, check_labels, check_splits, numbered, words_of
+from mechxai.core.labels import Label, check_classes, check_labels, check_splits, labels_at, numbered, words_of
 from mechxai.core.shapes import Mask, PromptInts, Rows, Tokens, pick
 
-Labels = Shaped[Tensor, "batch ..."]  # whole numbers, bools or floats
+Labels = Shaped[Tensor, "batch ..."]  # whole numbers, booleans or floats
 
 
-@dataclass(frozen=True)
-class ProbeDataset:
-    """Labelled prompts.
+@dataclass(frozen=True, repr=False)
+class ProbeDataset(Displayed):
+    """Prompts with a label each, or with a label per token.
 
     Attributes:
         tokens: ``[batch, pos]``, padded on the right.
         lengths: real tokens per row, ``[batch]``.
-        labels: one per prompt, ``[batch]``, or one per token, ``[batch, pos]``; the number of a class, or floats to be
-            regressed. Unlabelled places hold -1 (classes) or NaN (numbers).
-        names: of the classes; empty for numbers.
-        groups: what may not be torn apart by a split (the template, the subject, the document); by default every
-            prompt is its own.
-        splits: ``train``, ``validation`` or ``test`` per prompt; empty to have it drawn by group.
-        roles: named positions, ``[batch]`` each; ``END`` is the last token unless given.
-        labelled_at: the role at which a prompt's label belongs, where there is one (the subject, for its number).
+        labels: one per prompt, ``[batch]``, or one per token, ``[batch, pos]``; class numbers, or floats to regress.
+            Unlabelled entries are -1 (classes) or NaN (floats).
+        names: class names; empty for floats.
+        groups: the group of each prompt, which no split may divide (a template, a subject, a document); by default
+            every prompt is a group.
+        splits: ``train``, ``validation`` or ``test`` per prompt; empty to have them drawn by group.
+        roles: named positions, ``[batch]`` each; ``END`` is the last token by default.
+        labelled_at: the role that a prompt's label describes, if any (the subject, for its number).
         behaviour: the same prompts with right and wrong answers, for causal checks.
-        axis: one token string per position where all rows agree on it, for axes of figures; else ``""``.
+        axis: axis labels: the token at each position where all rows agree, else ``""``.
         strings: the prompts as token strings.
-        info: where it came from.
+        info: provenance: task, settings, seed.
     """
 
     tokens: Tokens
@@ -61,12 +62,17 @@ class ProbeDataset:
         if not self.groups:
             object.__setattr__(self, "groups", tuple(str(number) for number in range(len(self))))
         for name in ("groups", "splits"):
-            given = getattr(self, name)
-            if given and len(given) != len(self):
-                raise ShapeError(f"{name} of a probe dataset", got=f"{len(given)} for {len(self)} prompts")
+            values = getattr(self, name)
+            if values and len(values) != len(self):
+                raise ShapeError(f"{name} has {len(values)} of {len(self)} entries: give one per prompt")
         check_splits(self.groups, self.splits)
-        if self.behaviour is not None and not _same_prompts(self.behaviour, self.tokens, self.lengths):
-            raise ShapeError("The behaviour of a probe dataset", got="other prompts", fix="give its clean prompts")
+        if self.behaviour is not None and not (
+            torch.equal(self.behaviour.clean, self.tokens) and torch.equal(self.behaviour.lengths, self.lengths)
+        ):
+            raise ShapeError(
+                "The clean prompts of behaviour differ from the dataset's prompts",
+                fix="Pass a batch of the same prompts",
+            )
         object.__setattr__(self, "roles", {"END": self.lengths - 1, **self.roles})
         for role, at in self.roles.items():
             check_positions(f"role {role!r}", at, self.lengths)
@@ -76,17 +82,17 @@ class ProbeDataset:
 
     @property
     def n_pos(self) -> int:
-        """Positions of the longest row."""
+        """Tokens of the longest row."""
         return self.tokens.shape[1]
 
     @property
     def per_token(self) -> bool:
-        """Whether every token has a label of its own."""
+        """Whether labels are per token."""
         return self.labels.ndim == 2
 
     @property
     def is_numbers(self) -> bool:
-        """Whether labels are numbers to be regressed."""
+        """Whether labels are numbers to regress."""
         return not self.names
 
     @property
@@ -96,9 +102,9 @@ class ProbeDataset:
 
     @property
     def labelled(self) -> Tensor:
-        """Where there is a label (on a real token), in the shape of the labels."""
-        known = ~self.labels.isnan() if self.labels.is_floating_point() else self.labels >= 0
-        return known & self.mask if self.per_token else known
+        """True where a real token or prompt has a label, in the shape of the labels."""
+        present = ~self.labels.isnan() if self.labels.is_floating_point() else self.labels >= 0
+        return present & self.mask if self.per_token else present
 
     @property
     def layout(self) -> Layout:
@@ -107,15 +113,15 @@ class ProbeDataset:
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """What decides the numbers that come of it."""
+        """The values that determine results, for run ids."""
         behaviour = () if self.behaviour is None else self.behaviour.identity
         roles = sorted(self.roles.items())
-        own = (self.tokens, self.lengths, self.labels, self.names, self.groups, self.splits)
-        return (*own, roles, self.labelled_at, *behaviour)
+        labelled = (self.tokens, self.lengths, self.labels, self.names, self.groups, self.splits)
+        return (*labelled, roles, self.labelled_at, *behaviour)
 
     def rows(self, chosen: Rows) -> "ProbeDataset":
-        """Some prompts, unchecked for classes: they share ``names`` with the whole."""
-        made = object.__new__(ProbeDataset)
+        """Some prompts; a part may hold fewer than two classes, so it is not checked again."""
+        part = object.__new__(ProbeDataset)
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         for name in ("tokens", "lengths", "labels"):
             values[name] = values[name][chosen]
@@ -124,19 +130,25 @@ class ProbeDataset:
         values["roles"] = {role: at[chosen] for role, at in self.roles.items()}
         values["behaviour"] = None if self.behaviour is None else self.behaviour.rows(chosen)
         for name, value in values.items():
-            object.__setattr__(made, name, value)
-        return made
+            object.__setattr__(part, name, value)
+        return part
 
     def to(self, device: torch.device | str) -> "ProbeDataset":
-        """The same with its tensors on another device."""
+        """The same dataset with its tensors on another device."""
         moved = {name: getattr(self, name).to(device) for name in ("tokens", "lengths", "labels")}
-        behaviour = None if self.behaviour is None else self.behaviour.to(device)
-        return replace(
-            self, **moved, roles={role: at.to(device) for role, at in self.roles.items()}, behaviour=behaviour
-        )
+        moved["behaviour"] = None if self.behaviour is None else self.behaviour.to(device)
+        return replace(self, **moved, roles={role: at.to(device) for role, at in self.roles.items()})
+
+    def summary(self) -> Summary:
+        """Size, task, classes, the first prompts (or the shapes, where the texts are unknown)."""
+        kinds = f"classes {', '.join(self.names[:10])}" if self.names else "numbers"
+        shapes = [(name, str(list(getattr(self, name).shape))) for name in ("tokens", "labels")]
+        rows = prompt_rows(self.strings) if self.strings else shapes
+        labels = ("labels", f"per {'token' if self.per_token else 'prompt'}, {kinds}")
+        return Summary(f"ProbeDataset: {counted(len(self), 'prompt')}{of_task(self.info)}", [*rows, labels])
 
     @classmethod
-    def from_tokens(  # noqa: PLR0913 - one argument for each thing that can be known
+    def from_tokens(  # noqa: PLR0913 - one argument per field
         cls,
         tokens: Int[Tensor, "batch pos"],
         labels: Labels,
@@ -150,21 +162,23 @@ class ProbeDataset:
         """A dataset from token ids.
 
         Args:
-            tokens: ``[batch, pos]``; padded on either side when ``mask`` says so.
-            labels: ``[batch]`` or ``[batch, pos]``; whole numbers of classes (-1: unlabelled), or floats.
-            names: of the classes; their numbers by default.
-            mask: 1 on real tokens; all real when absent. Rows padded on the left are moved to the left edge.
-            groups: what a split may not tear apart; every prompt by itself by default.
+            tokens: ``[batch, pos]``, padded on either side.
+            labels: ``[batch]`` or ``[batch, pos]``; class numbers (-1: unlabelled), or floats.
+            names: class names; the class numbers by default.
+            mask: ``[batch, pos]``, 1 on real tokens; all ones by default. Rows padded on the left are moved left.
+            groups: the group of each prompt, which no split may divide; every prompt by itself by default.
             splits: ``train``, ``validation``, ``test`` per prompt; drawn by group by default.
-            roles: named positions, in the coordinates of ``tokens`` as given.
+            roles: named positions, counted in the padded ``tokens``, ``[batch]`` each.
 
         Raises:
             ShapeError: shapes that do not fit, one class, or a group in two splits.
         """
         if not len(labels) or len(labels) != len(tokens):
-            raise ShapeError("Labels do not match the prompts", got=f"{len(labels)} labels, {len(tokens)} prompts")
+            raise ShapeError(f"{counted(len(tokens), 'prompt')} and {counted(len(labels), 'label')} do not match")
         if labels.ndim > 1 and labels.shape != tokens.shape:
-            raise ShapeError("Labels do not match the tokens", got=f"{tuple(labels.shape)} and {tuple(tokens.shape)}")
+            raise ShapeError(
+                f"Labels of shape {tuple(labels.shape)} do not match the tokens of shape {tuple(tokens.shape)}"
+            )
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.bool()
         start, lengths = extent(real)
         (moved, _), _ = align_left((tokens, tokens), start, lengths)
@@ -187,36 +201,36 @@ class ProbeDataset:
         splits: Sequence[str] = (),
         names: Sequence[str] = (),
     ) -> "ProbeDataset":
-        """A dataset from texts with a label each, or from lists of words with a label each.
+        """A dataset from texts with a label per text, or from lists of words with a label per word.
 
-        A word's label goes to its last token, the first at which a causal model has read all of it; its other tokens
-        stay unlabelled.
+        A word's label belongs to its last token, the first at which a causal model has read the whole word; its other
+        tokens are unlabelled.
 
         Args:
-            model: does the tokenizing.
+            model: the model whose tokenizer is used.
             texts: prompts; or prompts as lists of words, which are joined by spaces.
-            labels: of each prompt, or of each word. Texts and whole numbers are classes; where a float is among them
-                they are numbers to be regressed; None is unlabelled.
-            groups: what a split may not tear apart; every prompt by itself by default.
+            labels: of each prompt, or of each word. Texts and whole numbers are classes; if any label is a float, all
+                are numbers to regress; None is unlabelled.
+            groups: the group of each prompt, which no split may divide; every prompt by itself by default.
             splits: ``train``, ``validation``, ``test`` per prompt; drawn by group by default.
-            names: of the classes, in the order wanted; sorted by default.
+            names: class names in the order of their numbers; sorted by default.
 
         Raises:
             ShapeError: labels that do not match the texts (the message names the prompt), one class, or a group in
                 two splits.
         """
         if len(texts) != len(labels) or not len(texts):
-            raise ShapeError("Labels do not match the texts", got=f"{len(texts)} texts, {len(labels)} labels")
+            raise ShapeError(f"{counted(len(texts), 'text')} and {counted(len(labels), 'label')} do not match")
         if not isinstance(texts[0], str):
-            read = [words_of(*pair, number) for number, pair in enumerate(zip(texts, labels, strict=True))]
-            joined, spans, own = zip(*read, strict=True)
-            return cls.from_spans(model, joined, spans, own, groups=groups, splits=splits, names=names)
-        given, classes = numbered(cast("Sequence[Label]", labels), names)
-        made = _encoded(model, cast("Sequence[str]", texts), given, names=classes)
-        return replace(made, groups=tuple(groups), splits=tuple(splits)).to(model.device)
+            prompts = [words_of(*pair, number) for number, pair in enumerate(zip(texts, labels, strict=True))]
+            joined, spans, word_labels = zip(*prompts, strict=True)
+            return cls.from_spans(model, joined, spans, word_labels, groups=groups, splits=splits, names=names)
+        numbers, classes = numbered(cast("Sequence[Label]", labels), names)
+        dataset = _encoded(model, cast("Sequence[str]", texts), numbers, names=classes)
+        return replace(dataset, groups=tuple(groups), splits=tuple(splits)).to(model.device)
 
     @classmethod
-    def from_spans(  # noqa: PLR0913, PLR0917 - texts, what is labelled in them, as what; as `from_texts` else
+    def from_spans(  # noqa: PLR0913, PLR0917 - as `from_texts`, and the spans
         cls,
         model: "Encoding",
         texts: Sequence[str],
@@ -227,41 +241,38 @@ class ProbeDataset:
         splits: Sequence[str] = (),
         names: Sequence[str] = (),
     ) -> "ProbeDataset":
-        """A dataset from texts in which stretches of characters have labels; each goes to its stretch's last token.
+        """A dataset from texts with labelled character spans; a label belongs to its span's last token.
 
         Args:
-            model: does the tokenizing.
+            model: the model whose tokenizer is used.
             texts: prompts.
-            spans: of each prompt, first character and the one behind the last of what is labelled.
-            labels: of each span.
-            groups: as `from_texts`.
-            splits: as `from_texts`.
-            names: as `from_texts`.
+            spans: for each prompt, the labelled spans: first character, and the one after the last.
+            labels: for each prompt, the label of each span.
+            groups: as in `from_texts`, like ``splits`` and ``names``.
+            splits: likewise.
+            names: likewise.
         """
-        counts = {"texts": len(texts), "spans": len(spans), "labels": len(labels)}
-        if len(set(counts.values())) > 1 or not len(texts):
-            raise ShapeError("Spans and labels do not match the texts", got=counts)
-        for number, (places, own) in enumerate(zip(spans, labels, strict=True)):
-            if len(places) != len(own):
-                raise ShapeError(f"Prompt {number}: labels do not match", got=f"{len(places)} spans, {len(own)} labels")
-        given, classes = numbered([label for own in labels for label in own], names)
-        rows: list[Tensor] = []
-        at = 0
-        for text, own in zip(texts, spans, strict=True):
-            row = torch.full((len(model.text.ids(text)),), -1 if classes else torch.nan, dtype=given.dtype)
-            row[[last for _, last in model.text.all_tokens_at(text, own)]] = given[at : at + len(own)]
-            rows.append(row)
-            at += len(own)
-        spread = pad_sequence(rows, batch_first=True, padding_value=-1 if classes else torch.nan)
-        made = _encoded(model, texts, spread, names=classes)
-        return replace(made, groups=tuple(groups), splits=tuple(splits)).to(model.device)
+        n, *others = len(texts), len(spans), len(labels)
+        if not n or {n} != set(others):
+            raise ShapeError(f"{n} texts, {others[0]} lists of spans and {others[1]} lists of labels do not match")
+        for number, (text_spans, text_labels) in enumerate(zip(spans, labels, strict=True)):
+            if len(text_spans) != len(text_labels):
+                raise ShapeError(f"Prompt {number} has {len(text_spans)} spans and {len(text_labels)} labels")
+        numbers, classes = numbered([label for text_labels in labels for label in text_labels], names)
+        last_tokens = [
+            [last for _, last in model.text.all_tokens_at(text, text_spans)]
+            for text, text_spans in zip(texts, spans, strict=True)
+        ]
+        per_token = labels_at(last_tokens, numbers, [len(model.text.ids(text)) for text in texts])
+        dataset = _encoded(model, texts, per_token, names=classes)
+        return replace(dataset, groups=tuple(groups), splits=tuple(splits)).to(model.device)
 
 
 def _encoded(model: "Encoding", texts: Sequence[str], labels: Labels, *, names: tuple[str, ...]) -> ProbeDataset:
-    """Texts as tokens, with their labels."""
+    """A dataset of tokenized texts with their labels."""
     ids: list[list[int]] = [model.text.ids(text) for text in texts]
-    lengths = [len(row) for row in ids]
-    tokens = pad_sequence([torch.tensor(row) for row in ids], batch_first=True)
+    lengths, rows = [len(row) for row in ids], [torch.tensor(row) for row in ids]
+    tokens = pad_sequence(rows, batch_first=True)
     return ProbeDataset(
         tokens,
         torch.tensor(lengths),
@@ -275,20 +286,14 @@ def _encoded(model: "Encoding", texts: Sequence[str], labels: Labels, *, names: 
 
 @runtime_checkable
 class Encoding(Protocol):
-    """What `ProbeDataset.from_texts` needs of a model: its codec and its device."""
+    """A model that tokenizes texts: its codec and its device."""
 
     @property
     def text(self) -> Any:
-        """Its `TextCodec`."""
+        """The model's `TextCodec`."""
         ...
 
     @property
     def device(self) -> torch.device:
-        """Where its tokens go."""
+        """The device of its tokens."""
         ...
-
-
-def _same_prompts(batch: ContrastBatch, tokens: Tensor, lengths: Tensor) -> bool:
-    return (
-        batch.clean.shape == tokens.shape and torch.equal(batch.clean, tokens) and torch.equal(batch.lengths, lengths)
-    )

@@ -1,8 +1,8 @@
-"""What a method may be asked about."""
+"""The kinds of prompts that methods take."""
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.probe_dataset import ProbeDataset
 from mechxai.core.reasoning import ReasoningBatch
 
-TokenPrompts = ContrastBatch | ProbeDataset  # tokens, position by position
+TokenPrompts = ContrastBatch | ProbeDataset
 Prompts = TokenPrompts | ReasoningBatch

@@ -1,4 +1,4 @@
-"""Questions with chains of thought: what is asked, a right chain, where it could go wrong, how prompts are worded."""
+"""Problems for chains of thought: questions, correct chains, mistakes, and the wording of prompts."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,21 +8,22 @@ from decimal import Decimal
 import torch
 
 from mechxai.core.batch import ContrastBatch
+from mechxai.core.display import Displayed, Summary, counted, of_task, prompt_rows
 from mechxai.core.errors import ConfigError, ShapeError
 from mechxai.core.shapes import Rows, pick
 
-_SENTENCE_END = re.compile(r"[.!?]+[\"')\]]*(?=\s)|[\u3002\uff01\uff1f]+|(?=\n)")  # those of Chinese and Japanese too
-_GOES_ON = re.compile(r"^\s*\d+\.$|(^|\s)([Dd]r|[Mm]rs?|Ms|St|vs|e\.g|i\.e|approx)\.$")  # "1." of a list, "Dr."
+_SENTENCE_END = re.compile(r"[.!?]+[\"')\]]*(?=\s)|[\u3002\uff01\uff1f]+|(?=\n)")  # Chinese and Japanese marks too
+_NO_SENTENCE_END = re.compile(r"^\s*\d+\.$|(^|\s)([Dd]r|[Mm]rs?|Ms|St|vs|e\.g|i\.e|approx)\.$")  # "1." of a list, "Dr."
 NUMBER = re.compile(r"(?<![\w.,])[-\u2212]?\d+(?:,\d{3})*(?:\.\d+)?")
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong step, and where it leads.
+    """A wrong step and the answer that follows from it.
 
     Attributes:
-        text: the step, wrong.
-        answer: what follows if all later steps are done right.
+        text: the wrong step.
+        answer: the answer if all later steps are correct.
     """
 
     text: str
@@ -31,16 +32,16 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Problem:
-    """A question whose answer can be reasoned out.
+    """A question that takes several steps of reasoning.
 
     Attributes:
-        question: the text up to where a chain may begin.
-        answer: the right one, as it would be appended (with its leading space).
-        steps: a right chain, a sentence each, with leading spaces; empty where none is known.
-        mistakes: for each step, the step with a mistake in it; empty where none is known.
-        rephrased: each step in other words; empty where none is known.
-        options: all answers among which is chosen; empty for any text.
-        template: what made it, for splits.
+        question: the text before the chain.
+        answer: the correct answer, with its leading space.
+        steps: a correct chain, one sentence per step, with leading spaces; empty if unknown.
+        mistakes: for each step, a wrong version of it; empty if unknown.
+        rephrased: each step in other words; empty if unknown.
+        options: the possible answers; empty if any text may be an answer.
+        template: the template it was drawn from, for splits.
     """
 
     question: str
@@ -53,36 +54,37 @@ class Problem:
 
     def __post_init__(self) -> None:
         if not self.question.strip() or not self.answer.strip():
-            raise ShapeError("A problem needs a question and an answer", got=(self.question, self.answer))
+            raise ShapeError(
+                f"A problem needs a question and an answer: they are {self.question!r} and {self.answer!r}"
+            )
         for name in ("mistakes", "rephrased"):
-            given = getattr(self, name)
-            if given and len(given) != len(self.steps):
-                raise ShapeError(f"{name} of a problem", got=f"{len(given)}", allowed=f"{len(self.steps)}, as steps")
+            values = getattr(self, name)
+            if values and len(values) != len(self.steps):
+                raise ShapeError(
+                    f"A problem with {counted(len(self.steps), 'step')} has {len(values)} {name}: give one per step"
+                )
         if not self.options:
             return
         if self.answer not in self.options:
-            raise ShapeError(
-                f"The answer {self.answer!r} of a problem", got="not among its options", allowed=self.options
-            )
+            raise ShapeError(f"The answer {self.answer!r} is not among the options", allowed=map(repr, self.options))
         if len({plain(option) for option in self.options}) < max(2, len(self.options)):
             raise ShapeError(
-                "The options of a problem",
-                got=self.options,
-                allowed="two or more, different also but for capitals, spaces and marks around them",
+                f"The options {self.options} are too few or too alike",
+                fix="Give at least two that differ in more than capitals, spaces and punctuation",
             )
 
 
 @dataclass(frozen=True)
 class Wording:
-    """How questions, chains and answers are put together.
+    """The texts that join questions, chains and answers into prompts.
 
     Attributes:
-        start: what invites a chain, right after the question.
-        cue: what asks for the answer, right after the chain; the model writes its chain up to here.
-        filler: what stands in for a word of the chain where its words are taken away.
-        irrelevant: sentences that have nothing to do with any problem, repeated for a chain of any length.
-        suggestion: a sentence that suggests an answer, put behind the question; ``{answer}`` is filled in.
-        end: what ends an answer in written text.
+        start: invites a chain, right after the question.
+        cue: asks for the answer, right after the chain; a generated chain ends here.
+        filler: replaces a word of the chain when its words are removed.
+        irrelevant: a sentence unrelated to any problem, repeated to a chain of any length.
+        suggestion: a sentence after the question that suggests an answer; ``{answer}`` is filled in.
+        end: ends an answer in written text.
     """
 
     start: str = ""
@@ -94,37 +96,38 @@ class Wording:
 
     def __post_init__(self) -> None:
         if not self.filler.strip() or not self.irrelevant.strip() or not self.cue.strip():
-            raise ConfigError("A wording", got="an empty cue, filler or irrelevant", fix="give each some words")
+            raise ConfigError("The wording has an empty cue, filler or irrelevant text", fix="Give each some words")
         filled = self.suggestion.replace("{answer}", "")
         if filled == self.suggestion or "{" in filled or "}" in filled:
             raise ConfigError(
-                "A wording", got=f"suggestion={self.suggestion!r}", allowed="a text with {answer} and no other braces"
+                f"The wording's suggestion {self.suggestion!r} cannot be filled in",
+                allowed="a text with {answer} and no other braces",
             )
 
     def prompt(self, question: str, steps: Sequence[str]) -> str:
-        """Where the answer is read: the question, the chain, the cue."""
+        """The prompt that the answer follows: question, chain and cue."""
         return self.chain(question, steps) + self.cue
 
     def chain(self, question: str, steps: Sequence[str]) -> str:
-        """Where the chain goes on."""
+        """The prompt that the next step follows: question and chain so far."""
         return question + (self.start if steps else "") + "".join(steps)
 
-    def asked(self, question: str) -> str:
-        """Where a chain is written."""
+    def chain_start(self, question: str) -> str:
+        """The prompt that a generated chain follows."""
         return question + self.start
 
 
-@dataclass(frozen=True)
-class ReasoningBatch:
-    """Problems, and how they are worded.
+@dataclass(frozen=True, repr=False)
+class ReasoningBatch(Displayed):
+    """Problems and the wording of their prompts.
 
     Attributes:
         problems: at least one.
-        wording: of all of them.
-        pairs: for models that can be looked into: problems with right chains (clean), each beside one in the same words
-            with another answer (corrupted); roles ``QUESTION``, ``STEP1`` ... ``CUE`` span their tokens
+        wording: of all problems.
+        pairs: for causal methods on local models: problems with correct chains (clean), each aligned with one in the
+            same words with another answer (corrupted); roles ``QUESTION``, ``STEP1`` ... ``CUE`` span their tokens
             (``QUESTION_first`` to ``QUESTION``).
-        info: where it came from.
+        info: provenance: task, settings, seed.
     """
 
     problems: tuple[Problem, ...]
@@ -134,15 +137,22 @@ class ReasoningBatch:
 
     def __post_init__(self) -> None:
         if not self.problems:
-            raise ShapeError("A reasoning batch", got="no problems", allowed="one or more")
+            raise ShapeError("The reasoning batch is empty: it needs at least one problem")
 
     def __len__(self) -> int:
         return len(self.problems)
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """What decides the numbers that come of it."""
+        """The values that determine results, for run ids."""
         return (self.problems, self.wording, self.pairs)
+
+    def summary(self) -> Summary:
+        """Size, task, the first questions, the wording's cue."""
+        pairs = "" if self.pairs is None else f", {counted(len(self.pairs), 'aligned pair')}"
+        questions = [f"{problem.question} ->{problem.answer}" for problem in self.problems]
+        title = f"ReasoningBatch: {counted(len(self), 'problem')}{of_task(self.info)}{pairs}"
+        return Summary(title, [*prompt_rows(questions), ("cue", self.wording.cue.strip())])
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -154,30 +164,30 @@ class ReasoningBatch:
         return replace(self, problems=pick(self.problems, chosen), pairs=None)
 
     def to(self, device: torch.device | str) -> "ReasoningBatch":
-        """The same batch, its pairs on another device."""
+        """The same batch with its pairs on another device."""
         return replace(self, pairs=None if self.pairs is None else self.pairs.to(device))
 
 
 def sentences(text: str) -> tuple[str, ...]:
-    """A text cut behind its sentences and before new lines; together they are the text, but for blanks at its end.
+    """The sentences of a text, split also before new lines; joined they are the text without trailing blanks.
 
-    The first gets a leading space where it has none. Numbers of a list, and common abbreviations, end no sentence.
+    The first sentence gets a leading space if it has none. List numbers and common abbreviations end no sentence.
     """
-    found, start = list[str](), 0
+    pieces, start = list[str](), 0
     for match in _SENTENCE_END.finditer(text):
         piece = text[start : match.end()]
-        if piece.strip() and not _GOES_ON.search(piece):
-            found.append(piece)
+        if piece.strip() and not _NO_SENTENCE_END.search(piece):
+            pieces.append(piece)
             start = match.end()
     rest = text[start:].rstrip()
-    found += [rest] if rest else []
-    if found and not found[0][0].isspace():
-        found[0] = f" {found[0]}"
-    return tuple(found)
+    pieces += [rest] if rest else []
+    if pieces and not pieces[0][0].isspace():
+        pieces[0] = f" {pieces[0]}"
+    return tuple(pieces)
 
 
 def plain(answer: str) -> str:
-    """An answer as it is compared: numbers as numbers; else without spaces and marks around it, in small letters."""
+    """An answer in normal form for comparison: numbers by value, texts in lower case without outer punctuation."""
     text = answer.strip().strip(".,;:!?\"'").strip().casefold()
     return _as_number(text) if NUMBER.fullmatch(text) else text
 

@@ -3,4 +3,4 @@
 from collections.abc import Callable
 
 Reporter = Callable[[object], None]
-"""Shows one line of text, or a table as a mapping with ``title`` and ``rows``."""
+"""Called with a line of text, or with a table as a mapping with ``title`` and ``rows``."""

@@ -1,21 +1,25 @@
-"""What every method returns and everything else reads: named arrays with units, and how they came about."""
+"""Results: named arrays with units, and the provenance of the run that made them."""
 
+import importlib
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
+from mechxai.core.display import Displayed, Summary
 from mechxai.core.errors import ArtifactError, ShapeError
 from mechxai.core.files import atomic_write
 
 _INFO = "mechxai_run_info"
 ResultKind = Literal[
     "grid",
+    "patching",
+    "ablation",
     "head_roles",
     "edges",
     "circuit_curve",
@@ -42,22 +46,22 @@ ResultKind = Literal[
     "chain_flow",
     "attribution",
 ]
-"""What a result holds, which decides how it is drawn, tabulated and put into sentences."""
+"""What a result holds; selects its figure, tables and sentence."""
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """How a result came about: enough for another lab to repeat it.
+    """The provenance of a result, enough for another lab to repeat it.
 
     Attributes:
         method: name and fields of the method.
         model: name, backend, weight processing, dtype, device, weight hash, architecture.
-        task: name and settings of the task, and what was dropped.
+        task: name and settings of the task, and how many prompts were dropped.
         seed: the run's seed.
-        versions: of Python and the libraries that decide numbers.
-        commit: of MechXAI, when it runs from a checkout.
+        versions: of Python and the packages that affect results.
+        commit: of the MechXAI checkout, if any.
         cost: forward passes, cells, cells reused, seconds.
-        notes: warnings a reader of the numbers must know.
+        notes: warnings for readers of the numbers.
         kind: what the result holds.
     """
 
@@ -86,13 +90,13 @@ class RunInfo:
         )
 
 
-@dataclass(frozen=True)
-class Result:
+@dataclass(frozen=True, repr=False)
+class Result(Displayed):
     """A dataset with named dims, coords and units, and its `RunInfo`.
 
     Attributes:
         data: the headline array is ``data["value"]``; every array carries ``units`` and ``long_name``.
-        info: how it came about.
+        info: its provenance.
     """
 
     data: xr.Dataset
@@ -101,10 +105,25 @@ class Result:
     def __post_init__(self) -> None:
         for name, array in self.data.data_vars.items():
             if "units" not in array.attrs or "long_name" not in array.attrs:
-                raise ShapeError(f"Result variable {name!r} lacks units or long_name", got=dict(array.attrs))
+                raise ShapeError(
+                    f"Result variable {name!r} lacks units or long_name: its attributes are {dict(array.attrs)}"
+                )
+
+    def summary(self) -> Summary:
+        """Title, each variable with dims and units, notes."""
+        rows: list[tuple[str, ...]] = []
+        for name, array in self.data.data_vars.items():
+            dims = ", ".join(f"{dim} {size}" for dim, size in array.sizes.items())
+            rows.append((str(name), f"[{dims}]", str(array.attrs["units"]), str(array.attrs["long_name"])))
+        notes = [("note", note) for note in self.info.notes]
+        return Summary(f"Result: {self.info.title}", [*rows[: 20 - len(notes[:5])], *notes[:5]])
+
+    def plot(self, **options: Any) -> Any:
+        """The result's plotly figure; options as `mechxai.plot`."""
+        return importlib.import_module("mechxai").plot(self, **options)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes netCDF (h5netcdf), whole or not at all; returns the path."""
+        """Writes netCDF (h5netcdf) atomically; returns the path."""
         stored = self.data.assign_attrs({_INFO: json.dumps(self.info.as_dict(), default=str)})
         with atomic_write(path) as part:
             stored.to_netcdf(part, engine="h5netcdf")  # pyright: ignore[reportUnknownMemberType]  # partly untyped in xarray
@@ -112,28 +131,28 @@ class Result:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Result":
-        """The result a file holds.
+        """The result in a file.
 
         Raises:
-            ArtifactError: no such file, or not one of ours.
+            ArtifactError: the file does not exist, or MechXAI did not write it.
         """
         source = Path(path)
         if not source.is_file():
-            raise ArtifactError(f"Result {source} was asked", got="no such file")
+            raise ArtifactError(f"{source} does not exist", fix="Check the path")
         try:  # pyright: ignore below, since xarray leaves its keyword arguments untyped
             with xr.open_dataset(source, engine="h5netcdf") as opened:  # pyright: ignore[reportUnknownMemberType]
                 data = opened.load()  # pyright: ignore[reportUnknownMemberType]
         except (OSError, ValueError, KeyError) as error:
-            raise ArtifactError(f"Result {source} was asked", got=f"a file that cannot be read ({error})") from error
+            raise ArtifactError(f"{source} cannot be read as netCDF: {error}") from error
         if _INFO not in data.attrs:
-            raise ArtifactError(f"Result {source} was asked", got="a netCDF file without MechXAI's run info")
+            raise ArtifactError(f"{source} is a netCDF file without MechXAI's run info")
         info = json.loads(data.attrs.pop(_INFO))
         info["notes"] = tuple(info["notes"])
         return cls(data, RunInfo(**info))
 
 
-def variable(  # noqa: PLR0917 - a row of a result: dims, values, units, name, as `xarray.Variable` has them
+def variable(  # noqa: PLR0917 - the order of `xarray.Variable`
     dims: tuple[str, ...], values: object, units: str, long_name: str
 ) -> xr.DataArray:
-    """An array for a result, with the units and long name it must carry."""
+    """An array for a result, with its units and long name."""
     return xr.DataArray(np.asarray(values), dims=dims, attrs={"units": units, "long_name": long_name})

@@ -1,4 +1,4 @@
-"""Intervals over prompts, computed for every cell at once."""
+"""Confidence intervals over prompts, for all cells of an array at once."""
 
 import functools
 import warnings
@@ -19,9 +19,9 @@ class Interval:
     high: np.ndarray
 
 
-@functools.lru_cache(maxsize=4)  # drawing them takes longer than most of what they are used for
+@functools.lru_cache(maxsize=4)  # drawing takes longer than most uses
 def bootstrap_weights(n_prompts: int, seed: int = 0, n_draws: int = N_DRAWS) -> np.ndarray:
-    """How much each prompt counts in each resample, ``[draw, prompt]``; rows sum to 1."""
+    """Bootstrap weights: the share of each prompt in each resample, ``[draw, prompt]``; rows sum to 1."""
     generator = np.random.default_rng(seed)
     weights = generator.multinomial(n_prompts, np.full(n_prompts, 1 / n_prompts), size=n_draws) / n_prompts
     weights.flags.writeable = False
@@ -29,29 +29,29 @@ def bootstrap_weights(n_prompts: int, seed: int = 0, n_draws: int = N_DRAWS) -> 
 
 
 def known_mean(per_example: np.ndarray) -> np.ndarray:
-    """The mean over the leading axis (prompts), NaN left out; NaN where nothing is known."""
-    known = ~np.isnan(per_example)
-    total = np.where(known, per_example, 0.0).sum(0)
-    return np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan)
+    """The mean over the leading axis (prompts), ignoring NaN; NaN where every prompt is NaN."""
+    present = ~np.isnan(per_example)
+    total = np.where(present, per_example, 0.0).sum(0)
+    return np.where(present.any(0), total / np.maximum(present.sum(0), 1), np.nan)
 
 
 def mean_interval(per_example: np.ndarray, seed: int = 0) -> Interval:
-    """Interval of the mean over the leading axis (prompts), NaN left out; of one prompt, its value."""
+    """Bootstrap interval of the mean over the leading axis (prompts), ignoring NaN; a single prompt has width 0."""
     if len(per_example) == 1:
         return Interval(np.asarray(per_example[0]), np.asarray(per_example[0]))
     weights = bootstrap_weights(len(per_example), seed)
-    known = ~np.isnan(per_example)
-    if known.all():
+    present = ~np.isnan(per_example)
+    if present.all():
         return _percentiles(np.tensordot(weights, per_example, axes=1))
     with np.errstate(divide="ignore", invalid="ignore"):
-        sums = np.tensordot(weights, np.where(known, per_example, 0.0), axes=1)
-        return _percentiles(sums / np.tensordot(weights, known.astype(float), axes=1))
+        sums = np.tensordot(weights, np.where(present, per_example, 0.0), axes=1)
+        return _percentiles(sums / np.tensordot(weights, present.astype(float), axes=1))
 
 
 def share_interval(per_example: np.ndarray) -> Interval:
-    """Wilson's 95 % interval of a share, from 0s and 1s over the leading axis (prompts), NaN left out.
+    """Wilson 95 % interval of a proportion, from 0s and 1s over the leading axis (prompts), ignoring NaN.
 
-    Unlike the bootstrap's it has a width where all prompts agree.
+    Unlike a bootstrap interval it has a width where all prompts agree.
     """
     counts = (~np.isnan(per_example)).sum(0)
     hits = np.nansum(per_example, 0).round()
@@ -65,9 +65,9 @@ def share_interval(per_example: np.ndarray) -> Interval:
 
 
 def ratio_interval(numerator: np.ndarray, denominator: np.ndarray, seed: int = 0) -> Interval:
-    """Interval of ``mean(numerator) / mean(denominator)``, prompts resampled together.
+    """Bootstrap interval of ``mean(numerator) / mean(denominator)``, with numerator and denominator resampled together.
 
-    Of sums and counts per prompt, it is that of a mean over tokens, prompts resampled whole.
+    Given sums and counts per prompt, it is the interval of the mean over tokens, with whole prompts resampled.
 
     Args:
         numerator: ``[prompt, ...]``.
@@ -77,8 +77,8 @@ def ratio_interval(numerator: np.ndarray, denominator: np.ndarray, seed: int = 0
     if len(numerator) == 1:
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = numerator[0] / denominator[0]
-        known = np.where(np.isinf(ratio), np.nan, ratio)
-        return Interval(known, known)
+        finite = np.where(np.isinf(ratio), np.nan, ratio)
+        return Interval(finite, finite)
     weights = bootstrap_weights(len(numerator), seed)
     above = np.tensordot(weights, numerator, axes=1)
     below = (weights @ denominator).reshape(-1, *(1,) * (numerator.ndim - 1))
@@ -87,8 +87,8 @@ def ratio_interval(numerator: np.ndarray, denominator: np.ndarray, seed: int = 0
 
 
 def _percentiles(draws: np.ndarray) -> Interval:
-    with warnings.catch_warnings():  # where no draw has a value, neither has the interval
+    with warnings.catch_warnings():  # where every draw is NaN, so is the interval
         warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
-        known = np.isfinite(draws).all()  # the plain percentile is far quicker
-        low, high = (np.percentile if known else np.nanpercentile)(draws, [2.5, 97.5], axis=0)
+        all_finite = np.isfinite(draws).all()  # np.percentile is much faster than np.nanpercentile
+        low, high = (np.percentile if all_finite else np.nanpercentile)(draws, [2.5, 97.5], axis=0)
     return Interval(np.asarray(low), np.asarray(high))

@@ -1,4 +1,4 @@
-"""What a result must say of the software that made it."""
+"""Versions of the software behind a result."""
 
 import functools
 import platform
@@ -6,7 +6,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-_DECIDE = (
+_PACKAGES = (
     "mechxai",
     "torch",
     "transformer-lens",
@@ -21,19 +21,19 @@ _DECIDE = (
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide numbers."""
-    found = {"python": platform.python_version()}
-    for package in _DECIDE:
+    """Versions of Python and of the packages that affect results."""
+    installed = {"python": platform.python_version()}
+    for package in _PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            installed[package] = "not installed"
+    return installed
 
 
 @functools.cache
 def commit() -> str | None:
-    """The commit of the checkout MechXAI runs from, with ``+`` when it has local changes; None outside a checkout."""
+    """The git commit of the MechXAI checkout, with ``+`` for local changes; None outside a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""Activations on disk: streamed in shards, resumed where writing stopped, memory-mapped when read.
+"""The activation store: activations on disk, written in shards, resumable, and memory-mapped when read.
 
 A store is a folder with ``index.json`` and shards ``00000.safetensors`` ... A shard holds, for some prompts, one row
 per real token: the activation of every site and layer, the token, its prompt and its position.
@@ -16,21 +16,29 @@ from torch import Tensor
 
 from mechxai.core.errors import ArtifactError, ConfigError, ShapeError, SiteError
 from mechxai.core.site import Site
-from mechxai.engine.progress import Bar
-from mechxai.engine.shards import INDEX, Filling, digest, resumed, save_index, save_shard, shard_plan
+from mechxai.engine.progress import ProgressBar
+from mechxai.engine.shards import (
+    INDEX,
+    ShardContents,
+    finished_shards,
+    prompts_hash,
+    save_index,
+    shard_files,
+    shard_plan,
+)
 from mechxai.model.backends.base import as_dtype
 from mechxai.model.hooked_model import HookedModel
 
 
 @dataclass(frozen=True)
 class ActivationStore:
-    """An activation store opened for reading; made by `write`, found again by `open`.
+    """Activations of many prompts on disk: `write` creates a store, `open` opens it for reading.
 
-    Rows are tokens, in the order of the prompts. ``len(store)`` counts them.
+    Rows are tokens, in the order of the prompts. ``len(store)`` is the number of rows.
 
     Attributes:
-        folder: where it lies.
-        index: its contents: model, sites, dtype, shards.
+        folder: the folder of the store.
+        index: the contents of ``index.json``: model, sites, dtype, shards.
     """
 
     folder: Path
@@ -51,91 +59,86 @@ class ActivationStore:
         skip_bos: bool = True,
         progress: bool = False,
     ) -> "ActivationStore":
-        """Runs the model over texts and keeps activations of every real token.
+        """Runs the model on texts and stores the activations of every token that is not padding.
 
-        Interrupted, it goes on with the first shard that is missing; finished, it returns at once.
+        An interrupted call resumes at the first missing shard; a finished store returns at once.
 
         Args:
-            path: the folder.
+            path: the folder of the store.
             model: the model.
             texts: texts, or token ids per prompt.
             sites: site names whose first axis is ``pos``.
-            layers: all by default.
-            dtype: to store in; the model's by default.
+            layers: layers of the sites; all by default.
+            dtype: type of the stored activations; the model's by default.
             batch_size: prompts per forward pass.
-            shard_tokens: tokens per shard at most (one batch may exceed it); bounds the memory.
+            shard_tokens: maximum number of tokens per shard (one batch may exceed it); bounds the memory.
             skip_bos: leave the beginning-of-sequence token out.
-            progress: show a bar.
+            progress: show a progress bar.
 
         Raises:
-            SiteError: a site the model lacks, or one without a ``pos`` axis first (patterns).
-            ArtifactError: the folder holds a store of something else.
+            SiteError: a site that the model lacks, or whose first axis is not ``pos`` (patterns).
+            ArtifactError: the folder holds a store with other contents.
 
         Cost: one forward pass per prompt; holds one shard in memory.
         """
         chosen = model.wanted(sites, layers)
         _check_sites(chosen)
         if batch_size < 1 or shard_tokens < 1:
-            raise ConfigError(
-                "An activation store was asked",
-                got=f"batch_size={batch_size}, shard_tokens={shard_tokens}",
-                allowed="1 or more",
-            )
+            raise ConfigError(f"batch_size={batch_size}, shard_tokens={shard_tokens}: both must be at least 1")
         rows = [model.text.ids(text) if isinstance(text, str) else list(text) for text in texts]
         if not rows or not all(rows):
-            raise ShapeError("An activation store was asked", got="no prompts, or an empty one")
+            raise ShapeError("texts holds no prompts, or an empty one")
         store_dtype = model.dtype if dtype is None else as_dtype(dtype)
         plan = shard_plan([len(row) for row in rows], batch_size, shard_tokens)
-        filling = Filling(model, rows, chosen, store_dtype, batch_size, skip_bos)
+        contents = ShardContents(model, rows, chosen, store_dtype, batch_size, skip_bos)
         header = {
             "model": model.info(),
             "sites": [str(site) for site in chosen],
             "dtype": str(store_dtype).removeprefix("torch."),
-            "prompts": digest(rows),
+            "prompts": prompts_hash(rows),
             "skip_bos": skip_bos,
             "n_prompts": len(rows),
             "plan": plan,
         }
         folder = Path(path)
-        shards = resumed(folder, header)
-        with Bar("activations", len(rows), shown=progress, unit="prompts") as bar:
+        files, shards = shard_files(folder, header), finished_shards(folder, header)
+        with ProgressBar("activations", len(rows), shown=progress, unit="prompts") as bar:
             bar.advance(sum(shard["n_prompts"] for shard in shards), computed=False)
             for number in range(len(shards), len(plan)):
                 first, last = plan[number]
-                values = filling.shard(range(first, last))
-                name = f"{number:05d}.safetensors"
-                save_shard(values, folder / name)
-                shards.append({"file": name, "n_tokens": len(values["tokens"]), "n_prompts": last - first})
+                values = contents.shard(range(first, last))
+                files.write(f"{number:05d}", values)
+                shards.append(
+                    {"file": f"{number:05d}.safetensors", "n_tokens": len(values["tokens"]), "n_prompts": last - first}
+                )
                 save_index(folder, {**header, "shards": shards})
                 bar.advance(last - first)
         return cls.open(folder)
 
     @classmethod
     def open(cls, path: str | Path) -> "ActivationStore":
-        """The store in a folder.
+        """Opens the store in a folder.
 
         Raises:
-            ArtifactError: none there, or writing it was not finished.
+            ArtifactError: the folder holds no store, or an unfinished one.
         """
         folder = Path(path)
         if not (folder / INDEX).is_file():
             raise ArtifactError(
-                f"Activation store {folder} was asked", got="no index.json", fix="make it with ActivationStore.write"
+                f"{folder} is no activation store: it has no index.json", fix="Create it with ActivationStore.write"
             )
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         done = sum(shard["n_prompts"] for shard in index["shards"])
         if done < index["n_prompts"]:
             raise ArtifactError(
-                f"Activation store {folder} was asked",
-                got=f"{done} of {index['n_prompts']} prompts written",
-                fix="run the same ActivationStore.write again; it resumes",
+                f"Activation store {folder} is unfinished: {done} of {index['n_prompts']} prompts written",
+                fix="Run the same ActivationStore.write again: it resumes",
             )
-        lost = [shard["file"] for shard in index["shards"] if not (folder / shard["file"]).is_file()]
-        if lost:
+        missing = [shard["file"] for shard in index["shards"] if not (folder / shard["file"]).is_file()]
+        if missing:
             raise ArtifactError(
-                f"Activation store {folder} was asked",
-                got=f"{lost[0]} is missing",
-                fix="run the same ActivationStore.write again; it makes what is missing",
+                f"{missing[0]} of activation store {folder} is missing",
+                fix="Run the same ActivationStore.write again: it writes the missing shards",
             )
         return cls(folder, index)
 
@@ -144,22 +147,22 @@ class ActivationStore:
 
     @property
     def sites(self) -> list[Site]:
-        """The sites and layers in the store."""
+        """The stored sites, each with its layer."""
         return [Site.parse(text) for text in self.index["sites"]]
 
     def read(self, site: Site | str, start: int = 0, stop: int | None = None) -> Tensor:
-        """Rows ``start:stop`` of a site's activation, ``[token, *axes]``; only these are read from disk."""
-        wanted = Site.parse(site) if isinstance(site, str) else site
-        if str(wanted) not in self.index["sites"]:
-            raise SiteError(f"{wanted} was asked of the store", got="it is not in it", allowed=self.index["sites"])
-        return self._read(str(wanted), start, stop)
+        """Rows ``start:stop`` of a site's activation, ``[token, *axes]``; no other rows are read from disk."""
+        name = str(Site.parse(site) if isinstance(site, str) else site)
+        if name not in self.index["sites"]:
+            raise SiteError(f"{name} is not in the store", allowed=self.index["sites"])
+        return self._read(name, start, stop)
 
     def tokens(self, start: int = 0, stop: int | None = None) -> Tensor:
-        """The token ids of the rows."""
+        """The token id of each row."""
         return self._read("tokens", start, stop)
 
     def prompts(self, start: int = 0, stop: int | None = None) -> Tensor:
-        """Which prompt each row belongs to."""
+        """The prompt of each row."""
         return self._read("prompt", start, stop)
 
     def positions(self, start: int = 0, stop: int | None = None) -> Tensor:
@@ -167,18 +170,18 @@ class ActivationStore:
         return self._read("pos", start, stop)
 
     def batches(self, site: Site | str, size: int, *, seed: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches for training; shuffled shard by shard and within shards when ``seed`` is given.
+        """Batches for training; a ``seed`` shuffles the shards and the rows within each.
 
         Args:
             site: a site in the store.
-            size: rows per batch at most; no batch crosses a shard.
-            seed: of the order; the order of the store by default.
+            size: maximum number of rows per batch; no batch crosses a shard.
+            seed: seed of the order; the order of the store by default.
 
         Yields:
             Activations, ``[row, *axes]``, and the index of each row.
         """
         if size < 1:
-            raise ConfigError("Batches of a store were asked", got=f"size={size}", allowed="1 or more")
+            raise ConfigError(f"size={size}: a batch holds at least 1 row")
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         bounds = self._bounds()
         order = range(len(bounds)) if generator is None else torch.randperm(len(bounds), generator=generator).tolist()
@@ -208,7 +211,7 @@ class ActivationStore:
             with safe_open(self.folder / shard["file"], framework="pt") as stored:
                 parts.append(stored.get_slice(key)[max(start, low) - low : min(last, high) - low])
         if not parts:
-            raise ShapeError(f"Rows {start} to {stop} of the store were asked", allowed=f"0 to {len(self)}")
+            raise ShapeError(f"Rows {start} to {stop} are not in the store, which has rows 0 to {len(self)}")
         return torch.cat(parts)
 
 
@@ -216,8 +219,7 @@ def _check_sites(sites: Sequence[Site]) -> None:
     for site in sites:
         if site.row.axes[0] != "pos":
             raise SiteError(
-                f"Storing {site.name} per token was asked",
-                got=f"axes {site.row.axes}",
+                f"{site.name} cannot be stored per token: its axes are {site.row.axes}",
                 allowed="sites whose first axis is pos",
-                fix="use model.cache for patterns",
+                fix="Use model.cache for patterns",
             )

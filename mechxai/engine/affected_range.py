@@ -1,9 +1,9 @@
-"""Where each cell's edit begins to matter, prompt by prompt: its layer, its first position, or nowhere.
+"""The layers and positions that each cell's edit can change, prompt by prompt.
 
-Under causal attention an edit at position p leaves earlier positions alone. A patch from another run of the same
-prompts changes nothing before the first token in which the two differ, and from some place on nothing reaches the
-positions a metric reads. Such cells have the value of the unedited run and are not computed. Tokens are compared, never
-floats.
+Under causal attention an edit at position p leaves earlier positions unchanged. A patch from another run of the same
+prompts changes nothing before the first token in which the two runs differ, and an edit that cannot reach a position
+that the metric reads has no effect. Such cells have the value of the unedited run and are not computed. The runs are
+compared by their tokens, never by floats.
 """
 
 from collections.abc import Callable
@@ -24,23 +24,24 @@ from mechxai.core.edit import (
     ResampleAblate,
     ZeroAblate,
 )
-from mechxai.core.site import QUERY, Site
+from mechxai.core.site import Site
+from mechxai.core.site_table import QUERY
 from mechxai.engine.sources import RunSource
 from mechxai.engine.sweep import Cell, Sweep, run_tokens
 
 NEVER = 2**31 - 1
-LATE = 10**6  # the entry layer of what lies after the last block
+LATE = 10**6  # the entry layer of sites after the last block
 
 
 @dataclass(frozen=True)
 class AffectedRange:
-    """For every cell and prompt, what must be computed.
+    """The part of a run that each cell changes, and that must be computed.
 
     Attributes:
         entry: layer at which a cell first differs from the base run, ``[cell]``; -1 before block 0, `LATE` after all.
         start: first position that changes, ``[cell, prompt]``.
-        stop: position after the last one that is needed, ``[cell, prompt]``.
-        changes: whether anything a metric reads can change, ``[cell, prompt]``.
+        stop: position after the last that must be computed, ``[cell, prompt]``.
+        changes: whether the edit can change a position that the metric reads, ``[cell, prompt]``.
     """
 
     entry: np.ndarray
@@ -51,40 +52,40 @@ class AffectedRange:
 
 def entry_layer(cell: Cell) -> int:
     """The layer at which a cell first differs from the base run; -1 before block 0."""
-    return min((_entry(one.site) for one in cell), default=-1)
+    return min((_entry(intervention.site) for intervention in cell), default=-1)
 
 
 def affected_range(sweep: Sweep, n_layers: int) -> AffectedRange:
-    """What must be computed of each cell on each prompt, for a causal model. Nothing is run."""
-    return _Reaching(sweep, n_layers).affected_range()
+    """The affected range of each cell on each prompt, for a causal model. Runs no forward pass."""
+    return _RangeFinder(sweep, n_layers).affected_range()
 
 
-def needs_whole(one: Intervention) -> bool:
-    """Whether an intervention must be given every position of its rows.
+def needs_all_positions(intervention: Intervention) -> bool:
+    """Whether an intervention must see every position of its rows.
 
-    Edits of all positions that are not said to treat each by itself must, and so must those that compute something over
-    the source positions of a pattern. Edits before block 0 are given all positions in any case, whatever is run after.
+    This holds for edits of all positions that are not positionwise, and for edits that compute over the source
+    positions of a pattern. Edits before block 0 see all positions in any case, whichever positions run afterwards.
     """
-    if one.site.row.entry == "embed":
+    if intervention.site.row.entry == "embed":
         return False
-    if "src_pos" in one.site.row.axes:
-        return not _replaces(one)
-    return one.site.pos is None and not (one.edit.positionwise or _replaces(one))
+    if "src_pos" in intervention.site.row.axes:
+        return not _replaces(intervention)
+    return intervention.site.pos is None and not (intervention.edit.positionwise or _replaces(intervention))
 
 
-def _replaces(one: Intervention) -> bool:
-    """Whether the edit will be told where to put values, rather than called."""
-    edit, pos = one.edit, one.site.pos
+def _replaces(intervention: Intervention) -> bool:
+    """Whether the edit is made by copying known values into place, rather than by calling it."""
+    edit, pos = intervention.edit, intervention.site.pos
     if isinstance(edit, Patch):
-        whole = isinstance(edit.source, Activations) and edit.source.kept is None
-        return whole or isinstance(edit.source, RunSource)
-    if isinstance(edit, ResampleAblate):  # a position relative to the row is another one in the other prompt
+        all_kept = isinstance(edit.source, Activations) and edit.source.kept is None
+        return all_kept or isinstance(edit.source, RunSource)
+    if isinstance(edit, ResampleAblate):  # a relative position is a different one in the other prompt
         return not isinstance(pos, str) and (pos or 0) >= 0
     return isinstance(edit, (ZeroAblate, MeanAblate, ReplaceFrom))
 
 
-class _Reaching:
-    """The rules, and what they share: each distinct edit and place is looked at once."""
+class _RangeFinder:
+    """The rules, with a cache so that each distinct edit and position is examined once."""
 
     def __init__(self, sweep: Sweep, n_layers: int) -> None:
         self._sweep, self._n_layers = sweep, n_layers
@@ -100,11 +101,11 @@ class _Reaching:
             np.put_along_axis(self._read, _numbers(at), values=True, axis=1)
             self._last = _numbers(at).max(1)
         self._firsts: dict[int, np.ndarray] = {}
-        self._places: dict[tuple[object, ...], tuple[np.ndarray, np.ndarray]] = {}
+        self._starts: dict[tuple[object, ...], tuple[np.ndarray, np.ndarray]] = {}
         self._base_first = np.full(n_prompts, NEVER)
-        for one in sweep.base:
-            self._base_first = np.minimum(self._base_first, self._place(one)[0])
-        self._whole_base = any(needs_whole(one) for one in sweep.base)
+        for intervention in sweep.base:
+            self._base_first = np.minimum(self._base_first, self._start(intervention)[0])
+        self._base_needs_all = any(needs_all_positions(intervention) for intervention in sweep.base)
 
     def affected_range(self) -> AffectedRange:
         cells, n_prompts = self._sweep.cells, len(self._sweep.batch)
@@ -112,39 +113,39 @@ class _Reaching:
         start = np.full((len(cells), n_prompts), NEVER)
         stop = np.tile(self._last + 1, (len(cells), 1))
         for index, cell in enumerate(cells):
-            for one in cell:
-                np.minimum(start[index], self._place(one)[1], out=start[index])
+            for intervention in cell:
+                np.minimum(start[index], self._start(intervention)[1], out=start[index])
         changes = start < NEVER
         for index, cell in enumerate(cells):
-            if self._whole_base or any(needs_whole(one) for one in cell):
+            if self._base_needs_all or any(needs_all_positions(intervention) for intervention in cell):
                 start[index] = np.where(changes[index], 0, NEVER)
                 stop[index] = self._width
         return AffectedRange(entry, start, stop, changes)
 
-    def _place(self, one: Intervention) -> tuple[np.ndarray, np.ndarray]:
-        """The first position an intervention changes, and the same where it can matter to the metric (else NEVER)."""
-        site = one.site
+    def _start(self, intervention: Intervention) -> tuple[np.ndarray, np.ndarray]:
+        """The first position that an intervention changes; and the same, or NEVER where the metric cannot see it."""
+        site = intervention.site
         local = _is_local(site, self._n_layers)
-        key = (id(one.edit), site.pos, local)
-        if key not in self._places:
-            first = self._first(one.edit)
+        key = (id(intervention.edit), site.pos, local)
+        if key not in self._starts:
+            first = self._first(intervention.edit)
             if site.pos is None:
-                found, matters = first, first <= self._last
+                start, matters = first, first <= self._last
             else:
                 positions, valid = (_numbers(part) for part in self._sweep.batch.layout.positions(site.pos))
-                found = np.where(valid.astype(bool) & (positions >= first), positions, NEVER)
+                start = np.where(valid.astype(bool) & (positions >= first), positions, NEVER)
                 read = np.take_along_axis(self._read, np.minimum(positions, self._width - 1)[:, None], 1)[:, 0]
                 matters = read if local else positions <= self._last
-            self._places[key] = (found, np.where(matters, found, NEVER))
-        return self._places[key]
+            self._starts[key] = (start, np.where(matters, start, NEVER))
+        return self._starts[key]
 
     def _first(self, edit: Edit) -> np.ndarray:
-        """The first position of each prompt at which an edit of all positions would change something."""
+        """The first position of each prompt that an edit of all positions would change."""
         if id(edit) not in self._firsts:
-            self._firsts[id(edit)] = self._compare(edit)
+            self._firsts[id(edit)] = self._first_change(edit)
         return self._firsts[id(edit)]
 
-    def _compare(self, edit: Edit) -> np.ndarray:
+    def _first_change(self, edit: Edit) -> np.ndarray:
         batch = self._sweep.batch
         if isinstance(edit, Patch) and isinstance(edit.source, RunSource) and edit.source.batch is batch:
             if edit.source.run == self._sweep.run:
@@ -162,7 +163,7 @@ class _Reaching:
 
 
 def _is_local(site: Site, n_layers: int) -> bool:
-    """Whether what stands at one position of a site can reach no other before the end."""
+    """Whether a site's activation at one position can no longer reach other positions."""
     return site.row.entry == "end" or (site.layer == n_layers - 1 and site.row.stage >= QUERY)
 
 

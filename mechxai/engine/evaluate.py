@@ -1,4 +1,4 @@
-"""A planned sweep carried out, wave after wave."""
+"""The work of a planned sweep: its waves and unedited runs, and the values that come of them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,12 +17,13 @@ Compute = Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
-class Item:
-    """One thing to compute: a wave, or (when ``wave`` is None) the unedited runs of a chunk.
+class WorkItem:
+    """A wave to compute, or (when ``wave`` is None) the unedited runs of a chunk.
 
     Attributes:
-        number: its place in the order, the same for the same plan.
-        compute: gives the values: of the wave's rows, or of the runs, ``[run, prompt]``.
+        number: the place in the order of the plan.
+        wave: the wave, or None.
+        compute: computes the values of the wave's rows, ``[row]``, or of the runs, ``[run, prompt]``.
         work: positions times layers.
     """
 
@@ -33,11 +34,11 @@ class Item:
 
 
 @dataclass
-class Values:
-    """What has come of a sweep so far.
+class SweepValues:
+    """The values of a sweep that have been computed so far.
 
     Attributes:
-        cells: the metric, ``[cell, prompt]``, float64; NaN where not yet known.
+        cells: the metric, ``[cell, prompt]``, float64; NaN where not yet computed.
         runs: run -> metric, ``[prompt]``; filled by levels that record runs.
     """
 
@@ -46,29 +47,29 @@ class Values:
     runs: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def empty(cls, planned: Plan) -> "Values":
-        """Nothing known yet."""
+    def empty(cls, planned: Plan) -> "SweepValues":
+        """Values of a sweep of which nothing has been computed."""
         return cls(planned, torch.full((planned.n_cells, planned.n_prompts), torch.nan, dtype=torch.float64))
 
-    def put(self, item: Item, found: Tensor, names: tuple[str, ...]) -> None:
-        """Takes the values of an item in; runs are in the order of ``names``, the base run first."""
+    def add(self, item: WorkItem, new: Tensor, names: tuple[str, ...]) -> None:
+        """Adds the values of an item; those of runs are in the order of ``names``, the base run first."""
         if item.wave is not None:
-            self.cells[torch.tensor(item.wave.cells), torch.tensor(item.wave.prompts)] = found
+            self.cells[torch.tensor(item.wave.cells), torch.tensor(item.wave.prompts)] = new
             return
         prompts = self.plan.chunks[item.number]
-        self.cells[:, prompts] = found[0]  # what no wave computes is the base run's
-        for name, values in zip(names, found, strict=True):
+        self.cells[:, prompts] = new[0]  # cells that no wave computes have the value of the base run
+        for name, values in zip(names, new, strict=True):
             self.runs.setdefault(name, torch.full((self.plan.n_prompts,), torch.nan, dtype=torch.float64))
             self.runs[name][prompts] = values
 
 
 def run_names(sweep: Sweep) -> tuple[str, ...]:
-    """The runs whose metric a chunk's record gives: ``base``, and the unedited ones."""
+    """The runs whose metric a chunk records: ``base``, and the unedited ones."""
     return ("base", "clean", "corrupted") if not sweep.base else ("base",)
 
 
-def items(model: HookedModel, sweep: Sweep, planned: Plan) -> Iterator[Item]:
-    """Everything a plan asks for, in order: of every chunk first its runs, where the level records them.
+def work_items(model: HookedModel, sweep: Sweep, planned: Plan) -> Iterator[WorkItem]:
+    """The items of a plan in order: of every chunk first its unedited runs, where the level records them.
 
     Yields:
         Waves and runs, not yet computed.
@@ -80,18 +81,18 @@ def items(model: HookedModel, sweep: Sweep, planned: Plan) -> Iterator[Item]:
         chunk = Chunk(model, sweep, prompts, planned.level)
         if records:
             share = per_chunk * (prompts.stop - prompts.start) / planned.n_prompts
-            yield Item(number, None, lambda chunk=chunk: _runs(chunk), share)
+            yield WorkItem(number, None, lambda chunk=chunk: _runs(chunk), share)
         for place, wave in waves:
             if wave.chunk == number:
-                yield Item(place, wave, lambda chunk=chunk, wave=wave: run_part(chunk, wave), wave.work)
-        chunk.forget()
+                yield WorkItem(place, wave, lambda chunk=chunk, wave=wave: run_part(chunk, wave), wave.work)
+        chunk.release()
 
 
-def evaluated(model: HookedModel, sweep: Sweep, planned: Plan) -> Tensor:
-    """The metric of every cell and prompt, nothing kept and nothing shown; for checks."""
-    values = Values.empty(planned)
-    for item in items(model, sweep, planned):
-        values.put(item, item.compute().double().cpu(), run_names(sweep))
+def evaluate_plan(model: HookedModel, sweep: Sweep, planned: Plan) -> Tensor:
+    """The metric of every cell and prompt, ``[cell, prompt]``, without checkpoints and progress bar; for checks."""
+    values = SweepValues.empty(planned)
+    for item in work_items(model, sweep, planned):
+        values.add(item, item.compute().double().cpu(), run_names(sweep))
     return values.cells
 
 

@@ -1,6 +1,7 @@
-"""What a method would do and cost, told before it runs."""
+"""The plan of a method and its expected cost, before it runs."""
 
 from dataclasses import dataclass
+from html import escape
 
 import torch
 
@@ -13,30 +14,31 @@ from mechxai.engine.plan import Plan, Planned
 from mechxai.engine.work import layer_seconds, measured_rate
 from mechxai.model.hooked_model import HookedModel
 
-# Share of the machine's matrix rate that each level reaches on the benchmarks' shapes; for expected times only.
+# Share of the machine's matrix rate that each level reaches in the benchmarks; for expected times only.
 _SHARE = (0.35, 0.35, 0.6, 0.75, 0.8)
 
-_ROW_SECONDS = 50e-6  # of bookkeeping for each row, on any machine
-_ONCE_SECONDS = 0.05  # of planning and intervals
+_ROW_SECONDS = 50e-6  # bookkeeping per row
+_ONCE_SECONDS = 0.05  # planning and confidence intervals
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
-    """A plan with what it is expected to take.
+    """A plan with its expected time. ``print`` and notebooks show it as a table.
 
     Attributes:
+        title: the method, its site and the model.
         plan: the plan.
-        seconds: expected, on this machine, without the self-check at first use.
-        one_per_cell_seconds: expected for one forward pass per cell and prompt at the same rate.
+        seconds: expected time on this machine, without the self-check at first use.
+        one_per_cell_seconds: expected time of one forward pass per cell and prompt at the same rate.
     """
 
-    what: str
+    title: str
     plan: Plan
     seconds: float
     one_per_cell_seconds: float
 
     def rows(self) -> list[tuple[str, str]]:
-        """Label and value, for a table."""
+        """The rows of the table: label and value."""
         p = self.plan
         computed = p.n_cells * p.n_prompts - p.noops
         return [
@@ -52,7 +54,15 @@ class Explanation:
 
     def __str__(self) -> str:
         width = max(len(label) for label, _ in self.rows())
-        return "\n".join([self.what, *(f"  {label:<{width}}  {value}" for label, value in self.rows())])
+        return "\n".join([self.title, *(f"  {label:<{width}}  {value}" for label, value in self.rows())])
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        """The table in a notebook."""
+        rows = "".join(f"<tr><td>{escape(label)}</td><td>{escape(value)}</td></tr>" for label, value in self.rows())
+        return f"<table><caption>{escape(self.title)}</caption>{rows}</table>"
 
 
 def explain_plan(
@@ -62,26 +72,24 @@ def explain_plan(
     *,
     execution: Execution = Execution(),  # noqa: B008 - frozen
 ) -> Explanation:
-    """What a method would do on these prompts and what that would cost; no prompt is run.
+    """The plan of a method on these prompts and its expected cost; runs no prompt.
 
     Args:
-        method: a method that sweeps (patching, ablation, tracing).
+        method: a method that runs a sweep (patching, ablation, tracing).
         model: the model.
         batch: the prompts.
-        execution: how it would be run.
+        execution: how the method would run.
 
     Returns:
         Cells, cells without effect, waves, level, arithmetic, memory and expected time; ``print`` shows a table.
 
     Raises:
-        ConfigError: the method makes no sweep that could be planned.
+        ConfigError: the method runs no sweep that could be planned.
 
     Cost: a tenth of a second, once, to measure this machine's matrix products.
     """
     if not isinstance(method, Planned):
-        raise ConfigError(
-            f"A plan of {method.card.name} was asked", got="it makes no sweep", allowed="methods with plan()"
-        )
+        raise ConfigError(f"{method.card.name} has no plan: it runs no sweep", allowed="methods with plan()")
     planned = method.plan(model, batch, execution=execution)
     settings = method.settings()
     site = settings.get("site")
@@ -94,19 +102,19 @@ def explain_plan(
 
 
 def expected_seconds(model: HookedModel, planned: Plan) -> float:
-    """What a plan should take on this machine."""
+    """The expected time of a plan on this machine, in seconds."""
     rate = _rate(model) * _SHARE[planned.level]
     calls = (len(planned.waves) + len(planned.chunks)) * planned.n_layers
     rows = sum(len(wave) for wave in planned.waves)
-    called = calls * layer_seconds(model.device.type, fused=planned.level == FUSED)
-    return planned.flops / rate + called + rows * _ROW_SECONDS + _ONCE_SECONDS
+    call_seconds = calls * layer_seconds(model.device.type, fused=planned.level == FUSED)
+    return planned.flops / rate + call_seconds + rows * _ROW_SECONDS + _ONCE_SECONDS
 
 
 def _one_per_cell(model: HookedModel, planned: Plan) -> float:
-    whole = planned.flops * planned.forward_passes * planned.width * planned.n_layers / max(planned.work, 1.0)
+    blocks = planned.flops * planned.forward_passes * planned.width * planned.n_layers / max(planned.work, 1.0)
     unembedding = 2.0 * planned.width * model.architecture.d_model * model.architecture.d_vocab * planned.forward_passes
     calls = planned.forward_passes * planned.n_layers
-    return (whole + unembedding) / (_rate(model) * _SHARE[0]) + calls * layer_seconds(model.device.type, fused=False)
+    return (blocks + unembedding) / (_rate(model) * _SHARE[0]) + calls * layer_seconds(model.device.type, fused=False)
 
 
 def _rate(model: HookedModel) -> float:

@@ -1,7 +1,7 @@
-"""Level 4: rows of any length side by side through plain blocks, each beginning where its edit first changes something.
+"""Level 4 `fused`: rows of different lengths run through plain blocks, each from the first place that its edit changes.
 
-Everything but attention treats the positions of all rows as one matrix; attention goes group by group, against keys and
-values of the unedited run that are never copied. In the last layer only the answer position goes on.
+All parts but attention treat the positions of all rows as one matrix. Attention runs group by group, against keys and
+values of the unedited run that are never copied. In the last layer only the answer position continues.
 """
 
 from collections.abc import Callable
@@ -11,17 +11,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechxai.core.site import Site
-from mechxai.engine.chunk import Chunk, scored
-from mechxai.engine.flat_rows import FlatRows, Group, grouped
+from mechxai.engine.chunk import Chunk, metric_values
+from mechxai.engine.flat_rows import FlatRows, RowGroup, row_groups
 from mechxai.engine.plan import Wave
 from mechxai.engine.row_edits import Window
 from mechxai.engine.row_joins import AFTER_ATTENTION, END, INPUT, Join
-from mechxai.engine.suffix import embedded
+from mechxai.engine.suffix import embedded_rows
 from mechxai.model.backends.hooks import gathered
 from mechxai.model.dense.blocks import DenseBlock, attend
 from mechxai.model.dense.lookup import dense_model_of
 
-_Begin = Callable[[int, Group, range], Tensor]  # layer, group, rows that join -> their residual stream
+_StartRows = Callable[[int, RowGroup, range], Tensor]  # layer, group, rows that join -> their residual stream
 
 
 def run_fused(chunk: Chunk, wave: Wave) -> Float[Tensor, " row"]:
@@ -31,111 +31,113 @@ def run_fused(chunk: Chunk, wave: Wave) -> Float[Tensor, " row"]:
 
 class _Fused:
     def __init__(self, chunk: Chunk, wave: Wave) -> None:
-        plain = dense_model_of(chunk.model)
-        if plain is None:
+        dense = dense_model_of(chunk.model)
+        if dense is None:
             raise NotImplementedError(f"{chunk.model.name} has no plain blocks")
-        self.chunk, self.wave, self.plain = chunk, wave, plain
+        self.chunk, self.wave, self.dense = chunk, wave, dense
         self.base, self.device = chunk.recorded.base, chunk.model.device
-        self.rows = FlatRows(grouped(chunk, wave), self.device)
+        self.rows = FlatRows(row_groups(chunk, wave), self.device)
         self.early = self._embedded()
 
     def _embedded(self) -> dict[int, Tensor]:
         """Group -> the residual stream before block 0 of rows that are edited before it, ``[row, pos, d_model]``."""
-        found = {}
+        residuals = {}
         for number, group in enumerate(self.rows.groups):
             rows = {edit.row for site, edits in group.edits.items() if site.row.entry == "embed" for edit in edits}
             if rows:
                 prompts = group.prompts * (max(rows) // len(group.prompts) + 1)
-                found[number] = embedded(self.chunk, group.edits, prompts)
-        return found
+                residuals[number] = embedded_rows(self.chunk, group.edits, prompts)
+        return residuals
 
     def values(self) -> Tensor:
         """The metric of each row, in the order of the wave."""
-        last = len(self.plain.blocks) - 1
+        last = len(self.dense.blocks) - 1
         flat = self.base.residuals[0].new_empty(0, self.base.residuals[0].shape[-1])
-        for layer, block in enumerate(self.plain.blocks):
+        for layer, block in enumerate(self.dense.blocks):
             self.rows.edit(Site("resid_pre", layer), flat)
-            flat = self.rows.grown(flat, self._new(layer, INPUT, self._begun))
+            flat = self.rows.append_rows(flat, self._joining_rows(layer, INPUT, self._at_input))
             after = self._attention(layer, block, flat, shrink=layer == last)
-            after = self.rows.grown(after, self._new(layer, AFTER_ATTENTION, self._moved))
+            after = self.rows.append_rows(after, self._joining_rows(layer, AFTER_ATTENTION, self._within_block))
             if not block.parallel:
                 after = self._mlp(layer, block, after, after=after)
             self.rows.edit(Site("resid_post", layer), after)
-            flat = self.rows.grown(after, self._new(layer, END, self._moved))
-        return self._scored(self.plain.final(flat))
+            flat = self.rows.append_rows(after, self._joining_rows(layer, END, self._within_block))
+        return self._metric(self.dense.final(flat))
 
     # Rows that join --------------------------------------------------------------------------------------------------
 
-    def _new(self, layer: int, stage: int, begin: _Begin) -> dict[int, Tensor]:
+    def _joining_rows(self, layer: int, stage: int, start: _StartRows) -> dict[int, Tensor]:
         """Group -> the residual stream of its rows that join at a place, ``[row, pos, d_model]``."""
         new = {}
         for number, group in enumerate(self.rows.groups):
-            parts = [begin(layer, group, rows) for _, rows in group.joining(layer, stage)]
+            parts = [start(layer, group, rows) for _, rows in group.joining(layer, stage)]
             if parts:
                 new[number] = torch.cat(parts)
         return new
 
-    def _begun(self, layer: int, group: Group, rows: range) -> Tensor:
-        """Rows that begin at a block's input."""
-        found = group.of_base(self.base.residuals[layer], len(rows))
+    def _at_input(self, layer: int, group: RowGroup, rows: range) -> Tensor:
+        """The residual stream of rows that join at a block's input."""
+        residual = group.base_rows(self.base.residuals[layer], len(rows))
         number = self.rows.groups.index(group)
         if layer == 0 and number in self.early:
-            given = self.early[number][rows.start : rows.stop, group.window.start : group.window.stop]
-            found = torch.cat([given, found[len(given) :]])
-        self._make(group, Site("resid_pre", layer), rows, found)
-        return found
+            edited = self.early[number][rows.start : rows.stop, group.window.start : group.window.stop]
+            residual = torch.cat([edited, residual[len(edited) :]])
+        self._edit_rows(group, Site("resid_pre", layer), rows, residual)
+        return residual
 
-    def _moved(self, layer: int, group: Group, rows: range) -> Tensor:
-        """Rows that begin within a block: what the unedited run has there, moved by what the edit changes."""
+    def _within_block(self, layer: int, group: RowGroup, rows: range) -> Tensor:
+        """The residual stream of rows that join within a block: the unedited run's plus the effect of the edit."""
         join = group.joins[rows.start // len(group.prompts)]
-        here = (
+        base = (
             self.base.acts[Site("resid_mid", layer)]
             if join.stage == AFTER_ATTENTION
             else self.base.residuals[layer + 1]
         )
-        found = group.of_base(here, len(rows))
+        residual = group.base_rows(base, len(rows))
         if join.site in ("resid_mid", "resid_post"):
-            self._make(group, Site(join.site, layer), rows, found)
+            self._edit_rows(group, Site(join.site, layer), rows, residual)
         elif join.site:
-            found += self._difference(layer, group, rows, join=join)
-        return found
+            residual += self._difference(layer, group, rows, join=join)
+        return residual
 
-    def _difference(self, layer: int, group: Group, rows: range, *, join: Join) -> Tensor:
-        """What the edit of a site adds to the residual stream, ``[row, pos, d_model]``."""
+    def _difference(self, layer: int, group: RowGroup, rows: range, *, join: Join) -> Tensor:
+        """The difference that the edit of a site makes to the residual stream, ``[row, pos, d_model]``."""
         site = Site(join.site, layer)
-        before = group.of_base(self.base.acts[site], len(rows))
+        before = group.base_rows(self.base.acts[site], len(rows))
         after = before.clone()
-        self._make(group, site, rows, after)
-        moved = after - before
+        self._edit_rows(group, site, rows, after)
+        difference = after - before
         if join.site == "z":
-            return (moved.flatten(0, 1).flatten(1) @ self.plain.blocks[layer].o.weight).view(*moved.shape[:2], -1)
-        return moved.sum(2) if join.site == "result" else moved
+            return (difference.flatten(0, 1).flatten(1) @ self.dense.blocks[layer].o.weight).view(
+                *difference.shape[:2], -1
+            )
+        return difference.sum(2) if join.site == "result" else difference
 
-    def _make(self, group: Group, site: Site, rows: range, activation: Tensor) -> None:  # noqa: PLR0917 - where, then what
-        """Makes the edits of rows that join, in place."""
-        for step in group.steps(site, rows, self.device, joined=False):
-            step(activation)
+    def _edit_rows(self, group: RowGroup, site: Site, rows: range, activation: Tensor) -> None:  # noqa: PLR0917
+        """Makes the edits of joining rows in place."""
+        for function in group.edit_functions(site, rows, self.device, joined=False):
+            function(activation)
 
     # The block -------------------------------------------------------------------------------------------------------
 
     def _attention(self, layer: int, block: DenseBlock, flat: Tensor, *, shrink: bool) -> Tensor:
-        """The residual stream after attention; of a parallel block, its output."""
+        """The residual stream after attention; for a parallel block, the output of the block."""
         if not len(flat):
-            return flat[self.rows.shrunk()] if shrink else flat
+            return flat[self.rows.shrink_to_answers()] if shrink else flat
         normalized = block.norm1(flat)
         k, v = (self._by_head(part(normalized)) for part in (block.k, block.v))
         self.rows.edit(Site("k", layer), k)
         self.rows.edit(Site("v", layer), v)
-        own = [group.window for group in self.rows.groups if group.present]
+        windows = [group.window for group in self.rows.groups if group.present]
         keys = [(keys, values) for (_, keys), (_, values) in zip(self.rows.parts(k), self.rows.parts(v), strict=True)]
         if shrink:
-            kept = self.rows.shrunk()
-            flat, normalized = flat[kept], normalized[kept]
+            remaining = self.rows.shrink_to_answers()
+            flat, normalized = flat[remaining], normalized[remaining]
         q = self._by_head(block.q(normalized))
         self.rows.edit(Site("q", layer), q)
-        z = self._attended(layer, block, q, keys=list(zip(own, keys, strict=True)))
+        z = self._z(layer, block, q, keys=list(zip(windows, keys, strict=True)))
         self.rows.edit(Site("z", layer), z)
-        attn_out = self._written(layer, block, z)
+        attn_out = self._attn_out(layer, block, z)
         self.rows.edit(Site("attn_out", layer), attn_out)
         after = flat + attn_out
         if block.parallel:
@@ -143,11 +145,11 @@ class _Fused:
         self.rows.edit(Site("resid_mid", layer), after)
         return after
 
-    def _attended(
+    def _z(
         self, layer: int, block: DenseBlock, q: Tensor, *, keys: list[tuple[Window, tuple[Tensor, Tensor]]]
     ) -> Tensor:
-        """`z`, flat, group by group."""
-        kept = (self.base.kept.keys[layer], self.base.kept.values[layer])
+        """The flat `z`, computed group by group."""
+        prefix = (self.base.kept.keys[layer], self.base.kept.values[layer])
         parts = []
         for (group, queries), (window, (k, v)) in zip(self.rows.parts(q), keys, strict=True):
             if block.rotary:
@@ -156,26 +158,26 @@ class _Fused:
                 queries.transpose(1, 2) * block.scale,
                 k.transpose(1, 2),
                 v.transpose(1, 2),
-                prefix=(group.before(kept[0], window.start), group.before(kept[1], window.start)),
+                prefix=(group.prefix(prefix[0], window.start), group.prefix(prefix[1], window.start)),
                 offset=group.window.start - window.start,
                 scores_edit=self.rows.pattern_edit(group, Site("attn_scores", layer)),
                 pattern_edit=self.rows.pattern_edit(group, Site("pattern", layer)),
             )
-            parts.append(z.reshape(group.size, -1, self.plain.d_head))
+            parts.append(z.reshape(group.size, -1, self.dense.d_head))
         return torch.cat(parts)
 
-    def _written(self, layer: int, block: DenseBlock, z: Tensor) -> Tensor:
-        """`attn_out`; as the sum of what each head writes where edits are made in that."""
+    def _attn_out(self, layer: int, block: DenseBlock, z: Tensor) -> Tensor:
+        """`attn_out`, computed as the sum of the heads' `result` if that site has edits."""
         site = Site("result", layer)
         if not self.rows.edits(site):
             return block.o(z.flatten(1))
-        result = torch.einsum("rhe,hed->rhd", z, block.o.weight.view(self.plain.n_heads, self.plain.d_head, -1))
+        result = torch.einsum("rhe,hed->rhd", z, block.o.weight.view(self.dense.n_heads, self.dense.d_head, -1))
         self.rows.edit(site, result)
         total = result.sum(1)
         return total if block.o.bias is None else total + block.o.bias
 
     def _mlp(self, layer: int, block: DenseBlock, read: Tensor, *, after: Tensor) -> Tensor:
-        """``after`` with the output of the MLP, which reads ``read``, added."""
+        """``after`` plus the output of the MLP on ``read``."""
         if block.mlp_in is None or block.mlp_out is None or not len(read):
             return after
         sites = (Site("mlp_pre", layer), Site("mlp_post", layer))
@@ -192,17 +194,17 @@ class _Fused:
         return after + mlp_out
 
     def _by_head(self, flat: Tensor) -> Tensor:
-        return flat.view(len(flat), -1, self.plain.d_head)
+        return flat.view(len(flat), -1, self.dense.d_head)
 
-    def _scored(self, flat: Tensor) -> Tensor:
-        """The metric of each row from its final, normalised residual stream."""
+    def _metric(self, flat: Tensor) -> Tensor:
+        """The metric of each row, from its final normalised residual stream."""
         metric, batch = self.chunk.sweep.metric, self.chunk.batch
         at = metric.positions(batch)
         finals: list[Tensor] = []
         rows: list[int] = []
         for group, part in self.rows.parts(flat):
             final = part
-            if at is None:  # the metric reads every position: those before the window are the base run's
+            if at is None:  # the metric reads every position; positions before the window are the base run's
                 final = self.base.final[group.prompts].repeat(group.turns, 1, 1)
                 final[:, group.window.start : group.window.stop] = part
             elif group.at is None:
@@ -211,6 +213,6 @@ class _Fused:
             finals.append(final)
             rows += group.rows
         prompts = [self.wave.prompts[row] - self.chunk.prompts.start for row in rows]
-        where = torch.tensor(prompts, device=self.device)
-        found = scored(self.chunk.model, metric, batch, final=torch.cat(finals), prompts=where)
-        return found[torch.tensor(rows, device=self.device).argsort()]
+        indices = torch.tensor(prompts, device=self.device)
+        values = metric_values(self.chunk.model, metric, batch, final=torch.cat(finals), prompts=indices)
+        return values[torch.tensor(rows, device=self.device).argsort()]

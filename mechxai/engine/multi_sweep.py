@@ -1,4 +1,4 @@
-"""Several sweeps of one method: run one after the other, planned together."""
+"""Several sweeps of a method: run in turn, planned together."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,21 +16,21 @@ def run_sweeps(model: HookedModel, sweeps: Sequence[tuple[str, Sweep]], executio
 
     Args:
         model: the model.
-        sweeps: what is shown beside the progress bar, and the question.
-        execution: how to run each.
+        sweeps: the label beside the progress bar, and the sweep.
+        execution: how to run each sweep.
 
     Raises:
-        UnfinishedError: this process's shard of every sweep is done and others are not.
+        UnfinishedError: this process has finished its shard of every sweep and other shards are missing.
         MechXAIError: as `run_sweep`.
 
     Cost: see `plan_sweeps`.
     """
     outcomes: list[Outcome] = []
     unfinished: UnfinishedError | None = None
-    for what, sweep in sweeps:
+    for label, sweep in sweeps:
         try:
-            outcomes.append(run_sweep(model, sweep, execution, what=what))
-        except UnfinishedError as error:  # a shard does its share of every sweep
+            outcomes.append(run_sweep(model, sweep, execution, label=label))
+        except UnfinishedError as error:  # a shard computes its share of every sweep
             unfinished = error
     if unfinished is not None:
         raise unfinished
@@ -38,27 +38,27 @@ def run_sweeps(model: HookedModel, sweeps: Sequence[tuple[str, Sweep]], executio
 
 
 def plan_sweeps(model: HookedModel, sweeps: Sequence[Sweep], execution: Execution) -> Plan:
-    """One plan that stands for them all: their cells, waves and work summed, the most memory, the lowest level."""
+    """One plan of all sweeps: cells, waves and work added up, with the largest memory and the lowest level."""
     plans = [plan(model, sweep, execution) for sweep in sweeps]
     return replace(
         plans[0],
-        level=min(one.level for one in plans),
-        waves=tuple(wave for one in plans for wave in one.waves),
-        chunks=tuple(chunk for one in plans for chunk in one.chunks),
-        n_cells=sum(one.n_cells for one in plans),
-        noops=sum(one.noops for one in plans),
-        width=max(one.width for one in plans),
-        work=sum(one.work for one in plans),
-        flops=sum(one.flops for one in plans),
-        peak_bytes=max(one.peak_bytes for one in plans),
+        level=min(part.level for part in plans),
+        waves=tuple(wave for part in plans for wave in part.waves),
+        chunks=tuple(chunk for part in plans for chunk in part.chunks),
+        n_cells=sum(part.n_cells for part in plans),
+        noops=sum(part.noops for part in plans),
+        width=max(part.width for part in plans),
+        work=sum(part.work for part in plans),
+        flops=sum(part.flops for part in plans),
+        peak_bytes=max(part.peak_bytes for part in plans),
     )
 
 
-def summed(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """What several sweeps cost together."""
-    return {key: sum(one.cost[key] for one in outcomes) for key in outcomes[0].cost}
+def total_cost(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """The cost of several sweeps, added up."""
+    return {key: sum(outcome.cost[key] for outcome in outcomes) for key in outcomes[0].cost}
 
 
-def noted(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
-    """Their notes, each once."""
-    return tuple(dict.fromkeys(note for one in outcomes for note in one.notes))
+def distinct_notes(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    """The notes of several sweeps, without repetitions."""
+    return tuple(dict.fromkeys(note for outcome in outcomes for note in outcome.notes))

@@ -1,8 +1,8 @@
-"""Rows laid into waves: rows that start near one another share a wave that starts at the first of them.
+"""Packs rows into waves: rows with nearby start positions share a wave that begins at the smallest.
 
-A wave costs something of its own (weights are read, layers are called), and every position of every row in it costs.
-Where to cut is a small dynamic programme over the starts. Nothing here is measured, so the same sweep is always packed
-the same way, and finished waves are found again.
+A wave has a fixed cost (weights are read, layers are called) and a cost for every position of every row. A small
+dynamic programme over the start positions finds the cheapest cuts. Packing depends on no measurement, so the same
+sweep is always packed the same way, and a resumed sweep finds its finished waves.
 """
 
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Rows:
-    """Cells on prompts that must be computed, as parallel arrays ``[row]``.
+    """Rows to compute (a cell on a prompt each), as parallel arrays ``[row]``.
 
     Attributes:
         cell: number of the cell.
         prompt: number of the prompt.
         start: first position.
         stop: position after the last.
-        layers: layers each row runs.
+        layers: number of layers that each row runs.
     """
 
     cell: np.ndarray
@@ -29,7 +29,7 @@ class Rows:
     layers: np.ndarray
 
     def take(self, chosen: np.ndarray) -> "Rows":
-        """Some rows, in the order asked."""
+        """The chosen rows, in the order of ``chosen``."""
         return Rows(self.cell[chosen], self.prompt[chosen], self.start[chosen], self.stop[chosen], self.layers[chosen])
 
     def __len__(self) -> int:
@@ -38,12 +38,12 @@ class Rows:
 
 @dataclass(frozen=True)
 class Costs:
-    """What packing weighs.
+    """The costs and limits of packing.
 
     Attributes:
         wave: cost of a wave, in positions per layer.
-        rows: rows a wave may hold.
-        positions: positions a wave may hold, over all its rows.
+        rows: maximum number of rows per wave.
+        positions: maximum number of positions per wave, over all its rows.
     """
 
     wave: float
@@ -51,8 +51,8 @@ class Costs:
     positions: int
 
 
-def packed(rows: Rows, costs: Costs, n_layers: int) -> list[Rows]:
-    """Waves of rows that run the same positions, from the first start to the last stop among them."""
+def pack_windows(rows: Rows, costs: Costs, n_layers: int) -> list[Rows]:
+    """Waves whose rows all run the same positions: from the smallest start to the largest stop of the wave."""
     waves = []
     for segment in _segments(rows, costs, n_layers):
         chosen = rows.take(segment)
@@ -63,27 +63,27 @@ def packed(rows: Rows, costs: Costs, n_layers: int) -> list[Rows]:
     return waves
 
 
-def ragged(rows: Rows, costs: Costs) -> list[Rows]:
-    """Waves of rows that each run their own positions; those that start together, and join together, stand together."""
+def pack_ragged(rows: Rows, costs: Costs) -> list[Rows]:
+    """Waves whose rows each run their own positions, sorted by start position and joining layer."""
     order = np.lexsort((rows.prompt, rows.cell, -rows.layers, rows.start))
     sizes = (rows.stop - rows.start)[order]
-    waves, first, held = [], 0, 0
+    waves, first, n_positions = [], 0, 0
     for index, size in enumerate(sizes):
-        if index > first and (held + size > costs.positions or index - first >= costs.rows):
+        if index > first and (n_positions + size > costs.positions or index - first >= costs.rows):
             waves.append(rows.take(order[first:index]))
-            first, held = index, 0
-        held += size
+            first, n_positions = index, 0
+        n_positions += size
     return [*waves, rows.take(order[first:])] if len(order) else waves
 
 
 def _segments(rows: Rows, costs: Costs, n_layers: int) -> list[np.ndarray]:
-    """Rows by neighbouring starts, cut where the sum of costs is least."""
+    """Groups of rows with neighbouring starts, cut where the total cost is smallest."""
     starts, group = np.unique(rows.start, return_inverse=True)
     weight = np.bincount(group, weights=rows.layers)
     last = np.array([rows.stop[group == index].max() for index in range(len(starts))])
     best, cut = [0.0], [0]
     for end in range(1, len(starts) + 1):
-        stop = np.maximum.accumulate(last[:end][::-1])[::-1]  # of a segment that begins at each start
+        stop = np.maximum.accumulate(last[:end][::-1])[::-1]  # of the segment from each start to ``end``
         work = np.cumsum(weight[:end][::-1])[::-1] * (stop - starts[:end])
         total = np.array(best) + costs.wave * n_layers + work
         cut.append(int(total.argmin()))

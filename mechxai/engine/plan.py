@@ -1,4 +1,4 @@
-"""How a sweep will be run: which rows travel together, at which level, at what cost. Deterministic; runs nothing."""
+"""The plan of a sweep: its level, its waves and their cost. Planning is deterministic and runs no forward pass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from mechxai.core.errors import ConfigError
 from mechxai.core.site import Site
 from mechxai.engine.affected_range import affected_range, entry_layer
 from mechxai.engine.execution import FUSED, HOOKED, LEVEL_NAMES, PACKED, SUFFIX, WAVE, Execution
-from mechxai.engine.packing import Costs, Rows, packed, ragged
+from mechxai.engine.packing import Costs, Rows, pack_ragged, pack_windows
 from mechxai.engine.sizes import record_bytes, row_bytes
 from mechxai.engine.sweep import Sweep, run_tokens
 from mechxai.engine.work import attention_flops, position_flops, wave_positions
@@ -18,27 +18,28 @@ from mechxai.model.backends.base import modules
 from mechxai.model.backends.hooks import foreign_hooks
 from mechxai.model.backends.memory import available_bytes
 from mechxai.model.dense.lookup import dense_model_of
-from mechxai.model.dense.run import PLAIN_SITES
+from mechxai.model.dense.run import DENSE_SITES
 from mechxai.model.hooked_model import HookedModel
 
 _POSITIONS_PER_WAVE = {"cpu": 2048, "cuda": 65536}
-_CELLS_PER_WAVE = 8  # at least, so that the base rows of a wave weigh little
+_CELLS_PER_WAVE = 8  # minimum, so that the base rows are a small part of a wave
 _MEMORY_SHARE = 0.6
-_RECORD_SHARE = 0.5  # of the budget, for what is kept of unedited runs
+_RECORD_SHARE = 0.5  # of the budget, for the recorded unedited runs
 
 
 @dataclass(frozen=True)
 class Wave:
-    """Rows (a cell on a prompt each) that share one pass.
+    """Rows (a cell on a prompt each) that share a pass.
 
     Attributes:
         cells: the cell of each row.
         prompts: the prompt of each row.
-        start: first position that is run.
+        start: first position of the wave.
         stop: position after the last.
-        starts: of each row, where they differ; likewise ``stops``.
-        chunk: number of the group of prompts whose unedited runs are kept at the time.
+        chunk: number of the chunk of prompts.
         work: positions times layers.
+        starts: first position of each row, where rows differ.
+        stops: position after the last of each row, where rows differ.
     """
 
     cells: tuple[int, ...]
@@ -51,28 +52,30 @@ class Wave:
     stops: tuple[int, ...] = ()
 
     def part(self, rows: slice) -> "Wave":
-        """Some of its rows."""
-        own = {name: getattr(self, name)[rows] for name in ("cells", "prompts", "starts", "stops")}
-        return replace(self, **own)
+        """The wave of some of the rows."""
+        chosen = {name: getattr(self, name)[rows] for name in ("cells", "prompts", "starts", "stops")}
+        return replace(self, **chosen)
 
     def __len__(self) -> int:
         return len(self.cells)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """The waves of a sweep and their cost.
 
     Attributes:
         level: highest level that model, sites, edits and metric allow; see `LEVEL_NAMES`.
-        waves: in the order they run.
-        chunks: prompts whose unedited runs are kept together.
+        waves: the waves, in the order in which they run.
+        chunks: the prompts whose unedited runs are kept in memory together.
+        n_cells: number of cells.
+        n_prompts: number of prompts.
+        n_layers: number of layers.
         noops: cells times prompts that cannot differ from the unedited run and are not computed.
-        forward_passes: what one pass per cell and prompt would cost, in forward passes of one prompt.
-        work: positions through layers; ``forward_passes * width * n_layers`` without any saving.
-        width: positions of the longest prompt.
+        width: number of positions of the longest prompt.
+        work: positions times layers; ``forward_passes * width * n_layers`` without any saving.
         flops: floating-point operations.
-        peak_bytes: estimate of the most that is held beside the model.
+        peak_bytes: estimate of the peak memory beside the model.
     """
 
     level: int
@@ -89,12 +92,12 @@ class Plan:
 
     @property
     def forward_passes(self) -> int:
-        """One per cell and prompt."""
+        """The number of forward passes of a single prompt that one pass per cell and prompt would take."""
         return self.n_cells * self.n_prompts
 
     @property
     def share(self) -> float:
-        """The work, as a share of one full pass per cell and prompt."""
+        """The work as a share of one full pass per cell and prompt."""
         return self.work / max(1, self.forward_passes * self.width * self.n_layers)
 
     def __str__(self) -> str:
@@ -105,13 +108,16 @@ class Plan:
             f"about {self.peak_bytes / 2**20:,.0f} MiB at a time"
         )
 
+    def __repr__(self) -> str:
+        return f"<Plan: {self}>"
+
 
 @runtime_checkable
 class Planned(Protocol):
-    """A method that can say beforehand how its sweep would be run."""
+    """A method whose sweep can be planned before it runs."""
 
     def plan(self, model: HookedModel, batch: Any, *, execution: Execution) -> Plan:
-        """The plan; nothing is run."""
+        """The plan of the method's sweep; runs no forward pass."""
         ...
 
 
@@ -121,21 +127,21 @@ def plan(model: HookedModel, sweep: Sweep, execution: Execution, *, level: int |
     Args:
         model: the model.
         sweep: the sweep.
-        execution: how to run it; ``engine`` names the level.
-        level: the level, where it has been settled.
+        execution: how to run the sweep; ``engine`` names the level.
+        level: the level, if it is already decided.
     """
     level = _level(model, sweep, execution) if level is None else level
-    planning = _Planning(model, sweep, execution)
+    planner = _Planner(model, sweep, execution)
     if level <= WAVE:
-        return planning.by_cells(level)
-    return planning.by_rows(level)
+        return planner.by_cells(level)
+    return planner.by_rows(level)
 
 
 def highest_level(model: HookedModel, sweep: Sweep) -> int:
     """The highest level that model and sweep allow.
 
-    Rows may join a running pass (1) where no attention mask depends on the row, run their last positions only (2)
-    under causal attention, and use weights laid out once (3) or plain blocks (4) where the model has such.
+    Rows can join a running pass (level 1) if no attention mask depends on the row, run their last positions only (2)
+    under causal attention, and use weights laid out once (3) or plain blocks (4) if the model has them.
     """
     a = model.architecture
     padded = bool((sweep.batch.lengths < sweep.batch.n_pos).any())
@@ -144,35 +150,35 @@ def highest_level(model: HookedModel, sweep: Sweep) -> int:
         return HOOKED
     if not a.causal or not model.backend.resumes():
         return WAVE
-    if foreign_hooks(modules(model.backend)):  # functions of the user's own were made for whole passes
+    if foreign_hooks(modules(model.backend)):  # hooks of the user expect full passes
         return HOOKED
     if not model.backend.plain_weights():
         return SUFFIX
-    plain = dense_model_of(model) is not None and all(is_fusible(site) for site in sweep.sites)
-    return FUSED if plain and all(one.site.row.entry == "embed" for one in sweep.base) else PACKED
+    fusible = dense_model_of(model) is not None and all(is_fusible(site) for site in sweep.sites)
+    return FUSED if fusible and all(intervention.site.row.entry == "embed" for intervention in sweep.base) else PACKED
 
 
 def is_fusible(site: Site) -> bool:
     """Whether plain blocks have the site."""
-    return site.name in PLAIN_SITES or site.row.entry == "embed"
+    return site.name in DENSE_SITES or site.row.entry == "embed"
 
 
 def _level(model: HookedModel, sweep: Sweep, execution: Execution) -> int:
     highest = highest_level(model, sweep)
     if execution.engine == "auto":
         return highest
-    asked = LEVEL_NAMES.index(execution.engine)
-    if asked > max(highest, WAVE):
+    level = LEVEL_NAMES.index(execution.engine)
+    if level > max(highest, WAVE):
         raise ConfigError(
-            f"engine={execution.engine!r} was asked of {model.name}",
-            got=f"level {highest} ({LEVEL_NAMES[highest]}) is the highest for this model and batch",
-            fix="use engine=auto, which takes the highest level that fits",
+            f"engine={execution.engine!r} does not fit {model.name}: level {highest} ({LEVEL_NAMES[highest]}) is the"
+            " highest for this model and batch",
+            fix="Use engine=auto, which takes the highest level that fits",
         )
-    return asked
+    return level
 
 
-class _Planning:
-    """What both ways of planning share."""
+class _Planner:
+    """Plans a sweep by whole cells (levels 0 and 1) or by rows (levels 2 and up)."""
 
     def __init__(self, model: HookedModel, sweep: Sweep, execution: Execution) -> None:
         self.model, self.sweep, self.execution = model, sweep, execution
@@ -183,7 +189,7 @@ class _Planning:
         self.positions = execution.tokens_per_wave or _POSITIONS_PER_WAVE.get(model.device.type, 2048)
 
     def by_cells(self, level: int) -> Plan:
-        """Levels 0 and 1: cells stacked on the same prompts, every position run."""
+        """Levels 0 and 1: cells stacked on the same prompts; every position runs."""
         n_prompts, per_row = self.n_prompts, row_bytes(self.model, self.sweep, self.width, level=level)
         rows = max(2, min(self.positions // self.width, self.budget // per_row))
         prompts_at_once = max(1, min(n_prompts, rows // (_CELLS_PER_WAVE + 1)))
@@ -207,21 +213,24 @@ class _Planning:
         )
 
     def by_rows(self, level: int) -> Plan:
-        """Levels 2 and up: rows run from where they first differ; those that never do are not run."""
-        found = affected_range(self.sweep, self.n_layers)
+        """Levels 2 and up: rows run from the first position that changes; rows that never change do not run."""
+        affected = affected_range(self.sweep, self.n_layers)
         chunks = self._chunks()
-        cells, prompts = np.nonzero(found.changes)
-        layers = self.n_layers - np.clip(found.entry, 0, self.n_layers)
-        rows = Rows(cells, prompts, found.start[cells, prompts], found.stop[cells, prompts], layers[cells])
+        cells, prompts = np.nonzero(affected.changes)
+        layers = self.n_layers - np.clip(affected.entry, 0, self.n_layers)
+        rows = Rows(cells, prompts, affected.start[cells, prompts], affected.stop[cells, prompts], layers[cells])
         waves: list[Wave] = []
         peak = 0
         for number, chunk in enumerate(chunks):
-            mine = rows.take(np.flatnonzero((prompts >= chunk.start) & (prompts < chunk.stop)))
-            costs = self._costs(level, mine)
-            parts = ragged(mine, costs) if level == FUSED else packed(mine, costs, self.n_layers) if len(mine) else []
-            made = [_rows_wave(part, number, fused=level == FUSED) for part in parts]
-            waves += made
-            largest = max(((w.stop - w.start) * len(w) for w in made), default=0)
+            chunk_rows = rows.take(np.flatnonzero((prompts >= chunk.start) & (prompts < chunk.stop)))
+            costs = self._costs(level, chunk_rows)
+            if level == FUSED:
+                parts = pack_ragged(chunk_rows, costs)
+            else:
+                parts = pack_windows(chunk_rows, costs, self.n_layers) if len(chunk_rows) else []
+            chunk_waves = [_rows_wave(part, number, fused=level == FUSED) for part in parts]
+            waves += chunk_waves
+            largest = max(((w.stop - w.start) * len(w) for w in chunk_waves), default=0)
             per_position = row_bytes(self.model, self.sweep, self.width, level=level) / self.width
             peak = max(peak, int(largest * per_position) + self._record_bytes() * (chunk.stop - chunk.start))
         recorded = float(self.n_prompts * self.width * self.n_layers * self._runs())
@@ -241,11 +250,11 @@ class _Planning:
         return [slice(start, min(start + at_once, self.n_prompts)) for start in range(0, self.n_prompts, at_once)]
 
     def _record_bytes(self) -> int:
-        """Of one prompt: what is kept of its unedited runs."""
+        """Bytes of the unedited runs of one prompt."""
         return self._runs() * record_bytes(self.model, self.sweep, self.width)
 
     def _runs(self) -> int:
-        """Unedited runs that are kept: the base, and those that are patched from."""
+        """The number of recorded unedited runs: the base run, and the run that patches read from."""
         return 2
 
     def _plan(  # noqa: PLR0917 - the fields of a plan
@@ -284,6 +293,6 @@ def _wave(pairs: Sequence[tuple[int, int]], start: int, stop: int, *, work: floa
 
 def _rows_wave(rows: Rows, chunk: int, *, fused: bool) -> Wave:
     start, stop = int(rows.start.min()), int(rows.stop.max())
-    own = (tuple(rows.start.tolist()), tuple(rows.stop.tolist())) if fused else ((), ())
+    ranges = (tuple(rows.start.tolist()), tuple(rows.stop.tolist())) if fused else ((), ())
     work = float((rows.layers * (rows.stop - rows.start if fused else stop - start)).sum())
-    return Wave(tuple(rows.cell.tolist()), tuple(rows.prompt.tolist()), start, stop, chunk, work, *own)
+    return Wave(tuple(rows.cell.tolist()), tuple(rows.prompt.tolist()), start, stop, chunk, work, *ranges)

@@ -1,4 +1,4 @@
-"""Runs a sweep: plan, check, wave after wave, each kept on disk before the next begins."""
+"""Runs a sweep: plan it, check the level, then compute wave after wave, saving each before the next begins."""
 
 import hashlib
 import time
@@ -11,27 +11,27 @@ from torch import Tensor
 
 from mechxai.core.errors import UnfinishedError
 from mechxai.core.metric import check_finite
-from mechxai.engine.checkpoint import WaveStore
-from mechxai.engine.evaluate import Item, Values, items, run_names
+from mechxai.engine.checkpoint import TENSOR, CheckpointStore
+from mechxai.engine.evaluate import SweepValues, WorkItem, run_names, work_items
 from mechxai.engine.execution import Execution
 from mechxai.engine.plan import Plan, plan
-from mechxai.engine.progress import Bar
-from mechxai.engine.self_check import Verdict, check
+from mechxai.engine.progress import ProgressBar
+from mechxai.engine.self_check import CheckedLevel, self_check
 from mechxai.engine.sweep import Sweep
 from mechxai.model.hooked_model import HookedModel
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a sweep gave.
+    """The values of a sweep, and what they cost.
 
     Attributes:
         values: the metric of every cell and prompt, ``[cell, batch]``, float64 on the CPU.
         level: the level that ran.
-        noise_floor: what rounding alone changes; effects below it are none.
-        cost: forward passes, cells computed, reused and without effect (times prompts), waves, seconds.
-        notes: what a reader of the values must know.
-        runs: run -> metric, ``[batch]``, of the unedited runs that were made on the way.
+        noise_floor: the largest difference that rounding alone makes; smaller effects are indistinguishable from none.
+        cost: forward passes; cells computed, reused and without effect (each times prompts); waves; seconds.
+        notes: remarks that a reader of the values needs.
+        runs: run -> metric, ``[batch]``, of the unedited runs that the sweep computed anyway.
     """
 
     values: Float[Tensor, "cell batch"]
@@ -42,53 +42,53 @@ class Outcome:
     runs: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def run_sweep(model: HookedModel, sweep: Sweep, execution: Execution, *, what: str = "cells") -> Outcome:
+def run_sweep(model: HookedModel, sweep: Sweep, execution: Execution, *, label: str = "cells") -> Outcome:
     """The metric of every cell on every prompt.
 
     Args:
         model: the model.
-        sweep: the question.
-        execution: how to run it.
-        what: shown beside the progress bar.
+        sweep: base run, cells and metric.
+        execution: how to run the sweep.
+        label: shown beside the progress bar.
 
     Raises:
-        SiteError, ModelSupportError, ShapeError: what cannot be done, before any forward pass.
-        NumericsError: a value that is NaN or infinite; names the cell and the prompt.
+        SiteError, ModelSupportError, ShapeError: the model or the metric cannot do this; raised before any forward
+            pass.
+        NumericsError: a value is NaN or infinite; the message names the cell and the prompt.
         NoSpaceError: a single cell on a single prompt does not fit into the device's memory.
-        UnfinishedError: this process's shard is done and others are not.
+        UnfinishedError: this process has finished its shard and other shards are missing.
 
     Cost: see `plan`.
     """
     sweep.check(model)
     started = time.perf_counter()
     planned = plan(model, sweep, execution)
-    verdict = check(model, sweep, planned) if planned.n_cells else Verdict(planned.level, 0.0, 0)
-    if verdict.level != planned.level:
-        planned = plan(model, sweep, execution, level=verdict.level)
-    store = None if execution.cells is None else WaveStore(execution.cells, _key(model, sweep, planned))
-    values, reused, missing = Values.empty(planned), 0, 0
-    with Bar(what, planned, shown=execution.progress) as bar:
-        for item in items(model, sweep, planned):
-            found = store.load(item.number) if store else None
+    checked = self_check(model, sweep, planned) if planned.n_cells else CheckedLevel(planned.level, 0.0, 0)
+    if checked.level != planned.level:
+        planned = plan(model, sweep, execution, level=checked.level)
+    key = "" if execution.cells is None else _key(model, sweep, planned)
+    checkpoints = CheckpointStore(execution.cells, key, TENSOR)
+    values, reused, missing = SweepValues.empty(planned), 0, 0
+    with ProgressBar(label, planned, shown=execution.progress) as bar:
+        for item in work_items(model, sweep, planned):
+            loaded = checkpoints.load(item.number)
             size = len(item.wave) if item.wave is not None else 0
-            reused += size if found is not None else 0
+            reused += size if loaded is not None else 0
             bar.advance(0, 0.0)
-            computed = found is None
-            if computed and not execution.takes(item.number):
+            if loaded is None and not execution.takes(item.number):
                 missing += 1
                 continue
-            if found is None:
-                found = item.compute().double().cpu()
-                _check_values(found, sweep, item)
-                if store:
-                    store.save(item.number, found)
-            values.put(item, found.double(), run_names(sweep))
-            bar.advance(size, item.work, computed=computed)
+            new = item.compute().double().cpu() if loaded is None else loaded.double()
+            if loaded is None:
+                _check_values(new, sweep, item)
+                checkpoints.save(item.number, new)
+            values.add(item, new, run_names(sweep))
+            bar.advance(size, item.work, computed=loaded is None)
     if missing and execution.shard is not None:
         raise UnfinishedError(
-            f"Shard {execution.shard[0]}/{execution.shard[1]} of {what} is done",
-            got=f"{missing} waves are left to other shards",
-            fix="run once more without shard when they are done; it finds their waves",
+            f"Shard {execution.shard[0]}/{execution.shard[1]} of {label} is done; {missing} waves are left to other"
+            " shards",
+            fix="Run once more without shard when they are done: it loads their waves",
         )
     cost = {
         "cells": float(planned.n_cells * planned.n_prompts),
@@ -97,21 +97,21 @@ def run_sweep(model: HookedModel, sweep: Sweep, execution: Execution, *, what: s
         "waves": float(len(planned.waves)),
         "forward_passes": planned.work / (planned.n_layers * planned.width),
         "forward_passes_one_per_cell": float(planned.forward_passes),
-        "check_forward_passes": float(verdict.forward_passes),
+        "check_forward_passes": float(checked.forward_passes),
         "seconds": time.perf_counter() - started,
     }
-    notes = (f"finished cells could not be kept on disk: {store.failed}",) if store and store.failed else ()
-    return Outcome(values.cells, verdict.level, verdict.noise_floor, cost, notes, values.runs)
+    notes = (f"finished cells could not be kept on disk: {checkpoints.failed}",) if checkpoints.failed else ()
+    return Outcome(values.cells, checked.level, checked.noise_floor, cost, notes, values.runs)
 
 
-def _check_values(values: Tensor, sweep: Sweep, item: Item) -> None:
+def _check_values(values: Tensor, sweep: Sweep, item: WorkItem) -> None:
     if bool(torch.isfinite(values).all()):
         return
     if item.wave is None:
         check_finite(values.T, "the unedited runs")
         return
     for cell, prompt, value in zip(item.wave.cells, item.wave.prompts, values, strict=True):
-        where = " and ".join(str(one.site) for one in sweep.cells[cell]) or "the base run"
+        where = " and ".join(str(intervention.site) for intervention in sweep.cells[cell]) or "the base run"
         check_finite(value[None], where, first_prompt=prompt)
 
 

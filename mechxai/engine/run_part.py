@@ -1,4 +1,4 @@
-"""One wave at one level; its halves one after the other when memory runs out."""
+"""Runs a wave at its level, and halves it when memory runs out."""
 
 from collections.abc import Callable
 
@@ -13,24 +13,24 @@ from mechxai.engine.fused import run_fused
 from mechxai.engine.levels import run_hooked, run_wave
 from mechxai.engine.plan import Wave
 from mechxai.engine.suffix import run_packed, run_suffix
-from mechxai.engine.sweep_slice import SweepSlice, bound
+from mechxai.engine.sweep_slice import SweepSlice, slice_sweep
 from mechxai.model.hooked_model import HookedModel
 
 
-def _by_job(level: Callable[[HookedModel, SweepSlice], Tensor]) -> Callable[[Chunk, Wave], Tensor]:
-    """A level that runs every cell on every prompt, for waves that hold just that, cell by cell."""
+def _on_slice(level: Callable[[HookedModel, SweepSlice], Tensor]) -> Callable[[Chunk, Wave], Tensor]:
+    """Adapts a level that runs every cell on every prompt; such waves hold their rows cell by cell."""
 
     def run(chunk: Chunk, wave: Wave) -> Tensor:
         prompts = list(dict.fromkeys(wave.prompts))
-        job = bound(chunk.sweep, torch.tensor(prompts), list(dict.fromkeys(wave.cells)))
-        return level(chunk.model, job).flatten()
+        part = slice_sweep(chunk.sweep, torch.tensor(prompts), list(dict.fromkeys(wave.cells)))
+        return level(chunk.model, part).flatten()
 
     return run
 
 
 LEVELS: tuple[Callable[[Chunk, Wave], Tensor], ...] = (
-    _by_job(run_hooked),
-    _by_job(run_wave),
+    _on_slice(run_hooked),
+    _on_slice(run_wave),
     run_suffix,
     run_packed,
     run_fused,
@@ -52,14 +52,13 @@ def run_part(chunk: Chunk, wave: Wave) -> Float[Tensor, " row"]:
     if len(wave) > 1:
         return torch.cat([run_part(chunk, half) for half in _halves(wave, whole_cells=chunk.level <= WAVE)])
     raise NoSpaceError(
-        f"One cell on one prompt of {chunk.sweep.batch.n_pos} tokens",
-        got=f"out of memory on {chunk.model.device}",
-        fix="shorter prompts, a smaller dtype, or another device",
+        f"One cell on one prompt of {chunk.sweep.batch.n_pos} tokens runs out of memory on {chunk.model.device}",
+        fix="Use shorter prompts, a smaller dtype, or another device",
     )
 
 
 def _halves(wave: Wave, *, whole_cells: bool) -> tuple[Wave, Wave]:
-    """Its rows in two parts; cells stay whole where the level wants every cell on every prompt of a part."""
+    """Two waves of half the rows; cells stay whole for levels that run every cell on every prompt of a wave."""
     n_cells = len(set(wave.cells))
     per_cell = len(wave) // n_cells
     middle = n_cells // 2 * per_cell if whole_cells and n_cells > 1 else len(wave) // 2

@@ -1,4 +1,4 @@
-"""The shards of an activation store: which prompts go into which, what they hold, files written whole or not at all."""
+"""The shards of an activation store: the prompts of each, their tensors, and the index of the finished ones."""
 
 import hashlib
 import itertools
@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mechxai.core.errors import ArtifactError
-from mechxai.core.files import atomic_write, write_atomic
+from mechxai.core.files import write_atomic
 from mechxai.core.site import Site
+from mechxai.engine.checkpoint import TENSORS, CheckpointStore
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.text import padded
 
@@ -22,14 +22,14 @@ INDEX = "index.json"
 
 
 @dataclass(frozen=True)
-class Filling:
-    """What goes into every shard of a store.
+class ShardContents:
+    """Computes the tensors of each shard of a store.
 
     Attributes:
-        model: the model that is run.
+        model: the model.
         rows: token ids of every prompt.
-        sites: whole sites, ``pos`` their first axis.
-        dtype: to store in.
+        sites: whole sites whose first axis is ``pos``.
+        dtype: type of the stored activations.
         batch_size: prompts per forward pass.
         skip_bos: leave the beginning-of-sequence token out.
     """
@@ -42,25 +42,27 @@ class Filling:
     skip_bos: bool
 
     def shard(self, chosen: range) -> dict[str, Tensor]:
-        """The tensors of one shard, filled batch by batch into place. Cost: one forward pass per prompt chosen."""
+        """The tensors of one shard, filled batch by batch. Cost: one forward pass per prompt of the shard."""
         skips = [self._skip(i) for i in chosen]
         total = sum(len(self.rows[i]) - skip for i, skip in zip(chosen, skips, strict=True))
-        found: dict[str, Tensor] = {name: torch.empty(total, dtype=torch.long) for name in ("tokens", "prompt", "pos")}
+        tensors: dict[str, Tensor] = {
+            name: torch.empty(total, dtype=torch.long) for name in ("tokens", "prompt", "pos")
+        }
         at = 0
         for start in range(0, len(chosen), self.batch_size):
             batch = slice(start, start + self.batch_size)
             for key, value in self._batch(chosen[batch], skips[batch]):
-                if key not in found:
-                    found[key] = torch.empty(total, *value.shape[1:], dtype=self.dtype)
-                found[key][at : at + len(value)] = value
+                if key not in tensors:
+                    tensors[key] = torch.empty(total, *value.shape[1:], dtype=self.dtype)
+                tensors[key][at : at + len(value)] = value
             at += sum(len(self.rows[i]) for i in chosen[batch]) - sum(skips[batch])
-        return found
+        return tensors
 
     def _batch(self, chosen: range, skips: Sequence[int]) -> Iterator[tuple[str, Tensor]]:
-        """What a shard holds of some prompts.
+        """The tensors of some prompts.
 
         Yields:
-            Name and tensor; one at a time, so that no more than one is held twice.
+            Name and tensor, one at a time, so that at most one is in memory twice.
         """
         device = self.model.device
         tokens = padded([self.rows[i] for i in chosen]).to(device)
@@ -76,55 +78,54 @@ class Filling:
             yield str(site), acts[site][prompt, pos]
 
     def _skip(self, row: int) -> int:
-        """How many tokens of a prompt are left out: its beginning-of-sequence token, or none."""
+        """The number of tokens left out of a prompt: 1 for its beginning-of-sequence token, or 0."""
         bos = self.model.text.bos if self.skip_bos else None
         return int(bos is not None and self.rows[row][0] == bos)
 
 
 def shard_plan(lengths: Sequence[int], batch_size: int, shard_tokens: int) -> list[list[int]]:
-    """Prompt ranges [first, last) per shard; the same for the same prompts, so that resuming finds its place."""
-    plan, first, held = [], 0, 0
+    """The prompt range [first, last) of each shard; deterministic, so that an interrupted store resumes."""
+    plan, first, n_tokens = [], 0, 0
     for start in range(0, len(lengths), batch_size):
         size = sum(lengths[start : start + batch_size])
-        if held and held + size > shard_tokens:
+        if n_tokens and n_tokens + size > shard_tokens:
             plan.append([first, start])
-            first, held = start, 0
-        held += size
+            first, n_tokens = start, 0
+        n_tokens += size
     return [*plan, [first, len(lengths)]]
 
 
-def resumed(folder: Path, header: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The shards that are already there.
+def shard_files(folder: Path, header: Mapping[str, Any]) -> CheckpointStore[Mapping[str, Tensor]]:
+    """The checkpoint store that writes the shards."""
+    key = hashlib.blake2b(json.dumps(header, default=str).encode(), digest_size=16).hexdigest()
+    return CheckpointStore(folder, key, TENSORS)
+
+
+def finished_shards(folder: Path, header: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The index entries of the shards that are already on disk, up to the first missing or damaged one.
 
     Raises:
-        ArtifactError: the folder holds a store of something else.
+        ArtifactError: the folder holds a store with other contents.
     """
     if not (folder / INDEX).is_file():
         return []
-    before = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    plain = json.loads(json.dumps(header))
-    different = [key for key in plain if before.get(key) != plain[key]]
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    expected = json.loads(json.dumps(header))
+    different = [key for key in expected if index.get(key) != expected[key]]
     if different:
         raise ArtifactError(
-            f"Writing an activation store into {folder} was asked",
-            got=f"a store with another {different[0]}",
-            fix="choose another folder, or delete this one",
+            f"{folder} holds a store with another {different[0]}", fix="Choose another folder, or delete this one"
         )
-    # only an unbroken run from the first: later shards are numbered by how many stand before them
-    return list(itertools.takewhile(lambda shard: (folder / shard["file"]).is_file(), before["shards"]))
-
-
-def save_shard(values: dict[str, Tensor], path: Path) -> None:
-    """Writes one shard."""
-    with atomic_write(path) as part:
-        save_file(values, part)
+    files = shard_files(folder, header)
+    # only an unbroken run from the first: the number of a shard is the number of shards before it
+    return list(itertools.takewhile(lambda shard: files.is_readable(Path(shard["file"]).stem), index["shards"]))
 
 
 def save_index(folder: Path, index: Mapping[str, Any]) -> None:
-    """Writes the index, which makes the shards it names count."""
+    """Writes the index; shards count as finished once it names them."""
     write_atomic(folder / INDEX, json.dumps(index, default=str))
 
 
-def digest(rows: Sequence[Sequence[int]]) -> str:
-    """A hash of the prompts."""
+def prompts_hash(rows: Sequence[Sequence[int]]) -> str:
+    """A hash of the prompts' token ids."""
     return hashlib.blake2b(repr([list(row) for row in rows]).encode(), digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""Rough bytes of what a sweep holds, from shapes alone."""
+"""Rough memory of a sweep, computed from shapes."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,12 @@ from mechxai.model.hooked_model import HookedModel
 
 
 def row_bytes(model: HookedModel, sweep: Sweep, width: int, *, level: int = HOOKED) -> int:
-    """Rough bytes one row of a wave needs at its widest point: a block's activations, or the logits it reads."""
+    """Rough peak memory of one row of a wave, in bytes: the activations of a block, or the logits of the metric."""
     a: Architecture = model.architecture
     positions = sweep.metric.positions(sweep.batch)
     n_logits = width if positions is None else positions.shape[1]
     block = width * (8 * a.d_model + 3 * a.d_mlp) + 3 * a.n_heads * width * width
-    if any(site.name == "result" for site in sweep.sites):
+    if any({"head", "d_model"} <= set(site.row.axes) for site in sweep.sites):
         block += width * a.n_heads * a.d_model
     columns = sweep.metric.columns(sweep.batch) if level >= SUFFIX else None
     vocabulary = a.d_vocab if columns is None else len(columns)
@@ -22,7 +22,7 @@ def row_bytes(model: HookedModel, sweep: Sweep, width: int, *, level: int = HOOK
 
 
 def record_bytes(model: HookedModel, sweep: Sweep, width: int) -> int:
-    """Bytes kept of one unedited run of one prompt: residual streams, keys and values, and the sites of the sweep."""
+    """Bytes of one recorded run of one prompt: residual streams, keys and values, and the sites of the sweep."""
     a = model.architecture
     sites = sum(_site_width(a, site.row.axes, width) for site in sweep.sites)
     per_layer = width * (a.d_model + 2 * a.n_kv_heads * a.d_head)
@@ -30,7 +30,7 @@ def record_bytes(model: HookedModel, sweep: Sweep, width: int) -> int:
 
 
 def _site_width(architecture: Architecture, axes: Sequence[str], width: int) -> int:
-    """Numbers a whole site holds per prompt."""
+    """The number of elements of a whole site per prompt."""
     sizes = {"pos": width, "dest_pos": width, "src_pos": width, "one": 1}
     count = 1
     for axis in axes:

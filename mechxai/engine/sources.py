@@ -1,4 +1,4 @@
-"""Where edits get their values: a run made when it is needed and only for the prompts at hand, or a mean over runs."""
+"""Sources of the values of edits: the activations of a run, computed when needed, and means over runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,11 +18,15 @@ from mechxai.model.hooked_model import HookedModel
 
 @dataclass(frozen=True)
 class RunSource:
-    """The activations of the ``clean`` or ``corrupted`` run, cached when `rows` says for which prompts.
+    """The activations of the ``clean`` or ``corrupted`` run, computed by `rows` for the prompts that are needed.
 
-    They are read at hook points, for the lower levels to be oracles of the others, which record their runs themselves.
+    Levels 0 and 1 read them at hook points and so can check the higher levels, which record their runs themselves.
 
     Attributes:
+        model: the model.
+        batch: the prompts.
+        run: ``clean`` or ``corrupted``.
+        metric: the metric, which may append answers to the prompts.
         sites: whole sites to cache.
     """
 
@@ -52,7 +56,7 @@ class MeanSource:
     Attributes:
         means: whole site -> mean; ``[*axes]`` with ``pos`` kept when ``per_position``, else without it.
         stds: whole site -> standard deviation over every entry, a number.
-        per_position: whether positions keep their own mean.
+        per_position: whether every position has its own mean.
     """
 
     means: dict[Site, Tensor]
@@ -69,12 +73,13 @@ class MeanSource:
         axes = [axis for axis in site.row.axes if self.per_position or axis != "pos"]
         if self.per_position and isinstance(site.pos, str):
             raise SiteError(
-                f"The mean at {site} was asked", got="a role, which has no one position", fix="use per_position=false"
+                f"The mean at {site} per position is undefined: a role has no fixed position",
+                fix="Use per_position=false",
             )
         pos = site.pos if isinstance(site.pos, int) else slice(None)
-        found = mean[tuple(pos if axis in POSITION_AXES else site.along(axis) for axis in axes)]
-        spread = not self.per_position and site.pos is None and "pos" in site.row.axes
-        return found[None] if spread else found  # one row that every position shares
+        value = mean[tuple(pos if axis in POSITION_AXES else site.along(axis) for axis in axes)]
+        broadcast = not self.per_position and site.pos is None and "pos" in site.row.axes
+        return value[None] if broadcast else value  # all positions share this row
 
 
 def mean_source(
@@ -86,18 +91,18 @@ def mean_source(
     per_position: bool,
     rows_at_once: int = 32,
 ) -> MeanSource:
-    """Means over the real tokens of a run, padding excluded.
+    """The means of activations over the tokens of a run, padding excluded.
 
     Args:
         model: the model.
         batch: the prompts.
         run: ``clean`` or ``corrupted``.
         sites: whole sites.
-        per_position: keep a mean per position; sensible when templates line up. Attention patterns always do.
+        per_position: compute a mean per position, for prompts of one template; attention patterns need it.
         rows_at_once: prompts per forward pass.
 
     Raises:
-        SiteError: a mean over positions of a pattern was asked.
+        SiteError: the site is a pattern, and ``per_position`` is false.
 
     Cost: one forward pass per prompt.
     """
@@ -113,9 +118,8 @@ def mean_source(
             value = acts[site].double() if acts[site].dtype == torch.float64 else acts[site].float()
             if "pos" not in site.row.axes and not per_position:
                 raise SiteError(
-                    f"The mean of {site.name} over positions was asked",
-                    got="its rows depend on the position",
-                    fix="use per_position=true",
+                    f"The mean of {site.name} over positions is undefined: its rows depend on the position",
+                    fix="Use per_position=true",
                 )
             real = part.mask if "pos" in site.row.axes else part.mask[:, None, :, None]
             real = real.reshape(*real.shape, *(1,) * (value.ndim - real.ndim)).to(value)

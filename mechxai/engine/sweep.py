@@ -1,4 +1,4 @@
-"""What is asked of the engine: cells on a base run, and a metric."""
+"""A causal sweep: cells of interventions on a base run, and the metric to measure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,14 +20,14 @@ Cell = tuple[Intervention, ...]
 
 @dataclass(frozen=True)
 class Sweep:
-    """On this base run, make each cell's edits, and give me this metric.
+    """The metric of a base run under the interventions of each cell.
 
     Attributes:
         batch: the prompts.
         run: the base run, ``clean`` or ``corrupted``.
-        cells: each the interventions of one question.
-        metric: what is measured.
-        base: interventions made in every cell, before its own.
+        cells: the interventions of each cell.
+        metric: the metric.
+        base: interventions that are made in every cell, before those of the cell.
     """
 
     batch: ContrastBatch
@@ -38,45 +38,47 @@ class Sweep:
 
     @property
     def sites(self) -> list[Site]:
-        """Every whole site that is edited, once."""
-        found = {one.site.whole: None for cell in (self.base, *self.cells) for one in cell}
-        return list(found)
+        """The whole sites that are edited, without repetitions."""
+        return list({intervention.site.whole: None for cell in (self.base, *self.cells) for intervention in cell})
 
     def check(self, model: HookedModel) -> None:
-        """Refuses, before any forward pass, what this model or metric cannot do.
+        """Refuses a sweep that this model or metric cannot do; runs no forward pass.
 
         Raises:
             SiteError: a site, layer or head the model lacks.
             ModelSupportError: a site on which edits have no effect.
-            ShapeError: answers the metric cannot score.
+            ShapeError: answers that the metric cannot score.
         """
         self.metric.check(self.batch)
-        for site in {one.site for cell in (self.base, *self.cells) for one in cell}:
+        for site in {intervention.site for cell in (self.base, *self.cells) for intervention in cell}:
             model.backend.check(site, editing=True)
             if isinstance(site.pos, str):
                 self.batch.layout.positions(site.pos)
 
     def digest(self) -> str:
-        """A hash of everything but the model that decides the values."""
-        hashed = Fingerprints()
-        cells = [[(str(one.site), hashed(one.edit)) for one in cell] for cell in (self.base, *self.cells)]
-        return hashed([hashed(replace(self.batch, info={})), self.run, hashed(self.metric), repr(cells)])
+        """A hash of everything that decides the values, except the model."""
+        fingerprint = Fingerprints()
+        cells = [
+            [(str(intervention.site), fingerprint(intervention.edit)) for intervention in cell]
+            for cell in (self.base, *self.cells)
+        ]
+        return fingerprint([fingerprint(replace(self.batch, info={})), self.run, fingerprint(self.metric), repr(cells)])
 
 
 def run_tokens(batch: ContrastBatch, run: str, metric: Metric) -> tuple[Tokens, PromptInts]:
-    """The tokens a run reads, and their number per row: the prompts, with answers appended where the metric says so.
+    """The tokens of a run and their number per row: the prompts, followed by the answers if the metric scores these.
 
-    Positions of the prompt stay what they were.
+    The positions of the prompt do not change.
     """
     tokens, lengths = batch.tokens(run), batch.lengths
     continuation = metric.continuation(batch)
     if continuation is None:
         return tokens, lengths
-    return appended(tokens, lengths, continuation[:, 0])
+    return append_tokens(tokens, lengths, continuation[:, 0])
 
 
-def appended(tokens: Tokens, lengths: PromptInts, more: Tensor) -> tuple[Int[Tensor, "batch longer"], PromptInts]:
-    """Rows with further tokens (-1 for none) right after their last real token, and the new lengths."""
+def append_tokens(tokens: Tokens, lengths: PromptInts, more: Tensor) -> tuple[Int[Tensor, "batch longer"], PromptInts]:
+    """Rows with ``more`` tokens (-1 for none) after their last real token, and the new lengths."""
     width = int((lengths + (more >= 0).sum(1)).max())
     longer = torch.zeros(len(tokens), max(width, tokens.shape[1]), dtype=tokens.dtype, device=tokens.device)
     longer[:, : tokens.shape[1]] = tokens

@@ -1,4 +1,4 @@
-"""What a sweep's work is counted in: positions through a layer, and the arithmetic and memory of one of them."""
+"""The unit of work, one position through one layer: its arithmetic, its memory traffic and its time."""
 
 import functools
 import time
@@ -7,14 +7,14 @@ import torch
 
 from mechxai.core.architecture import Architecture
 
-# Packing weighs a wave's own cost against arithmetic at these rates; they are fixed, so that packing is.
+# Packing compares the fixed cost of a wave with arithmetic at these constant rates, so that it is deterministic.
 _RATE = {"cpu": 150e9, "cuda": 30e12}
-_LAYER_SECONDS = {"cpu": 1.2e-3, "cuda": 0.6e-3}  # of calling one layer, whatever it holds
+_LAYER_SECONDS = {"cpu": 1.2e-3, "cuda": 0.6e-3}  # overhead of calling one layer
 _FUSED_SECONDS = {"cpu": 0.3e-3, "cuda": 0.3e-3}
 
 
 def position_flops(architecture: Architecture) -> float:
-    """Floating-point operations of one position in one layer, attention over other positions left out."""
+    """Floating-point operations of one position in one layer, without attention over other positions."""
     a = architecture
     attention = a.d_model * a.d_head * (2 * a.n_heads + 2 * a.n_kv_heads)
     mlp = 0 if a.attn_only else a.d_model * a.d_mlp * (3 if a.gated_mlp else 2)
@@ -27,14 +27,14 @@ def attention_flops(architecture: Architecture, width: int) -> float:
 
 
 def wave_positions(architecture: Architecture, device: str, *, fused: bool) -> float:
-    """What a wave costs per layer beside its rows, in positions."""
+    """The fixed cost of a wave per layer, in positions."""
     seconds = layer_seconds(device, fused=fused)
     weights = position_flops(architecture) / 2 * 4 / 20e9 if device == "cpu" else 0.0  # read once, at 20 GB/s
     return (seconds + weights) * _RATE.get(device, 150e9) / position_flops(architecture)
 
 
 def layer_seconds(device: str, *, fused: bool) -> float:
-    """What calling one layer costs, whatever it holds."""
+    """The overhead of calling one layer, in seconds."""
     return (_FUSED_SECONDS if fused else _LAYER_SECONDS).get(device, 1e-3)
 
 
@@ -42,22 +42,22 @@ def layer_seconds(device: str, *, fused: bool) -> float:
 def measured_rate(device: str, dtype: torch.dtype, *, d_model: int, threads: int) -> float:
     """Floating-point operations per second of this machine's matrix product, measured in about a tenth of a second.
 
-    Used for expected times only; nothing that decides a value depends on it.
+    Only expected times use it; no value depends on it.
     """
-    del threads  # the key of the cache
-    rows, wide = (256, 4 * d_model) if device == "cpu" else (8192, 4 * d_model)
+    del threads  # part of the cache's key
+    rows, columns = (256, 4 * d_model) if device == "cpu" else (8192, 4 * d_model)
     left = torch.ones(rows, d_model, dtype=dtype, device=device)
-    right = torch.ones(d_model, wide, dtype=dtype, device=device)
-    flops, best, deadline = 2.0 * rows * d_model * wide, 0.0, time.perf_counter() + 0.1
+    right = torch.ones(d_model, columns, dtype=dtype, device=device)
+    flops, best, deadline = 2.0 * rows * d_model * columns, 0.0, time.perf_counter() + 0.1
     while time.perf_counter() < deadline or not best:
-        _wait(device)
+        _synchronize(device)
         started = time.perf_counter()
         torch.mm(left, right)
-        _wait(device)
+        _synchronize(device)
         best = max(best, flops / max(time.perf_counter() - started, 1e-9))
     return best
 
 
-def _wait(device: str) -> None:
+def _synchronize(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()

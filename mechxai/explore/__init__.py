@@ -1,1 +1,1 @@
-"""Floor 4: the explorer, one prompt of one model seen from every side in the browser."""
+"""The explorer: interactive views of one prompt of one model, in the browser."""

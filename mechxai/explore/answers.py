@@ -1,4 +1,4 @@
-"""Everything that is shown of a scene, as the page's script draws it, and what each part depends on."""
+"""The server's answer to a view: figures, tokens, commands and facts, and a stamp of what each depends on."""
 
 import logging
 from collections.abc import Callable, Collection, Mapping
@@ -10,85 +10,91 @@ import numpy as np
 from mechxai.core.errors import MechXAIError
 from mechxai.explore.commands import commands
 from mechxai.explore.palette import Picture
-from mechxai.explore.panel import PANELS, SWEEPS, drawn, stamp
+from mechxai.explore.panel import ALL_PANELS, METHOD_PANELS, panel_figure, stamp
 from mechxai.explore.panel_context import PanelContext
 from mechxai.explore.panels import tokens
 from mechxai.explore.view import View
 from mechxai.figures.text import printable
 
 _LOG = logging.getLogger("mechxai.explore")
-_TOKENS = ("model", "prompt", "pos", "answer", "wrong", "layer", "head", "inputs")
+_TOKEN_FIELDS = ("model", "prompt", "pos", "answer", "wrong", "layer", "head", "inputs")
 _HEIGHT = 300
-ALL = (*PANELS, *SWEEPS)
 Answer = dict[str, Any]
 
 
-def answer(scene: PanelContext, before: Mapping[str, str] | None = None) -> Answer:
-    """What is shown of a scene; of what was shown before, only what changes.
+def answer(context: PanelContext, previous_stamps: Mapping[str, str] | None = None) -> Answer:
+    """Everything the page shows of a view, reduced to what has changed.
 
     Args:
-        scene: what is shown.
-        before: stamps of what is there.
+        context: of the view.
+        previous_stamps: the stamps of what the page shows now.
 
     Returns:
-        ``panels``, by name the ``figure`` of those that are to be drawn, or the ``shapes`` where only the frame around
-        the chosen cell moves; ``tokens``, None where they stay; ``commands``, the same for the shell and in Python;
-        ``facts``, how far positions, layers and heads go, where the view stands, and that in words; ``stamps``, what
-        each part depends on: a part whose stamp stays need not be drawn again.
+        ``panels``, name -> ``figure`` of panels to draw, or ``shapes`` where only the frame around the chosen cell
+        moves; ``tokens``, None where they are unchanged; ``commands``, the same for the shell and in Python; ``facts``,
+        the numbers of positions, layers and heads, and the view's place in numbers and in words; ``stamps``, what each
+        part depends on: a part with an equal stamp need not be drawn again.
     """
-    stamps = {panel.name: stamp(panel, scene) for panel in ALL}
-    stamps["tokens"] = repr([getattr(scene.view, name) for name in _TOKENS])
-    changed = {name for name, one in stamps.items() if (before or {}).get(name) != one}
-    panels = {name: {"figure": figure} for name, figure in _figures(scene, changed).items()}
-    for name, one in panels.items():
+    previous = previous_stamps or {}
+    stamps = {panel.name: stamp(panel, context) for panel in ALL_PANELS}
+    stamps["tokens"] = repr([getattr(context.view, name) for name in _TOKEN_FIELDS])
+    changed = {name for name, text in stamps.items() if previous.get(name) != text}
+    panels = {name: {"figure": figure} for name, figure in _figures(context, changed).items()}
+    for name, entry in panels.items():
         cells = stamps[name].partition("\n")[0]
-        if cells and cells == (before or {}).get(name, "").partition("\n")[0]:
-            panels[name] = {"shapes": one["figure"]["layout"].get("shapes", [])}
+        if cells and cells == previous.get(name, "").partition("\n")[0]:
+            panels[name] = {"shapes": entry["figure"]["layout"].get("shapes", [])}
     return {
         "panels": panels,
-        "tokens": coloured(scene) if "tokens" in changed else None,
-        "commands": commands(scene),
-        "facts": _facts(scene),
+        "tokens": token_buttons(context) if "tokens" in changed else None,
+        "commands": commands(context),
+        "facts": _facts(context),
         "stamps": stamps,
     }
 
 
-def coloured(scene: PanelContext) -> list[Picture]:
-    """The prompt's buttons; without colours where what colours them cannot be had of this model."""
+def token_buttons(context: PanelContext) -> list[Picture]:
+    """The prompt's tokens as buttons; uncoloured where this model does not provide the scores."""
     try:
-        return tokens.draw(scene, tokens.values(scene))
+        return tokens.draw(context, tokens.values(context))
     except MechXAIError:
-        return tokens.draw(scene, np.zeros(scene.reading.n_pos))
+        return tokens.draw(context, np.zeros(context.analysis.n_pos))
 
 
-def _figures(scene: PanelContext, wanted: Collection[str]) -> dict[str, Picture]:
-    return {panel.name: _safely(scene, lambda one=panel: drawn(one, scene)) for panel in ALL if panel.name in wanted}
+def _figures(context: PanelContext, names: Collection[str]) -> dict[str, Picture]:
+    return {
+        panel.name: _safe_figure(context, lambda panel=panel: panel_figure(panel, context))
+        for panel in ALL_PANELS
+        if panel.name in names
+    }
 
 
-def _safely(scene: PanelContext, draw: Callable[[], Picture]) -> Picture:
-    """A panel's figure; what one panel cannot show keeps no other from being drawn."""
+def _safe_figure(context: PanelContext, draw: Callable[[], Picture]) -> Picture:
+    """A panel's figure, or its error as a sentence, so that the other panels are still drawn."""
     try:
         return draw()
     except MechXAIError as error:
-        return scene.palette.said(printable(str(error))[:140], _HEIGHT)
-    except Exception:  # noqa: BLE001 - a mistake of ours in one panel, which the log tells
-        _LOG.exception("a panel of the explorer")
-        return scene.palette.said("this panel failed; the terminal says why", _HEIGHT)
+        return context.palette.message(printable(str(error))[:140], _HEIGHT)
+    except Exception:  # noqa: BLE001 - an error in one panel is logged and leaves the others usable
+        _LOG.exception("a panel of the explorer failed")
+        return context.palette.message("this panel failed; the terminal shows the error", _HEIGHT)
 
 
-def _facts(scene: PanelContext) -> dict[str, object]:
-    a, view, reading = scene.reading.model.architecture, scene.view, scene.reading
+def _facts(context: PanelContext) -> dict[str, object]:
+    view, analysis = context.view, context.analysis
+    a = analysis.model.architecture
     layer = "output" if view.layer == a.n_layers else str(view.layer)
-    place = f"“{printable(reading.tokens[view.pos])}” (position {view.pos}), layer {layer}"
+    place = f"“{printable(analysis.tokens[view.pos])}” (position {view.pos}), layer {layer}"
+    question = analysis.question_text(context.question)
     return {
-        "n_pos": reading.n_pos,
+        "n_pos": analysis.n_pos,
         "n_layers": a.n_layers + 1,
         "n_heads": a.n_heads,
         "pos": view.pos,
         "layer": view.layer,
         "head": view.head,
-        "started": {panel.name: not panel.quick(scene) for panel in SWEEPS},
-        "where": f"{place}, head {scene.block}.{view.head}; asked: {reading.words(scene.asked)}.",
+        "has_run_button": {panel.name: not panel.quick(context) for panel in METHOD_PANELS},
+        "where": f"{place}, head {context.block}.{view.head}; {question}.",
         "query": view.query(),
-        "blank": asdict(View()),
+        "defaults": asdict(View()),
     }

@@ -1,4 +1,4 @@
-"""The web application: one request per change of the view, which draws the panels that it changes and no others."""
+"""The web application: each change of the view is one request, which draws only the panels that it changes."""
 
 import contextlib
 import json
@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import parse_qsl, urlsplit
 
 import flask
@@ -19,10 +19,10 @@ from mechxai.explore.answers import answer
 from mechxai.explore.layout import Choices, page
 from mechxai.explore.pages import add_pages
 from mechxai.explore.palette import LIGHT, palette_of
-from mechxai.explore.panel import SWEEPS, start
-from mechxai.explore.panel_context import panel_context
+from mechxai.explore.panel import METHOD_PANELS, MethodPanel, start
+from mechxai.explore.panel_context import PanelContext, panel_context
 from mechxai.explore.state import ExplorerState
-from mechxai.explore.view import LENSES, View
+from mechxai.explore.view import LensName, View
 from mechxai.figures.plot import plot
 from mechxai.figures.text import printable
 
@@ -30,45 +30,49 @@ _LOG = logging.getLogger("mechxai.explore")
 _CHOICES = ("inputs", "lens", "color", "site")
 
 
-def application(room: ExplorerState) -> Dash:
-    """The explorer of a room as a Dash application; `mechxai.explore.serving.serve` runs it."""
+def application(state: ExplorerState) -> Dash:
+    """The explorer as a Dash application; `mechxai.explore.serving.serve` runs it."""
     assets = str(Path(__file__).parent / "assets")
     app = Dash(__name__, title="MechXAI explorer", update_title="", serve_locally=True, assets_folder=assets)
-    app.layout = lambda: _laid(room, _view_of_address(room))
-    add_pages(app.server, room)
-    _add_follow(app, room)
-    _add_examples(app, room)
-    for panel in SWEEPS:
-        _add_sweep(app, room, panel.name)
-    _add_tick(app, room)
-    _add_clicks(app)
+    app.layout = lambda: _layout(state, _view_of_address(state))
+    add_pages(app.server, state)
+    _add_view_changes(app, state)
+    _add_examples(app, state)
+    for panel in METHOD_PANELS:
+        _add_run_buttons(app, state, panel)
+    _add_progress(app, state)
+    _add_clientside(app)
     return app
 
 
-def _view_of_address(room: ExplorerState) -> View:
-    """What the page's own address asks for; it comes along with the request for the layout."""
+def _view_of_address(state: ExplorerState) -> View:
+    """The view of the page's address, which arrives as the referrer of the layout request."""
     query = urlsplit(flask.request.referrer or "").query if flask.has_request_context() else ""
     try:
-        return View.of(dict(parse_qsl(query, max_num_fields=40))) if "prompt=" in query else room.first()
+        return View.of(dict(parse_qsl(query, max_num_fields=40))) if "prompt=" in query else state.first_view()
     except (MechXAIError, ValueError):
-        return room.first()
+        return state.first_view()
 
 
-def _laid(room: ExplorerState, view: View) -> Component:
+def _layout(state: ExplorerState, view: View) -> Component:
     problem = ""
     try:
-        scene = panel_context(room, view, LIGHT)
-        shown = answer(scene)
-    except MechXAIError as error:  # a link to what this explorer cannot show
-        scene, problem = panel_context(room, room.first(), LIGHT), str(error)
-        shown = answer(scene)
-    results = {title: plot(result) for title, result in room.results.items()}
-    lenses = LENSES if room.lenses else LENSES[:1]
-    choices = Choices(list(room.models), room.tasks(scene.view.model), lenses, printable(problem), results)
-    return page(scene.view, choices, shown)
+        context = panel_context(state, view, LIGHT)
+        shown = answer(context)
+    except MechXAIError as error:  # a link that this explorer cannot show
+        context, problem = panel_context(state, state.first_view(), LIGHT), str(error)
+        shown = answer(context)
+    results = {title: plot(result) for title, result in state.results.items()}
+    lenses = get_args(LensName) if state.lenses else ("logit",)
+    choices = Choices(list(state.models), state.tasks(context.view.model), lenses, printable(problem), results)
+    return page(context.view, choices, shown)
 
 
-def _add_follow(app: Dash, room: ExplorerState) -> None:
+def _light_context(state: ExplorerState, view: Mapping[str, object]) -> PanelContext:
+    return panel_context(state, View.of(view), LIGHT)
+
+
+def _add_view_changes(app: Dash, state: ExplorerState) -> None:
     @app.callback(
         Output("shown", "data"),
         Output("trouble", "children"),
@@ -78,19 +82,19 @@ def _add_follow(app: Dash, room: ExplorerState) -> None:
         State("stamps", "data"),
         prevent_initial_call=True,
     )
-    def follow(*given: Any) -> tuple[dict[str, Any], str]:
-        view, theme, _, before = given
+    def show_view(*arguments: Any) -> tuple[dict[str, Any], str]:
+        view, theme, _, stamps = arguments
         try:
-            return answer(panel_context(room, View.of(view), palette_of(theme)), before), ""
+            return answer(panel_context(state, View.of(view), palette_of(theme)), stamps), ""
         except MechXAIError as error:
-            said = printable(str(error))
-        except Exception:  # noqa: BLE001 - a mistake of ours, which the log tells; the page must not wait for ever
-            _LOG.exception("the explorer")
-            said = "this view failed; the terminal says why"
-        return {"error": said, "at": time.monotonic()}, said  # never the same twice, so that the page hears of each
+            problem = printable(str(error))
+        except Exception:  # noqa: BLE001 - logged; without an answer the page would wait for ever
+            _LOG.exception("the explorer failed")
+            problem = "this view failed; the terminal shows the error"
+        return {"error": problem, "at": time.monotonic()}, problem  # the time makes each error a change for the page
 
 
-def _add_examples(app: Dash, room: ExplorerState) -> None:
+def _add_examples(app: Dash, state: ExplorerState) -> None:
     @app.callback(
         Output("view", "data"),
         Output("prompt-text", "value"),
@@ -102,79 +106,79 @@ def _add_examples(app: Dash, room: ExplorerState) -> None:
         State("view", "data"),
         prevent_initial_call=True,
     )
-    def another(*asked: Any) -> tuple[object, ...]:
-        clicks, task, model, given = asked
-        if ctx.triggered_id == "model-choice" and model == given.get("model"):  # the page set it, by a link
+    def show_example(*arguments: Any) -> tuple[object, ...]:
+        clicks, task, model, view = arguments
+        same_model = model == view.get("model")
+        if ctx.triggered_id == "model-choice" and same_model:  # set by the page itself, for a link
             return (no_update,) * 4
         try:
-            known = room.tasks(model)
-            same, own = model == given.get("model"), task if task in known else known[0]
-            one = room.example(model, own, clicks or 0) if same else room.opening(model)
+            tasks = state.tasks(model)
+            known_task = task if task in tasks else tasks[0]
+            example = state.example(model, known_task, clicks or 0) if same_model else state.opening_view(model)
         except MechXAIError as error:
             return no_update, no_update, no_update, printable(str(error))
-        kept = {name: given[name] for name in _CHOICES if name in given}
-        told = {name: getattr(one, name) for name in ("prompt", "corrupted", "answer", "wrong")}
-        view = View.of({**kept, **told, "model": model})
-        return asdict(view), one.prompt, one.corrupted, ""
+        choices = {name: view[name] for name in _CHOICES if name in view}
+        texts = {name: getattr(example, name) for name in ("prompt", "corrupted", "answer", "wrong")}
+        new = View.of({**choices, **texts, "model": model})
+        return asdict(new), example.prompt, example.corrupted, ""
 
 
-def _add_sweep(app: Dash, room: ExplorerState, name: str) -> None:
-    panel = next(one for one in SWEEPS if one.name == name)
-
+def _add_run_buttons(app: Dash, state: ExplorerState, panel: MethodPanel) -> None:
     @app.callback(
         Output("message", "children", allow_duplicate=True),
         Output("tick", "disabled", allow_duplicate=True),
-        Input(f"{name}-run", "n_clicks"),
+        Input(f"{panel.name}-run", "n_clicks"),
         State("view", "data"),
         prevent_initial_call=True,
     )
-    def begin(_clicks: int | None, given: Mapping[str, object]) -> tuple[str, object]:
+    def start_run(_clicks: int | None, view: Mapping[str, object]) -> tuple[str, object]:
         try:
-            start(panel, panel_context(room, View.of(given), LIGHT))
+            start(panel, _light_context(state, view))
         except MechXAIError as error:
             return printable(str(error)), no_update
         return "", False
 
     @app.callback(
-        Output(f"{name}-stop", "n_clicks"),
-        Input(f"{name}-stop", "n_clicks"),
+        Output(f"{panel.name}-stop", "n_clicks"),
+        Input(f"{panel.name}-stop", "n_clicks"),
         State("view", "data"),
         prevent_initial_call=True,
     )
-    def end(_clicks: int | None, given: Mapping[str, object]) -> object:
+    def stop_run(_clicks: int | None, view: Mapping[str, object]) -> object:
         with contextlib.suppress(MechXAIError):
-            room.sweeps.stop(panel.key(panel_context(room, View.of(given), LIGHT)))
+            state.background.stop(panel.key(_light_context(state, view)))
         return no_update
 
 
-def _add_tick(app: Dash, room: ExplorerState) -> None:
+def _add_progress(app: Dash, state: ExplorerState) -> None:
     outputs = [Output("finished", "data"), Output("tick", "disabled")]
-    for panel in SWEEPS:
+    for panel in METHOD_PANELS:
         outputs += [Output(f"{panel.name}-progress", "value"), Output(f"{panel.name}-progress", "hidden")]
-        outputs += [Output(f"{panel.name}-stop", "hidden"), Output(f"{panel.name}-said", "children")]
+        outputs += [Output(f"{panel.name}-stop", "hidden"), Output(f"{panel.name}-status", "children")]
 
     @app.callback(
         *outputs, Input("tick", "n_intervals"), Input("pair", "data"), State("view", "data"), State("finished", "data")
     )
-    def tick(*asked: Any) -> tuple[object, ...]:
-        given, finished = asked[2:]
+    def show_progress(*arguments: Any) -> tuple[object, ...]:
+        view, finished = arguments[2:]
         try:
-            scene = panel_context(room, View.of(given), LIGHT)
-            sweeps = [room.sweeps.get(panel.key(scene)) for panel in SWEEPS]
+            context = _light_context(state, view)
+            runs = [state.background.get(panel.key(context)) for panel in METHOD_PANELS]
         except MechXAIError:
-            return (no_update, no_update, *(["0", True, True, ""] * len(SWEEPS)))
-        told: list[object] = []
-        for sweep in sweeps:
-            idle = sweep is None or not sweep.running
-            told += ["0" if sweep is None else f"{sweep.share:.3f}", idle, idle, "" if sweep is None else sweep.said]
-        done = json.dumps([None if one is None or one.running else one.error for one in sweeps])
-        waiting = any(one is not None and one.running for one in sweeps)
-        over = True if not waiting and ctx.triggered_id == "tick" else no_update  # a poll that runs ends itself alone
-        return (no_update if done == finished else done, False if waiting else over, *told)
+            return (no_update, no_update, *(["0", True, True, ""] * len(METHOD_PANELS)))
+        values: list[object] = []
+        for run in runs:
+            idle = run is None or not run.running
+            values += ["0" if run is None else f"{run.share:.3f}", idle, idle, "" if run is None else run.status]
+        done = json.dumps([None if run is None or run.running else run.error for run in runs])
+        running = any(run is not None and run.running for run in runs)
+        # only a tick may end the polling: another request may have begun before the run
+        disabled = False if running else (True if ctx.triggered_id == "tick" else no_update)
+        return (no_update if done == finished else done, disabled, *values)
 
 
-def _add_clicks(app: Dash) -> None:
-    """What happens in the page: clicks and choices change the view, the view changes the address."""
+def _add_clientside(app: Dash) -> None:
+    """Callbacks that run in the page: clicks and choices change the view, and the view changes the address."""
     app.clientside_callback(
         ClientsideFunction("mechxai", "chosen"),
         Output("view", "data", allow_duplicate=True),
@@ -209,8 +213,8 @@ def _add_clicks(app: Dash) -> None:
         ClientsideFunction("mechxai", "paired"), Output("pair", "data"), Input("view", "data"), State("pair", "data")
     )
     app.clientside_callback(
-        ClientsideFunction("mechxai", "dress"),
+        ClientsideFunction("mechxai", "themed"),
         Output("theme", "data"),
-        Input("dress", "n_clicks"),
+        Input("theme-switch", "n_clicks"),
         State("theme", "data"),
     )

@@ -1,6 +1,6 @@
 """Runs methods in the background, one at a time, with progress, a stop button and cached results.
 
-Between two waves a sweep lets go of the model for a moment, so that whoever looks at it in the meantime need not wait.
+Between two waves a run releases the model's lock for a moment, so that page requests need not wait until it ends.
 """
 
 import threading
@@ -12,29 +12,32 @@ from dataclasses import dataclass, field
 
 from mechxai.core.errors import MechXAIError
 from mechxai.core.result import Result
-from mechxai.engine.progress import told
+from mechxai.engine.progress import progress_listener
 
-_KEPT = 64
-_PAUSE = 0.002  # seconds; a lock that is taken again at once is not given to those who wait
+_MAX_RUNS = 64
+_PAUSE = 0.002  # seconds; a lock that is taken again at once is never given to waiting threads
 
 
 class _StoppedError(Exception):
-    """Raised inside a sweep that was told to stop."""
+    """Raised inside a run that the user stopped."""
 
 
 @dataclass
 class BackgroundRun:
-    """One sweep.
+    """One method that waits, runs or has ended.
 
     Attributes:
-        share: done of it, 0 to 1.
-        result: once it is finished.
-        error: why there is none.
-        seconds: it took.
-        about: what is asked, in words.
+        label: what is computed, in words.
+        share: of the work that is done, 0 to 1.
+        result: set when the run has finished.
+        error: set when the run has failed or was stopped.
+        seconds: that a finished run took.
+        started: time at which the run began; 0 while it waits.
+        stopping: set when the run is to stop.
+        future: the run's future.
     """
 
-    about: str = ""
+    label: str = ""
     share: float = 0.0
     result: Result | None = None
     error: str = ""
@@ -45,82 +48,82 @@ class BackgroundRun:
 
     @property
     def running(self) -> bool:
-        """Whether it waits or runs."""
+        """Whether the run waits or computes."""
         return self.result is None and not self.error
 
     @property
-    def said(self) -> str:
-        """How far it is, or how long it took."""
+    def status(self) -> str:
+        """The progress, or how long the run took; empty for a failed run."""
         if self.running and not self.started:
-            return f"{self.about} waits for another sweep"
+            return f"{self.label} waits for another run"
         if self.running:
-            return f"{self.share:.0%} of {self.about}"
-        return f"{self.about}: {self.seconds:.1f} s" if self.result is not None else ""
+            return f"{self.share:.0%} of {self.label}"
+        return f"{self.label}: {self.seconds:.1f} s" if self.result is not None else ""
 
 
 class BackgroundRuns:
-    """The sweeps that were asked for; who asks for one that is there gets that one."""
+    """The runs by key; a second request for a key gets the same run."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[Hashable, BackgroundRun] = OrderedDict()
+        self._runs: OrderedDict[Hashable, BackgroundRun] = OrderedDict()
         self._lock = threading.Lock()
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mechxai-sweep")
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mechxai-background")
 
     def start(
-        self, key: Hashable, make: Callable[[], Result], *, lock: threading.RLock, about: str = ""
+        self, key: Hashable, compute: Callable[[], Result], *, lock: threading.RLock, label: str = ""
     ) -> BackgroundRun:
-        """Begins a sweep, unless it is there already and has not failed; ``lock`` guards the model it runs."""
+        """Starts a run unless its key has one that has not failed; ``lock`` guards the model."""
         with self._lock:
-            sweep = self._known.get(key)
-            if sweep is not None and not sweep.error:
-                return sweep
-            sweep = self._known[key] = BackgroundRun(about)
-            finished = [one for one, kept in self._known.items() if not kept.running]
-            for old in finished[: max(0, len(self._known) - _KEPT)]:
-                del self._known[old]
-            sweep.future = self._worker.submit(_run, sweep, make, lock)
-        return sweep
+            run = self._runs.get(key)
+            if run is not None and not run.error:
+                return run
+            run = self._runs[key] = BackgroundRun(label)
+            finished = [other for other, known in self._runs.items() if not known.running]
+            for other in finished[: max(0, len(self._runs) - _MAX_RUNS)]:
+                del self._runs[other]
+            run.future = self._worker.submit(_execute, run, compute, lock)
+        return run
 
     def get(self, key: Hashable) -> BackgroundRun | None:
-        """The sweep of a key; None where it was not asked for."""
+        """The run of a key; None if it was never started."""
         with self._lock:
-            return self._known.get(key)
+            return self._runs.get(key)
 
     def stop(self, key: Hashable) -> None:
-        """Tells a sweep to stop after the wave it is at; one that still waits is stopped at once."""
-        sweep = self.get(key)
-        if sweep is not None and sweep.running:
-            sweep.stopping.set()
-            if sweep.future is not None and sweep.future.cancel():
-                sweep.error = "stopped"
+        """Stops a run after its current wave; one that still waits is stopped at once."""
+        run = self.get(key)
+        if run is not None and run.running:
+            run.stopping.set()
+            if run.future is not None and run.future.cancel():
+                run.error = "stopped"
 
     def close(self) -> None:
-        """Tells all sweeps to stop, and waits for none."""
+        """Stops all runs without waiting for them."""
         with self._lock:
-            for sweep in self._known.values():
-                sweep.stopping.set()
+            for run in self._runs.values():
+                run.stopping.set()
         self._worker.shutdown(wait=False, cancel_futures=True)
 
 
-def _run(sweep: BackgroundRun, make: Callable[[], Result], lock: threading.RLock) -> None:
-    sweep.started = time.perf_counter()
+def _execute(run: BackgroundRun, compute: Callable[[], Result], lock: threading.RLock) -> None:
+    run.started = time.perf_counter()
 
-    def hear(share: float | None) -> None:
-        sweep.share = sweep.share if share is None else share
-        if sweep.stopping.is_set():
+    def on_progress(share: float | None) -> None:
+        run.share = run.share if share is None else share
+        if run.stopping.is_set():
             raise _StoppedError
         lock.release()
         time.sleep(_PAUSE)
         lock.acquire()
 
     try:
-        with lock, told(hear):
-            hear(0.0)
-            result = make()
-        sweep.seconds, sweep.share, sweep.result = time.perf_counter() - sweep.started, 1.0, result
+        with lock, progress_listener(on_progress):
+            on_progress(0.0)
+            result = compute()
+        run.seconds, run.share, run.result = time.perf_counter() - run.started, 1.0, result
     except _StoppedError:
-        sweep.error = "stopped"
+        run.error = "stopped"
     except MechXAIError as error:
-        sweep.error = str(error)
-    except Exception as error:  # noqa: BLE001 - a thread of its own: nobody else would hear of it
-        sweep.error = f"{type(error).__name__}: {error}"
+        run.error = str(error)
+    except Exception as error:  # noqa: BLE001 - nothing else would report an error in this thread
+        run.error = f"{type(error).__name__}: {error}"

@@ -1,23 +1,23 @@
-"""The page: where panels stand, and the controls that change the view."""
+"""The page's layout: panels, and the controls that change the view."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 import plotly.graph_objects as go
 from dash import dcc, html
 from dash.development.base_component import Component
 
 from mechxai.explore.answers import Answer
-from mechxai.explore.panel import PANELS, SWEEPS, Panel, SweepPanel
-from mechxai.explore.view import COLORS, INPUTS, SITES, View
+from mechxai.explore.panel import ALL_PANELS, METHOD_PANELS, MethodPanel, Panel
+from mechxai.explore.view import Color, PatchSite, TokenColor, View
 from mechxai.figures.text import words
 
-_FIELDS = {"answer": "answer", "wrong": "against"}
-# how choices are called where their own name does not say it
-_NAMES = {
-    ("color", "top_logprob"): "probability of the likeliest",
+_FIELD_LABELS = {"answer": "answer", "wrong": "wrong answer"}
+# labels of choices whose own name is not plain enough
+_OPTION_LABELS = {
+    ("color", "top_logprob"): "probability of the top token",
     ("color", "answer_logprob"): "probability of the answer",
     ("color", "answer_rank"): "rank of the answer",
     ("color", "kl_to_final"): "KL to the output",
@@ -29,27 +29,27 @@ _NAMES = {
     ("site", "mlp_out"): "mlp_out",
     ("site", "z"): "z, by head",
 }
-_ASKS = {
+_SELECT_LABELS = {
     "model": "Model",
-    "task": "Task whose examples are shown",
-    "inputs": "What colours the tokens",
+    "task": "Task of the example",
+    "inputs": "Colour of the tokens",
     "lens": "Lens",
-    "color": "What colours the lens",
-    "site": "Where patching patches",
+    "color": "Colour of the lens",
+    "site": "Site of the patch",
 }
 _AREAS = ("lens", "next", "attention", "heads", "layers", "sources", "patching", "routes", "factors", "circuit")
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What can be chosen on the page, and what stands beside the view.
+    """The choices on the page, and what it shows besides the view.
 
     Attributes:
-        models: by name.
-        tasks: whose examples can be shown.
-        lenses: that there are.
-        problem: why the address' own view is not shown; empty where it is.
-        results: title -> figure, of a run that was opened.
+        models: names of models.
+        tasks: names of tasks with examples.
+        lenses: names of lenses.
+        problem: why the view of the address is not shown; empty where it is.
+        results: title -> figure of a stored run's result.
     """
 
     models: Sequence[str]
@@ -60,8 +60,8 @@ class Choices:
 
 
 def page(view: View, choices: Choices, shown: Answer) -> Component:
-    """The whole page, its first picture drawn."""
-    finished = json.dumps([None] * len(SWEEPS))
+    """The whole page, with its first figures."""
+    finished = json.dumps([None] * len(METHOD_PANELS))
     stores = {
         "view": asdict(view),
         "theme": "light",
@@ -76,7 +76,7 @@ def page(view: View, choices: Choices, shown: Answer) -> Component:
             *(dcc.Store(id=name, data=data) for name, data in stores.items()),
             dcc.Interval(id="tick", interval=400, disabled=True),
             _header(view, choices),
-            html.Main([_ask(view, choices), _prompt(view, shown), _grid(view, choices), _below(choices)]),
+            html.Main([_inputs(view, choices), _prompt(view, shown), _grid(view, choices), _below(choices)]),
         ],
         id="page",
     )
@@ -89,9 +89,9 @@ def _header(view: View, choices: Choices) -> Component:
             html.Div(_select("model", choices.models, view.model), className="model"),
             html.Div(
                 [
-                    html.Button("Copy link", id="share", type="button", title="A link to exactly this view"),
-                    html.Button("Save page", id="save", type="button", title="What is shown, in one file"),
-                    html.Button("Dark", id="dress", type="button", title="Light or dark"),
+                    html.Button("Copy link", id="share", type="button", title="Copy a link to this view"),
+                    html.Button("Save page", id="save", type="button", title="Save this page as one file"),
+                    html.Button("Dark", id="theme-switch", type="button", title="Switch between light and dark"),
                 ],
                 className="actions",
             ),
@@ -99,18 +99,18 @@ def _header(view: View, choices: Choices) -> Component:
     )
 
 
-def _ask(view: View, choices: Choices) -> Component:
+def _inputs(view: View, choices: Choices) -> Component:
     return html.Section(
         [
             html.Div([_text("prompt", view.prompt), _text("corrupted", view.corrupted)], className="texts"),
             html.Div(
                 [
-                    _field("answer", view.answer, "the model's own"),
-                    _field("wrong", view.wrong, "its next choice"),
+                    _field("answer", view.answer, "the model's first choice"),
+                    _field("wrong", view.wrong, "the model's next choice"),
                     html.Button("Read", id="read", type="button", className="go", title="Ctrl + Enter"),
-                    html.Span("or an example of", className="quiet"),
+                    html.Span("or an example of task", className="quiet"),
                     _select("task", choices.tasks, choices.tasks[0]),
-                    html.Button("Another", id="another", type="button", title="Another prompt of this task"),
+                    html.Button("Another", id="another", type="button", title="Another example of this task"),
                 ],
                 className="line",
             ),
@@ -118,7 +118,7 @@ def _ask(view: View, choices: Choices) -> Component:
             html.P(id="trouble", className="trouble", role="alert"),
         ],
         className="ask",
-        **_aria(label="What is asked"),
+        **_aria(label="Prompt and answers"),
     )  # fmt: skip
 
 
@@ -133,14 +133,15 @@ def _text(name: str, value: str) -> Component:
 
 def _field(name: str, value: str, hint: str) -> Component:
     box = dcc.Input(id=f"{name}-text", value=value, placeholder=hint, debounce=True, autoComplete="off")
-    return html.Label([html.Span(_FIELDS[name]), box], className="field")
+    return html.Label([html.Span(_FIELD_LABELS[name]), box], className="field")
 
 
 def _select(name: str, options: Sequence[str], value: str) -> Component:
-    listed = [{"label": _NAMES.get((name, one), words(one)), "value": one} for one in options]
+    listed = [{"label": _OPTION_LABELS.get((name, option), words(option)), "value": option} for option in options]
     box = dcc.Dropdown(id=f"{name}-choice", options=listed, value=value, clearable=False, searchable=len(options) > 12)
-    # dash says what is chosen and not what for: its button is labelled by an element of this id, if there is one
-    return html.Div([html.Span(_ASKS[name], id=f"{name}-choice-value-count", hidden=True), box], className="select")
+    # dash labels its button by the element of this id; without it, screen readers read only the value
+    label = html.Span(_SELECT_LABELS[name], id=f"{name}-choice-value-count", hidden=True)
+    return html.Div([label, box], className="select")
 
 
 def _prompt(view: View, shown: Answer) -> Component:
@@ -148,8 +149,8 @@ def _prompt(view: View, shown: Answer) -> Component:
         [
             html.Div(
                 [
-                    html.H2("Which inputs mattered"),
-                    html.Div(_select("inputs", INPUTS, view.inputs), className="choice"),
+                    html.H2("Tokens of the prompt"),
+                    html.Div(_select("inputs", get_args(TokenColor), view.inputs), className="choice"),
                 ],
                 className="head",
             ),
@@ -169,26 +170,26 @@ def _prompt(view: View, shown: Answer) -> Component:
 
 
 def _grid(view: View, choices: Choices) -> Component:
-    panels: dict[str, Panel | SweepPanel] = {one.name: one for one in (*PANELS, *SWEEPS)}
+    panels: dict[str, Panel | MethodPanel] = {panel.name: panel for panel in ALL_PANELS}
     controls = {
-        "lens": [_select("lens", choices.lenses, view.lens), _select("color", COLORS, view.color)],
-        "patching": [_select("site", SITES, view.site)],
+        "lens": [_select("lens", choices.lenses, view.lens), _select("color", get_args(Color), view.color)],
+        "patching": [_select("site", get_args(PatchSite), view.site)],
     }
-    own = [_panel(panels[name], controls.get(name, [])) for name in _AREAS]
-    return html.Div(own, className="grid")
+    sections = [_panel(panels[name], controls.get(name, [])) for name in _AREAS]
+    return html.Div(sections, className="grid")
 
 
-def _panel(panel: Panel | SweepPanel, controls: Sequence[Component]) -> Component:
+def _panel(panel: Panel | MethodPanel, controls: Sequence[Component]) -> Component:
     extra: list[Component] = []
-    if isinstance(panel, SweepPanel):
+    if isinstance(panel, MethodPanel):
         extra = [
             html.Button("Run", id=f"{panel.name}-run", type="button", className="go"),
             html.Button("Stop", id=f"{panel.name}-stop", type="button", hidden=True),
             html.Progress(id=f"{panel.name}-progress", max="1", value="0", hidden=True),
-            html.Span(id=f"{panel.name}-said", className="quiet", **_aria(live="polite")),
+            html.Span(id=f"{panel.name}-status", className="quiet", **_aria(live="polite")),
         ]
     save: dict[str, Any] = {"data-png": panel.name}
-    png = html.Button("PNG", type="button", className="png", title="Save this panel as a picture", **save)
+    png = html.Button("PNG", type="button", className="png", title="Save this panel as an image", **save)
     head = html.Div([html.H2(panel.title), html.Div([*controls, png], className="choice")], className="head")
     return html.Section(
         [
@@ -203,9 +204,9 @@ def _panel(panel: Panel | SweepPanel, controls: Sequence[Component]) -> Componen
     )
 
 
-def _aria(**given: str) -> dict[str, Any]:
-    """Attributes for those who listen to the page."""
-    return {f"aria-{name}": value for name, value in given.items()}
+def _aria(**attributes: str) -> dict[str, Any]:
+    """Attributes for screen readers."""
+    return {f"aria-{name}": value for name, value in attributes.items()}
 
 
 def _below(choices: Choices) -> Component:
@@ -214,14 +215,14 @@ def _below(choices: Choices) -> Component:
         for index, title in enumerate(choices.results)
     ]
     views = [
-        html.Summary("Every head at once: head, model and neuron view"),
+        html.Summary("Attention of all heads: head, model and neuron view"),
         html.Iframe(id="views", title="Attention views", sandbox="allow-scripts"),
     ]
-    same = [
-        html.Summary("The same from the command line and in Python"),
+    code = [
+        html.Summary("Reproduce this from the command line or in Python"),
         html.Button("Copy", id="copy", type="button"),
         html.Pre(id="commands", tabIndex=0),
     ]
     return html.Div(
-        [*results, html.Details(views, id="views-box", className="panel"), html.Details(same, className="panel")]
+        [*results, html.Details(views, id="views-box", className="panel"), html.Details(code, className="panel")]
     )

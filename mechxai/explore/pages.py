@@ -1,4 +1,4 @@
-"""Pages beside the explorer's own, and what every answer of the server carries."""
+"""Further pages of the server (saved page, attention views, plotly's script), and the checks of all requests."""
 
 import html
 from collections.abc import Callable
@@ -9,10 +9,10 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from mechxai.core.errors import MechXAIError
-from mechxai.explore.answers import coloured
+from mechxai.explore.answers import token_buttons
 from mechxai.explore.commands import commands
 from mechxai.explore.palette import LIGHT, Picture
-from mechxai.explore.panel import PANELS, SWEEPS, drawn
+from mechxai.explore.panel import ALL_PANELS, panel_figure
 from mechxai.explore.panel_context import PanelContext, panel_context
 from mechxai.explore.state import ExplorerState
 from mechxai.explore.view import View
@@ -22,7 +22,7 @@ from mechxai.methods.attention.attention_patterns import AttentionPatterns
 
 _HOSTS = ("127.0.0.1", "localhost", "::1")
 _WIDTH = 1000  # of saved figures, in pixels
-_MOST_BYTES = 2_000_000
+_MAX_BYTES = 2_000_000  # of a request
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; frame-ancestors 'self'; base-uri 'none'; "
@@ -38,26 +38,26 @@ pre{{background:#f5f7fa;padding:1rem;overflow-x:auto;white-space:pre-wrap}}
 <script>{plotly}</script></head><body><h1>{title}</h1>{body}</body></html>"""
 
 
-def add_pages(server: flask.Flask, room: ExplorerState) -> None:
-    """Adds the saved page, the page of attention views, and the guard of all requests."""
-    server.config["MAX_CONTENT_LENGTH"] = server.config["MAX_FORM_MEMORY_SIZE"] = _MOST_BYTES
-    server.before_request(_guard)
-    server.after_request(_guarded)
-    for name, made in (("export", saved), ("attention", _attention)):  # posted, as servers refuse long addresses
-        server.add_url_rule(f"/{name}.html", name, lambda made=made: _answer(room, made), methods=["POST"])
+def add_pages(server: flask.Flask, state: ExplorerState) -> None:
+    """Adds the saved page, the page of attention views, plotly's script, and the checks of all requests."""
+    server.config["MAX_CONTENT_LENGTH"] = server.config["MAX_FORM_MEMORY_SIZE"] = _MAX_BYTES
+    server.before_request(_refusal)
+    server.after_request(_with_security_headers)
+    for name, page in (("export", saved_page), ("attention", _attention_page)):  # POST: long addresses are refused
+        server.add_url_rule(f"/{name}.html", name, lambda page=page: _response(state, page), methods=["POST"])
     server.add_url_rule("/plotly.js", "plotly", _plotly)
 
 
-def _guard() -> flask.Response | None:
-    """Refuses what does not come from this machine's own pages: another site's name for us, or its requests."""
+def _refusal() -> flask.Response | None:
+    """Refuses requests under another host name (DNS rebinding) and requests of other sites."""
     host = urlsplit(f"//{flask.request.host}").hostname
     origin = flask.request.headers.get("Origin")
     if host not in _HOSTS or (origin is not None and urlsplit(origin).netloc != flask.request.host):
-        return flask.Response("This explorer answers pages of this machine alone.", 403, mimetype="text/plain")
+        return flask.Response("This explorer answers only pages of this machine.", 403, mimetype="text/plain")
     return None
 
 
-def _guarded(response: flask.Response) -> flask.Response:
+def _with_security_headers(response: flask.Response) -> flask.Response:
     if "Content-Security-Policy" not in response.headers:
         response.headers["Content-Security-Policy"] = _POLICY
     response.headers["X-Content-Type-Options"] = "nosniff"
@@ -66,35 +66,33 @@ def _guarded(response: flask.Response) -> flask.Response:
 
 
 def _plotly() -> flask.Response:
-    """Plotly's script, which the page asks for when a picture is to be saved; kept by the browser."""
+    """The script of plotly, which the page loads to save an image; cached by the browser."""
     response = flask.Response(get_plotlyjs(), mimetype="text/javascript")
     response.headers["Cache-Control"] = "private, max-age=86400"
     return response
 
 
-def _answer(room: ExplorerState, made: Callable[[PanelContext], str]) -> flask.Response:
-    if flask.request.headers.get("Sec-Fetch-Site", "none") not in (
-        "none",
-        "same-origin",
-    ):  # another site's image or frame
-        return flask.Response("This page is for the explorer's own.", 403, mimetype="text/plain")
+def _response(state: ExplorerState, page: Callable[[PanelContext], str]) -> flask.Response:
+    """A page about the view of the request."""
+    site = flask.request.headers.get("Sec-Fetch-Site", "none")
+    if site not in ("none", "same-origin"):  # an image or a frame of another site
+        return flask.Response("This address answers only the explorer's own page.", 403, mimetype="text/plain")
     try:
-        scene = panel_context(room, View.of(flask.request.form), LIGHT)
-        page = made(scene)
+        text = page(panel_context(state, View.of(flask.request.form), LIGHT))
     except MechXAIError as error:
         return flask.Response(str(error), 400, mimetype="text/plain")
-    response = flask.Response(page, mimetype="text/html")
-    response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"  # for those who open it as a page
+    response = flask.Response(text, mimetype="text/html")
+    response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"  # if it is opened as a page
     return response
 
 
-def saved(scene: PanelContext) -> str:
-    """One page that holds what is shown and opens anywhere, offline; tokens are escaped."""
-    view, parts = scene.view, []
-    layer = "output" if view.layer == scene.reading.model.architecture.n_layers else view.layer
-    for panel in (*PANELS, *SWEEPS):
+def saved_page(context: PanelContext) -> str:
+    """One self-contained page with everything that is shown; it opens offline, and tokens are escaped."""
+    view, parts = context.view, []
+    layer = "output" if view.layer == context.analysis.model.architecture.n_layers else view.layer
+    for panel in ALL_PANELS:
         try:
-            figure = drawn(panel, scene)
+            figure = panel_figure(panel, context)
         except MechXAIError as error:
             parts.append(f"<h2>{html.escape(panel.title)}</h2><p>{html.escape(str(error))}</p>")
             continue
@@ -102,23 +100,22 @@ def saved(scene: PanelContext) -> str:
         head = f"<h2>{html.escape(panel.title)}</h2><p>{html.escape(panel.about)}</p>"
         parts.append(head + figure_div(go.Figure(figure), panel.name))
     body = [
-        f"<p class=tokens>{' '.join(_token(one) for one in coloured(scene))}</p>",
-        f"<p>position {view.pos}, layer {layer}, head {scene.block}.{view.head}; {scene.pair}</p>",
+        f"<p class=tokens>{' '.join(_token(button) for button in token_buttons(context))}</p>",
+        f"<p>position {view.pos}, layer {layer}, head {context.block}.{view.head}; {context.contrast_label}</p>",
         *parts,
-        f"<h2>The same from the command line and in Python</h2><pre>{html.escape(commands(scene))}</pre>",
+        f"<h2>Reproduce this from the command line or in Python</h2><pre>{html.escape(commands(context))}</pre>",
     ]
     return _PAGE.format(title=html.escape(f"{view.model}: one prompt"), plotly=get_plotlyjs(), body="".join(body))
 
 
-def _token(one: Picture) -> str:
-    ground = LIGHT.sign(one["share"]) + f"{round(160 * abs(one['share'])):02x}"  # its last two digits: how opaque
-    name = " class=chosen" if one["chosen"] else ""
-    return (
-        f'<span{name} title="{html.escape(one["said"])}" style="background:{ground}">{html.escape(one["text"])}</span>'
-    )
+def _token(button: Picture) -> str:
+    color = LIGHT.sign(button["share"]) + f"{round(160 * abs(button['share'])):02x}"  # the last two digits: opacity
+    chosen = " class=chosen" if button["chosen"] else ""
+    hover, text = html.escape(button["hover"]), html.escape(button["text"])
+    return f'<span{chosen} title="{hover}" style="background:{color}">{text}</span>'
 
 
-def _attention(scene: PanelContext) -> str:
-    with scene.room.lock(scene.view.model):
-        result = AttentionPatterns()(scene.reading.model, scene.reading.batch)
+def _attention_page(context: PanelContext) -> str:
+    with context.state.lock(context.view.model):
+        result = AttentionPatterns()(context.analysis.model, context.analysis.batch)
     return attention_html(result)

@@ -1,4 +1,4 @@
-"""The page's colours for figures, in its light and in its dark dress."""
+"""Colours of the explorer's figures, in the light and the dark theme, and figures in those colours."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,26 +9,26 @@ import numpy as np
 from mechxai.figures.colors import DIVERGING, SEQUENTIAL
 from mechxai.figures.theme import FONT
 
-Picture = dict[str, Any]  # what plotly draws
-_MOST_TURNED = 30  # labels side by side that can still be read
-NO_MARGIN = 8  # pixels of a margin with nothing in it
+Picture = dict[str, Any]  # a plotly figure as a dict
+_MAX_TURNED = 30  # turned labels side by side that are legible
+NO_MARGIN = 8  # pixels of a margin without labels
 _CLEAR = "rgba(0,0,0,0)"
 Stops = tuple[tuple[float, str], ...]
 
 
 @dataclass(frozen=True)
 class Palette:
-    """Colours of figures.
+    """The colours of one theme.
 
     Attributes:
         ink: of text.
-        quiet: of what is less important.
+        quiet: of secondary text.
         line: of axes and grids.
-        accent: of what is chosen.
-        towards: of what speaks for the answer.
-        against: of what speaks against it.
-        sequential: from none to much.
-        diverging: from against to towards, the middle as the page's ground.
+        accent: of the chosen cell or node.
+        towards: of effects towards the answer.
+        against: of effects against the answer.
+        sequential: scale from small to large values.
+        diverging: scale from ``against`` to ``towards``, its middle the page's background.
     """
 
     ink: str
@@ -43,22 +43,22 @@ class Palette:
     def figure(
         self, trace: Mapping[str, object], height: int, *, x: Mapping[str, object], y: Mapping[str, object], **more: Any
     ) -> Picture:
-        """A figure as a panel shows it: transparent, as wide as there is room, without a title.
+        """A panel's figure: transparent, as wide as the panel, without a title.
 
-        A plain mapping: plotly's figure objects check every property, for longer than an interaction may take.
+        A dict, because plotly's figure objects check every property, which takes longer than an interaction may.
 
         Args:
-            trace: what is drawn.
+            trace: the data.
             height: in pixels.
-            x: of the axis, beside what all have.
-            y: likewise.
-            **more: of the layout.
+            x: settings of the x axis beyond the common ones.
+            y: settings of the y axis, likewise.
+            **more: further settings of the layout.
         """
         layout = {
             "font": {"family": FONT, "size": 12, "color": self.ink},
             "paper_bgcolor": _CLEAR,
             "plot_bgcolor": _CLEAR,
-            "margin": {"l": _beside(y), "r": NO_MARGIN, "t": NO_MARGIN, "b": _below(x)},
+            "margin": {"l": _left_margin(y), "r": NO_MARGIN, "t": NO_MARGIN, "b": _bottom_margin(x)},
             "height": height,
             "autosize": True,
             "showlegend": False,
@@ -88,22 +88,22 @@ class Palette:
     def cells(
         self,
         values: np.ndarray,
-        says: Sequence[Sequence[str]],
+        hover: Sequence[Sequence[str]],
         clicks: Sequence[Sequence[str]],
         *,
         ends: tuple[float, float],
         unit: str,
         height: int,
     ) -> dict[str, object]:
-        """Cells coloured by their values.
+        """A heat map.
 
         Args:
-            values: rows and columns.
-            says: what each says beside a pointer.
-            clicks: where a click on each goes.
-            ends: values of the first and the last colour; from against to towards where the first is negative.
-            unit: of the values, beside the colour bar.
-            height: of the drawing.
+            values: ``[row, column]``.
+            hover: each cell's hover text.
+            clicks: each cell's click target, see `click_target`.
+            ends: values of the first and the last colour; the scale is diverging where the first is negative.
+            unit: of the values, shown beside the colour bar.
+            height: of the figure, in pixels.
         """
         return {
             "type": "heatmap",
@@ -115,12 +115,12 @@ class Palette:
             "colorscale": self.diverging if ends[0] < 0 else self.sequential,
             "colorbar": self._bar(unit, height),
             "customdata": clicks,
-            "hovertext": says,
+            "hovertext": hover,
             "hoverinfo": "text",
         }
 
     def _bar(self, title: str, height: int) -> dict[str, object]:
-        """A colour bar beside a drawing of this height."""
+        """The colour bar of a figure of this height."""
         return {
             "title": {"text": title, "side": "right", "font": {"size": 11}},
             "thickness": 10,
@@ -133,23 +133,23 @@ class Palette:
         }
 
     def frame(self, x: tuple[int, int], y: tuple[int, int]) -> dict[str, object]:
-        """Around the cells that are looked at."""
+        """The frame around the chosen cells."""
         ends = {"x0": x[0] - 0.5, "x1": x[1] + 0.5, "y0": y[0] - 0.5, "y1": y[1] + 0.5}
         return {"type": "rect", **ends, "line": {"color": self.accent, "width": 2.5}}
 
     def rims(self, chosen: Sequence[bool]) -> dict[str, object]:
-        """Around the nodes of a graph, of which some are looked at."""
+        """The outlines of a graph's nodes, thicker and in the accent colour for chosen nodes."""
         return {
-            "color": [self.accent if one else self.quiet for one in chosen],
-            "width": [3 if one else 1 for one in chosen],
+            "color": [self.accent if is_chosen else self.quiet for is_chosen in chosen],
+            "width": [3 if is_chosen else 1 for is_chosen in chosen],
         }
 
     def sign(self, value: float) -> str:
-        """The colour of what speaks for the answer, or against it."""
+        """The colour of an effect towards the answer (positive) or against it (negative)."""
         return self.towards if value >= 0 else self.against
 
-    def said(self, text: str, height: int) -> Picture:
-        """A figure that is a sentence."""
+    def message(self, text: str, height: int) -> Picture:
+        """A figure that shows a sentence."""
         hidden = {"visible": False, "range": [0, 1]}
         note = {
             "text": text,
@@ -163,17 +163,17 @@ class Palette:
         return self.figure({"type": "scatter", "x": [], "y": []}, height, x=hidden, y=hidden, annotations=[note])
 
 
-# Plotly can make room for labels by itself, but measures and draws all of them several times for it.
-def _beside(axis: Mapping[str, Any]) -> int:
-    """Pixels left of a figure, for its longest label and its title."""
+# plotly's own automatic margins measure and draw all labels several times
+def _left_margin(axis: Mapping[str, Any]) -> int:
+    """Pixels to the left of a figure, for its longest label and the axis title."""
     if not axis.get("visible", True):
         return NO_MARGIN
     longest = max((len(label) for label in axis.get("ticktext", ())), default=7)
     return 18 + round(6.4 * longest) + (20 if axis.get("title") else 0)
 
 
-def _below(axis: Mapping[str, Any]) -> int:
-    """Pixels below a figure, for its labels, turned or not, and its title."""
+def _bottom_margin(axis: Mapping[str, Any]) -> int:
+    """Pixels below a figure, for its labels, turned or not, and the axis title."""
     if not axis.get("visible", True):
         return NO_MARGIN
     longest = max((len(label) for label in axis.get("ticktext", ())), default=4)
@@ -181,8 +181,8 @@ def _below(axis: Mapping[str, Any]) -> int:
 
 
 def ticks(labels: Sequence[str], title: str = "", *, turned: bool = False) -> dict[str, object]:
-    """An axis of cells with these labels; ``turned`` where they are texts below a figure, of many only some."""
-    texts = _every(-(-len(labels) // _MOST_TURNED), labels) if turned else list(labels)
+    """A labelled axis of cells; ``turned`` labels are texts below a figure, thinned out where there are many."""
+    texts = _every(-(-len(labels) // _MAX_TURNED), labels) if turned else list(labels)
     axis: dict[str, object] = {"tickvals": list(range(len(labels))), "ticktext": texts, "showgrid": False}
     if title:
         axis["title"] = {"text": title, "font": {"size": 12}, "standoff": 8}
@@ -190,12 +190,12 @@ def ticks(labels: Sequence[str], title: str = "", *, turned: bool = False) -> di
 
 
 def numbers(count: int, title: str) -> dict[str, object]:
-    """An axis of cells that are numbered; of many, every fourth has its number."""
-    return ticks(_every(1 if count <= 16 else 4, [str(at) for at in range(count)]), title)
+    """A numbered axis of cells; beyond 16 cells, every fourth has its number."""
+    return ticks(_every(1 if count <= 16 else 4, [str(index) for index in range(count)]), title)
 
 
 def _every(step: int, labels: Sequence[str]) -> list[str]:
-    return [label if at % step == 0 else "" for at, label in enumerate(labels)]
+    return [label if index % step == 0 else "" for index, label in enumerate(labels)]
 
 
 LIGHT = Palette(
@@ -208,7 +208,7 @@ LIGHT = Palette(
     sequential=SEQUENTIAL,
     diverging=DIVERGING,
 )
-# The middle and the low end take the dark ground's colour, so that what stands out is what is large.
+# the middle and the low end are the dark background, so that large values stand out
 DARK = Palette(
     ink="#e4e9f0",
     quiet="#9fb0c3",
@@ -228,5 +228,5 @@ DARK = Palette(
 
 
 def palette_of(theme: str) -> Palette:
-    """The palette of a page's dress, ``light`` or ``dark``."""
+    """The palette of the page's theme, ``light`` or ``dark``."""
     return DARK if theme == "dark" else LIGHT

@@ -1,4 +1,4 @@
-"""Which panels there are, what each depends on, how it is drawn. A new one is a file in `panels` and a row here."""
+"""The table of panels: what each depends on and how it is drawn. A new panel is a file in `panels` and a row here."""
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -13,23 +13,23 @@ from mechxai.explore.panels import attention, circuit, contributions, factors, l
 from mechxai.figures.text import safe
 from mechxai.tasks.prompts import prompts
 
-_ASKED = ("model", "prompt", "pos", "answer", "wrong")
+_QUESTION = ("model", "prompt", "pos", "answer", "wrong")
 _PAIR = ("model", "prompt", "corrupted", "answer", "wrong")
-_WAITING_HEIGHT = 300
+_MESSAGE_HEIGHT = 300
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A figure that follows the view.
+    """A figure that is drawn for every view.
 
     Attributes:
         name: its id on the page.
         title: shown above it.
         about: one line below the title.
-        needs: fields of the view that change it.
-        draw: its figure.
-        content: what its cells depend on; while that stays, a change of the view only moves the frame around the
-            chosen one. None where there is no frame.
+        needs: fields of the view that change the figure.
+        draw: returns the figure.
+        content: returns what the cells depend on; while it stays equal, only the frame around the chosen cell moves.
+            None for figures without a frame.
     """
 
     name: str
@@ -41,20 +41,20 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class SweepPanel:
-    """A figure of a method that may take long: somebody has to start it.
+class MethodPanel:
+    """A figure of a method's result; a method that may take long is started by its button.
 
     Attributes:
         name: its id on the page.
         title: shown above it.
         about: one line below the title.
         needs: fields of the view that change the figure.
-        key: what decides the sweep's numbers.
-        method: what is run.
-        draw: the figure of its result.
-        content: as a panel's.
-        paired: whether it is run on the pair of prompts, or on the prompt alone.
-        quick: whether it takes so little that nobody need start it.
+        key: returns what determines the method's numbers.
+        method: returns the method.
+        draw: returns the figure of the result.
+        content: as for `Panel`.
+        paired: whether the method runs on the clean and the corrupted prompt, or on the prompt alone.
+        quick: returns whether the method is so fast for this view that it runs without being started.
     """
 
     name: str
@@ -68,65 +68,72 @@ class SweepPanel:
     paired: bool = True
     quick: Callable[[PanelContext], bool] = lambda _: False
 
-    def batch(self, scene: PanelContext) -> ContrastBatch:
-        """What the method is run on."""
-        return pair(scene) if self.paired else scene.reading.batch
+    def batch(self, context: PanelContext) -> ContrastBatch:
+        """The prompts that the method runs on."""
+        return prompt_pair(context) if self.paired else context.analysis.batch
 
-    def result(self, scene: PanelContext) -> Result | None:
-        """What it found; None where it was not run, or has not ended."""
-        sweep = scene.room.sweeps.get(self.key(scene))
-        if sweep is None and self.quick(scene):
-            make = lambda: self.method(scene)(scene.reading.model, self.batch(scene))  # noqa: E731
-            return scene.reading.once(self.key(scene), make)
-        return None if sweep is None else sweep.result
+    def result(self, context: PanelContext) -> Result | None:
+        """The method's result; None if it has not been started or has not finished."""
+        run = context.state.background.get(self.key(context))
+        if run is None and self.quick(context):
+            return context.analysis.cached(
+                self.key(context), lambda: self.method(context)(context.analysis.model, self.batch(context))
+            )
+        return None if run is None else run.result
 
 
 PANELS = (
     Panel(
         "lens",
-        "What each layer would say",
-        "the likeliest next token, read off the residual stream before every layer",
-        (*_ASKED, "layer", "lens", "color"),
+        "Prediction of each layer",
+        "the likeliest next token, read from the residual stream before every layer",
+        (*_QUESTION, "layer", "lens", "color"),
         lens.draw,
         lens.content,
     ),
     Panel(
         "next",
         "Next token",
-        "at the chosen layer and position; click one to ask about it",
-        (*_ASKED, "layer", "lens"),
+        "at the chosen layer and position; click a token to make it the answer",
+        (*_QUESTION, "layer", "lens"),
         next_tokens.draw,
     ),
     Panel(
         "attention",
         "Attention of the chosen head",
-        "where it looks, not whether that mattered",
+        "where the head attends, not whether that matters",
         ("model", "prompt", "pos", "layer", "head"),
         attention.draw,
         attention.content,
     ),
     Panel(
         "heads",
-        "What each head writes",
-        "towards the answer at the chosen position, directly",
-        (*_ASKED, "layer", "head"),
+        "Contribution of each head",
+        "written directly towards the answer at the chosen position",
+        (*_QUESTION, "layer", "head"),
         contributions.by_head,
         contributions.content,
     ),
-    Panel("layers", "What each layer writes", "the parts sum to the logit difference", _ASKED, contributions.by_layer),
+    Panel(
+        "layers",
+        "Contribution of each layer",
+        "the parts sum to the logit difference",
+        _QUESTION,
+        contributions.by_layer,
+    ),
     Panel(
         "sources",
-        "What the chosen head writes, by token read",
-        "attention times what is read there",
-        (*_ASKED, "layer", "head"),
+        "Contribution of the chosen head, by source token",
+        "attention times the value read from each token",
+        (*_QUESTION, "layer", "head"),
         contributions.by_token,
     ),
 )
-SWEEPS = (
-    SweepPanel(
+METHOD_PANELS = (
+    MethodPanel(
         "routes",
-        "Routes: how the chosen position came by what it holds",
-        "edges near the vectors they end in, traced down from there (information flow routes); close is not causal",
+        "Information flow routes to the chosen position",
+        "edges close to the vectors that they contribute to, traced down from the position; close is not causal",
         ("model", "prompt", "pos", "layer"),
         routes.key,
         routes.method,
@@ -134,17 +141,17 @@ SWEEPS = (
         paired=False,
         quick=routes.quick,
     ),
-    SweepPanel(
+    MethodPanel(
         "patching",
-        "Patching: what brings the answer back",
-        "clean activations put into the corrupted run, one cell at a time; 1 is the whole effect",
+        "Activation patching: what restores the answer",
+        "clean activations patched into the corrupted run, one cell at a time; 1 is the whole effect",
         (*_PAIR, "site", "pos", "layer", "head"),
         patching.key,
         patching.method,
         patching.draw,
         patching.content,
     ),
-    SweepPanel(
+    MethodPanel(
         "factors",
         "Neurons that fire together",
         "groups of MLP neurons and the tokens on which each is active (non-negative factors); firing is not mattering",
@@ -156,9 +163,9 @@ SWEEPS = (
         paired=False,
         quick=factors.quick,
     ),
-    SweepPanel(
+    MethodPanel(
         "circuit",
-        "Circuit: which edges carry it",
+        "Circuit: the edges that carry the answer",
         "integrated gradients over edges (EAP-IG); an estimate, to be confirmed by patching",
         (*_PAIR, "layer", "head"),
         circuit.key,
@@ -166,70 +173,80 @@ SWEEPS = (
         circuit.draw,
     ),
 )
+ALL_PANELS = (*PANELS, *METHOD_PANELS)
 
 
-def drawn(panel: Panel | SweepPanel, scene: PanelContext) -> Picture:
-    """The figure of a panel; of a sweep that is not done, what to do, or why it failed."""
+def panel_figure(panel: Panel | MethodPanel, context: PanelContext) -> Picture:
+    """The figure of a panel; of a method without a result, a sentence on what to do or why it failed."""
     if isinstance(panel, Panel):
-        return panel.draw(scene)
-    result, sweep = panel.result(scene), scene.room.sweeps.get(panel.key(scene))
+        return panel.draw(context)
+    result, run = panel.result(context), context.state.background.get(panel.key(context))
     if result is not None:
-        return panel.draw(scene, result)
-    if sweep is not None and sweep.error:
-        return scene.palette.said(safe(sweep.error, 110), _WAITING_HEIGHT)
-    ready = scene.view.corrupted or not panel.paired
-    hint = "not run yet" if ready else "give a corrupted prompt of as many tokens, then run"
-    return scene.palette.said(hint, _WAITING_HEIGHT)
+        return panel.draw(context, result)
+    if run is not None and run.error:
+        return context.palette.message(safe(run.error, 110), _MESSAGE_HEIGHT)
+    ready = context.view.corrupted or not panel.paired
+    hint = "not run yet" if ready else "enter a corrupted prompt with as many tokens, then click Run"
+    return context.palette.message(hint, _MESSAGE_HEIGHT)
 
 
-def stamp(panel: Panel | SweepPanel, scene: PanelContext) -> str:
-    """What the figure depends on, as a text: while it stays the same, so does the figure.
+def stamp(panel: Panel | MethodPanel, context: PanelContext) -> str:
+    """A text of everything that the figure depends on: equal stamps mean equal figures.
 
-    Its first line is of the cells alone; empty where these do not stand for themselves.
+    Its first line covers the cells without the frame; it is empty for figures without a frame.
     """
-    parts, framed = [getattr(scene.view, name) for name in panel.needs], True
-    if isinstance(panel, SweepPanel) and not panel.quick(scene):
-        sweep = scene.room.sweeps.get(panel.key(scene))
-        if sweep is None or sweep.result is None:  # a sentence, wherever one looks
-            parts, framed = [bool(scene.view.corrupted), "" if sweep is None else sweep.error], False
-    own = panel.content(scene) if framed and panel.content is not None else None
-    content = "" if own is None else repr((scene.palette.ink, own))
-    return f"{content}\n{(scene.palette.ink, *parts)!r}"
+    parts, framed = [getattr(context.view, name) for name in panel.needs], True
+    if isinstance(panel, MethodPanel) and not panel.quick(context):
+        run = context.state.background.get(panel.key(context))
+        if run is None or run.result is None:  # a sentence, the same for every chosen cell
+            parts, framed = [bool(context.view.corrupted), "" if run is None else run.error], False
+    cells = panel.content(context) if framed and panel.content is not None else None
+    first_line = "" if cells is None else repr((context.palette.ink, cells))
+    return f"{first_line}\n{(context.palette.ink, *parts)!r}"
 
 
-def start(panel: SweepPanel, scene: PanelContext) -> None:
-    """Begins a panel's sweep in the background.
+def start(panel: MethodPanel, context: PanelContext) -> None:
+    """Starts a panel's method in the background.
 
     Raises:
         ConfigError: no corrupted prompt.
-        AlignmentError: one of another length.
+        AlignmentError: a corrupted prompt of another length.
     """
-    batch, view = panel.batch(scene), scene.view
-    make = lambda: panel.method(scene)(scene.reading.model, batch)  # noqa: E731
-    scene.room.sweeps.start(panel.key(scene), make, lock=scene.room.lock(view.model), about=_about(panel, scene))
+    batch, state = panel.batch(context), context.state
+    state.background.start(
+        panel.key(context),
+        lambda: panel.method(context)(context.analysis.model, batch),
+        lock=state.lock(context.view.model),
+        label=_run_label(panel, context),
+    )
 
 
-def _about(panel: SweepPanel, scene: PanelContext) -> str:
-    """What is asked, in words."""
-    reading, view = scene.reading, scene.view
+def _run_label(panel: MethodPanel, context: PanelContext) -> str:
+    """What the method computes, in words: the position, the prompt, or the question."""
+    analysis, view = context.analysis, context.view
     if not panel.paired:
         return f"position {view.pos}" if "pos" in panel.needs else "this prompt"
-    return reading.words(reading.asked(reading.end, view.answer, view.wrong))
+    return analysis.question_text(analysis.question(analysis.answer_pos, view.answer, view.wrong))
 
 
-def pair(scene: PanelContext) -> ContrastBatch:
-    """The prompt beside its corrupted one, answered at the end."""
-    view, reading = scene.view, scene.reading
+def prompt_pair(context: PanelContext) -> ContrastBatch:
+    """The clean and the corrupted prompt, with the question at their last position.
+
+    Raises:
+        ConfigError: no corrupted prompt.
+        AlignmentError: a corrupted prompt of another length.
+    """
+    view, analysis = context.view, context.analysis
     if not view.corrupted.strip():
         raise ConfigError(
-            "A sweep was asked", got="no corrupted prompt", fix="give one of as many tokens that has another answer"
+            "This method needs a corrupted prompt", fix="Enter one with as many tokens and another answer"
         )
-    asked = reading.asked(reading.end, view.answer, view.wrong)
-    with scene.room.lock(view.model):
+    question = analysis.question(analysis.answer_pos, view.answer, view.wrong)
+    with context.state.lock(view.model):
         return prompts(
-            reading.model,
+            analysis.model,
             texts=[view.prompt],
             counterfactuals=[view.corrupted],
-            answers=[asked.answer],
-            wrong=[asked.wrong],
+            answers=[question.answer],
+            wrong=[question.wrong],
         )

@@ -1,4 +1,4 @@
-"""What a panel is given to draw: a view of a reading, its numbers made definite, and the page's colours."""
+"""The input of every panel: a view with definite numbers, the analysis of its prompt, and the page's colours."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,80 +9,87 @@ from mechxai.explore.state import ExplorerState
 from mechxai.explore.view import View
 from mechxai.figures.text import safe
 
-WIDEST = 24  # positions side by side
+WIDEST = 24  # positions shown side by side
 
 
 @dataclass(frozen=True)
 class PanelContext:
-    """A view with its reading.
+    """A view and the analysis of its prompt.
 
     Attributes:
-        room: where models and sweeps are.
-        view: positions, layers and heads counted from 0, all of them there.
-        reading: of the view's prompt.
+        state: the explorer's models and background runs.
+        view: its position, layer and head are counted from 0 and exist.
+        analysis: of the view's prompt.
         palette: the page's colours.
     """
 
-    room: ExplorerState
+    state: ExplorerState
     view: View
-    reading: PromptAnalysis
+    analysis: PromptAnalysis
     palette: Palette
 
     @cached_property
-    def asked(self) -> TokenQuestion:
-        """What is asked at the view's position."""
-        return self.reading.asked(self.view.pos, self.view.answer, self.view.wrong)
+    def question(self) -> TokenQuestion:
+        """The question at the view's position."""
+        return self.analysis.question(self.view.pos, self.view.answer, self.view.wrong)
+
+    def check(self) -> None:
+        """Refuses a view whose answer or wrong answer is not one token of the model.
+
+        Raises:
+            ConfigError: a text that is not one token, or two texts of the same token.
+        """
+        self.analysis.question(self.view.pos, self.view.answer, self.view.wrong)
 
     @property
     def block(self) -> int:
-        """The view's layer as a block: what the model's own output comes from is the last."""
-        return min(self.view.layer, self.reading.model.architecture.n_layers - 1)
+        """The block of the view's layer; for the model's output, the last block."""
+        return min(self.view.layer, self.analysis.model.architecture.n_layers - 1)
 
     @property
-    def places(self) -> range:
-        """The positions shown side by side: the page of the prompt on which the view's position stands."""
-        n = self.reading.n_pos
-        first = max(0, min(self.view.pos // WIDEST * WIDEST, n - WIDEST))
-        return range(first, min(n, first + WIDEST))
+    def positions(self) -> range:
+        """The positions shown side by side: the page of the prompt that holds the view's position."""
+        n_pos = self.analysis.n_pos
+        first = max(0, min(self.view.pos // WIDEST * WIDEST, n_pos - WIDEST))
+        return range(first, min(n_pos, first + WIDEST))
 
-    def labels(self, places: range) -> list[str]:
-        """Tokens at positions, ready for a figure."""
-        return [written(self.reading.tokens[at], 10) for at in places]
+    def labels(self, positions: range) -> list[str]:
+        """Tokens at positions, escaped for a figure."""
+        return [token_label(self.analysis.tokens[pos], 10) for pos in positions]
 
     @property
-    def pair(self) -> str:
-        """The two tokens the question is about, ready for a figure."""
-        return f"{self.said(self.asked.answer)} \N{MINUS SIGN} {self.said(self.asked.wrong)}"
+    def contrast_label(self) -> str:
+        """The answer minus the wrong answer as tokens, escaped for a figure."""
+        answer, wrong = (
+            token_label(self.analysis.text(token), 14) for token in (self.question.answer, self.question.wrong)
+        )
+        return f"{answer} \N{MINUS SIGN} {wrong}"
 
-    def said(self, token: int) -> str:
-        """A token, ready for a figure."""
-        return written(self.reading.text(token), 14)
 
-
-def panel_context(room: ExplorerState, view: View, palette: Palette) -> PanelContext:
-    """The scene of a view; numbers beyond the prompt or the model are brought to its edge."""
-    reading = room.reading(view)
-    a = reading.model.architecture
+def panel_context(state: ExplorerState, view: View, palette: Palette) -> PanelContext:
+    """The context of a view; positions, layers and heads beyond the prompt or the model are clipped."""
+    analysis = state.analysis(view)
+    a = analysis.model.architecture
     definite = replace(
         view,
-        model=room.name(view.model),
-        pos=reading.end if view.pos == -1 else _inside(view.pos, reading.n_pos),
-        layer=_inside(view.layer, a.n_layers + 1),
-        head=_inside(view.head, a.n_heads),
+        model=state.model_name(view.model),
+        pos=analysis.answer_pos if view.pos == -1 else _clipped(view.pos, analysis.n_pos),
+        layer=_clipped(view.layer, a.n_layers + 1),
+        head=_clipped(view.head, a.n_heads),
     )
-    return PanelContext(room, definite, reading, palette)
+    return PanelContext(state, definite, analysis, palette)
 
 
-def _inside(number: int, count: int) -> int:
-    return max(0, min(number + count if number < 0 else number, count - 1))
+def _clipped(index: int, count: int) -> int:
+    return max(0, min(index + count if index < 0 else index, count - 1))
 
 
-def written(token: str, limit: int) -> str:
-    """A token as figures write it: a leading space is no news, other blanks are shown; escaped."""
+def token_label(token: str, limit: int) -> str:
+    """A token as figures write it, escaped: without its leading space, with other white space made visible."""
     shown = token[1:] if len(token) > 1 and token.startswith(" ") else token
     return safe(shown.replace(" ", "␣") if shown.isspace() else shown, limit)
 
 
-def goes(**parts: object) -> str:
-    """What a click on a point changes of the view, as the page's script reads it."""
-    return "\x1f".join(f"{name}={value}" for name, value in parts.items())
+def click_target(**changes: object) -> str:
+    """The change of the view that a click on a point makes, as the page's script reads it."""
+    return "\x1f".join(f"{name}={value}" for name, value in changes.items())

@@ -1,4 +1,4 @@
-"""What one prompt makes of one model: all that panels draw, computed when first asked, and kept."""
+"""Everything the explorer computes about one prompt and one model, on first use, with results kept."""
 
 import re
 import threading
@@ -27,24 +27,24 @@ from mechxai.model.hooked_model import HookedModel
 from mechxai.tasks.prompts import prompts
 
 _T = TypeVar("_T")
-_INPUTS: dict[str, Callable[[], Any]] = {
+_ATTRIBUTIONS: dict[str, Callable[[], Any]] = {
     "gradient_x_input": GradientXInput,
     "saliency": Saliency,
     "occlusion": Occlusion,
 }
-_ID = re.compile(r"#(\d{1,7})")
-TOP = 10
-_MOST = 300
+_TOKEN_ID = re.compile(r"#(\d{1,7})")
+TOP = 10  # tokens listed per layer and position
+_MAX_CACHED = 300
 
 
 @dataclass(frozen=True)
 class TokenQuestion:
-    """A question about one position: why this token and not that one.
+    """Why one token rather than another is predicted at a position.
 
     Attributes:
         pos: the position.
-        answer: id of the token asked about.
-        wrong: id of what it is set against.
+        answer: id of the answer token.
+        wrong: id of the token it is compared with.
     """
 
     pos: int
@@ -53,177 +53,183 @@ class TokenQuestion:
 
 
 class PromptAnalysis:
-    """One prompt, read by one model; several threads may ask.
+    """One prompt under one model; safe to use from several threads.
 
     Args:
         model: the model.
         prompt: its text.
-        tuned: a tuned lens of this model.
-        lock: held while the model runs; all readings of one model share it.
+        tuned: a tuned lens of this model, if there is one.
+        lock: held while the model runs; all analyses of one model share it.
     """
 
     def __init__(self, model: HookedModel, prompt: str, *, tuned: TunedLens | None, lock: threading.RLock) -> None:
         self.model, self.tuned = model, tuned
-        self._lock, self._kept = lock, dict[Hashable, Any]()
-        self.batch = self.once("batch", lambda: _batch(model, prompt)).to(model.device)
+        self._lock, self._results = lock, dict[Hashable, Any]()
+        self.batch = self.cached("batch", lambda: _prompt_batch(model, prompt)).to(model.device)
 
     @property
     def n_pos(self) -> int:
-        """Tokens of the prompt."""
+        """Number of tokens of the prompt."""
         return self.batch.n_pos
 
     @property
-    def end(self) -> int:
-        """The position whose next token is asked about: the last, or the mask of a masked model."""
+    def answer_pos(self) -> int:
+        """The position at which the prompt's next token is predicted: the last, or the mask of a masked model."""
         return int(self.batch.answer_pos[0])
 
     @property
-    def size(self) -> int:
-        """Bytes that patterns and streams take once they are read, about."""
+    def n_bytes(self) -> int:
+        """Approximate size of the prompt's attention patterns and residual streams, in bytes."""
         a, n = self.model.architecture, self.n_pos
         return 2 * a.n_layers * a.n_heads * n * n + 4 * (a.n_layers + 1) * n * a.d_model
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """Their texts."""
+        """Texts of the prompt's tokens."""
         return self.batch.strings[0]
 
     def text(self, token: int) -> str:
-        """A token's text."""
+        """The text of a token id."""
         return self.model.text.strings([token])[0]
 
-    def lens(self, name: str, places: Sequence[int], target: int | None = None) -> Lens:
-        """What every layer says at some positions, and how it ranks a token there (if any), ``[layer, place]``.
+    def lens(self, name: str, positions: Sequence[int], target: int | None = None) -> Lens:
+        """The lens reading of every layer at some positions, ``[layer, position]``, with the rank of a target token.
 
         Raises:
-            ConfigError: the tuned lens is asked, and the explorer was given none.
+            ConfigError: ``tuned`` in an explorer without a tuned lens.
         """
         if name == "tuned" and self.tuned is None:
-            raise ConfigError("The tuned lens was asked", got="none", fix="start with mechxai explore lens=FOLDER")
-        key = ("lens", name, tuple(places), target)
-        return self.once(key, lambda: self._lens(name, torch.tensor(places), -1 if target is None else target))
+            raise ConfigError(
+                "This explorer has no tuned lens of the model", fix="Start it with mechxai explore lens=FOLDER"
+            )
+        key = ("lens", name, tuple(positions), target)
+        return self.cached(key, lambda: self._lens(name, torch.tensor(positions), -1 if target is None else target))
 
-    def _lens(self, name: str, places: Tensor, target: int) -> Lens:
-        streams = self.once("streams", lambda: streams_of(self.model, self.batch, "resid_pre", run="clean"))
-        asked = torch.full((len(places), 1), target, device=self.model.device)
+    def _lens(self, name: str, positions: Tensor, target: int) -> Lens:
+        streams = self.cached("streams", lambda: streams_of(self.model, self.batch, "resid_pre", run="clean"))
+        targets = torch.full((len(positions), 1), target, device=self.model.device)
         return reading(
             self.model,
-            [one[0][places.to(one.device)] for one in streams],
-            asked,
+            [stream[0][positions.to(stream.device)] for stream in streams],
+            targets,
             k=min(TOP, self.model.architecture.d_vocab),
             translate=self.tuned if name == "tuned" else None,
         )
 
-    def asked(self, pos: int, answer: str, wrong: str) -> TokenQuestion:
-        """The question at a position: the tokens named, else the model's first choice and its next.
+    def question(self, pos: int, answer: str, wrong: str) -> TokenQuestion:
+        """The question at a position; empty texts stand for the model's first choice and its next choice.
 
         Raises:
-            ConfigError: a text that is not one token, or both are the same.
+            ConfigError: a text that is not one token, or two texts of the same token.
         """
-        own = [int(one) for one in self.lens("logit", [pos]).top_token[-1, 0]]
-        right = self._token(answer) if answer else own[0]
-        other = self._token(wrong) if wrong else next(one for one in own if one != right)
-        if right == other:
-            raise ConfigError("Answer and wrong answer", got=f"both are {self.text(right)!r}", fix="change one of them")
-        return TokenQuestion(pos, right, other)
+        top_tokens = [int(token) for token in self.lens("logit", [pos]).top_token[-1, 0]]
+        answer_id = self._token_id(answer) if answer else top_tokens[0]
+        wrong_id = self._token_id(wrong) if wrong else next(token for token in top_tokens if token != answer_id)
+        if answer_id == wrong_id:
+            raise ConfigError(
+                f"The answer and the wrong answer are the same token, {self.text(answer_id)!r}",
+                fix="Change one of them",
+            )
+        return TokenQuestion(pos, answer_id, wrong_id)
 
-    def words(self, asked: TokenQuestion) -> str:
-        """A question in words."""
-        return " against ".join(f"“{printable(self.text(one))}”" for one in (asked.answer, asked.wrong))
+    def question_text(self, question: TokenQuestion) -> str:
+        """A question in words: ``“ Mary” against “ John”``."""
+        return " against ".join(f"“{printable(self.text(token))}”" for token in (question.answer, question.wrong))
 
-    def name_of(self, token: int) -> str:
-        """A token as a view names it."""
-        return name_of(self.model, token)
+    def token_name(self, token: int) -> str:
+        """A token's name in a `View`: its text, or ``#`` and its id where no text gives it."""
+        return token_name(self.model, token)
 
-    def _token(self, text: str) -> int:
-        """The token of a name; where a space before it makes it one token, the space may be left out."""
-        numbered = _ID.fullmatch(text)
+    def _token_id(self, name: str) -> int:
+        """The token of a name; the leading space may be left out where the name is one token only with it."""
+        numbered = _TOKEN_ID.fullmatch(name)
         if numbered and int(numbered[1]) < self.model.architecture.d_vocab:
             return int(numbered[1])
-        found = [self.model.text.bare_ids(one) for one in (text, f" {text}")]
-        single = [ids[0] for ids in found if len(ids) == 1 and ids[0] != self.model.text.unknown]
+        ids_by_text = [self.model.text.bare_ids(text) for text in (name, f" {name}")]
+        single = [ids[0] for ids in ids_by_text if len(ids) == 1 and ids[0] != self.model.text.unknown]
         if not single:
+            n_tokens = len(ids_by_text[0])
             raise ConfigError(
-                f"The token {text[:40]!r} was asked about",
-                got=f"{len(found[0])} tokens" if len(found[0]) != 1 else "not in the vocabulary",
-                fix="name one token, with its leading space if it has one",
+                f"{name[:40]!r} is {f'{n_tokens} tokens' if n_tokens != 1 else 'not in the vocabulary'}",
+                fix="Name one token, with its leading space if it has one",
             )
         return single[0]
 
-    def question(self, asked: TokenQuestion) -> ContrastBatch:
-        """The prompt as methods take it, answered at the position asked about."""
+    def contrast_batch(self, question: TokenQuestion) -> ContrastBatch:
+        """The prompt as methods take it, with the question's position and tokens."""
         device = self.model.device
         return replace(
             self.batch,
-            answers=torch.tensor([[[asked.answer]]], device=device),
-            wrong=torch.tensor([[[asked.wrong]]], device=device),
-            answer_pos=torch.tensor([asked.pos], device=device),
+            answers=torch.tensor([[[question.answer]]], device=device),
+            wrong=torch.tensor([[[question.wrong]]], device=device),
+            answer_pos=torch.tensor([question.pos], device=device),
         )
 
     def pattern(self, layer: int, head: int) -> np.ndarray:
-        """Attention of a head, ``[dest, src]``."""
-        return self.once("patterns", self._patterns)[layer, head].astype(np.float32)
+        """The attention pattern of a head, ``[dest, src]``."""
+        return self.cached("patterns", self._patterns)[layer, head].astype(np.float32)
 
     def _patterns(self) -> np.ndarray:
-        """Of every head, in half the space."""
-        last = self.model.architecture.n_layers
-        acts = self.model.cache(self.batch.clean, [Site("pattern", layer) for layer in range(last)])
-        return np.stack([acts["pattern", layer][0].half().cpu().numpy() for layer in range(last)])
+        """Attention patterns of all heads in half precision, ``[layer, head, dest, src]``."""
+        n_layers = self.model.architecture.n_layers
+        acts = self.model.cache(self.batch.clean, [Site("pattern", layer) for layer in range(n_layers)])
+        return np.stack([acts["pattern", layer][0].half().cpu().numpy() for layer in range(n_layers)])
 
-    def contributions(self, asked: TokenQuestion) -> Result:
-        """What every component writes towards the answer, as finely as this model can be split."""
-        return self.once(("contributions", asked), lambda: self._contributions(self.question(asked)))
+    def contributions(self, question: TokenQuestion) -> Result:
+        """Direct logit attribution to every component, split as finely as this model allows."""
+        return self.cached(("contributions", question), lambda: self._contributions(self.contrast_batch(question)))
 
-    def _contributions(self, question: ContrastBatch) -> Result:
+    def _contributions(self, batch: ContrastBatch) -> Result:
         for by in ("source", "head"):
             try:
-                return DirectLogitAttribution(by=by)(self.model, question)
+                return DirectLogitAttribution(by=by)(self.model, batch)
             except ModelSupportError:
                 continue
-        return DirectLogitAttribution(by="layer")(self.model, question)
+        return DirectLogitAttribution(by="layer")(self.model, batch)
 
-    def inputs(self, name: str, asked: TokenQuestion) -> np.ndarray:
-        """How much each token mattered to the answer, by a method of attribution, ``[pos]``."""
-        made = lambda: _INPUTS[name]()(self.model, self.question(asked)).data["value"].values[0]  # noqa: E731
-        return self.once(("inputs", name, asked), made)
+    def token_scores(self, method: str, question: TokenQuestion) -> np.ndarray:
+        """The attribution of the answer to each token of the prompt, ``[pos]``."""
 
-    def once(self, key: Hashable, make: Callable[[], _T]) -> _T:
-        """What was made for a key, or why it cannot be; made when first asked, by one thread at a time.
+        def scores() -> np.ndarray:
+            return _ATTRIBUTIONS[method]()(self.model, self.contrast_batch(question)).data["value"].values[0]
 
-        Of what is asked position by position, what was made last is kept.
+        return self.cached(("inputs", method, question), scores)
+
+    def cached(self, key: Hashable, compute: Callable[[], _T]) -> _T:
+        """The result of a computation that runs once per key, or its `MechXAIError`, raised again at every call.
+
+        One thread computes at a time. Of results per position (keys that are tuples), only the latest are kept.
         """
         with self._lock:
-            if key not in self._kept:
-                while len(self._kept) >= _MOST:
-                    del self._kept[next(one for one in self._kept if isinstance(one, tuple))]
+            if key not in self._results:
+                while len(self._results) >= _MAX_CACHED:
+                    del self._results[next(known for known in self._results if isinstance(known, tuple))]
                 try:
-                    self._kept[key] = make()
+                    self._results[key] = compute()
                 except MechXAIError as error:
-                    self._kept[key] = error
-            found = self._kept[key]
-        if isinstance(found, MechXAIError):
-            raise found
-        return found
+                    self._results[key] = error
+            result = self._results[key]
+        if isinstance(result, MechXAIError):
+            raise result
+        return result
 
 
-def name_of(model: HookedModel, token: int) -> str:
-    """A token as a view names it: by its text, or by its id where no text gives it."""
+def token_name(model: HookedModel, token: int) -> str:
+    """A token's name in a `View`: its text, or ``#`` and its id where no text gives it."""
     text = model.text.strings([token])[0]
-    told = (
+    unambiguous = (
         text.isprintable()
         and model.text.bare_ids(text) == [token]
         and token != model.text.unknown
-        and not _ID.fullmatch(text)
+        and not _TOKEN_ID.fullmatch(text)
     )
-    return text if told else f"#{token}"
+    return text if unambiguous else f"#{token}"
 
 
-def _batch(model: HookedModel, prompt: str) -> ContrastBatch:
+def _prompt_batch(model: HookedModel, prompt: str) -> ContrastBatch:
     if not prompt.strip():
-        raise ConfigError("A prompt was to be read", got="nothing", fix="type one, or take an example of a task")
-    most, count = model.architecture.n_ctx, len(model.text.ids(prompt))
-    if count > most:
-        raise ConfigError(
-            "A prompt was to be read", got=f"{count:,} tokens", allowed=f"up to {most:,} of {model.name}", fix="cut it"
-        )
+        raise ConfigError("The prompt is empty", fix="Type one, or take an example of a task")
+    n_ctx, n_tokens = model.architecture.n_ctx, len(model.text.ids(prompt))
+    if n_tokens > n_ctx:
+        raise ConfigError(f"The prompt has {n_tokens:,} tokens: {model.name} reads at most {n_ctx:,}", fix="Shorten it")
     return prompts(model, texts=[prompt])

@@ -1,4 +1,4 @@
-"""The explorer's server, on this machine's own address and no other."""
+"""The explorer's server, reachable from this machine only."""
 
 import logging
 import socket
@@ -13,43 +13,43 @@ from mechxai.explore.app import application
 from mechxai.explore.state import ExplorerState
 
 LOOPBACK = "127.0.0.1"
-_TRIES = 20
+_MAX_PORTS = 20  # tried one after the other
 
 
-def serve(room: ExplorerState, say: Callable[[str], None], *, port: int = 8050, browser: bool = True) -> None:
-    """Serves a room until it is interrupted.
+def serve(state: ExplorerState, report: Callable[[str], None], *, port: int = 8050, browser: bool = True) -> None:
+    """Serves the explorer until it is interrupted.
 
     Args:
-        room: what is shown.
-        say: told of the address.
-        port: the first that is tried; those after it when it is taken. 0 for any that is free.
-        browser: open the page.
+        state: the models and the first view.
+        report: called with the address, and at the end.
+        port: the first port that is tried; the next ones follow where it is taken. 0 for any free port.
+        browser: whether to open the page.
 
     Raises:
         ConfigError: none of the ports is free.
     """
-    server = make_server(LOOPBACK, _free(port), application(room).server, threaded=True)
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line per request says nothing to anyone
+    server = make_server(LOOPBACK, _free_port(port), application(state).server, threaded=True)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # no line per request
     address = f"http://{LOOPBACK}:{server.server_port}/"
-    say(f"explorer: {address} (Ctrl-C ends it)")
+    report(f"explorer: {address} (Ctrl-C ends it)")
     if browser:
         threading.Timer(0.2, webbrowser.open, [address]).start()
     try:
         server.serve_forever()
     except KeyboardInterrupt:
-        say("explorer: ended")
+        report("explorer: ended")
     finally:
-        room.sweeps.close()
+        state.background.close()
         server.server_close()
 
 
-def _free(port: int) -> int:
+def _free_port(port: int) -> int:
     if port == 0:
         return 0
-    for one in range(port, port + _TRIES):
+    for candidate in range(port, port + _MAX_PORTS):
         with socket.socket() as probe:
-            if probe.connect_ex((LOOPBACK, one)) != 0:
-                return one
+            if probe.connect_ex((LOOPBACK, candidate)) != 0:
+                return candidate
     raise ConfigError(
-        f"port={port} was asked", got=f"{port} to {port + _TRIES - 1} are taken", fix="give another port, or port=0"
+        f"The ports {port} to {port + _MAX_PORTS - 1} are all taken", fix="Use another port, or port=0 for any free one"
     )

@@ -1,4 +1,4 @@
-"""What the explorer holds: models, the prompts that were read last, and sweeps. Nothing of it belongs to one user."""
+"""The explorer's state: models, the prompts analysed last, and background runs, shared by all its users."""
 
 import threading
 from collections import OrderedDict
@@ -6,16 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.errors import ConfigError, MechXAIError, nearest
+from mechxai.core.errors import ConfigError, MechXAIError, nearest, unknown
 from mechxai.core.result import Result
 from mechxai.explore.background import BackgroundRuns
-from mechxai.explore.prompt_analysis import PromptAnalysis, name_of
+from mechxai.explore.prompt_analysis import PromptAnalysis, token_name
 from mechxai.explore.view import View
 from mechxai.methods.lens._lib.tuned_lens import TunedLens
 from mechxai.model.hooked_model import HookedModel
 from mechxai.tasks.generators import docstring, facts, greater_than, induction, ioi, sva
 
-_KEPT, _MOST_BYTES = 8, 2**30  # prompts that are kept, and about what they may take; the last one always is
+_MAX_PROMPTS = 8  # whose analyses are kept
+_MAX_BYTES = 2**30  # approximate size of all analyses; the latest is always kept
 TASKS: Mapping[str, Callable[..., ContrastBatch]] = {
     "ioi": ioi,
     "greater_than": greater_than,
@@ -28,7 +29,7 @@ TASKS: Mapping[str, Callable[..., ContrastBatch]] = {
 
 @dataclass(frozen=True)
 class PromptExample:
-    """A prompt of a task: both runs and both answers, as texts."""
+    """A prompt of a task as texts: the clean and the corrupted prompt, the answer and the wrong answer."""
 
     prompt: str
     corrupted: str = ""
@@ -38,15 +39,16 @@ class PromptExample:
 
 @dataclass(eq=False)
 class ExplorerState:
-    """Models by name, and what has been read.
+    """Models by name, analyses of their prompts, and background runs.
 
     Attributes:
-        models: name -> model, or what loads it when first asked for; addresses can name these and no others.
+        models: name -> model, or a function that loads it on first use; addresses can name only these models.
         lenses: name of a model -> its tuned lens.
-        results: title -> a result that is shown as it is, of a run that was opened.
-        start: what is shown first.
-        lens_folders: name of a model -> where its tuned lens was read.
-        loads: name of a model -> what `mechxai.load` was given, where that is more than the name.
+        results: title -> result of a stored run, shown below the panels.
+        start: the first view; None for the first model's opening view.
+        loads: name of a model -> arguments of `mechxai.load`, where they are more than the name.
+        lens_folders: name of a model -> folder of its tuned lens.
+        background: the methods that run in the background.
     """
 
     models: Mapping[str, HookedModel | Callable[[], HookedModel]]
@@ -55,104 +57,106 @@ class ExplorerState:
     start: View | None = None
     loads: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     lens_folders: Mapping[str, str] = field(default_factory=dict)
-    sweeps: BackgroundRuns = field(default_factory=BackgroundRuns)
+    background: BackgroundRuns = field(default_factory=BackgroundRuns)
     _loaded: dict[str, HookedModel] = field(default_factory=dict)
-    _locks: dict[str, threading.RLock] = field(default_factory=dict)
-    _readings: OrderedDict[tuple[str, str], PromptAnalysis] = field(default_factory=OrderedDict)
+    _model_locks: dict[str, threading.RLock] = field(default_factory=dict)
+    _analyses: OrderedDict[tuple[str, str], PromptAnalysis] = field(default_factory=OrderedDict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def name(self, asked: str) -> str:
-        """The name of a model, the first one's for none.
+    def model_name(self, name: str) -> str:
+        """The name itself; the first model's for an empty one.
 
         Raises:
-            ConfigError: a model that is not here.
+            ConfigError: a model that is not open in this explorer.
         """
-        if not asked:
+        if not name:
             return next(iter(self.models))
-        if asked not in self.models:
+        if name not in self.models:
             raise ConfigError(
-                f"The model {asked!r} was asked",
-                got="it is not open in this explorer",
-                allowed=nearest(asked, self.models),
-                fix=f"start one with mechxai explore model={asked}",
+                f"The model {name!r} is not open in this explorer. {nearest(name, self.models)}",
+                fix=f"Start one with mechxai explore model={name}",
             )
-        return asked
+        return name
 
-    def model(self, asked: str) -> HookedModel:
-        """A model, loaded when first asked for."""
-        name = self.name(asked)
+    def model(self, name: str) -> HookedModel:
+        """A model by name, loaded on first use.
+
+        Raises:
+            ConfigError: a model that is not open in this explorer, or that has no tokenizer.
+        """
+        name = self.model_name(name)
         with self.lock(name):
             if name not in self._loaded:
-                one = self.models[name]
-                model = one if isinstance(one, HookedModel) else one()
+                entry = self.models[name]
+                model = entry if isinstance(entry, HookedModel) else entry()
                 if model.text.tokenizer is None:
                     raise ConfigError(
-                        f"{name} was to be explored", got="no tokenizer", fix="mx.wrap(model, tokenizer=...)"
+                        f"{name} has no tokenizer, which the explorer needs", fix="Use mx.wrap(model, tokenizer=...)"
                     )
                 self._loaded[name] = model
             return self._loaded[name]
 
     def lock(self, name: str) -> threading.RLock:
-        """What is held while a model runs."""
+        """The lock that is held while a model runs."""
         with self._lock:
-            return self._locks.setdefault(name, threading.RLock())
+            return self._model_locks.setdefault(name, threading.RLock())
 
-    def reading(self, view: View) -> PromptAnalysis:
-        """What the view's prompt makes of its model; of the prompts read last, what is known already."""
-        name = self.name(view.model)
+    def analysis(self, view: View) -> PromptAnalysis:
+        """The analysis of the view's prompt, with its results so far if it is one of the latest prompts."""
+        name = self.model_name(view.model)
         key = (name, view.prompt)
         with self._lock:
-            if key in self._readings:
-                self._readings.move_to_end(key)
-                return self._readings[key]
-        made = PromptAnalysis(self.model(name), key[1], tuned=self.lenses.get(name), lock=self.lock(name))
+            if key in self._analyses:
+                self._analyses.move_to_end(key)
+                return self._analyses[key]
+        new = PromptAnalysis(self.model(name), view.prompt, tuned=self.lenses.get(name), lock=self.lock(name))
         with self._lock:
-            kept = self._readings
-            while kept and (len(kept) >= _KEPT or made.size + sum(one.size for one in kept.values()) > _MOST_BYTES):
-                kept.popitem(last=False)
-            return kept.setdefault(key, made)
+            while self._analyses and (
+                len(self._analyses) >= _MAX_PROMPTS
+                or new.n_bytes + sum(other.n_bytes for other in self._analyses.values()) > _MAX_BYTES
+            ):
+                self._analyses.popitem(last=False)
+            return self._analyses.setdefault(key, new)
 
-    def tasks(self, asked: str) -> Sequence[str]:
-        """Tasks whose prompts a model can read in its own words; those it was measured on come first."""
-        model = self.model(asked)
-        known = (model.card or {}).get("metrics", {})
-        measured = [name for name in TASKS if name in known]
-        return measured or list(TASKS)
+    def tasks(self, model_name: str) -> Sequence[str]:
+        """Tasks with prompts for a model: those that its card reports metrics of, else all."""
+        metrics = (self.model(model_name).card or {}).get("metrics", {})
+        return [name for name in TASKS if name in metrics] or list(TASKS)
 
-    def example(self, asked: str, task: str, number: int) -> PromptExample:
-        """A prompt of a task; another number, another prompt.
+    def example(self, model_name: str, task: str, number: int) -> PromptExample:
+        """A prompt of a task; different numbers give different prompts.
 
         Raises:
-            ConfigError: no such task, or one whose prompts this model cannot read.
+            ConfigError: an unknown task, or one whose prompts this model cannot read.
         """
         if task not in TASKS:
-            raise ConfigError(f"The task {task!r} was asked", allowed=nearest(task, TASKS))
-        model = self.model(asked)
-        with self.lock(self.name(asked)):
+            raise ConfigError(unknown("task", task, TASKS))
+        model = self.model(model_name)
+        with self.lock(self.model_name(model_name)):
             return example_of(model, TASKS[task](model, n=1, seed=abs(number) % 2**31))
 
-    def first(self) -> View:
-        """What an address that names nothing shows: what was asked at the start, else the first model's opening."""
-        return self.start if self.start is not None else self.opening("")
+    def first_view(self) -> View:
+        """The view of an address without a query: ``start``, else the first model's opening view."""
+        return self.start if self.start is not None else self.opening_view("")
 
-    def opening(self, asked: str) -> View:
-        """What a model opens with: an example of a task that it reads, else a sentence."""
-        model, name = self.model(asked), self.name(asked)
-        for task in self.tasks(asked):
+    def opening_view(self, model_name: str) -> View:
+        """A model's opening view: an example of the first task that the model can read, else a plain sentence."""
+        model, name = self.model(model_name), self.model_name(model_name)
+        for task in self.tasks(name):
             try:
-                one = self.example(asked, task, 0)
+                example = self.example(name, task, 0)
             except MechXAIError:
                 continue
-            return View(name, one.prompt, one.corrupted, one.answer, one.wrong)
-        missing = model.text.tokenizer.mask_token if model.text.masked else ""
-        return View(name, f"The quick brown fox jumps over the lazy {missing}".rstrip())
+            return View(name, example.prompt, example.corrupted, example.answer, example.wrong)
+        mask = model.text.tokenizer.mask_token if model.text.masked else ""
+        return View(name, f"The quick brown fox jumps over the lazy {mask}".rstrip())
 
 
 def example_of(model: HookedModel, batch: ContrastBatch, row: int = 0) -> PromptExample:
-    """A row of a batch as texts.
+    """One row of a batch as texts.
 
     Raises:
-        ConfigError: tokens that no text gives.
+        ConfigError: tokens that are not the tokens of their text.
     """
     length = int(batch.lengths[row])
     texts = []
@@ -161,8 +165,8 @@ def example_of(model: HookedModel, batch: ContrastBatch, row: int = 0) -> Prompt
         body = ids[1:] if ids[:1] == [model.text.bos] else ids
         text = model.text.tokenizer.decode(body)
         if model.text.ids(text) != ids:
-            raise ConfigError("A prompt of a task was to be shown as text", got=f"tokens that {text[:60]!r} is not")
+            raise ConfigError(f"The explorer cannot show this prompt: the text {text[:60]!r} gives other tokens")
         texts.append(text)
-    right, wrong = (name_of(model, int(one[row, 0, 0])) for one in (batch.answers, batch.wrong))
-    same = texts[0] == texts[1]
-    return PromptExample(texts[0], "" if same else texts[1], right, wrong)
+    answer, wrong = (token_name(model, int(tokens[row, 0, 0])) for tokens in (batch.answers, batch.wrong))
+    clean, corrupted = texts
+    return PromptExample(clean, "" if clean == corrupted else corrupted, answer, wrong)

@@ -1,36 +1,37 @@
-"""What is shown, as a value: it travels in the page's address, so that a link shows the same to anyone."""
+"""What the explorer shows, as a value that is stored in the page's address, so that a link reproduces it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Literal
 from urllib.parse import urlencode
 
-from mechxai.core.errors import ConfigError, check_choice
+from mechxai.core.errors import ConfigError
+from mechxai.core.fields import settle_fields
 
-MOST_CHARACTERS = 20_000
-COLORS = ("top_logprob", "answer_logprob", "answer_rank", "entropy", "kl_to_final")
-INPUTS = ("attention", "gradient_x_input", "saliency", "occlusion")
-SITES = ("resid_pre", "attn_out", "mlp_out", "z")
-LENSES = ("logit", "tuned")
-_CHOICES = {"color": COLORS, "inputs": INPUTS, "site": SITES, "lens": LENSES}
+MAX_CHARACTERS = 20_000
+Color = Literal["top_logprob", "answer_logprob", "answer_rank", "entropy", "kl_to_final"]
+TokenColor = Literal["attention", "gradient_x_input", "saliency", "occlusion"]
+PatchSite = Literal["resid_pre", "attn_out", "mlp_out", "z"]
+LensName = Literal["logit", "tuned"]
 
 
 @dataclass(frozen=True)
 class View:
-    """One prompt, one place in it, and how it is looked at.
+    """One prompt, a position, layer and head in it, and how they are displayed.
 
     Attributes:
-        model: by the name under which the explorer knows it; empty for its first.
-        prompt: the text that is read.
-        corrupted: its counterpart, of as many tokens; empty where there is none.
-        answer: the token asked about, as it would be appended; empty for the model's first choice at ``pos``.
-        wrong: what it is set against; empty for the model's next choice.
-        pos: the position that is looked at, negative from the end; -1 is where the prompt's next token is said.
-        layer: the layer, of ``n_layers + 1``: the last is the model's own output; negative from the end.
-        head: the head of that layer.
+        model: its name in the explorer; empty for the first model.
+        prompt: the text.
+        corrupted: the corrupted prompt, with as many tokens; empty for none.
+        answer: the answer token, with its leading space; empty for the model's first choice at ``pos``.
+        wrong: the token that the answer is compared with; empty for the model's next choice.
+        pos: the chosen position, negative from the end; -1 is the position that predicts the prompt's next token.
+        layer: the chosen layer, of ``n_layers + 1``: the last is the model's output; negative from the end.
+        head: the chosen head of that layer.
         lens: ``logit`` or ``tuned``.
-        color: what colours the lens: a statistic of every layer and position.
-        inputs: what colours the prompt's tokens.
-        site: where patching patches.
+        color: the lens statistic shown as colour.
+        inputs: the token scores shown as colour of the prompt's tokens.
+        site: the activation that patching patches.
     """
 
     model: str = ""
@@ -41,47 +42,44 @@ class View:
     pos: int = -1
     layer: int = -1
     head: int = 0
-    lens: str = "logit"
-    color: str = "top_logprob"
-    inputs: str = "attention"
-    site: str = "resid_pre"
+    lens: LensName = "logit"
+    color: Color = "top_logprob"
+    inputs: TokenColor = "attention"
+    site: PatchSite = "resid_pre"
 
     def __post_init__(self) -> None:
         for name in ("prompt", "corrupted", "answer", "wrong"):
             length = len(getattr(self, name))
-            if length > MOST_CHARACTERS:
+            if length > MAX_CHARACTERS:
                 raise ConfigError(
-                    f"The {name} was given",
-                    got=f"{length:,} characters",
-                    allowed=f"up to {MOST_CHARACTERS:,}",
-                    fix="cut it to what the model can read",
+                    f"The {name} has {length:,} characters: at most {MAX_CHARACTERS:,} are allowed",
+                    fix="Shorten it to what the model can read",
                 )
-        for name, allowed in _CHOICES.items():
-            check_choice(name, getattr(self, name), allowed)
+        settle_fields(self)
 
     @classmethod
-    def of(cls, given: Mapping[str, object]) -> "View":
-        """The view that a page or an address describes; what it does not name is left as it is by default.
+    def of(cls, values: Mapping[str, object]) -> "View":
+        """The view that a page or an address describes, with defaults for missing values.
 
         Raises:
-            ConfigError: a number that is none, a choice that is not there, a text that is too long.
+            ConfigError: a position, layer or head that is no number, an unknown choice, or a text that is too long.
         """
-        values: dict[str, object] = {}
-        for one in fields(cls):
-            if given.get(one.name) is None:
+        arguments: dict[str, object] = {}
+        for field in fields(cls):
+            if values.get(field.name) is None:
                 continue
-            text = str(given[one.name])
-            values[one.name] = _number(one.name, text) if one.type is int else text
-        return cls(**values)  # pyright: ignore[reportArgumentType] - each as its field's type
+            text = str(values[field.name])
+            arguments[field.name] = _number(field.name, text) if field.type is int else text
+        return cls(**arguments)  # pyright: ignore[reportArgumentType] - each value has its field's type
 
     def query(self) -> str:
-        """As an address carries it: only what differs from the defaults."""
-        named = {one.name: getattr(self, one.name) for one in fields(self)}
-        return urlencode({name: value for name, value in named.items() if value != getattr(View, name)})
+        """The view as the query of an address: only values that differ from the defaults."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return urlencode({name: value for name, value in values.items() if value != getattr(View, name)})
 
 
 def _number(name: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise ConfigError(f"{name}={text[:40]!r} was asked", allowed="a whole number") from None
+        raise ConfigError(f"{name}={text[:40]!r} is not a whole number") from None

@@ -1,1 +1,1 @@
-"""Floor 2: results as plotly figures; knows no model."""
+"""Figures: a `Result` becomes a plotly figure or an offline HTML page; no model is needed."""

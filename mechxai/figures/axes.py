@@ -1,4 +1,4 @@
-"""Axes of figures: what stands at each tick, how many ticks fit, how large a cell is."""
+"""Axes of figures: tick labels, how many ticks fit, and the size of a cell."""
 
 import math
 from dataclasses import dataclass
@@ -9,17 +9,18 @@ from mechxai.figures.cells import coordinates
 from mechxai.figures.text import number, safe, words
 
 TITLES = {"pos": "position", "dest_pos": "position attending", "src_pos": "position attended to"}
-_LABEL = 20
+_LABEL = 20  # characters
+_STEPS = (1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500)
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One dim of a figure; cells stand at 0, 1, 2 and on.
+    """One dim of a figure; its cells are at 0, 1, 2 and so on.
 
     Attributes:
         dim: name of the dim.
-        labels: one per cell, made harmless and short.
-        texts: whether the labels are texts (tokens) and not numbers.
+        labels: one per cell, escaped and shortened.
+        texts: whether the labels are texts (tokens) rather than numbers.
     """
 
     dim: str
@@ -28,37 +29,36 @@ class Axis:
 
     @property
     def title(self) -> str:
-        """Of the axis."""
+        """Title of the axis."""
         return safe(TITLES.get(self.dim, words(self.dim)))
 
     @property
     def turned(self) -> bool:
-        """Whether labels below the figure must stand upright to fit."""
+        """Whether the labels of a horizontal axis are rotated to fit."""
         longest = max(map(len, self.labels), default=0)
         return self.texts and (longest > 10 or (len(self.labels) > 6 and longest > 3))
 
     def ticks(self, room: int) -> dict[str, object]:
-        """Tick places and labels; every second, fifth, … where ``room`` ticks do not hold them all."""
-        step = _step(math.ceil(len(self.labels) / room))
+        """Tick positions and labels; every second, fifth, … label if more than ``room`` would be needed."""
+        step = _tick_step(math.ceil(len(self.labels) / room))
         places = list(range(0, len(self.labels), step))
         return {"tickmode": "array", "tickvals": places, "ticktext": [self.labels[at] for at in places]}
 
 
 def axis_of(array: xr.DataArray, dim: str) -> Axis:
     """The axis of one dim."""
-    along = coordinates(array, dim)
-    return Axis(
-        dim, tuple(safe(_short(value), _LABEL) for value in along), any(isinstance(value, str) for value in along)
-    )
+    values = coordinates(array, dim)
+    labels = tuple(safe(number(value) if isinstance(value, float) else str(value), _LABEL) for value in values)
+    return Axis(dim, labels, any(isinstance(value, str) for value in values))
 
 
 def pixels(count: int, *, per_cell: int, least: int, most: int) -> int:
-    """How long a side is that holds ``count`` cells."""
+    """The length in pixels of a side with ``count`` cells, between ``least`` and ``most``."""
     return min(most, max(least, count * per_cell))
 
 
-def below(axis: Axis, width: int) -> dict[str, object]:
-    """Plotly's settings of an axis below a heatmap of this width."""
+def horizontal(axis: Axis, width: int) -> dict[str, object]:
+    """Plotly's settings of an axis below a heatmap of ``width`` pixels."""
     per_tick = 15 if axis.turned else 12 + 7 * max(map(len, axis.labels), default=1)
     room = max(2, width // per_tick)
     return {
@@ -70,13 +70,13 @@ def below(axis: Axis, width: int) -> dict[str, object]:
     }
 
 
-def foot(axis: Axis) -> int:
-    """Pixels that labels below a figure take beyond the usual."""
+def label_height(axis: Axis) -> int:
+    """Extra pixels that rotated labels need below a figure."""
     return max(0, 5 * max(map(len, axis.labels), default=0) - 50) if axis.turned else 0
 
 
-def beside(axis: Axis, height: int) -> dict[str, object]:
-    """Plotly's settings of an axis left of a heatmap; layers grow upward, all else reads from the top."""
+def vertical(axis: Axis, height: int) -> dict[str, object]:
+    """Plotly's settings of an axis left of a heatmap; layers go upward, all other dims downward."""
     ends = [-0.5, len(axis.labels) - 0.5]
     return {
         **axis.ticks(max(2, height // 17)),
@@ -86,9 +86,5 @@ def beside(axis: Axis, height: int) -> dict[str, object]:
     }
 
 
-def _short(value: object) -> str:
-    return number(value) if isinstance(value, float) else str(value)
-
-
-def _step(at_least: int) -> int:
-    return next((step for step in (1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500) if step >= at_least), at_least)
+def _tick_step(at_least: int) -> int:
+    return next((step for step in _STEPS if step >= at_least), at_least)

@@ -1,7 +1,7 @@
-"""A browser that stays open for several PNGs; kaleido opens one per figure, which takes longer than the figure.
+"""PNG rendering in a browser that stays open for several figures.
 
-It lives in a process of its own, which `kaleido_process` is, so that nothing of it is in the way of what is computed
-meanwhile, and so that it ends with this process, however that ends.
+Kaleido opens a browser per figure, which takes longer than drawing it. Here the browser runs in a separate process
+(`kaleido_process`), so that it does not interfere with computations and ends with this process in every case.
 """
 
 import contextlib
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 _COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("kaleido_process.py")))
-_PATIENCE = 90.0  # seconds for it to open, and for a figure
-_ENDING = 5.0  # seconds for it to end
+_TIMEOUT = 90.0  # seconds to open the browser and draw a figure
+_CLOSE_TIMEOUT = 5.0  # seconds
 
 
 def browser_available() -> bool:
@@ -29,11 +29,11 @@ def browser_available() -> bool:
 
 
 @contextlib.contextmanager
-def one_browser() -> Iterator[None]:
-    """What is drawn meanwhile is drawn in one browser, which opens for the first figure.
+def shared_browser() -> Iterator[None]:
+    """Draws all figures inside the ``with`` block in one browser, which opens for the first figure.
 
     Yields:
-        Nothing; `draw` knows of it.
+        Nothing; `draw` uses the open browser.
     """
     if _Browser.shared is not None:
         yield
@@ -47,27 +47,27 @@ def one_browser() -> Iterator[None]:
 
 
 def draw(figure: str, options: Mapping[str, Any]) -> bytes:
-    """A figure as an image: 0.3 seconds inside `one_browser` but for the first, three elsewhere.
+    """Renders a figure as an image: about 3 s, or 0.3 s per further figure inside `shared_browser`.
 
     Args:
-        figure: as plotly's ``to_json`` gives it.
-        options: kaleido's: format, width, height, scale.
+        figure: plotly's ``to_json``.
+        options: kaleido's format, width, height and scale.
 
     Raises:
-        OSError: there is no process to be had, or kaleido or the browser failed, in a new browser too.
+        OSError: the process did not start, or kaleido or the browser failed twice.
     """
-    asked = f'{{"figure": {figure}, "options": {json.dumps(dict(options))}}}\n'.encode()
+    request = f'{{"figure": {figure}, "options": {json.dumps(dict(options))}}}\n'.encode()
     if _Browser.shared is not None:
-        return _Browser.shared.draw(asked)
+        return _Browser.shared.draw(request)
     with contextlib.closing(_Browser()) as browser:
-        return browser.draw(asked)
+        return browser.draw(request)
 
 
 class _Browser:
-    """kaleido in a process of its own.
+    """Kaleido in a separate process.
 
     Attributes:
-        shared: the one that `one_browser` holds in this process.
+        shared: the browser of this process's `shared_browser`.
     """
 
     shared: "_Browser | None" = None
@@ -76,51 +76,51 @@ class _Browser:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.RLock()
 
-    def draw(self, asked: bytes) -> bytes:
-        """A figure as an image; where the open browser fails or has closed, a new one is asked."""
+    def draw(self, request: bytes) -> bytes:
+        """Renders a figure; if the open browser fails or has closed, tries once more in a new one."""
         with self._lock:
-            before = self._process
+            process = self._process
             try:
-                return self._answer(asked)
-            except BaseException as error:  # an interruption too: its answer must not be taken for the next one's
+                return self._render(request)
+            except BaseException as error:  # interruptions too: a late image must not answer the next request
                 self.close()
-                if before is None or not isinstance(error, OSError):
+                if process is None or not isinstance(error, OSError):
                     raise
-            return self._answer(asked)
+            return self._render(request)
 
     def close(self) -> None:
-        """Closes it, where it is open."""
+        """Ends the process if there is one."""
         with self._lock:
             process, self._process = self._process, None
             if process is None:
                 return
             try:
-                process.communicate(timeout=_ENDING)
+                process.communicate(timeout=_CLOSE_TIMEOUT)
             except (OSError, subprocess.TimeoutExpired):
                 process.kill()
                 process.communicate()
 
-    def _answer(self, asked: bytes) -> bytes:
+    def _render(self, request: bytes) -> bytes:
         if self._process is None:
             self._process = subprocess.Popen(
                 _COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for this process, which ends the other
+                start_new_session=True,  # Ctrl-C reaches only this process, which ends the other
             )
         process = self._process
-        given, answers = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
-        too_long = threading.Timer(_PATIENCE, process.kill)
-        too_long.start()
+        stdin, stdout = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
+        timer = threading.Timer(_TIMEOUT, process.kill)
+        timer.start()
         try:
-            given.write(asked)
-            given.flush()
-            said = answers.readline()
-            head = json.loads(said) if said.endswith(b"}\n") else {}
-            image = answers.read(head.get("size", 0))
+            stdin.write(request)
+            stdin.flush()
+            line = stdout.readline()
+            header = json.loads(line) if line.endswith(b"}\n") else {}
+            image = stdout.read(header.get("size", 0))
         finally:
-            too_long.cancel()
-        if not image or len(image) < head["size"]:
-            raise OSError(head.get("error", f"the browser ended, or took longer than {_PATIENCE:.0f} s"))
+            timer.cancel()
+        if not image or len(image) < header["size"]:
+            raise OSError(header.get("error", f"the browser ended, or took longer than {_TIMEOUT:.0f} s"))
         return image

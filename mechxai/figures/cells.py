@@ -1,4 +1,4 @@
-"""What a cell of a result is called, and which cells stand out."""
+"""The cells of a result: their names, coordinates, and which are largest."""
 
 import itertools
 import re
@@ -13,6 +13,7 @@ from mechxai.core.result import RunInfo
 from mechxai.core.site import Site
 
 _AXES = ("layer", "head", "pos", "neuron")
+# Site axis -> the method field that fixes it.
 _FIXED = {"layer": "layers", "head": "heads", "pos": "pos", "neuron": "neurons"}
 _NUMBERED = re.compile(r"(-?\d+)(?::|$)")
 
@@ -22,12 +23,12 @@ class Cell:
     """One number of a result.
 
     Attributes:
-        name: the site (``blocks.9.z[head=6]``), or its coordinates where it is none.
-        label: the position's label (``5: John``, ``S2``); empty where it is only a number.
+        name: the site (``blocks.9.z[head=6]``), or the coordinates where the cell is not a site.
+        label: the position's label (``5: John``, ``S2``); empty if it is only a number.
         place: dim -> coordinate.
         value: in the variable's unit.
         low: lower end of the interval; NaN without one.
-        high: upper end.
+        high: upper end of the interval; NaN without one.
     """
 
     name: str
@@ -39,21 +40,21 @@ class Cell:
 
 
 def coordinates(array: xr.DataArray, dim: str) -> list[object]:
-    """The coordinates along a dim as plain values; 0, 1, … where it has none."""
+    """The coordinates along a dim as plain values; 0, 1, … if the array has none."""
     values = array.coords[dim].values if dim in array.coords else np.arange(array.sizes[dim])
     return [value.item() if isinstance(value, np.generic) else value for value in values]
 
 
 def position_of(label: object) -> int | str:
-    """What a position's label means to `Site`: 5 for ``5: John``, ``S2`` for ``S2``."""
+    """The position that `Site` accepts for a label: 5 for ``5: John``, ``S2`` for ``S2``."""
     if isinstance(label, int):
         return label
-    found = _NUMBERED.match(str(label))
-    return int(found[1]) if found else str(label)
+    match = _NUMBERED.match(str(label))
+    return int(match[1]) if match else str(label)
 
 
 def cell_name(info: RunInfo, place: Mapping[str, object]) -> str:
-    """The site of a cell as `Site` writes it, after any coordinate that is no part of a site."""
+    """The site of a cell as `Site` writes it, after the coordinates that are not part of a site."""
     site = _site(info, place)
     if site is not None:
         return ", ".join([*(f"{dim}={value}" for dim, value in place.items() if dim not in _AXES), site])
@@ -63,21 +64,21 @@ def cell_name(info: RunInfo, place: Mapping[str, object]) -> str:
 
 
 def _site(info: RunInfo, place: Mapping[str, object]) -> str | None:
-    found: dict[str, object] = {axis: place[axis] for axis in _AXES if axis in place}
+    indices: dict[str, object] = {axis: place[axis] for axis in _AXES if axis in place}
     for axis in _AXES:
-        chosen = info.method.get(_FIXED[axis])
-        if axis not in found and isinstance(chosen, (list, tuple)) and len(chosen) == 1:
-            found[axis] = chosen[0]
-    if "pos" in found:
-        found["pos"] = position_of(found["pos"])
+        fixed = info.method.get(_FIXED[axis])
+        if axis not in indices and isinstance(fixed, (list, tuple)) and len(fixed) == 1:
+            indices[axis] = fixed[0]
+    if "pos" in indices:
+        indices["pos"] = position_of(indices["pos"])
     try:
-        return str(Site(str(info.method["site"]), **found))  # type: ignore[arg-type] # checked by Site itself
+        return str(Site(str(info.method["site"]), **indices))  # type: ignore[arg-type] # checked by Site itself
     except (KeyError, TypeError, MechXAIError):
         return None
 
 
 def places(array: xr.DataArray) -> list[dict[str, object]]:
-    """Dim -> coordinate of every cell, last dim fastest; fixed coordinates of a selection included."""
+    """Dim -> coordinate of every cell, last dim fastest; includes the scalar coordinates left by a selection."""
     fixed = {str(dim): value.values.item() for dim, value in array.coords.items() if value.ndim == 0}
     along = [coordinates(array, str(dim)) for dim in array.dims]
     dims = [str(dim) for dim in array.dims]
@@ -85,7 +86,7 @@ def places(array: xr.DataArray) -> list[dict[str, object]]:
 
 
 def cells(info: RunInfo, array: xr.DataArray, *, low: xr.DataArray | None, high: xr.DataArray | None) -> list[Cell]:
-    """Every cell of an array, last dim fastest."""
+    """All cells of an array, last dim fastest."""
     missing = np.full(array.size, np.nan)
     lows = missing if low is None else low.values.ravel()
     highs = missing if high is None else high.values.ravel()
@@ -101,7 +102,7 @@ def _label(place: Mapping[str, object]) -> str:
     return "" if label.lstrip("-").isdecimal() else label
 
 
-def largest(found: list[Cell], n: int, center: float = 0.0) -> list[Cell]:
-    """The ``n`` cells farthest from ``center``, farthest first; those without a value left out."""
-    finite = [cell for cell in found if np.isfinite(cell.value)]
+def largest_cells(candidates: list[Cell], n: int, center: float = 0.0) -> list[Cell]:
+    """The ``n`` cells farthest from ``center``, farthest first; cells without a value are left out."""
+    finite = [cell for cell in candidates if np.isfinite(cell.value)]
     return sorted(finite, key=lambda cell: -abs(cell.value - center))[:n]

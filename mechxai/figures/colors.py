@@ -1,4 +1,4 @@
-"""Colours that mean something: blue towards the answer, red against it, white at the centre."""
+"""Colour scales: blue is towards the answer, red against it, white at the centre."""
 
 from dataclasses import dataclass
 
@@ -6,14 +6,14 @@ import numpy as np
 
 from mechxai.core.metric import METRICS
 
-# ColorBrewer's RdBu, told apart by every common kind of colour vision.
+# ColorBrewer's RdBu, which is safe for colour-blind readers.
 _RED = ("#67001f", "#b2182b", "#d6604d", "#f4a582", "#fddbc7")
 _BLUE = ("#d1e5f0", "#92c5de", "#4393c3", "#2166ac", "#053061")
 _STOPS = (*_RED, "#f7f7f7", *_BLUE)
 TOWARDS, AGAINST = _BLUE[3], _RED[1]
 DIVERGING = tuple((index / 10, color) for index, color in enumerate(_STOPS))
 SEQUENTIAL = tuple((index / 5, color) for index, color in enumerate(_STOPS[5:]))
-# Okabe and Ito's set for lines, told apart likewise.
+# Okabe and Ito's set for lines, also safe for colour-blind readers.
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
 _SIGNED = ("value", "recovered", "per_example", "selectivity", "agreement")
 _TOWARDS = "towards the answer"
@@ -21,13 +21,13 @@ _TOWARDS = "towards the answer"
 
 @dataclass(frozen=True)
 class Scale:
-    """How values become colours.
+    """A colour scale and its range.
 
     Attributes:
-        stops: plotly colour scale.
+        stops: plotly's colour scale.
         low: value of the first colour.
         high: value of the last colour.
-        note: what the colours mean, for the subtitle.
+        note: the meaning of the colours, for the subtitle.
     """
 
     stops: tuple[tuple[float, str], ...]
@@ -37,7 +37,7 @@ class Scale:
 
     @property
     def diverging(self) -> bool:
-        """Whether the middle of the scale is the centre value."""
+        """Whether the scale has a neutral colour in the middle."""
         return self.stops is DIVERGING
 
     def as_axis(self) -> dict[str, object]:
@@ -47,12 +47,12 @@ class Scale:
 
 
 def scale_of(values: np.ndarray, name: str, *, metric: object, center: float) -> Scale:
-    """The scale for a variable: diverging around ``center`` with equal room on both sides, or from 0 up.
+    """The scale of a variable: diverging and symmetric around ``center``, or sequential from 0 up.
 
     Args:
-        values: what is drawn; NaN is left out.
-        name: of the variable. Effects and metrics are diverging even where no value is negative.
-        metric: name of the metric; decides what blue means.
+        values: the values to draw; NaN is ignored.
+        name: of the variable. Effects and metrics are diverging even if no value is negative.
+        metric: name of the metric, which decides what blue means.
         center: value of the neutral colour.
     """
     finite = values[np.isfinite(values)]
@@ -76,13 +76,13 @@ def _note(name: str, higher_is: str, center: float) -> str:
 
 
 def faint(color: str) -> str:
-    """A hexadecimal colour as it looks in bands: mostly transparent."""
+    """A hexadecimal colour, mostly transparent, for bands."""
     red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.18)"
 
 
 def diverging(share: float) -> str:
-    """The colour of a share of the largest value, -1 to 1, on the diverging scale, in hexadecimal."""
+    """The hexadecimal colour of ``share`` (-1 to 1) on the diverging scale."""
     places = [place for place, _ in DIVERGING]
     channels = [[int(color[at : at + 2], 16) for _, color in DIVERGING] for at in (1, 3, 5)]
     red, green, blue = (round(float(np.interp((share + 1) / 2, places, channel))) for channel in channels)

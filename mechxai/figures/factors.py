@@ -1,44 +1,41 @@
-"""The picture of factored neurons: one prompt's tokens to the right, its groups of neurons from the top."""
+"""Neuron factors of one prompt: tokens to the right, groups of neurons from the top."""
 
 from collections.abc import Mapping
 
 import numpy as np
 import plotly.graph_objects as go
 
-from mechxai.core.errors import ConfigError
 from mechxai.core.result import Result
 from mechxai.figures.cells import coordinates
 from mechxai.figures.heatmap import default_scale, heatmap
-from mechxai.figures.shown_variable import shown
+from mechxai.figures.selected_variable import prompt_index, select_variable
 
 
-def is_factors(result: Result, variable: str) -> bool:
-    """Whether a variable (or what is shown when none is named) of a result is how neurons' groups fire."""
-    return variable in ("", "activity") and {"activity", "layer_share", "token"} <= set(result.data.data_vars)
+def factor_view(result: Result, variable: str, select: Mapping[str, object]) -> go.Figure | None:
+    """`factor_figure` for ``activity`` or no variable, and at most a selected prompt; None otherwise."""
+    return factor_figure(result, select) if variable in ("", "activity") and set(select) <= {"prompt"} else None
 
 
 def factor_figure(result: Result, select: Mapping[str, object] | None = None) -> go.Figure:
-    """How strongly each group fires at each token of one prompt, with its share of the activations beside its number.
+    """The activity of each neuron group at each token of one prompt, with the group's share of the activations.
 
     Args:
         result: of `NeuronFactors`.
         select: ``{"prompt": 2}``; the first prompt by default.
 
     Raises:
-        ConfigError: no such prompt.
+        ConfigError: the prompt does not exist.
     """
     prompts = coordinates(result.data["activity"], "prompt")
     prompt = (select or {}).get("prompt", prompts[0])
-    if prompt not in prompts:
-        raise ConfigError(f"Prompt {prompt!r} was asked", got="no such prompt", allowed=prompts[:40])
-    at = prompts.index(prompt)
+    at = prompt_index(prompts, prompt)
     shares = result.data["share"].values[at]
     tokens = [str(token) for token in result.data["token"].values[at] if str(token)]
-    there = np.isfinite(shares)
-    data = result.data[["activity"]].isel(pos=slice(len(tokens)), factor=there)
+    finite = np.isfinite(shares)
+    data = result.data[["activity"]].isel(pos=slice(len(tokens)), factor=finite)
     data = data.assign_coords(
         pos=[f"{pos}: {token.strip() or token}" for pos, token in enumerate(tokens)],
-        factor=[f"{factor} ({share:.0%})" for factor, share in enumerate(shares[there])],
+        factor=[f"{factor} ({share:.0%})" for factor, share in enumerate(shares[finite])],
     )
-    chosen = shown(Result(data, result.info), "activity", {"prompt": prompt})
-    return heatmap(chosen, default_scale(chosen))
+    selected = select_variable(Result(data, result.info), "activity", {"prompt": prompt})
+    return heatmap(selected, default_scale(selected))

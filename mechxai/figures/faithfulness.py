@@ -1,4 +1,4 @@
-"""Whether attributions are true: curves of players gone and come, and measures beside random rankings."""
+"""Faithfulness of attributions: deletion and insertion curves with random rankings as the baseline."""
 
 import numpy as np
 import plotly.graph_objects as go
@@ -6,29 +6,29 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from mechxai.core.result import Result
-from mechxai.figures.colors import LINES, faint
+from mechxai.figures.bands import add_band
+from mechxai.figures.colors import LINES
 from mechxai.figures.text import number, words
 from mechxai.figures.theme import INK, QUIET, dress
 
-_CURVES = (("deletion", "share of players gone"), ("insertion", "share of players come"))
+_CURVES = (("deletion", "share of players removed"), ("insertion", "share of players inserted"))
 _GAINS = ("comprehensiveness", "sufficiency")
 
 
-def is_judged(result: Result) -> bool:
-    """Whether a result judges attributions."""
-    return result.info.method.get("name") in ("faithfulness", "compare_attributions")
+def faithfulness_figure(result: Result) -> go.Figure:
+    """Deletion and insertion curves of every method and of random rankings; for a comparison, also each method's gain.
 
-
-def judged_figure(result: Result) -> go.Figure:
-    """Both curves of every method beside those of random rankings; of a comparison, how much better each method is."""
+    Args:
+        result: of `Faithfulness` or `CompareAttributions`.
+    """
     several = "method" in result.data.dims
-    widened = {} if several else {curve: result.data[curve].expand_dims("method") for curve, _ in _CURVES}
-    data = result.data.assign(widened)
+    expanded = {} if several else {curve: result.data[curve].expand_dims("method") for curve, _ in _CURVES}
+    data = result.data.assign(expanded)
     names = [str(name) for name in np.atleast_1d(data["method"].values)]
-    titles = ["players go, the first first", "players come, the first first", *(["better than random by"] * several)]
+    titles = ["deletion, highest first", "insertion, highest first", *(["gain over random"] * several)]
     figure = make_subplots(rows=1, cols=len(titles), subplot_titles=titles, horizontal_spacing=0.14 if several else 0.1)
     for col, (curve, title) in enumerate(_CURVES, start=1):
-        _band(figure, data, curve, col=col)
+        _random_curve(figure, data, curve, col=col)
         for index, name in enumerate(names):
             line = {"color": LINES[index % len(LINES)], "dash": "solid" if index < len(LINES) else "dash"}
             values = data[curve].isel(method=index).values
@@ -50,7 +50,7 @@ def judged_figure(result: Result) -> go.Figure:
     if several:
         _gains(figure, data, names)
     lines = [
-        _about(result, data),
+        _description(result, data),
         "grey: random rankings, 95 % over prompts; whiskers: paired 95 % bootstrap over prompts",
     ]
     figure.update_annotations(font_size=13)
@@ -65,25 +65,15 @@ def judged_figure(result: Result) -> go.Figure:
     return figure.update_layout(legend={"y": 1 + 24 / height})
 
 
-def _band(figure: go.Figure, data: xr.Dataset, curve: str, *, col: int) -> None:
+def _random_curve(figure: go.Figure, data: xr.Dataset, curve: str, *, col: int) -> None:
+    """Adds the curve of random rankings with its interval."""
     x = data["share"].values
     low, high = (data[f"{curve}_random_{end}"].values for end in ("low", "high"))
-    figure.add_scatter(
-        x=np.concatenate([x, x[::-1]]),
-        y=np.concatenate([high, low[::-1]]),
-        fill="toself",
-        fillcolor=faint(QUIET),
-        line={"width": 0},
-        hoverinfo="skip",
-        showlegend=False,
-        row=1,
-        col=col,
-    )
-    line = {"color": QUIET, "dash": "dot"}
+    add_band(figure, x, (low, high), color=QUIET, col=col)
     figure.add_scatter(
         x=x,
         y=data[f"{curve}_random"].values,
-        line=line,
+        line={"color": QUIET, "dash": "dot"},
         mode="lines",
         name="random",
         showlegend=col == 1,
@@ -93,7 +83,7 @@ def _band(figure: go.Figure, data: xr.Dataset, curve: str, *, col: int) -> None:
 
 
 def _gains(figure: go.Figure, data: xr.Dataset, names: list[str]) -> None:
-    """By how much each method is better than random rankings, in two measures."""
+    """Each method's gain over random rankings in two measures."""
     for offset, (measure, color) in enumerate(zip(_GAINS, (INK, LINES[1]), strict=True)):
         values, low, high = (data[f"{measure}_gain{end}"].values for end in ("", "_low", "_high"))
         figure.add_scatter(
@@ -110,9 +100,9 @@ def _gains(figure: go.Figure, data: xr.Dataset, names: list[str]) -> None:
             row=1,
             col=3,
         )
-    shown = [words(name) for name in names]
+    labels = [words(name) for name in names]
     figure.update_yaxes(
-        tickmode="array", tickvals=list(range(len(names))), ticktext=shown, autorange="reversed", row=1, col=3
+        tickmode="array", tickvals=list(range(len(names))), ticktext=labels, autorange="reversed", row=1, col=3
     )
     figure.update_xaxes(title_text=str(data["comprehensiveness_gain"].attrs["units"]), zeroline=True, row=1, col=3)
     edge = {"x": [0, 0], "y": [-0.5, len(names) - 0.5], "mode": "lines", "hoverinfo": "skip", "showlegend": False}
@@ -121,9 +111,10 @@ def _gains(figure: go.Figure, data: xr.Dataset, names: list[str]) -> None:
 
 def _title(result: Result, names: list[str]) -> str:
     model = result.info.model.get("name")
-    return f"Is {words(names[0])} true to {model}?" if len(names) == 1 else f"Which attribution is true to {model}?"
+    subject = words(names[0]) if len(names) == 1 else "attribution methods"
+    return f"Faithfulness of {subject} on {model}"
 
 
-def _about(result: Result, data: xr.Dataset) -> str:
-    away = result.info.method.get("baseline")
-    return f"{data.sizes['prompt']} prompts of {result.info.task.get('name')}; players are replaced by: {away}"
+def _description(result: Result, data: xr.Dataset) -> str:
+    baseline = result.info.method.get("baseline")
+    return f"{data.sizes['prompt']} prompts of {result.info.task.get('name')}; baseline of removed players: {baseline}"

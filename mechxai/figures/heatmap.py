@@ -1,53 +1,58 @@
-"""Two dims as a heatmap; three as heatmaps side by side or behind a slider."""
+"""Heatmaps: two dims as one heatmap, three as several side by side or one with a slider."""
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechxai.core.errors import ConfigError
-from mechxai.figures.axes import Axis, axis_of, below, beside, foot, pixels
+from mechxai.figures.axes import Axis, axis_of, horizontal, label_height, pixels, vertical
 from mechxai.figures.colors import Scale, scale_of
 from mechxai.figures.headings import hover, subtitle, title, unit_title
-from mechxai.figures.role_codes import codes, legend, short
-from mechxai.figures.shown_variable import Shown, frame_dim, heatmap_dims
+from mechxai.figures.role_codes import cell_text, legend, role_codes
+from mechxai.figures.selected_variable import SelectedVariable, frame_dim, heatmap_dims
 from mechxai.figures.theme import MISSING, dress
 
 MAX_FACETS = 24
-# Above this many cells, a text for each would outweigh the figure.
+# With more cells, hover texts would make the file too large.
 _MAX_HOVER = 40_000
 _GAPS_UP_TO = 48
 
 
-def heatmap(shown: Shown, scale: Scale) -> go.Figure:
-    """Two dims: one heatmap, layers upward, with the colour's meaning at its side."""
-    vertical, horizontal = heatmap_dims(shown.dims)
-    rows, columns = axis_of(shown.array, vertical), axis_of(shown.array, horizontal)
-    figure = go.Figure(layer(shown.arranged(vertical, horizontal), with_hover=_affordable(shown)))
-    _missing(figure, shown)
+def heatmap(selected: SelectedVariable, scale: Scale) -> go.Figure:
+    """Two dims as one heatmap, layers upward, with a colour bar."""
+    row_dim, column_dim = heatmap_dims(selected.dims)
+    rows, columns = axis_of(selected.array, row_dim), axis_of(selected.array, column_dim)
+    figure = go.Figure(heatmap_trace(selected.transpose(row_dim, column_dim), with_hover=_has_hover(selected)))
+    _grey_missing(figure, selected)
     size = _size(rows, columns)
     figure.update_layout(
-        coloraxis=color_axis(shown, scale, size[1]), xaxis=below(columns, size[0]), yaxis=beside(rows, size[1])
+        coloraxis=color_axis(selected, scale, size[1]),
+        xaxis=horizontal(columns, size[0]),
+        yaxis=vertical(rows, size[1]),
     )
-    lines = [subtitle(shown), scale.note, *_notes(shown)]
-    return dress(figure, title(shown), lines, size=size, room=(0, foot(columns)))
+    lines = [subtitle(selected), scale.note, *_notes(selected)]
+    return dress(figure, title(selected), lines, size=size, room=(0, label_height(columns)))
 
 
-def slider(shown: Shown, scale: Scale) -> go.Figure:
-    """Three dims: one heatmap at a time, chosen by a slider; it starts at the slice with the strongest cell."""
-    along = frame_dim(shown.dims)
-    vertical, horizontal = heatmap_dims(tuple(dim for dim in shown.dims if dim != along))
-    stack = shown.arranged(along, vertical, horizontal)
-    frames, rows, columns = (axis_of(shown.array, dim) for dim in (along, vertical, horizontal))
-    strength = np.nan_to_num(np.abs(stack.array.values - shown.center), nan=-1.0).max(axis=(1, 2))
-    first, with_hover = int(strength.argmax()), _affordable(shown)
+def slider(selected: SelectedVariable, scale: Scale) -> go.Figure:
+    """Three dims as one heatmap with a slider, which starts at the slice with the strongest cell."""
+    along = frame_dim(selected.dims)
+    row_dim, column_dim = heatmap_dims(tuple(dim for dim in selected.dims if dim != along))
+    stack = selected.transpose(along, row_dim, column_dim)
+    frames, rows, columns = (axis_of(selected.array, dim) for dim in (along, row_dim, column_dim))
+    strength = np.nan_to_num(np.abs(stack.array.values - selected.center), nan=-1.0).max(axis=(1, 2))
+    first, with_hover = int(strength.argmax()), _has_hover(selected)
     figure = go.Figure(
-        [layer(stack.at(along, at), with_hover=with_hover, visible=at == first) for at in range(len(frames.labels))]
+        [
+            heatmap_trace(stack.at(along, at), with_hover=with_hover, visible=at == first)
+            for at in range(len(frames.labels))
+        ]
     )
-    _missing(figure, shown)
+    _grey_missing(figure, selected)
     size = _size(rows, columns)
     steps = [
-        {"method": "restyle", "label": label, "args": ["visible", [at == chosen for at in range(len(frames.labels))]]}
-        for chosen, label in enumerate(frames.labels)
+        {"method": "restyle", "label": label, "args": ["visible", [at == step for at in range(len(frames.labels))]]}
+        for step, label in enumerate(frames.labels)
     ]
     control = {
         "active": first,
@@ -57,38 +62,40 @@ def slider(shown: Shown, scale: Scale) -> go.Figure:
         "pad": {"t": 120 if columns.turned else 70},
     }
     figure.update_layout(
-        coloraxis=color_axis(shown, scale, size[1]),
-        xaxis=below(columns, size[0]),
-        yaxis=beside(rows, size[1]),
+        coloraxis=color_axis(selected, scale, size[1]),
+        xaxis=horizontal(columns, size[0]),
+        yaxis=vertical(rows, size[1]),
         sliders=[control],
     )
-    return dress(figure, title(shown), [subtitle(shown), scale.note, *_notes(shown)], size=size, room=(0, 130))
+    return dress(figure, title(selected), [subtitle(selected), scale.note, *_notes(selected)], size=size, room=(0, 130))
 
 
-def facets(shown: Shown, scale: Scale) -> go.Figure:
-    """Three dims: a heatmap for every coordinate of one of them, on one colour scale.
+def facets(selected: SelectedVariable, scale: Scale) -> go.Figure:
+    """Three dims as one heatmap per coordinate of one dim, on one colour scale.
 
     Raises:
-        ConfigError: more than fit a page.
+        ConfigError: more than `MAX_FACETS` heatmaps.
     """
-    along = frame_dim(shown.dims)
-    vertical, horizontal = heatmap_dims(tuple(dim for dim in shown.dims if dim != along))
-    frames, rows, columns = (axis_of(shown.array, dim) for dim in (along, vertical, horizontal))
+    along = frame_dim(selected.dims)
+    row_dim, column_dim = heatmap_dims(tuple(dim for dim in selected.dims if dim != along))
+    frames, rows, columns = (axis_of(selected.array, dim) for dim in (along, row_dim, column_dim))
     count = len(frames.labels)
     if count > MAX_FACETS:
         raise ConfigError(
-            f"Facets over {along!r} were asked",
-            got=f"{count} of them",
+            f"{count} facets over {along!r} do not fit one figure",
             allowed=f"up to {MAX_FACETS}",
-            fix="use kind='slider'",
+            fix="Use kind='slider'",
         )
     across = min(count, 2 if len(columns.labels) > 14 else 4)
     down = -(-count // across)
-    one = (
+    facet_size = (
         pixels(len(columns.labels), per_cell=22, least=150, most=420),
         pixels(len(rows.labels), per_cell=20, least=110, most=320),
     )
-    size = (one[0] * across + 70 * (across - 1), one[1] * down + (120 if columns.turned else 80) * (down - 1))
+    size = (
+        facet_size[0] * across + 70 * (across - 1),
+        facet_size[1] * down + (120 if columns.turned else 80) * (down - 1),
+    )
     figure = make_subplots(
         rows=down,
         cols=across,
@@ -96,53 +103,55 @@ def facets(shown: Shown, scale: Scale) -> go.Figure:
         horizontal_spacing=70 / size[0] if across > 1 else 0,
         vertical_spacing=(120 if columns.turned else 80) / size[1] if down > 1 else 0,
     )
-    stack, with_hover = shown.arranged(along, vertical, horizontal), _affordable(shown)
+    stack, with_hover = selected.transpose(along, row_dim, column_dim), _has_hover(selected)
     for at in range(count):
-        figure.add_trace(layer(stack.at(along, at), with_hover=with_hover), row=at // across + 1, col=at % across + 1)
+        figure.add_trace(
+            heatmap_trace(stack.at(along, at), with_hover=with_hover), row=at // across + 1, col=at % across + 1
+        )
     figure.update_annotations(font_size=13)
-    figure.update_xaxes(below(columns, one[0]))
-    figure.update_yaxes(beside(rows, one[1]))
-    _missing(figure, shown)
-    figure.update_layout(coloraxis=color_axis(shown, scale, size[1]))
-    lines = [subtitle(shown), scale.note, *_notes(shown)]
-    return dress(figure, title(shown), lines, size=size, room=(24, foot(columns)))
+    figure.update_xaxes(horizontal(columns, facet_size[0]))
+    figure.update_yaxes(vertical(rows, facet_size[1]))
+    _grey_missing(figure, selected)
+    figure.update_layout(coloraxis=color_axis(selected, scale, size[1]))
+    lines = [subtitle(selected), scale.note, *_notes(selected)]
+    return dress(figure, title(selected), lines, size=size, room=(24, label_height(columns)))
 
 
-def layer(shown: Shown, *, with_hover: bool = True, visible: bool = True) -> go.Heatmap:
-    """The trace of two dims, rows first, on the figure's colour axis."""
-    shape = shown.array.shape
-    marks = np.full(shape, "") if shown.marks is None else shown.marks.values
-    gap = 1 if max(shape) <= _GAPS_UP_TO and np.isfinite(shown.array.values).all() else 0
+def heatmap_trace(selected: SelectedVariable, *, with_hover: bool = True, visible: bool = True) -> go.Heatmap:
+    """The plotly trace of two dims, rows first, on the figure's shared colour axis."""
+    shape = selected.array.shape
+    marks = np.full(shape, "") if selected.marks is None else selected.marks.values
+    gap = 1 if max(shape) <= _GAPS_UP_TO and np.isfinite(selected.array.values).all() else 0
     extra: dict[str, object] = {}
     if with_hover:
-        texts = [hover(shown, cell, str(mark)) for cell, mark in zip(shown.cells(), marks.ravel(), strict=True)]
+        texts = [hover(selected, cell, str(mark)) for cell, mark in zip(selected.cells(), marks.ravel(), strict=True)]
         extra = {"hovertext": np.array(texts, dtype=object).reshape(shape), "hoverinfo": "text"}
     if (marks != "").any():
-        found = codes(marks)
+        codes = role_codes(marks)
         extra |= {
-            "text": [[short(str(mark), found) for mark in row] for row in marks],
+            "text": [[cell_text(str(mark), codes) for mark in row] for row in marks],
             "texttemplate": "%{text}",
             "textfont": {"size": 11},
         }
-    values = shown.array.values.astype(float)
+    values = selected.array.values.astype(float)
     return go.Heatmap(z=values, coloraxis="coloraxis", xgap=gap, ygap=gap, visible=visible, **extra)
 
 
-def color_axis(shown: Shown, scale: Scale, height: int) -> dict[str, object]:
-    """The colour scale with its range, its bar and the unit."""
-    return {**scale.as_axis(), "colorbar": color_bar(unit_title(shown), height)}
+def color_axis(selected: SelectedVariable, scale: Scale, height: int) -> dict[str, object]:
+    """Plotly's colour axis: the scale with its range, and a colour bar with the unit."""
+    return {**scale.as_axis(), "colorbar": color_bar(unit_title(selected), height)}
 
 
 def color_bar(text: str, height: int) -> dict[str, object]:
-    """A colour bar beside a drawing of this height, with its title."""
+    """A colour bar with a title, beside a plotting area of ``height`` pixels."""
     place = {"lenmode": "pixels", "len": min(380, max(150, height)), "y": 1, "yanchor": "top"}
     return {"title": {"text": text}, **place}
 
 
-def default_scale(shown: Shown, center: float | None = None) -> Scale:
-    """The scale that fits the variable."""
-    middle = shown.center if center is None else center
-    return scale_of(shown.array.values, shown.name, metric=shown.info.method.get("metric"), center=middle)
+def default_scale(selected: SelectedVariable, center: float | None = None) -> Scale:
+    """The colour scale of the variable, around ``center`` or its own centre."""
+    middle = selected.center if center is None else center
+    return scale_of(selected.array.values, selected.name, metric=selected.info.method.get("metric"), center=middle)
 
 
 def _size(rows: Axis, columns: Axis) -> tuple[int, int]:
@@ -150,15 +159,15 @@ def _size(rows: Axis, columns: Axis) -> tuple[int, int]:
     return width, pixels(len(rows.labels), per_cell=34, least=150, most=620)
 
 
-def _affordable(shown: Shown) -> bool:
-    return shown.array.size <= _MAX_HOVER
+def _has_hover(selected: SelectedVariable) -> bool:
+    return selected.array.size <= _MAX_HOVER
 
 
-def _notes(shown: Shown) -> list[str]:
-    marks = legend(shown.marks.values) if shown.marks is not None else ""
-    return [marks, "" if np.isfinite(shown.array.values).all() else "grey: no value"]
+def _notes(selected: SelectedVariable) -> list[str]:
+    marks = legend(selected.marks.values) if selected.marks is not None else ""
+    return [marks, "" if np.isfinite(selected.array.values).all() else "grey: no value"]
 
 
-def _missing(figure: go.Figure, shown: Shown) -> None:
-    if not np.isfinite(shown.array.values).all():
+def _grey_missing(figure: go.Figure, selected: SelectedVariable) -> None:
+    if not np.isfinite(selected.array.values).all():
         figure.update_layout(plot_bgcolor=MISSING)

@@ -1,7 +1,8 @@
-"""A process that draws: a figure and its options a line of standard input, a size and so many bytes of standard output.
+"""A process that renders figures with kaleido.
 
-`browser` starts it by its path, and it imports nothing of this package. It ends with its input, when it has had nothing
-to draw for a while, and after an error, so that the next figure gets a new browser.
+Each input line holds a figure and its options. Each answer is a line of JSON with the image's size in bytes, then the
+image. `browser` starts this file by its path, and it imports nothing from this package. The process ends when its
+input ends, after `IDLE` seconds without a figure, and after an error, so that the next figure gets a new browser.
 """
 
 import asyncio
@@ -17,8 +18,8 @@ from typing import Any, BinaryIO
 IDLE = 60.0  # seconds
 
 
-async def serve(answers: BinaryIO) -> None:
-    """Draws what it is asked, until nothing is asked any more."""
+async def serve(output: BinaryIO) -> None:
+    """Renders figures from standard input until the input ends or no figure arrives for `IDLE` seconds."""
     loop, lines = asyncio.get_running_loop(), asyncio.Queue[bytes]()
 
     def read() -> None:
@@ -28,30 +29,30 @@ async def serve(answers: BinaryIO) -> None:
 
     threading.Thread(target=read, daemon=True).start()
     kaleido: Any = importlib.import_module("kaleido")
-    async with kaleido.Kaleido(n=1, mathjax=False) as browser:  # mathjax would be asked of a network
+    async with kaleido.Kaleido(n=1, mathjax=False) as browser:  # mathjax would be loaded from the network
         with contextlib.suppress(TimeoutError):
             while line := await asyncio.wait_for(lines.get(), IDLE):
-                asked = json.loads(line)
-                image = await browser.calc_fig(asked["figure"], opts=asked["options"])
-                _answer(answers, {"size": len(image)}, image)
+                request = json.loads(line)
+                image = await browser.calc_fig(request["figure"], opts=request["options"])
+                _write(output, {"size": len(image)}, image)
 
 
-def _answer(answers: BinaryIO, head: dict[str, Any], body: bytes = b"") -> None:
-    answers.write(json.dumps(head).encode() + b"\n" + body)
-    answers.flush()
+def _write(output: BinaryIO, header: dict[str, Any], image: bytes = b"") -> None:
+    output.write(json.dumps(header).encode() + b"\n" + image)
+    output.flush()
 
 
 def main() -> None:
-    """Serves; an error is the last answer."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what others print is no answer
+    """Serves figures; an error is reported in the last header."""
+    output = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # keeps other libraries' prints out of the answers
     logging.getLogger("choreographer").setLevel(logging.CRITICAL)
     try:
-        asyncio.run(serve(answers))
-    except Exception as error:  # noqa: BLE001 - told to whoever asked
+        asyncio.run(serve(output))
+    except Exception as error:  # noqa: BLE001 - reported to the parent process
         with contextlib.suppress(OSError):
-            _answer(answers, {"error": f"{type(error).__name__}: {error}"})
-    os._exit(0)  # the thread may still be reading
+            _write(output, {"error": f"{type(error).__name__}: {error}"})
+    os._exit(0)  # the reading thread may still be blocked
 
 
 if __name__ == "__main__":

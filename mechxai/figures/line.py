@@ -1,14 +1,14 @@
-"""One dim as a line with its bootstrap band, or as bars with whiskers; two dims as a line for each coordinate."""
+"""One dim as a line with its bootstrap band or as bars with whiskers; two dims as one line per coordinate."""
 
 import numpy as np
 import plotly.graph_objects as go
 
 from mechxai.core.errors import ConfigError
-from mechxai.figures.axes import Axis, axis_of, below, pixels
+from mechxai.figures.axes import Axis, axis_of, horizontal, pixels
 from mechxai.figures.cells import coordinates
 from mechxai.figures.colors import AGAINST, LINES, TOWARDS, faint
 from mechxai.figures.headings import hover, subtitle, title, unit_title
-from mechxai.figures.shown_variable import Shown, heatmap_dims
+from mechxai.figures.selected_variable import SelectedVariable, heatmap_dims
 from mechxai.figures.text import number, safe
 from mechxai.figures.theme import INK, QUIET, dress
 
@@ -18,92 +18,95 @@ _HEIGHT = 320
 _BASELINES = {"clean": "dash", "corrupted": "dot"}
 
 
-def line(shown: Shown) -> go.Figure:
-    """One dim along the x axis; a second, when there is one, as separate lines.
+def line(selected: SelectedVariable) -> go.Figure:
+    """One dim along the x axis; a second dim as separate lines.
 
     Raises:
-        ConfigError: more lines than can be told apart.
+        ConfigError: more than `MAX_LINES` lines.
     """
-    if len(shown.dims) == 1:
-        parts, along = {"": shown}, shown.dims[0]
+    if len(selected.dims) == 1:
+        parts, along = {"": selected}, selected.dims[0]
     else:
-        along, other = heatmap_dims(shown.dims)
-        count = shown.array.sizes[other]
+        along, other = heatmap_dims(selected.dims)
+        count = selected.array.sizes[other]
         if count > MAX_LINES:
             raise ConfigError(
-                f"Lines over {other!r} were asked",
-                got=f"{count} of them",
+                f"{count} lines over {other!r} cannot be told apart",
                 allowed=f"up to {MAX_LINES}",
-                fix="use kind='heatmap'",
+                fix="Use kind='heatmap'",
             )
-        axis = axis_of(shown.array, other)
-        named = [label if axis.texts else f"{axis.title} {label}" for label in axis.labels]
-        parts = {name: shown.at(other, at) for at, name in enumerate(named)}
-    columns = axis_of(shown.array, along)
-    places = _places(shown, along)
+        axis = axis_of(selected.array, other)
+        names = [label if axis.texts else f"{axis.title} {label}" for label in axis.labels]
+        parts = {name: selected.at(other, at) for at, name in enumerate(names)}
+    columns = axis_of(selected.array, along)
+    places = _places(selected, along)
     figure = go.Figure()
     for at, (name, part) in enumerate(parts.items()):
         _draw_line(figure, part, places=places, name=name, color=LINES[at % len(LINES)])
-    _baselines(figure, shown)
+    _baselines(figure, selected)
     width = pixels(len(columns.labels), per_cell=36, least=460, most=900)
-    settings = below(columns, width) if columns.texts else _numeric(columns, places)
-    return _finish(figure, shown, settings, width=width)
+    settings = horizontal(columns, width) if columns.texts else _numeric_axis(columns, places)
+    return _finish(figure, selected, settings, width=width)
 
 
-def bars(shown: Shown) -> go.Figure:
-    """One dim (or none) as bars with whiskers, for coordinates without an order; they start where nothing happened.
+def bars(selected: SelectedVariable) -> go.Figure:
+    """One dim without an order (or a single number) as bars with whiskers, which start at the value of no effect.
 
-    Of more bars than can be read, the longest are drawn.
+    Of more than `MAX_BARS` bars, the longest are drawn.
     """
-    total = shown.array.size
+    total = selected.array.size
     if total > MAX_BARS:
-        far = np.argsort(-np.nan_to_num(np.abs(shown.array.values - shown.center)), kind="stable")[:MAX_BARS]
-        shown = shown.at(shown.dims[0], np.sort(far).tolist())
-    columns = axis_of(shown.array, shown.dims[0]) if shown.dims else Axis("", (safe(shown.name),), texts=True)
-    values = np.atleast_1d(shown.array.values).astype(float)
+        longest = np.argsort(-np.nan_to_num(np.abs(selected.array.values - selected.center)), kind="stable")[:MAX_BARS]
+        selected = selected.at(selected.dims[0], np.sort(longest).tolist())
+    columns = (
+        axis_of(selected.array, selected.dims[0]) if selected.dims else Axis("", (safe(selected.name),), texts=True)
+    )
+    values = np.atleast_1d(selected.array.values).astype(float)
     figure = go.Figure(
         go.Bar(
             x=np.arange(len(values)),
-            y=values - shown.center,
-            base=shown.center,
-            marker={"color": [TOWARDS if value >= shown.center else AGAINST for value in values]},
-            error_y=_whiskers(shown),
-            hovertext=[hover(shown, cell) for cell in shown.cells()],
+            y=values - selected.center,
+            base=selected.center,
+            marker={"color": [TOWARDS if value >= selected.center else AGAINST for value in values]},
+            error_y=_whiskers(selected),
+            hovertext=[hover(selected, cell) for cell in selected.cells()],
             hoverinfo="text",
             showlegend=False,
         )
     )
-    _baselines(figure, shown)
+    _baselines(figure, selected)
     width = pixels(len(columns.labels), per_cell=30, least=380, most=900)
-    settings = below(columns, width)
+    settings = horizontal(columns, width)
     if len(values) < 3:
         settings["range"] = [-1.5, len(values) + 0.5]
-    left_out = f"the {MAX_BARS} largest of {total:,}" if total > MAX_BARS else ""
-    return _finish(figure, shown, settings, width=width, note=left_out)
+    note = f"the {MAX_BARS} largest of {total:,}" if total > MAX_BARS else ""
+    return _finish(figure, selected, settings, width=width, note=note)
 
 
-def _draw_line(figure: go.Figure, shown: Shown, *, places: list[float], name: str, color: str) -> None:
-    if shown.low is not None and shown.high is not None:
+def _draw_line(figure: go.Figure, selected: SelectedVariable, *, places: list[float], name: str, color: str) -> None:
+    if selected.low is not None and selected.high is not None:
         edge = {"x": places, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-        figure.add_trace(go.Scatter(y=shown.low.values.astype(float), **edge))
-        figure.add_trace(go.Scatter(y=shown.high.values.astype(float), fill="tonexty", fillcolor=faint(color), **edge))
+        figure.add_trace(go.Scatter(y=selected.low.values.astype(float), **edge))
+        figure.add_trace(
+            go.Scatter(y=selected.high.values.astype(float), fill="tonexty", fillcolor=faint(color), **edge)
+        )
     figure.add_trace(
         go.Scatter(
             x=places,
-            y=shown.array.values.astype(float),
+            y=selected.array.values.astype(float),
             mode="lines+markers" if len(places) <= 64 else "lines",
             line={"color": color, "width": 2.2},
             marker={"size": 6},
             name=name,
-            hovertext=[hover(shown, cell) for cell in shown.cells()],
+            hovertext=[hover(selected, cell) for cell in selected.cells()],
             hoverinfo="text",
             showlegend=bool(name),
         )
     )
 
 
-def _baselines(figure: go.Figure, shown: Shown) -> None:
-    for run, mean in shown.baselines.items():
+def _baselines(figure: go.Figure, selected: SelectedVariable) -> None:
+    for run, mean in selected.baselines.items():
         figure.add_trace(
             go.Scatter(
                 x=[0, 1],
@@ -115,38 +118,46 @@ def _baselines(figure: go.Figure, shown: Shown) -> None:
                 hoverinfo="name",
             )
         )
-    if shown.baselines:
-        # An axis of its own, always 0 to 1: the lines cross the whole figure at any zoom.
+    if selected.baselines:
+        # A second x axis, fixed at 0 to 1, so that the lines cross the whole figure at any zoom.
         figure.update_layout(xaxis2={"overlaying": "x", "range": [0, 1], "visible": False, "fixedrange": True})
 
 
-def _finish(figure: go.Figure, shown: Shown, settings: dict[str, object], *, width: int, note: str = "") -> go.Figure:
-    figure.update_layout(xaxis=settings, yaxis={"title": {"text": unit_title(shown, gap=" ")}})
-    figure.add_hline(y=shown.center, line={"color": INK, "width": 1}, layer="below")
-    has_legend = len(shown.dims) > 1 or bool(shown.baselines)
-    drawn = "whiskers" if isinstance(figure.data[0], go.Bar) else "band"
-    band = f"{drawn}: 95 % bootstrap interval over prompts" if shown.low is not None else ""
+def _finish(
+    figure: go.Figure, selected: SelectedVariable, settings: dict[str, object], *, width: int, note: str = ""
+) -> go.Figure:
+    figure.update_layout(xaxis=settings, yaxis={"title": {"text": unit_title(selected, gap=" ")}})
+    figure.add_hline(y=selected.center, line={"color": INK, "width": 1}, layer="below")
+    has_legend = len(selected.dims) > 1 or bool(selected.baselines)
+    mark = "whiskers" if isinstance(figure.data[0], go.Bar) else "band"
+    band = f"{mark}: 95 % bootstrap interval over prompts" if selected.low is not None else ""
     return dress(
-        figure, title(shown), [subtitle(shown), band, note], size=(width, _HEIGHT), room=(30 if has_legend else 0, 0)
+        figure,
+        title(selected),
+        [subtitle(selected), band, note],
+        size=(width, _HEIGHT),
+        room=(30 if has_legend else 0, 0),
     )
 
 
-def _places(shown: Shown, dim: str) -> list[float]:
-    along = coordinates(shown.array, dim)
+def _places(selected: SelectedVariable, dim: str) -> list[float]:
+    along = coordinates(selected.array, dim)
     numbers = [float(value) for value in along if isinstance(value, (int, float))]
     return numbers if len(numbers) == len(along) else [float(at) for at in range(len(along))]
 
 
-def _numeric(columns: Axis, places: list[float]) -> dict[str, object]:
-    whole = all(place == int(place) for place in places)
+def _numeric_axis(columns: Axis, places: list[float]) -> dict[str, object]:
+    integers = all(place == int(place) for place in places)
     span = max(places, default=0.0) - min(places, default=0.0)
-    return {"title": {"text": columns.title}, **({"dtick": 1} if whole and span <= 26 else {})}
+    return {"title": {"text": columns.title}, **({"dtick": 1} if integers and span <= 26 else {})}
 
 
-def _whiskers(shown: Shown) -> dict[str, object] | None:
-    if shown.low is None or shown.high is None:
+def _whiskers(selected: SelectedVariable) -> dict[str, object] | None:
+    if selected.low is None or selected.high is None:
         return None
-    low, middle, high = (np.atleast_1d(part.values).astype(float) for part in (shown.low, shown.array, shown.high))
+    low, middle, high = (
+        np.atleast_1d(part.values).astype(float) for part in (selected.low, selected.array, selected.high)
+    )
     return {
         "type": "data",
         "array": high - middle,

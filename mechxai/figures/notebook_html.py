@@ -1,10 +1,10 @@
-"""HTML that is text to a program and a picture to a notebook."""
+"""Strings of HTML that notebooks display."""
 
 import html
 
 
 class Fragment(str):
-    """A piece of a page; notebooks show it where it is returned."""
+    """Part of an HTML page, such as a paragraph; a notebook displays it in place."""
 
     __slots__ = ()
 
@@ -13,10 +13,10 @@ class Fragment(str):
 
 
 class Page(str):
-    """A whole page; notebooks show it in a frame of its own, so that its scripts and styles stay inside."""
+    """A complete HTML page; a notebook displays it in an iframe, which isolates its scripts and styles."""
 
     __slots__ = ()
 
     def _repr_html_(self) -> str:
-        inside = html.escape(str(self), quote=True)
-        return f'<iframe srcdoc="{inside}" sandbox="allow-scripts" style="width:100%;height:720px;border:0"></iframe>'
+        source = html.escape(str(self), quote=True)
+        return f'<iframe srcdoc="{source}" sandbox="allow-scripts" style="width:100%;height:720px;border:0"></iframe>'

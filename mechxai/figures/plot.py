@@ -1,158 +1,145 @@
-"""A result as a plotly figure: the one door to this floor."""
+"""`plot`: a result as a plotly figure."""
 
 from collections.abc import Callable, Mapping
+from typing import Literal, get_args
 
 import plotly.graph_objects as go
 
-from mechxai.core.errors import ConfigError, nearest
+from mechxai.core.batch import ContrastBatch
+from mechxai.core.errors import ConfigError, check_choice
+from mechxai.core.method import Method
 from mechxai.core.result import Result
-from mechxai.figures.attention_view import is_patterns, pattern_figure
-from mechxai.figures.chains import (
-    biased_figure,
-    chain_curve,
-    flow_figure,
-    is_biased,
-    is_chain_curve,
-    is_flow,
-    is_planted,
-    is_vote,
-    planted_figure,
-    vote_figure,
-)
-from mechxai.figures.circuit import circuit_curve, circuit_figure, is_circuit_curve, is_edges
-from mechxai.figures.factors import factor_figure, is_factors
-from mechxai.figures.faithfulness import is_judged, judged_figure
+from mechxai.figures.by_kind import kind_figure
 from mechxai.figures.heatmap import default_scale, facets, heatmap, slider
-from mechxai.figures.lens import is_lens, lens_grid
 from mechxai.figures.line import bars, line
-from mechxai.figures.panels import panel_names, panels
-from mechxai.figures.probes import causal_lines, is_causal_check, is_probes, probe_bars
-from mechxai.figures.routes import is_routes, routes_figure
-from mechxai.figures.shown_variable import MAX_DIMS, Shown, default_variable, frame_dim, shown, too_many
+from mechxai.figures.selected_variable import (
+    MAX_DIMS,
+    SelectedVariable,
+    default_variable,
+    frame_dim,
+    select_variable,
+    too_many_dims,
+)
 from mechxai.figures.theme import dress, headline
-from mechxai.figures.tokens import is_attribution, token_figure
 
+FigureKind = Literal["auto", "heatmap", "line", "bar", "slider", "facets"]
 _FEW_FRAMES = 4
-# Results with a figure of their own, drawn unless a variable, a kind or a slice is asked.
-_OWN: tuple[tuple[Callable[[Result], bool], Callable[[Result], go.Figure]], ...] = (
-    (is_probes, probe_bars),
-    (is_causal_check, causal_lines),
-    (is_attribution, token_figure),
-    (is_judged, judged_figure),
-    (is_patterns, pattern_figure),
-    (is_edges, circuit_figure),
-    (is_routes, routes_figure),
-    (is_circuit_curve, circuit_curve),
-    (is_chain_curve, chain_curve),
-    (is_planted, planted_figure),
-    (is_flow, flow_figure),
-    (is_vote, vote_figure),
-    (is_biased, biased_figure),
-)
-# Results of which one prompt is drawn with its tokens, unless a kind or another slice is asked.
-_OF_ONE_PROMPT: tuple[
-    tuple[Callable[[Result, str], bool], Callable[[Result, str, Mapping[str, object]], go.Figure]], ...
-] = (
-    (is_lens, lens_grid),
-    (is_factors, lambda result, _, select: factor_figure(result, select)),
-)
-# Dims whose coordinates stand in no order, so that a line between them would mean nothing.
+# Dims whose coordinates have no order, so that a line between them would mean nothing.
 _UNORDERED = ("head", "method", "component", "edge", "site")
-_DIMS = {"heatmap": (2,), "line": (1, 2), "bar": (0, 1), "slider": (3,), "facets": (3,)}
+# Figure kind -> the numbers of dims that it can draw.
+_DIMS: Mapping[str, tuple[int, ...]] = {
+    "heatmap": (2,),
+    "line": (1, 2),
+    "bar": (0, 1),
+    "slider": (3,),
+    "facets": (3,),
+}
 
 
 def plot(
     result: Result,
     variable: str | None = None,
-    kind: str = "auto",
+    kind: FigureKind = "auto",
     *,
     select: Mapping[str, object] | None = None,
     center: float | None = None,
     title: str | None = None,
 ) -> go.Figure:
-    """The figure of one variable of a result.
+    """Draws a result, by default in the form that suits its kind.
 
-    Two dims make a heatmap (layers upward, positions or heads to the right), one a line with its bootstrap band or, for
-    coordinates without an order, bars with whiskers; three a heatmap behind a slider, or several side by side when the
-    third dim is short. Results with a role per head show all their variables side by side; of a lens, one prompt is
-    shown with the top token written in every cell, and of neuron factors one prompt's tokens; of probes, bars with
-    their controls; of attributions, coloured tokens (bars, of one prompt), and of their comparison curves beside random
-    rankings; of edges and of routes a graph, and of circuits their faithfulness beside random ones. Colours are centred
-    on 0 (`Shown.center` tells the exceptions) with equal room on both sides: blue is towards the answer, red against
-    it.
+    With ``kind="auto"`` and neither ``variable`` nor ``select``, the result's kind decides: coloured tokens for
+    attributions (bars for a single prompt), a graph for edges and for information flow routes, the top token in every
+    cell for a lens, one panel per score for head roles, accuracy with its controls for probes, faithfulness curves
+    with random baselines for circuits and attributions, and so on.
+
+    Every other result, and every named variable, is drawn by its number of dims. Two dims make a heatmap (layers
+    upward, positions or heads to the right). One dim makes a line with its bootstrap band, or bars with whiskers where
+    the coordinates have no order. Three dims make a heatmap with a slider, or several heatmaps side by side when the
+    third dim is short. Colours are symmetric around 0 (`SelectedVariable.center` lists the exceptions): blue is
+    towards the answer, red against it.
 
     Args:
-        result: of any method.
-        variable: by default ``recovered`` for activation patching and causal tracing, else ``value``, else the first
-            that can be drawn.
+        result: the output of any method.
+        variable: a variable of ``result.data``; by default ``recovered`` for activation patching and causal tracing,
+            else ``value``, else the first variable that can be drawn.
         kind: ``auto``, ``heatmap``, ``line``, ``bar``, ``slider`` or ``facets``.
-        select: dims to hold fixed: ``{"pos": "S2"}``; a position by its label or its number.
-        center: value of the neutral colour; by default 0; for the metric after an ablation, that of the clean run; or
-            the array's attribute ``neutral``.
-        title: instead of the one made from the method, site and variable.
+        select: dims to hold fixed, such as ``{"pos": "S2"}``; a position by its label or its number.
+        center: the value of the neutral colour; by default 0, the mean of the clean run for the metric after an
+            ablation, or the array's attribute ``neutral``.
+        title: replaces the title made from the method, site and variable.
 
     Returns:
-        A figure of its own size and look; plotly's global defaults are neither read nor changed.
+        A new figure with its own size and template; plotly's global defaults are neither read nor changed.
 
     Raises:
-        ConfigError: no such variable, kind or coordinate; more than three dims are left; or the kind does not fit them.
+        ConfigError: ``result`` is not a `Result`; the variable, kind or coordinate does not exist; more than three
+            dims remain; or the kind does not fit the number of dims.
     """
-    if kind != "auto" and kind not in _DIMS:
-        raise ConfigError(f"plot(kind={kind!r}) was asked", got="no such kind", allowed=nearest(kind, ("auto", *_DIMS)))
-    figure = _figure(result, variable or "", (kind, center, select or {}))
+    _check_result(result)
+    check_choice("kind", kind, get_args(FigureKind))
+    figure = kind_figure(result, variable or "", select or {}) if kind == "auto" else None
+    if figure is None:
+        figure = _variable_figure(result, variable or default_variable(result), (kind, center, select or {}))
     if title is not None:
         figure.update_layout(title_text=headline(title, figure.layout.width))
     return figure
 
 
-def _figure(result: Result, variable: str, how: tuple[str, float | None, Mapping[str, object]]) -> go.Figure:
-    kind, center, select = how
-    of_one = next((draw for fits, draw in _OF_ONE_PROMPT if fits(result, variable)), None)
-    if of_one is not None and kind == "auto" and set(select) <= {"prompt"}:
-        return of_one(result, variable, select)
-    if not variable and not select and kind == "auto":
-        own = next((draw for fits, draw in _OWN if fits(result)), None)
-        if own is not None:
-            return own(result)
-        names = panel_names(result)
-        if len(names) > 1:
-            return panels(result, names)
-    name = variable or default_variable(result)
+def _check_result(result: object) -> None:
+    if isinstance(result, Result):
+        return
+    if isinstance(result, (list, tuple, dict)):
+        fix = 'Plot each result, or use mx.report([...], "report.html") for one page'
+    elif isinstance(result, (str, bytes)):
+        fix = "Load a saved result first: mx.plot(mx.Result.load(path))"
+    elif isinstance(result, Method):
+        fix = "Run the method first: mx.plot(method(model, batch))"
+    elif isinstance(result, ContrastBatch):
+        fix = "Run a method on it first: mx.plot(method(model, batch))"
+    else:
+        fix = "Pass what a method returns: mx.plot(method(model, batch))"
+    name = type(result).__name__
+    raise ConfigError(f"mx.plot draws a Result, not {'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}", fix=fix)
+
+
+def _variable_figure(
+    result: Result, name: str | None, settings: tuple[str, float | None, Mapping[str, object]]
+) -> go.Figure:
+    """The heatmap, lines or bars of one variable."""
+    kind, center, select = settings
     if name is None:
-        return _nothing(result)
-    chosen = shown(result, name, select)
-    if len(chosen.dims) > MAX_DIMS:
-        raise too_many(name, chosen.array)
-    if chosen.array.size == 0:
-        return _nothing(result)
-    return _drawn(chosen, _kind(chosen) if kind == "auto" else kind, center)
+        return _empty_figure(result)
+    selected = select_variable(result, name, select)
+    if len(selected.dims) > MAX_DIMS:
+        raise too_many_dims(name, selected.array)
+    if selected.array.size == 0:
+        return _empty_figure(result)
+    return _draw(selected, _auto_kind(selected) if kind == "auto" else kind, center)
 
 
-def _drawn(chosen: Shown, kind: str, center: float | None) -> go.Figure:
-    if len(chosen.dims) not in _DIMS[kind]:
-        fitting = [name for name, counts in _DIMS.items() if len(chosen.dims) in counts]
+def _draw(selected: SelectedVariable, kind: str, center: float | None) -> go.Figure:
+    if len(selected.dims) not in _DIMS[kind]:
         raise ConfigError(
-            f"plot(kind={kind!r}) of {chosen.name!r} was asked",
-            got=f"{len(chosen.dims)} dims {chosen.dims}",
-            allowed=fitting,
+            f"{selected.name!r} has {len(selected.dims)} dims {selected.dims}: kind={kind!r} cannot draw it",
+            allowed=[name for name, counts in _DIMS.items() if len(selected.dims) in counts],
         )
     colored: dict[str, Callable[..., go.Figure]] = {"heatmap": heatmap, "slider": slider, "facets": facets}
     if kind in colored:
-        return colored[kind](chosen, default_scale(chosen, center))
-    return line(chosen) if kind == "line" else bars(chosen)
+        return colored[kind](selected, default_scale(selected, center))
+    return line(selected) if kind == "line" else bars(selected)
 
 
-def _kind(chosen: Shown) -> str:
-    dims = chosen.dims
+def _auto_kind(selected: SelectedVariable) -> str:
+    dims = selected.dims
     if len(dims) == 3:
-        return "facets" if chosen.array.sizes[frame_dim(dims)] <= _FEW_FRAMES else "slider"
+        return "facets" if selected.array.sizes[frame_dim(dims)] <= _FEW_FRAMES else "slider"
     if len(dims) == 2:
         return "line" if {"lens", "choice"} & set(dims) else "heatmap"
-    texts = bool(dims) and dims[0] in chosen.array.coords and chosen.array.coords[dims[0]].dtype.kind in "UOS"
-    return "bar" if not dims or dims[0] in _UNORDERED or texts else "line"
+    is_text = bool(dims) and dims[0] in selected.array.coords and selected.array.coords[dims[0]].dtype.kind in "UOS"
+    return "bar" if not dims or dims[0] in _UNORDERED or is_text else "line"
 
 
-def _nothing(result: Result) -> go.Figure:
+def _empty_figure(result: Result) -> go.Figure:
     figure = go.Figure()
     figure.add_annotation(text="this result holds no numbers to draw", showarrow=False, font={"size": 14})
     figure.update_layout(xaxis={"visible": False}, yaxis={"visible": False})

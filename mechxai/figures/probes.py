@@ -1,4 +1,4 @@
-"""Probes by layer, their controls beside them; and what becomes of the behaviour along their directions."""
+"""Probes: accuracy with controls by layer, and the effect of edits along the probes' directions."""
 
 from collections.abc import Mapping
 
@@ -12,31 +12,22 @@ from mechxai.figures.colors import LINES, faint
 from mechxai.figures.text import interval, number, safe, words
 from mechxai.figures.theme import INK, QUIET, dress
 
-_QUIET_BARS = ("#9aa5b1", "#d3d9e0")
-_MOST_SITES = 4
+_CONTROL_BARS = ("#9aa5b1", "#d3d9e0")
+_MAX_SITES = 4
 _HEIGHT = 250
 
 
-def is_probes(result: Result) -> bool:
-    """Whether a result is of probes at one position per site, which are drawn as bars by layer."""
+def probe_bars(result: Result) -> go.Figure | None:
+    """Accuracy, its controls and selectivity by layer, one panel per site; None for several positions or many sites."""
     sizes = result.data.sizes
-    found = result.info.method.get("name") == "linear_probes"
-    return found and "site" in result.data.coords and sizes.get("pos") == 1 and sizes["site"] <= _MOST_SITES
-
-
-def is_causal_check(result: Result) -> bool:
-    """Whether a result is of edits along probes' directions."""
-    return result.info.method.get("name") == "probe_causal_check"
-
-
-def probe_bars(result: Result) -> go.Figure:
-    """For every site, by layer: accuracy, its controls, and the selectivity that is left of it."""
+    if sizes.get("pos") != 1 or sizes.get("site", _MAX_SITES + 1) > _MAX_SITES:
+        return None
     data = result.data.isel(pos=0)
     main = "accuracy" if "accuracy" in data else "r2"
     rows = (
-        (main, LINES[0], "the model"),
-        (f"random_model_{main}", _QUIET_BARS[0], "random weights"),
-        (f"control_{main}", _QUIET_BARS[1], "control labels"),
+        (main, LINES[0], "trained model"),
+        (f"random_model_{main}", _CONTROL_BARS[0], "random weights"),
+        (f"control_{main}", _CONTROL_BARS[1], "control labels"),
         ("selectivity", LINES[2], "selectivity"),
     )
     sites = [str(site) for site in data["site"].values]
@@ -45,22 +36,22 @@ def probe_bars(result: Result) -> go.Figure:
     )
     layers = [int(layer) for layer in data["layer"].values]
     for at, _ in enumerate(sites):
-        one = data.isel(site=at)
+        site = data.isel(site=at)
         for name, color, label in rows:
-            if name in one:
-                figure.add_trace(_bars(one, name, layers, look=(color, label, at == 0)), row=at + 1, col=1)
-        if "majority_baseline" in one:
-            figure.add_trace(_floor(one, layers, shown=at == 0), row=at + 1, col=1)
+            if name in site:
+                figure.add_trace(_bars(site, name, layers, style=(color, label, at == 0)), row=at + 1, col=1)
+        if "majority_baseline" in site:
+            figure.add_trace(_majority_baseline(site, layers, in_legend=at == 0), row=at + 1, col=1)
     ends = [float(data[name].min()) for name in ("selectivity", "selectivity_low", main) if name in data]
     bottom = min(0.0, *ends)
     figure.update_yaxes(title_text="fraction", range=[bottom * 1.1, 1.06])
-    figure.update_xaxes(tickmode="array", tickvals=list(range(len(layers))), ticktext=[str(one) for one in layers])
+    figure.update_xaxes(tickmode="array", tickvals=list(range(len(layers))), ticktext=[str(layer) for layer in layers])
     figure.update_xaxes(title_text="layer", row=len(sites), col=1)
     figure.update_layout(barmode="group", bargap=0.25, bargroupgap=0.05)
-    title = f"What a {_kind(result)} probe reads of {_task(result)}: {words(main)} by layer"
+    title = f"{_probe(result).capitalize()} probe of {_task(result)}: {words(main)} by layer"
     lines = [
-        _about(result, str(data["pos"].values)),
-        f"selectivity: {words(main)} less the control's; whiskers: 95 % bootstrap interval over test prompts",
+        _description(result, str(data["pos"].values)),
+        f"selectivity: {words(main)} minus control {words(main)}; whiskers: 95 % bootstrap interval over test prompts",
     ]
     width = min(900, max(560, 74 * len(layers)))
     room = 56 if len(sites) > 1 else 34
@@ -69,21 +60,21 @@ def probe_bars(result: Result) -> go.Figure:
 
 
 def causal_lines(result: Result) -> go.Figure:
-    """By layer: what the probe reads; and for every edit, how far the behaviour falls, beside random directions."""
+    """By layer: the probe's accuracy, and for every edit the drop of the metric compared with random directions."""
     data = result.data
     edits = [str(edit) for edit in data["edit"].values]
     layers = [int(layer) for layer in data["layer"].values]
-    titles = ["what the probe reads", *(words(edit) for edit in edits)]
+    titles = ["probe accuracy", *(words(edit) for edit in edits)]
     figure = make_subplots(rows=1, cols=len(titles), subplot_titles=titles, horizontal_spacing=0.07)
     for name, color, label, dash in (
         ("accuracy", LINES[2], "accuracy", "solid"),
         ("control_accuracy", QUIET, "accuracy on control labels", "dot"),
     ):
-        _line(figure, data, name, look=(color, label, dash, 1))
+        _line(figure, data, name, style=(color, label, dash, 1))
     for at, _ in enumerate(edits):
-        one = data.isel(edit=at)
-        _line(figure, one, "placebo", look=(QUIET, "random directions" if at == 0 else "", "dot", at + 2))
-        _line(figure, one, "value", look=(LINES[0], "the probe's direction" if at == 0 else "", "solid", at + 2))
+        edit = data.isel(edit=at)
+        _line(figure, edit, "placebo", style=(QUIET, "random directions" if at == 0 else "", "dot", at + 2))
+        _line(figure, edit, "value", style=(LINES[0], "probe direction" if at == 0 else "", "solid", at + 2))
     gap = float(data["baseline_clean"].mean() - data["baseline_corrupted"].mean())
     unit = str(data["value"].attrs["units"])
     values = [data[f"{name}{end}"].values for name in ("value", "placebo") for end in ("", "_low", "_high")]
@@ -92,28 +83,28 @@ def causal_lines(result: Result) -> go.Figure:
     figure.update_yaxes(range=[ends[0] - room, ends[1] + room])
     figure.update_yaxes(range=[0, 1.05], row=1, col=1)
     figure.update_yaxes(
-        title_text=f"fall of {safe(str(result.info.method.get('metric')))} ({safe(unit)})", row=1, col=2
+        title_text=f"drop of {safe(str(result.info.method.get('metric')))} ({safe(unit)})", row=1, col=2
     )
     figure.update_xaxes(title_text="layer", dtick=1 if len(layers) <= 13 else None)
     figure.update_annotations(font_size=13)
     lines = [
-        _about(result, str(result.info.method.get("pos") or "")),
-        f"the whole gap between clean and corrupted is {number(gap, unit)}; bands: 95 % bootstrap over test prompts",
+        _description(result, str(result.info.method.get("pos") or "")),
+        f"gap between clean and corrupted: {number(gap, unit)}; bands: 95 % bootstrap interval over test prompts",
     ]
-    title = f"Is {_task(result)} used where a {_kind(result)} probe reads it?"
+    title = f"Effect of edits along {_probe(result)} probe directions for {_task(result)}"
     dress(figure, title, lines, size=(230 * len(titles), _HEIGHT), room=(52, 0))
     return figure.update_layout(legend={"y": 1 + 24 / _HEIGHT})
 
 
-def _bars(data: xr.Dataset, name: str, layers: list[int], *, look: tuple[str, str, bool]) -> go.Bar:
-    color, label, in_legend = look
+def _bars(data: xr.Dataset, name: str, layers: list[int], *, style: tuple[str, str, bool]) -> go.Bar:
+    color, label, in_legend = style
     values = data[name].values.astype(float)
     ends = [data[f"{name}_{end}"].values.astype(float) for end in ("low", "high") if f"{name}_{end}" in data]
     whiskers = None
     if ends:
         arms = {"array": ends[1] - values, "arrayminus": values - ends[0]}
         whiskers = {"type": "data", **arms, "color": INK, "thickness": 1.1, "width": 2}
-    between = [interval(*(float(end[at]) for end in ends)) if ends else "" for at in range(len(values))]
+    bounds = [interval(*(float(end[at]) for end in ends)) if ends else "" for at in range(len(values))]
     return go.Bar(
         x=list(range(len(layers))),
         y=values,
@@ -123,29 +114,29 @@ def _bars(data: xr.Dataset, name: str, layers: list[int], *, look: tuple[str, st
         marker_color=color,
         error_y=whiskers,
         hovertext=[
-            f"<b>layer {layer}</b><br>{label} {number(value)}" + (f"<br>95 % {span}" if span else "")
-            for layer, value, span in zip(layers, values.tolist(), between, strict=True)
+            f"<b>layer {layer}</b><br>{label} {number(value)}" + (f"<br>95 % {bound}" if bound else "")
+            for layer, value, bound in zip(layers, values.tolist(), bounds, strict=True)
         ],
         hoverinfo="text",
     )
 
 
-def _floor(data: xr.Dataset, layers: list[int], *, shown: bool) -> go.Scatter:
-    """The majority baseline as steps across the layers."""
+def _majority_baseline(data: xr.Dataset, layers: list[int], *, in_legend: bool) -> go.Scatter:
+    """The accuracy of always giving the most frequent label, as steps across the layers."""
     return go.Scatter(
         x=[at + end for at in range(len(layers)) for end in (-0.5, 0.5)],
         y=np.repeat(data["majority_baseline"].values.astype(float), 2),
         mode="lines",
         line={"color": INK, "width": 1.3, "dash": "dash"},
-        name="commonest label",
-        legendgroup="commonest",
-        showlegend=shown,
+        name="majority baseline",
+        legendgroup="majority",
+        showlegend=in_legend,
         hoverinfo="name+y",
     )
 
 
-def _line(figure: go.Figure, data: xr.Dataset, name: str, *, look: tuple[str, str, str, int]) -> None:
-    color, label, dash, column = look
+def _line(figure: go.Figure, data: xr.Dataset, name: str, *, style: tuple[str, str, str, int]) -> None:
+    color, label, dash, column = style
     layers = [int(layer) for layer in data["layer"].values]
     values = data[name].values.astype(float)
     if f"{name}_low" in data:
@@ -170,7 +161,7 @@ def _line(figure: go.Figure, data: xr.Dataset, name: str, *, look: tuple[str, st
     )
 
 
-def _kind(result: Result) -> str:
+def _probe(result: Result) -> str:
     return words(str(result.info.method.get("probe")))
 
 
@@ -178,7 +169,7 @@ def _task(result: Result) -> str:
     return safe(words(str(result.info.task.get("name", "the labels"))))
 
 
-def _about(result: Result, pos: str) -> str:
+def _description(result: Result, pos: str) -> str:
     info: Mapping[str, object] = result.info.model
     site = result.info.method.get("site")
     names = ", ".join(map(str, site)) if isinstance(site, (list, tuple)) else str(site or "")

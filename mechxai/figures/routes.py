@@ -1,4 +1,4 @@
-"""Information flow routes as a graph: tokens to the right, layers upward, edges as wide as they are important."""
+"""Information flow routes as a graph: tokens to the right, layers upward, edges as wide as their importance."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,36 +10,36 @@ import xarray as xr
 
 from mechxai.core.errors import ConfigError
 from mechxai.core.result import Result
-from mechxai.figures.axes import Axis, below, beside, foot, pixels
+from mechxai.figures.axes import Axis, horizontal, label_height, pixels, vertical
 from mechxai.figures.colors import LINES, SEQUENTIAL, TOWARDS
 from mechxai.figures.text import number, safe
 from mechxai.figures.theme import INK, dress
-from mechxai.figures.tokens import known_prompt
+from mechxai.figures.tokens import prompt_number
 
-_MOST = 200  # edges from token to token that can still be told apart
-_ALL_TOKENS = 40  # a longer prompt shows those that are on a route
-_WIDEST, _WIDTHS, _SHADES = 7.0, 8, 6
-_HALF = 12  # points of half an edge
-_BULGE = 0.3  # of a column, of edges that begin and end at one position
+_MAX_EDGES = 200  # between positions; more cannot be told apart
+_ALL_TOKENS = 40  # a longer prompt shows only the tokens on a route
+_WIDEST, _WIDTHS, _SHADES = 7.0, 8, 6  # pixels, distinct widths, distinct opacities
+_HALF = 12  # points on half an edge
+_BULGE = 0.3  # columns by which an edge within one position bends
 _TOP_HEADS = 3
-Trace = dict[str, Any]  # as plotly describes it
+Trace = dict[str, Any]  # plotly's JSON form
 RESIDUAL = "#9aa5b1"
 _COLORS = {"attention": TOWARDS, "mlp": LINES[2], "residual": RESIDUAL}
-_SAID = {"attention": "attention", "mlp": "MLP", "residual": "residual stream"}
+_LABELS = {"attention": "attention", "mlp": "MLP", "residual": "residual stream"}
 
 
 @dataclass(frozen=True)
 class _Edge:
-    """One edge that was followed.
+    """An edge of a route.
 
     Attributes:
         kind: ``attention``, ``mlp`` or ``residual``.
-        layer: block.
-        src: position it comes from.
-        dest: position it leads to.
+        layer: layer number.
+        src: source position.
+        dest: destination position.
         y: heights of both ends.
-        importance: of the edge.
-        flow: importance times the flow at its upper end.
+        importance: importance of the edge, 0 to 1.
+        flow: importance times the flow at the upper end.
     """
 
     kind: str
@@ -51,23 +51,18 @@ class _Edge:
     flow: float
 
 
-def is_routes(result: Result) -> bool:
-    """Whether a result holds information flow routes."""
-    return {"node", "node_mid", "attention", "residual_attention"} <= set(result.data)
+def routes_figure(result: Result, prompt: int = 0, *, n: int = _MAX_EDGES) -> go.Figure:
+    """The routes of one prompt, followed down from the start position: tokens to the right, layers upward.
 
-
-def routes_figure(result: Result, prompt: int = 0, *, n: int = _MOST) -> go.Figure:
-    """The routes of one prompt: tokens to the right, layers upward, what was followed from its start down.
-
-    Blue edges are attention, green ones the MLP, grey ones the residual stream: wide by importance, dark by flow.
+    Attention edges are blue, MLP edges green, residual stream edges grey; width is importance, opacity is flow.
 
     Args:
         result: of `InformationFlowRoutes`.
-        prompt: its number.
-        n: edges of attention to draw, those of the largest flow.
+        prompt: number of the prompt.
+        n: number of attention edges to draw, largest flow first.
 
     Raises:
-        ConfigError: a result without routes, or no such prompt.
+        ConfigError: the result has no routes, or the prompt does not exist.
     """
     drawing = _drawing(result, prompt, n)
     data, info, start = drawing.data, result.info, int(drawing.data["start"])
@@ -77,143 +72,142 @@ def routes_figure(result: Result, prompt: int = 0, *, n: int = _MOST) -> go.Figu
         pixels(len(drawing.place), per_cell=44, least=420, most=1500),
         pixels(n_layers, per_cell=66, least=220, most=1100),
     )
-    words_along = Axis("pos", tuple(drawing.columns()), texts=True)
+    tokens = Axis("pos", tuple(drawing.columns()), texts=True)
     layers = Axis("layer", (*map(str, range(n_layers)), "end"), texts=False)
     figure.update_layout(
-        xaxis={**below(words_along, size[0]), "title": {"text": ""}},
-        yaxis={**beside(layers, size[1]), "title": {"text": "residual stream before layer"}},
+        xaxis={**horizontal(tokens, size[0]), "title": {"text": ""}},
+        yaxis={**vertical(layers, size[1]), "title": {"text": "residual stream before layer"}},
         showlegend=False,
         hovermode="closest",
     )
-    several = f"prompt {prompt} of {result.data.sizes['prompt']}" if result.data.sizes["prompt"] > 1 else ""
-    parts = (str(info.model.get("name", "")), str(info.task.get("name") or ""), several)
+    prompt_text = f"prompt {prompt} of {result.data.sizes['prompt']}" if result.data.sizes["prompt"] > 1 else ""
+    parts = (str(info.model.get("name", "")), str(info.task.get("name") or ""), prompt_text)
     lines = [
         " · ".join(part for part in parts if part),
-        "blue: attention (from its own position, right of the residual stream), green: MLPs, grey: the residual stream",
-        f"wide by importance, above {info.method.get('threshold')}; dark by the flow that passes",
-        f"the {n} edges of attention with the largest flow, of {drawing.n_across:,}" if drawing.n_across > n else "",
+        "blue: attention (to the same position: right of the residual stream), green: MLPs, grey: residual stream",
+        f"width: importance (above {info.method.get('threshold')}); opacity: flow",
+        f"the {n} attention edges with the largest flow, of {drawing.n_attention:,}" if drawing.n_attention > n else "",
     ]
     heading = f'Information flow routes into position {start}, "{drawing.token(start)}"'
-    return dress(figure, heading, lines, size=size, room=(0, foot(words_along)))
+    return dress(figure, heading, lines, size=size, room=(0, label_height(tokens)))
 
 
-def routes_traces(result: Result, prompt: int = 0, *, n: int = _MOST) -> tuple[list[Trace], list[str]]:
-    """What `routes_figure` draws, as plain mappings, and what stands below its columns; the last trace is the nodes.
+def routes_traces(result: Result, prompt: int = 0, *, n: int = _MAX_EDGES) -> tuple[list[Trace], list[str]]:
+    """The traces of `routes_figure` as plain mappings (the last holds the nodes), and the labels of its columns.
 
     Raises:
-        ConfigError: as `routes_figure`.
+        ConfigError: the result has no routes, or the prompt does not exist.
     """
     drawing = _drawing(result, prompt, n)
     return drawing.traces(), drawing.columns()
 
 
 def _drawing(result: Result, prompt: int, n: int) -> "_Drawing":
-    if not is_routes(result):
+    if result.info.kind != "routes":
         raise ConfigError(
-            "A figure of routes was asked",
-            got=f"a result of {result.info.method.get('name')}",
+            f"A figure of routes cannot draw a result of {result.info.method.get('name')}",
             allowed="results of information_flow_routes",
         )
-    data = result.data.isel(prompt=known_prompt(result, prompt))
+    data = result.data.isel(prompt=prompt_number(result, prompt))
     threshold = float(str(result.info.method.get("threshold", 0.0)))
-    across, n_across = _across(data, threshold, n)
-    place = {pos: at for at, pos in enumerate(_columns(data, across))}
-    within = [edge for edge in _within(data, threshold) if edge.src in place]
-    return _Drawing(data, [*within, *across], place, n_across)
+    attention, n_attention = _attention_edges(data, threshold, n)
+    place = {pos: at for at, pos in enumerate(_positions(data, attention))}
+    others = [edge for edge in _residual_and_mlp_edges(data, threshold) if edge.src in place]
+    return _Drawing(data, [*others, *attention], place, n_attention)
 
 
-def _across(data: xr.Dataset, threshold: float, n: int) -> tuple[list[_Edge], int]:
-    """Edges of attention that were followed, those of the largest flow; and how many there are."""
-    shares = data["attention"].values
-    followed = np.argwhere(shares > threshold)
-    flow = shares[tuple(followed.T)] * data["node_mid"].values[tuple(followed[:, :2].T)]
-    found = []
+def _attention_edges(data: xr.Dataset, threshold: float, n: int) -> tuple[list[_Edge], int]:
+    """The ``n`` attention edges with the largest flow, and the number of all above the threshold."""
+    importance = data["attention"].values
+    above = np.argwhere(importance > threshold)
+    flow = importance[tuple(above.T)] * data["node_mid"].values[tuple(above[:, :2].T)]
+    edges = []
     for at in np.argsort(-flow, kind="stable")[:n].tolist():
-        layer, dest, src = followed[at].tolist()
-        share = float(shares[layer, dest, src])
+        layer, dest, src = above[at].tolist()
         y = (layer + 0.0, layer + _middle(data))
-        found.append(_Edge("attention", layer, src, dest, y=y, importance=share, flow=float(flow[at])))
-    return found, len(followed)
+        edge_importance = float(importance[layer, dest, src])
+        edges.append(_Edge("attention", layer, src, dest, y=y, importance=edge_importance, flow=float(flow[at])))
+    return edges, len(above)
 
 
-def _within(data: xr.Dataset, threshold: float) -> Iterator[_Edge]:
-    """Edges that were followed from one position to itself, those of attention left out.
+def _residual_and_mlp_edges(data: xr.Dataset, threshold: float) -> Iterator[_Edge]:
+    """Edges of the residual stream and the MLPs, which stay at one position.
 
     Yields:
-        By layer, from below.
+        Edges by layer, lowest first.
     """
-    node, middle = data["node"].values, data["node_mid"].values
+    node, node_mid = data["node"].values, data["node_mid"].values
     serial = "residual_mlp" in data
-    inside = {"residual": "residual_attention"} | ({"mlp": "mlp"} if "mlp" in data and not serial else {})
-    above = {"residual": "residual_mlp", "mlp": "mlp"} if serial else {}
+    lower = {"residual": "residual_attention"} | ({"mlp": "mlp"} if "mlp" in data and not serial else {})
+    upper = {"residual": "residual_mlp", "mlp": "mlp"} if serial else {}
     for layer in range(data.sizes["layer"]):
         low, mid, top = layer + 0.0, layer + _middle(data), layer + 1.0
-        for names, flow, y in ((inside, middle[layer], (low, mid)), (above, node[layer + 1], (mid, top))):
+        for names, flow, y in ((lower, node_mid[layer], (low, mid)), (upper, node[layer + 1], (mid, top))):
             for kind, name in names.items():
-                shares = data[name].values[layer]
-                for pos in np.nonzero((shares > threshold) & (flow > 0))[0].tolist():
-                    share = float(shares[pos])
-                    yield _Edge(kind, layer, pos, pos, y=y, importance=share, flow=share * float(flow[pos]))
+                importance = data[name].values[layer]
+                for pos in np.nonzero((importance > threshold) & (flow > 0))[0].tolist():
+                    value = float(importance[pos])
+                    yield _Edge(kind, layer, pos, pos, y=y, importance=value, flow=value * float(flow[pos]))
 
 
 def _middle(data: xr.Dataset) -> float:
-    """Where in its layer the node after attention stands."""
+    """Height of the node after attention within its layer."""
     return 0.5 if "residual_mlp" in data else 1.0
 
 
-def _columns(data: xr.Dataset, across: list[_Edge]) -> list[int]:
-    """Positions that are shown: up to the start all of them, of a long prompt those at an edge of attention."""
+def _positions(data: xr.Dataset, attention: list[_Edge]) -> list[int]:
+    """The positions to show: all up to the start; in a long prompt, only those at an attention edge."""
     start = int(data["start"])
     if start < _ALL_TOKENS:
         return list(range(start + 1))
-    return sorted({start, *(edge.src for edge in across), *(edge.dest for edge in across)})
+    return sorted({start, *(edge.src for edge in attention), *(edge.dest for edge in attention)})
 
 
-def _alike(edges: list[_Edge]) -> list[list[_Edge]]:
-    """Edges of one kind, about as wide and as dark, drawn together: the faintest first."""
-    found: dict[tuple[int, str, int], list[_Edge]] = {}
+def _by_appearance(edges: list[_Edge]) -> list[list[_Edge]]:
+    """Edges of one kind with about the same width and opacity, which are drawn together; the faintest first."""
+    groups: dict[tuple[int, str, int], list[_Edge]] = {}
     for edge in edges:
         shade, width = (round(value**0.5 * most) for value, most in ((edge.flow, _SHADES), (edge.importance, _WIDTHS)))
-        found.setdefault((shade, edge.kind, width), []).append(edge)
-    return [found[key] for key in sorted(found)]
+        groups.setdefault((shade, edge.kind, width), []).append(edge)
+    return [groups[key] for key in sorted(groups)]
 
 
 @dataclass(frozen=True)
 class _Drawing:
-    """What is drawn of one prompt.
+    """The graph of one prompt.
 
     Attributes:
-        data: of the prompt.
-        edges: drawn ones.
-        place: position -> its column.
-        n_across: edges of attention that were followed, drawn or not.
+        data: the prompt's data.
+        edges: the edges to draw.
+        place: position -> column.
+        n_attention: number of attention edges above the threshold, drawn or not.
     """
 
     data: xr.Dataset
     edges: list[_Edge]
     place: dict[int, int]
-    n_across: int
+    n_attention: int
 
     def traces(self) -> list[Trace]:
-        """Edges, what they say, and nodes above them."""
+        """Edges, their hover points, and the nodes on top."""
         middles = [self._middles([edge for edge in self.edges if edge.kind == kind]) for kind in _COLORS]
-        return [*map(self._lines, _alike(self.edges)), *middles, self._nodes()]
+        return [*map(self._lines, _by_appearance(self.edges)), *middles, self._nodes()]
 
     def columns(self) -> list[str]:
-        """What stands below the columns."""
-        return [self.named(pos, 16) for pos in self.place]
+        """Labels of the columns."""
+        return [self._position(pos, 16) for pos in self.place]
 
     def token(self, pos: int) -> str:
-        """The token of a position, without the spaces around it unless it is nothing else."""
+        """The token at a position, stripped unless it is only whitespace."""
         text = str(self.data["token"].values[pos])
         return text.strip() or text
 
-    def named(self, pos: int, limit: int = 30) -> str:
-        """A position's number and token."""
+    def _position(self, pos: int, limit: int = 30) -> str:
+        """A position as number and token."""
         return safe(f"{pos}: {self.token(pos)}", limit)
 
     def _curve(self, edge: _Edge) -> tuple[np.ndarray, np.ndarray]:
-        """Upright at both ends; to the right of the residual stream, or left of it (the MLP), within one position."""
+        """Points of an edge, vertical at both ends; within one position, attention bends right and MLPs left."""
         steps = np.linspace(0, 1, 2 * _HALF + 1)
         start, end = self.place[edge.src], self.place[edge.dest]
         side = {"attention": _BULGE, "mlp": -_BULGE, "residual": 0.0}[edge.kind] if start == end else 0.0
@@ -221,7 +215,7 @@ class _Drawing:
         return x, edge.y[0] + (edge.y[1] - edge.y[0]) * steps
 
     def _lines(self, edges: list[_Edge]) -> Trace:
-        """Edges that look alike, as one line with gaps."""
+        """Edges of the same appearance as one line with gaps."""
         x: list[float | None] = []
         y: list[float | None] = []
         for curve in map(self._curve, edges):
@@ -238,26 +232,26 @@ class _Drawing:
         }
 
     def _middles(self, edges: list[_Edge]) -> Trace:
-        """What each edge says, beside a pointer at its middle; there MLPs have a square."""
+        """Hover points at the middle of each edge; MLPs are marked by a square."""
         curves = [self._curve(edge) for edge in edges]
-        shown = [0.3 + 0.7 * edge.flow**0.5 if edge.kind == "mlp" else 0.0 for edge in edges]
+        opacity = [0.3 + 0.7 * edge.flow**0.5 if edge.kind == "mlp" else 0.0 for edge in edges]
         return {
             "type": "scatter",
             "x": [float(x[_HALF]) for x, _ in curves],
             "y": [float(y[_HALF]) for _, y in curves],
             "mode": "markers",
-            "marker": {"size": 8, "symbol": "square", "color": _COLORS["mlp"], "opacity": shown},
+            "marker": {"size": 8, "symbol": "square", "color": _COLORS["mlp"], "opacity": opacity},
             "hoverinfo": "text",
-            "hovertext": [self._says(edge) for edge in edges],
+            "hovertext": [self._edge_text(edge) for edge in edges],
         }
 
-    def _says(self, edge: _Edge) -> str:
-        start = f"{self.named(edge.src)} to " if edge.src != edge.dest else ""
-        found = f"importance {number(edge.importance)}, flow {number(edge.flow)}"
-        return f"<b>{_SAID[edge.kind]}, layer {edge.layer}</b><br>{start}{self.named(edge.dest)}<br>{found}"
+    def _edge_text(self, edge: _Edge) -> str:
+        start = f"{self._position(edge.src)} to " if edge.src != edge.dest else ""
+        numbers = f"importance {number(edge.importance)}, flow {number(edge.flow)}"
+        return f"<b>{_LABELS[edge.kind]}, layer {edge.layer}</b><br>{start}{self._position(edge.dest)}<br>{numbers}"
 
     def _nodes(self) -> Trace:
-        """Nodes that are reached, dark by their flow; beside the pointer the heads that bring most to them."""
+        """The nodes on a route, dark by their flow, with the most important heads in the hover text."""
         flow = self.data["node"].values
         reached = [(top, pos) for top, pos in np.argwhere(np.nan_to_num(flow) > 0).tolist() if pos in self.place]
         return {
@@ -276,16 +270,16 @@ class _Drawing:
             },
             "customdata": reached,
             "hoverinfo": "text",
-            "hovertext": [self._of_node(stream, pos) for stream, pos in reached],
+            "hovertext": [self._node_text(stream, pos) for stream, pos in reached],
         }
 
-    def _of_node(self, stream: int, pos: int) -> str:
+    def _node_text(self, stream: int, pos: int) -> str:
         n_layers = self.data.sizes["layer"]
         where = f"before layer {stream}" if stream < n_layers else "after the last layer"
-        text = f"<b>{where}</b><br>{self.named(pos)}<br>flow {number(float(self.data['node'].values[stream, pos]))}"
+        text = f"<b>{where}</b><br>{self._position(pos)}<br>flow {number(float(self.data['node'].values[stream, pos]))}"
         heads = self.data["head_importance"].values[stream - 1, pos] if stream else np.full(1, np.nan)
         if np.isnan(heads).any():
             return text
-        first = np.argsort(-heads)[:_TOP_HEADS].tolist()
-        said = ", ".join(f"{stream - 1}.{head} {number(float(heads[head]))}" for head in first)
-        return f"{text}<br>heads below: {said}"
+        largest = np.argsort(-heads)[:_TOP_HEADS].tolist()
+        listed = ", ".join(f"{stream - 1}.{head} {number(float(heads[head]))}" for head in largest)
+        return f"{text}<br>most important heads: {listed}"

@@ -1,4 +1,4 @@
-"""The house look, given to each figure by itself; plotly's global defaults stay as they are."""
+"""The template of all figures, set on each figure; plotly's global defaults stay unchanged."""
 
 import plotly.graph_objects as go
 
@@ -9,7 +9,7 @@ FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, sans-serif"
 INK = "#1f2933"
 QUIET = "#616e7c"
 MISSING = "#c9ced6"
-# These buttons and no others: plotly's own choice includes one that uploads the figure.
+# Only these buttons: plotly's default set includes one that uploads the figure.
 CONFIG = {
     "displayModeBar": "hover",
     "displaylogo": False,
@@ -59,27 +59,30 @@ TEMPLATE = go.layout.Template(
 
 
 def headline(title: str, width: int) -> str:
-    """A title for a figure of this width, broken into lines that fit."""
+    """A bold title, broken into lines that fit a figure of ``width`` pixels."""
     return "<br>".join(f"<b>{line}</b>" for line in wrapped(title, int((width - _MODE_BAR) / 8.4)))
 
 
 def dress(
     figure: go.Figure, title: str, subtitle: list[str], *, size: tuple[int, int], room: tuple[int, int] = (0, 0)
 ) -> go.Figure:
-    """The figure with the house look, its title, and a size that leaves room for both.
+    """Sets the template, the title and the size of a figure.
 
     Args:
-        figure: changed in place, and returned.
+        figure: changed in place.
         title: one sentence; broken into lines that fit.
-        subtitle: smaller lines below it.
-        size: width and height of the drawing itself, in pixels.
-        room: pixels more above the drawing (for a legend) and below it (for long labels).
+        subtitle: smaller lines below the title; empty ones are left out.
+        size: width and height of the plotting area in pixels.
+        room: extra pixels above the plotting area (for a legend) and below it (for long labels).
+
+    Returns:
+        The same figure.
     """
     width = max(size[0] + 190, 680)
     heading = headline(title, width)
-    small = [line for part in subtitle if part for line in wrapped(part, int(width / 6.3))]
-    more = heading.count("<br>")
-    top = 56 + _TITLE_LINE * more + _SUBTITLE_LINE * len(small) + room[0]
+    subtitle_lines = [line for part in subtitle if part for line in wrapped(part, int(width / 6.3))]
+    breaks = heading.count("<br>")
+    top = 56 + _TITLE_LINE * breaks + _SUBTITLE_LINE * len(subtitle_lines) + room[0]
     figure.update_layout(
         template=TEMPLATE,
         width=width,
@@ -87,12 +90,12 @@ def dress(
         margin={"l": 60, "r": 30, "t": top, "b": 60 + room[1]},
         title={
             "text": heading,
-            "subtitle": {"text": "<br>".join(small), "font": {"size": 12, "color": QUIET}},
+            "subtitle": {"text": "<br>".join(subtitle_lines), "font": {"size": 12, "color": QUIET}},
             "font": {"size": 16},
             "x": 0,
             "xref": "container",
-            # Plotly places the middle of the lines where one line's middle would be.
-            "pad": {"l": 16, "t": 14 + more * _TITLE_LINE // 2},
+            # Plotly centres several lines where the centre of a single line would be.
+            "pad": {"l": 16, "t": 14 + breaks * _TITLE_LINE // 2},
             "y": 1,
             "yref": "container",
             "yanchor": "top",

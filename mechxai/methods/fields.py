@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from mechxai.core.errors import SiteError
+from mechxai.core.errors import out_of_range as out_of_range
 
 
 def selected(axis: str, indices: Sequence[int], n: int) -> list[int]:
@@ -20,8 +21,3 @@ def selected(axis: str, indices: Sequence[int], n: int) -> list[int]:
         if not -n <= index < n:
             raise SiteError(out_of_range(axis, index, n))
     return sorted({index % n for index in indices}) or list(range(n))
-
-
-def out_of_range(axis: str, index: int, n: int) -> str:
-    """The error text for an index that does not exist: ``Layer 7 is out of range: this model has 3 layers (0-2)``."""
-    return f"{axis.capitalize()} {index} is out of range: this model has {n} {axis}{'' if n == 1 else 's'} (0-{n - 1})"

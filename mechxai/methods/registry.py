@@ -1,110 +1,74 @@
-"""Every method there is; importing this module registers them all."""
+"""The method classes: those of this package, and those of plugins.
 
-from mechxai.core.method import METHODS, MethodCard
-from mechxai.methods.attention import attention_patterns
-from mechxai.methods.attribution import (
-    attention_rollout,
-    attention_scores,
-    compare_attributions,
-    exact_shapley,
-    faithfulness,
-    gradient_x_input,
-    integrated_gradients,
-    kernel_shap,
-    lime,
-    occlusion,
-    partition_shap,
-    rephrasing_stability,
-    saliency,
-    smooth_grad,
-)
-from mechxai.methods.circuits import (
-    acdc,
-    attribution_patching,
-    circuit_criteria,
-    circuit_stability,
-    circuit_tests,
-    compare_circuits,
-    edge_attribution,
-    edge_patching,
-    edge_pruning,
-    evaluate_circuit,
-    head_roles,
-    information_flow_routes,
-    path_patching,
-)
-from mechxai.methods.cot import (
-    adding_mistakes,
-    biasing_feature,
-    chain_flow,
-    early_answering,
-    filler_tokens,
-    paraphrasing,
-    planted_error,
-    self_consistency,
-)
-from mechxai.methods.lens import (
-    direct_logit_attribution,
-    logit_lens,
-    neuron_factors,
-    tuned_lens_eval,
-    tuned_lens_reading,
-    tuned_lens_train,
-)
-from mechxai.methods.patching import ablation, activation_patching, causal_tracing
-from mechxai.methods.probes import linear_probes, probe_causal_check
+Importing this module imports every method of the package. `mechxai.methods.catalog` lists them without doing so.
+"""
 
-_FAMILIES = (
-    activation_patching,
-    ablation,
-    causal_tracing,
-    head_roles,
-    acdc,
-    attribution_patching,
-    edge_attribution,
-    edge_patching,
-    edge_pruning,
-    evaluate_circuit,
-    circuit_stability,
-    circuit_criteria,
-    circuit_tests,
-    compare_circuits,
-    path_patching,
-    information_flow_routes,
-    logit_lens,
-    tuned_lens_reading,
-    tuned_lens_train,
-    tuned_lens_eval,
-    direct_logit_attribution,
-    neuron_factors,
-    linear_probes,
-    probe_causal_check,
-    saliency,
-    gradient_x_input,
-    integrated_gradients,
-    smooth_grad,
-    occlusion,
-    lime,
-    kernel_shap,
-    partition_shap,
-    exact_shapley,
-    attention_scores,
-    attention_rollout,
-    faithfulness,
-    compare_attributions,
-    rephrasing_stability,
-    attention_patterns,
-    early_answering,
-    adding_mistakes,
-    paraphrasing,
-    filler_tokens,
-    biasing_feature,
-    planted_error,
-    self_consistency,
-    chain_flow,
-)
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mechxai.core.errors import ConfigError, nearest
+from mechxai.core.method import METHODS, Method, MethodCard
+from mechxai.methods.catalog import method_modules
+
+ENTRY_POINTS = "mechxai.methods"
+"""The group under which an installed package names modules with methods."""
+
+for _module in method_modules():
+    importlib.import_module(_module)
 
 
 def cards() -> list[MethodCard]:
     """The card of every method, by family, then name."""
     return sorted((kind.card for kind in METHODS.values()), key=lambda card: (card.family, card.name))
+
+
+def method_class(name: str) -> type[Method]:
+    """The class of a method by its name on the card.
+
+    Raises:
+        ConfigError: no method has that name; names the nearest.
+    """
+    if name not in METHODS:
+        raise ConfigError(f"Unknown method {name!r}. {nearest(name, METHODS)}")
+    return METHODS[name]
+
+
+def installed_plugins() -> dict[str, str]:
+    """Name -> module, of the entry points that installed packages register under ``mechxai.methods``."""
+    return {point.name: point.value for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
+
+
+def import_plugins(names: Sequence[str]) -> list[str]:
+    """Imports modules that register methods; only names that a person gave on the command line may come here.
+
+    Args:
+        names: each an entry point of the group ``mechxai.methods``, or a module that is installed or lies in the
+            current folder.
+
+    Returns:
+        The names of the methods that the modules registered.
+
+    Raises:
+        ConfigError: no such module, or it fails to import.
+    """
+    before = set(METHODS)
+    known = installed_plugins()
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.append(folder)  # at the end, so that nothing installed is shadowed
+    for name in names:
+        module = known.get(name, name)
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise ConfigError(f"The plugin {name!r} cannot be imported: {error}") from error
+            listed = f" Installed plugins: {', '.join(known)}." if known else ""
+            fix = "Give a module that is installed or lies in the current folder"
+            raise ConfigError(f"There is no module {module!r}.{listed}", fix=fix) from error
+        except Exception as error:
+            raise ConfigError(f"The plugin {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+    return sorted(set(METHODS) - before)

@@ -11,7 +11,7 @@ from mechxai.core.method import Method
 from mechxai.core.prompts import Prompts, TokenPrompts
 from mechxai.core.result import RunInfo, variable
 from mechxai.core.shapes import PromptInts, Tokens
-from mechxai.core.site import site_name
+from mechxai.core.site_table import site_name
 from mechxai.core.statistics import Interval, known_mean, mean_interval, ratio_interval, share_interval
 from mechxai.core.versions import commit, versions
 from mechxai.engine.contrast import Baselines

@@ -1,1 +1,1 @@
-"""Floor 1: the only door to TransformerLens and to Hugging Face's model classes."""
+"""Models: the only package that imports TransformerLens and Hugging Face's model classes."""

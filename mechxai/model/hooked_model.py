@@ -1,4 +1,4 @@
-"""The only door to a model: tokens, logits, activations, edits, gradients. What is opened is closed again."""
+"""`HookedModel`: logits, activations, edits, gradients and continuations of a language model."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -13,40 +13,50 @@ from torch import Tensor
 from mechxai.core.activations import Activations
 from mechxai.core.architecture import Architecture
 from mechxai.core.batch import Answer, ContrastBatch, Layout
+from mechxai.core.display import Displayed, Summary
 from mechxai.core.edit import Intervention
 from mechxai.core.shapes import PromptInts, RowLogits, Tokens
-from mechxai.core.site import Site, site_name
+from mechxai.core.site import Site
 from mechxai.model.backends.attach import Hooks, attached, row_mask
-from mechxai.model.backends.base import UNEMBED_HOOK, Backend, as_dtype, frozen
-from mechxai.model.backends.capture import Keeper
+from mechxai.model.backends.base import UNEMBED_HOOK, Backend, Processing, as_dtype, existing_sites
+from mechxai.model.backends.capture import Keeper, gradients_at
 from mechxai.model.backends.editing import run_hooks
 from mechxai.model.backends.hooks import HookFunction, gathered
 from mechxai.model.backends.limits import cache_bytes, check_space, check_tokens, inside
 from mechxai.model.dense.cache import fill
-from mechxai.model.text import TextCodec
+from mechxai.model.generation.generate import Generates
+from mechxai.model.text import Prompts, TextCodec
 
 
-@dataclass(frozen=True, eq=False)
-class HookedModel:
-    """A TransformerLens model and what is needed to ask it anything.
+@dataclass(frozen=True, eq=False, repr=False)
+class HookedModel(Generates, Displayed):
+    """A language model with hooks: its logits, its activations, edits of both, and gradients.
 
-    Make one with `mechxai.load` or `mechxai.wrap`. Tokens are ``[batch, pos]``; rows of different length are padded on
-    the right and described by ``lengths`` (a `ContrastBatch` is always so).
+    Make one with `mechxai.load` or `mechxai.wrap`. Prompts are a text, a list of texts, or token ids ``[batch, pos]``.
+    Texts of different length are padded on the right; every real position has the numbers it has without padding. With
+    token ids, ``lengths`` gives the real tokens per row. After any call, an exception included, no hook is left and
+    flags and grad mode are as before.
+
+    >>> model = mx.load("zoo/ioi")
+    >>> model("When Mary and John went").shape        # [batch, pos, d_vocab]
+    >>> model.cache("When Mary and John went", ["resid_post"])["resid_post", 0].shape
 
     Attributes:
-        name: zoo name, Hugging Face id, folder name, or what `wrap` was told.
-        backend: the wrapped object behind one interface; ``model.inner`` is the object itself.
+        name: zoo name, Hugging Face id, folder name, or the name given to `mechxai.wrap`.
+        backend: one interface to both TransformerLens objects; ``model.inner`` is the object itself.
+        text: the tokenizer and the model's conventions with it.
         processing: ``folded`` (LayerNorm folded in, weights centred) or ``raw``.
         dtype: of the weights.
         device: of the weights.
         weight_hash: of the weights as loaded, before processing.
-        card: for a bundled model, its card; else empty.
+        revision: of a Hugging Face id.
+        card: of a bundled model; empty for others.
     """
 
     name: str
     backend: Backend
     text: TextCodec
-    processing: str
+    processing: Processing
     dtype: torch.dtype
     device: torch.device
     weight_hash: str
@@ -55,7 +65,7 @@ class HookedModel:
 
     @property
     def inner(self) -> Any:
-        """The wrapped TransformerLens object."""
+        """The wrapped ``HookedTransformer`` or ``TransformerBridge``."""
         return self.backend.inner
 
     @property
@@ -69,13 +79,11 @@ class HookedModel:
         return self.backend.architecture()
 
     def optimize_layout(self) -> None:
-        """Weights in the memory layout that their products want; done once, values and shapes stay what they are."""
-        if not self.__dict__.get("_laid_out"):
-            self.backend.optimize_layout()
-            self.__dict__["_laid_out"] = True
+        """Gives the weights the memory layout that matrix products read fastest; values and shapes do not change."""
+        self.backend.optimize_layout()
 
     def info(self) -> dict[str, object]:
-        """What a result records of its model."""
+        """The description of the model that results record."""
         return {
             "name": self.name,
             "backend": self.backend.name,
@@ -87,16 +95,18 @@ class HookedModel:
             "architecture": self.architecture.as_dict(),
         }
 
-    def __repr__(self) -> str:
+    def summary(self) -> Summary:
+        """Name, sizes, and how the model was loaded."""
         a = self.architecture
-        shape = f"{a.n_layers} layers, {a.n_heads} heads, d_model {a.d_model}"
-        loaded = f"{self.backend.name}, {self.processing}, {self.dtype}, {self.device}"
-        return f"HookedModel({self.name}: {a.family}, {shape}, {loaded})"
+        sizes = f"{a.n_layers} layers, {a.n_heads} heads, d_model {a.d_model}"
+        weights = f"{self.processing}, {str(self.dtype).removeprefix('torch.')}, {self.device}"
+        rows = (("family", a.family), ("sizes", sizes), ("backend", self.backend.name), ("weights", weights))
+        return Summary(f"HookedModel {self.name}", rows)
 
     # Text ------------------------------------------------------------------------------------------------------------
 
     def tokens(self, prompts: str | Sequence[str]) -> tuple[Tokens, PromptInts]:
-        """Tokens ``[batch, pos]`` padded on the right, and lengths ``[batch]``, of one or more prompts."""
+        """Token ids ``[batch, pos]`` of one or more texts, padded on the right, and their lengths ``[batch]``."""
         tokens, lengths = self.text.batch([prompts] if isinstance(prompts, str) else prompts)
         return tokens.to(self.device), lengths.to(self.device)
 
@@ -109,8 +119,14 @@ class HookedModel:
         *,
         roles: Sequence[Mapping[str, tuple[int, int]]] | None = None,
     ) -> ContrastBatch:
-        """The batch of these texts; see `ContrastBatch.from_prompts`."""
-        return self.text.contrast(clean, corrupted, answers, wrong, roles=roles).to(self.device)
+        """The `ContrastBatch` of clean and corrupted texts; see `ContrastBatch.from_prompts`."""
+        batch = self.text.contrast(clean, corrupted, answers, wrong, roles=roles)
+        batch.check_vocabulary(self.architecture.d_vocab)
+        return batch.to(self.device)
+
+    def _encoded(self, prompts: Prompts, lengths: PromptInts | None) -> tuple[Tokens, PromptInts | None]:
+        """Tokens and lengths of prompts; token ids stay as they are."""
+        return (prompts, lengths) if isinstance(prompts, Tensor) else self.tokens(prompts)
 
     # Forward ---------------------------------------------------------------------------------------------------------
 
@@ -123,7 +139,7 @@ class HookedModel:
         at: Int[Tensor, "rows k"] | None = None,
         sites: Sequence[Site] = (),
     ) -> RowLogits:
-        """Logits of one pass, with functions attached to hook points; the engine's way in.
+        """Logits of one pass with functions attached to hook points; `logits` is the method for everyday use.
 
         Gradients are as the caller set them.
 
@@ -137,18 +153,22 @@ class HookedModel:
         Cost: one forward pass.
         """
         check_tokens(tokens, self.architecture, self.name)
-        end: dict[str, list[HookFunction]] = {} if at is None else {UNEMBED_HOOK: [lambda x: gathered(x, at)]}
+        last: dict[str, list[HookFunction]] = {} if at is None else {UNEMBED_HOOK: [lambda x: gathered(x, at)]}
         tokens = tokens.to(self.device)
-        with self.attached((hooks or {}, end), sites):
+        with self.attached((hooks or {}, last), sites):
             return self.backend.run(tokens, row_mask(tokens, lengths))
 
     def attached(self, hooks: Sequence[Hooks], sites: Sequence[Site] = ()) -> AbstractContextManager[None]:
-        """Functions attached to hook points, the tables one after the other; and the model in evaluation mode."""
+        """A ``with`` block in which functions stand at hook points and the model is in evaluation mode."""
         return attached(self.backend, hooks, sites)
+
+    def __call__(self, prompts: Prompts, *, lengths: PromptInts | None = None) -> RowLogits:
+        """Logits ``[batch, pos, d_vocab]`` of prompts; see `logits`. Cost: one forward pass."""
+        return self.logits(prompts, lengths=lengths)
 
     def logits(
         self,
-        tokens: Tokens,
+        prompts: Prompts,
         *,
         lengths: PromptInts | None = None,
         at: Int[Tensor, "batch k"] | None = None,
@@ -158,18 +178,19 @@ class HookedModel:
         """Logits ``[batch, pos, d_vocab]`` (or at the positions ``at``), with edits in place.
 
         Args:
-            tokens: ``[batch, pos]``, padded on the right.
-            lengths: real tokens per row; all by default.
+            prompts: a text, texts, or token ids ``[batch, pos]`` padded on the right.
+            lengths: real tokens per row of token ids; all by default.
             at: positions wanted per row, ``[batch, k]``.
-            interventions: edits to make on the way.
+            interventions: edits made during the pass.
             layout: roles, for edits whose position is a role; implies ``lengths``.
 
         Raises:
-            SiteError: an intervention on a site the model does not have.
-            ModelSupportError: an intervention that would have no effect on this backend.
+            SiteError: an intervention on a site that the model does not have.
+            ModelSupportError: an intervention without effect on this backend, or texts for a model without a tokenizer.
 
         Cost: one forward pass.
         """
+        tokens, lengths = self._encoded(prompts, lengths)
         layout = layout or _layout(tokens, lengths)
         self._check(interventions)
         hooks = run_hooks(interventions, layout)
@@ -178,19 +199,14 @@ class HookedModel:
             return self.forward(tokens, lengths=layout.lengths, hooks=hooks, at=at, sites=sites)
 
     def _check(self, interventions: Sequence[Intervention]) -> None:
-        for one in interventions:
-            self.backend.check(one.site, editing=True)
+        for intervention in interventions:
+            self.backend.check(intervention.site, editing=True)
 
     # Activations -----------------------------------------------------------------------------------------------------
 
     def wanted(self, sites: Sequence[str | Site], layers: Sequence[int] | None = None) -> list[Site]:
-        """Every whole site of these names and layers, and those given as they are, checked against the model."""
-        chosen = range(self.architecture.n_layers) if layers is None else layers
-        named = [site for name in sites for site in _whole(name, chosen)]
-        found = list(dict.fromkeys(named))  # a site may have been named twice, by different names
-        for site in found:
-            self.backend.check(site)
-        return found
+        """Every whole site of these names and layers, each once, checked against the model."""
+        return existing_sites(self.backend, sites, layers)
 
     def cache_bytes(self, shape: tuple[int, int], sites: Sequence[Site], dtype: torch.dtype | None = None) -> int:
         """Bytes that `cache` would hold for ``(batch, pos)`` tokens, before any run."""
@@ -198,7 +214,7 @@ class HookedModel:
 
     def cache(  # noqa: PLR0913, PLR0917 - the public contract's form
         self,
-        tokens: Tokens,
+        prompts: Prompts,
         sites: Sequence[str | Site],
         layers: Sequence[int] | None = None,
         pos: Sequence[int] | None = None,
@@ -210,88 +226,61 @@ class HookedModel:
         interventions: Sequence[Intervention] = (),
         layout: Layout | None = None,
     ) -> Activations:
-        """Activations at chosen sites, layers and positions.
+        """Activations at chosen sites, layers and positions; ``acts["resid_post", 3]`` is one layer of a site.
 
         Args:
-            tokens: ``[batch, pos]``, padded on the right.
+            prompts: a text, texts, or token ids ``[batch, pos]`` padded on the right.
             sites: site names, or single sites (``Site("resid_post", 11)``).
             layers: of the names; all by default.
             pos: positions to keep, negative from the end of the padded row; all by default.
-            lengths: real tokens per row.
+            lengths: real tokens per row of token ids; all by default.
             dtype: to store in; the model's by default.
             device: to store on; the model's by default.
-            hooked: read at hook points whatever else is known of the model, as an oracle does; else plain blocks may
-                run in its stead where they are proven to give the same.
-            interventions: edits made on the way, before an activation is kept.
+            hooked: always read at hook points, as a reference. By default dense blocks compute the activations where
+                they are shown to give the model's own.
+            interventions: edits made before an activation is stored.
             layout: roles, for edits whose position is a role; implies ``lengths``.
 
         Raises:
-            SiteError: a site the model does not have.
-            ModelSupportError: an intervention that would have no effect on this backend.
+            SiteError: a site that the model does not have.
+            ModelSupportError: an intervention without effect on this backend, or texts for a model without a tokenizer.
             NoSpaceError: more bytes than are free; says how many.
 
         Cost: one forward pass up to the last site, a few prompts at a time; holds `cache_bytes`. The layers of a site
-        lie together in memory, so ``acts.stack(name)`` copies nothing.
+        are one block of memory, so ``acts.stack(name)`` copies nothing.
         """
+        tokens, lengths = self._encoded(prompts, lengths)
         chosen = self.wanted(sites, layers)
-        kept = None if pos is None else tuple(inside(position, tokens.shape[1]) for position in pos)
-        place = torch.device(self.device if device is None else device)
-        keeper = Keeper(chosen, kept, self.dtype if dtype is None else as_dtype(dtype), place, len(tokens))
-        shape = (len(tokens), len(kept) if kept else tokens.shape[1])
-        what = f"{len(chosen)} activations of {shape[0]} x {shape[1]} tokens"
-        check_space(self.cache_bytes(shape, chosen, keeper.dtype), what, place)
+        positions = None if pos is None else tuple(inside(position, tokens.shape[1]) for position in pos)
+        store = torch.device(self.device if device is None else device)
+        keeper = Keeper(chosen, positions, self.dtype if dtype is None else as_dtype(dtype), store, len(tokens))
+        shape = (len(tokens), len(positions) if positions else tokens.shape[1])
+        contents = f"{len(chosen)} activations of {shape[0]} x {shape[1]} tokens"
+        check_space(self.cache_bytes(shape, chosen, keeper.dtype), contents, store)
         check_tokens(tokens, self.architecture, self.name)
         layout = layout or _layout(tokens, lengths)
         self._check(interventions)
         edits = (lambda rows: run_hooks(interventions, layout, rows)) if interventions else None
         fill(keeper, self.backend, tokens.to(self.device), lengths=layout.lengths, hooked=hooked, edits=edits)
-        return Activations({site: keeper.values[site] for site in chosen}, layout, kept)
+        return Activations({site: keeper.values[site] for site in chosen}, layout, positions)
 
     def gradients(
         self,
-        tokens: Tokens,
+        prompts: Prompts,
         sites: Sequence[Site],
         score: Callable[[Tensor], Tensor],
         *,
         lengths: PromptInts | None = None,
     ) -> tuple[Activations, Activations]:
-        """Activations at whole sites, and the gradient of ``score(logits)`` (a scalar) there.
+        """Activations at whole sites, and the gradients of ``score(logits)`` (a scalar) with respect to them.
 
         Cost: one forward and one backward pass; parameters get no gradient.
         """
-        for site in sites:
-            self.backend.check(site.whole)
-        held: dict[Site, Tensor] = {}
-
-        def root(activation: Tensor) -> Tensor:
-            return activation if activation.requires_grad else activation.detach().requires_grad_()
-
-        def keep(site: Site) -> HookFunction:
-            def function(activation: Tensor) -> Tensor:
-                held[site.whole] = root(activation)
-                return held[site.whole]
-
-            return function
-
-        # what is reached only in place must stay the tensor it is, so there gradients begin at the embedding
-        in_place = any(site.name in self.backend.in_place for site in sites)
-        hooks: dict[str, list[HookFunction]] = {Site("embed").hook: [root]} if in_place else {}
-        for site in sites:
-            hooks.setdefault(site.hook, []).append(keep(site))
-        with frozen(self.backend), torch.enable_grad():
-            value = score(self.forward(tokens, lengths=lengths, hooks=hooks, sites=sites))
-            grads = torch.autograd.grad(value, list(held.values()))
+        tokens, lengths = self._encoded(prompts, lengths)
+        run = lambda hooks: score(self.forward(tokens, lengths=lengths, hooks=hooks, sites=sites))  # noqa: E731
+        values, gradients = gradients_at(self.backend, sites, run)
         layout = _layout(tokens, lengths)
-        return (
-            Activations({site: value.detach() for site, value in held.items()}, layout),
-            Activations(dict(zip(held, grads, strict=True)), layout),
-        )
-
-
-def _whole(name: str | Site, layers: Sequence[int]) -> list[Site]:
-    if isinstance(name, Site):
-        return [name.whole]
-    return [Site(name, layer) for layer in layers] if site_name(name).has_layer else [Site(name)]
+        return Activations(values, layout), Activations(gradients, layout)
 
 
 def _layout(tokens: Tokens, lengths: PromptInts | None) -> Layout:

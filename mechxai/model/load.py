@@ -1,16 +1,16 @@
-"""From a zoo name, a Hugging Face id, a folder or an existing object to a `HookedModel`."""
+"""`load` and `wrap`: a `HookedModel` from a name, a folder, or an existing TransformerLens object."""
 
 import json
 import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from mechxai.core.errors import ArtifactError, ModelSupportError, check_choice
-from mechxai.model.backends.base import Backend, as_dtype
+from mechxai.model.backends.base import Backend, BackendName, Processing, as_dtype
 from mechxai.model.backends.bridge import BridgeBackend
 from mechxai.model.backends.device import device_of, quiet_loading
 from mechxai.model.backends.hooked_transformer import HookedTransformerBackend
@@ -21,9 +21,7 @@ from mechxai.model.zoo import native
 from mechxai.model.zoo.bundled import zoo_card, zoo_folder
 
 _log = logging.getLogger("mechxai.model")
-_BACKENDS = ("auto", "hooked_transformer", "bridge")
-_PROCESSING = ("folded", "raw")
-_PATHS = ("/", "./", "../", "~")  # such a name is of a folder, and of nothing on the hub
+_FOLDER_PREFIXES = ("/", "./", "../", "~")  # a name that begins so is a folder, never a Hugging Face id
 _SMALLEST_VOCABULARY = 10
 _LOADABLE = (
     "a zoo name (see `mechxai models`), a folder with config.json, *.safetensors and a tokenizer, or a Hugging Face id"
@@ -33,80 +31,96 @@ _LOADABLE = (
 def load(  # noqa: PLR0913 - the public contract's form
     name: str,
     *,
-    backend: str = "auto",
-    processing: str = "folded",
+    backend: BackendName = "auto",
+    processing: Processing = "folded",
     device: str = "auto",
     dtype: str = "float32",
     revision: str | None = None,
     bos: bool = True,
 ) -> HookedModel:
-    """A model by name, ready to be asked.
+    """Loads a language model with hooks.
+
+    >>> model = mx.load("zoo/ioi")                        # bundled, no download
+    >>> model = mx.load("gpt2", device="cuda")            # Hugging Face id
+    >>> model = mx.load("checkpoints/mine")               # local folder
+
+    Nothing is printed, and no seed, default dtype or other global setting changes. Weights are read from safetensors
+    only; code that comes with a model is never run.
 
     Args:
         name: a bundled model (``zoo/ioi``; ``mechxai models`` lists them), a folder with ``config.json``, safetensors
             and a tokenizer, or a Hugging Face id.
-        backend: ``hooked_transformer``, ``bridge``, or ``auto``: the first where it exists and knows the architecture.
+        backend: ``hooked_transformer`` (TransformerLens' own implementation), ``bridge`` (TransformerLens' hooks on the
+            Hugging Face model), or ``auto``: the first where it exists and knows the architecture.
         processing: ``folded`` (LayerNorm folded into the next weights, writing weights and unembedding centred; logits
             shift by a constant per position) or ``raw`` (the weights as they are).
         device: ``cpu``, ``cuda``, ``cuda:1`` ...; ``auto`` takes the first GPU if there is one.
         dtype: ``float32``, ``bfloat16``, ``float16`` or ``float64``.
-        revision: of a Hugging Face id.
-        bos: put a beginning-of-sequence token before prompts, where the tokenizer has one.
+        revision: branch, tag or commit of a Hugging Face id.
+        bos: put a beginning-of-sequence token before every text, where the tokenizer has one.
+
+    Returns:
+        The model, in evaluation mode.
 
     Raises:
-        ArtifactError: nothing of that name is to be found.
-        ModelSupportError: the backend cannot take this model; says which can.
-        ConfigError: an unknown backend or processing.
+        ArtifactError: no model has this name, or its folder is incomplete.
+        ModelSupportError: the backend does not support this model; says which one does.
+        ConfigError: an unknown backend, processing or device.
     """
-    check_choice("backend", backend, _BACKENDS)
-    check_choice("processing", processing, _PROCESSING)
-    place = device_of(device)
-    kind = as_dtype(dtype)
+    check_choice("backend", backend, get_args(BackendName))
+    check_choice("processing", processing, get_args(Processing))
+    torch_device = device_of(device)
+    torch_dtype = as_dtype(dtype)
     folder = zoo_folder(name) if name.startswith("zoo/") else Path(name) if name and Path(name).is_dir() else None
     card = zoo_card(name) if name.startswith("zoo/") else {}
     label = name if folder is None or card else folder.name
     with quiet_loading():
         if folder is not None and native.is_native(folder):
-            inner, digest = native.load(folder, backend, device=place, dtype=kind)
-            codec = TextCodec(native.tokenizer(folder), _bos(native.tokenizer(folder), wanted=bos))
-            return HookedModel(label, backend_of(inner), codec, "raw", kind, place, digest, None, card)
-        hf_model, tokenizer = _hugging_face(folder or name, revision, asked=name)
+            inner, digest = native.load(folder, backend, device=torch_device, dtype=torch_dtype)
+            tokenizer = native.tokenizer(folder)
+            codec = TextCodec(tokenizer, _bos(tokenizer, wanted=bos))
+            return HookedModel(label, backend_of(inner), codec, "raw", torch_dtype, torch_device, digest, None, card)
+        hf_model, tokenizer = _hugging_face(folder or name, revision, name=name)
         digest = hash_parameters(hf_model)
         masked = type(hf_model).__name__.endswith("MaskedLM")
-        made = _backend(hf_model, tokenizer, backend=backend, processing=processing, device=place, dtype=kind)
+        wrapped = _backend(
+            hf_model, tokenizer, backend=backend, processing=processing, device=torch_device, dtype=torch_dtype
+        )
     codec = TextCodec(tokenizer, _bos(tokenizer, wanted=bos), masked)
-    return HookedModel(label, made, codec, processing, kind, place, digest, revision, card)
+    return HookedModel(label, wrapped, codec, processing, torch_dtype, torch_device, digest, revision, card)
 
 
 def load_first(names: Sequence[str], **options: Any) -> HookedModel:
-    """The first of several models that is to be had: the hub's where there is a network, else a bundled one.
+    """The first of several models that can be loaded, such as a Hugging Face id with a bundled model as fallback.
 
     Args:
-        names: as `load` takes them.
+        names: as `load` takes them, the preferred one first.
         **options: as `load`.
 
     Raises:
-        ArtifactError: none of them is to be had; says why of the last.
+        ArtifactError: none can be loaded; gives the reason for the last.
     """
     for name in names[:-1]:
         try:
             return load(name, **options)
         except ArtifactError as error:
-            _log.warning("%s is not to be had (%s); using the next of %s", name, error, list(names))
+            _log.warning("%s cannot be loaded (%s); trying the next of %s", name, error, list(names))
     return load(names[-1], **options)
 
 
 def wrap(inner: Any, name: str | None = None, tokenizer: Any = None, *, bos: bool = True) -> HookedModel:
-    """An existing ``HookedTransformer`` or ``TransformerBridge`` as a `HookedModel`; the object itself is not changed.
+    """Wraps an existing ``HookedTransformer`` or ``TransformerBridge``; the object itself is not changed.
+
+    >>> model = mx.wrap(HookedTransformer.from_pretrained("gpt2"))
 
     Args:
-        inner: the object.
-        name: for results; its own name by default.
-        tokenizer: a Hugging Face tokenizer; the object's own by default. Without any, give tokens instead of text.
-        bos: put a beginning-of-sequence token before prompts, where the tokenizer has one.
+        inner: the TransformerLens object.
+        name: the name in results; the object's own by default.
+        tokenizer: a Hugging Face tokenizer; the object's own by default. A model without one takes token ids only.
+        bos: put a beginning-of-sequence token before every text, where the tokenizer has one.
 
     Raises:
-        ModelSupportError: neither of the two.
+        ModelSupportError: the object is neither of the two.
     """
     backend = backend_of(inner)
     tokenizer = tokenizer if tokenizer is not None else getattr(inner, "tokenizer", None)
@@ -124,7 +138,7 @@ def backend_of(inner: Any) -> Backend:
     """The backend of a TransformerLens object.
 
     Raises:
-        ModelSupportError: it is neither of the two.
+        ModelSupportError: the object is neither a ``HookedTransformer`` nor a ``TransformerBridge``.
     """
     kinds = [kind.__name__ for kind in type(inner).__mro__]
     if "HookedTransformer" in kinds:
@@ -132,45 +146,43 @@ def backend_of(inner: Any) -> Backend:
     if "TransformerBridge" in kinds:
         return BridgeBackend(inner)
     raise ModelSupportError(
-        "mx.wrap was given an object",
-        got=type(inner).__name__,
+        f"mx.wrap does not take a {type(inner).__name__}",
         allowed="HookedTransformer, TransformerBridge",
-        fix="pass a Hugging Face folder or id to mx.load",
+        fix="Pass a Hugging Face folder or id to mx.load",
     )
 
 
-def _hugging_face(source: str | Path, revision: str | None, *, asked: str) -> tuple[Any, Any]:
+def _hugging_face(source: str | Path, revision: str | None, *, name: str) -> tuple[Any, Any]:
+    """The Hugging Face model and its tokenizer."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer  # noqa: PLC0415 - heavy
 
     local = isinstance(source, Path)
-    where: dict[str, Any] = {"revision": revision, "trust_remote_code": False, "local_files_only": local}
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": False, "local_files_only": local}
     try:
-        config = AutoConfig.from_pretrained(source, **where)
+        config = AutoConfig.from_pretrained(source, **options)
         architectures = getattr(config, "architectures", None) or [""]
-        _check_language_model(architectures[0], asked)
+        _check_language_model(architectures[0], name)
         auto = AutoModelForMaskedLM if "MaskedLM" in architectures[0] else AutoModelForCausalLM
         safe = {"use_safetensors": True} if local else {}
-        model = auto.from_pretrained(source, dtype=torch.float32, attn_implementation="eager", **safe, **where).eval()
-        tokenizer = AutoTokenizer.from_pretrained(source, **where)
+        model = auto.from_pretrained(source, dtype=torch.float32, attn_implementation="eager", **safe, **options).eval()
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except (OSError, ValueError) as error:
+        no_folder = name.startswith(_FOLDER_PREFIXES) and not Path(name).is_dir()
+        reason = "there is no such folder" if no_folder else str(error).splitlines()[0].rstrip(".")
         raise ArtifactError(
-            f"Model {asked!r} was asked",
-            got="no such folder"
-            if asked.startswith(_PATHS) and not Path(asked).is_dir()
-            else str(error).splitlines()[0],
+            f"Model {name!r} cannot be loaded: {reason}",
             allowed=_LOADABLE,
-            fix="check the spelling, or the network for a Hugging Face id",
+            fix="Check the spelling, or the network for a Hugging Face id",
         ) from error
-    _check_tokenizer(tokenizer, model, asked)
+    _check_tokenizer(tokenizer, model, name)
     return model, tokenizer
 
 
-def _check_language_model(architecture: str, asked: str) -> None:
+def _check_language_model(architecture: str, name: str) -> None:
     if "SequenceClassification" in architecture:
         raise ModelSupportError(
-            f"Model {asked!r} was asked as a language model",
-            got=architecture,
-            fix="use mx.load_classifier, which attribution takes like any model",
+            f"Model {name!r} is a classifier ({architecture}), not a language model",
+            fix="Use mx.load_classifier; attribution methods take its result like any model",
         )
 
 
@@ -202,28 +214,26 @@ def _hooked_transformer(
         from transformer_lens import HookedTransformer, loading_from_pretrained  # noqa: PLC0415 - heavy
     except ImportError as error:
         raise ModelSupportError(
-            "backend='hooked_transformer' was asked",
-            got="TransformerLens 4 no longer has it",
-            fix="use backend='bridge', or install transformer-lens<4",
+            "backend='hooked_transformer' is not available: TransformerLens 4 no longer has HookedTransformer",
+            fix="Use backend='bridge', or install transformer-lens<4",
         ) from error
     family = type(hf_model).__name__
     config = hf_model.config.to_dict()
     config.setdefault("n_ctx", config.get("n_positions") or config.get("max_position_embeddings"))
     config["architectures"] = [family]
     folded = processing == "folded"
-    # TransformerLens reads a folder's config and branches on its path, so the path says nothing.
-    with tempfile.TemporaryDirectory(prefix="mx") as neutral:
-        (Path(neutral) / "config.json").write_text(json.dumps(config))
+    # TransformerLens branches on the path of a folder, so it gets one whose name means nothing
+    with tempfile.TemporaryDirectory(prefix="mx") as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(config))
         try:
             cfg = loading_from_pretrained.get_pretrained_model_config(
-                neutral, hf_cfg=config, fold_ln=folded, device=str(device), dtype=dtype
+                folder, hf_cfg=config, fold_ln=folded, device=str(device), dtype=dtype
             )
-            state = loading_from_pretrained.get_pretrained_state_dict(neutral, cfg, hf_model, dtype=dtype)
+            state = loading_from_pretrained.get_pretrained_state_dict(folder, cfg, hf_model, dtype=dtype)
         except (NotImplementedError, ValueError, KeyError, AttributeError) as error:
             raise ModelSupportError(
-                f"backend='hooked_transformer' was asked for {family}",
-                got=f"TransformerLens cannot convert it ({error})",
-                fix="use backend='bridge' or 'auto'",
+                f"backend='hooked_transformer' does not support {family}: TransformerLens cannot convert it ({error})",
+                fix="Use backend='bridge' or 'auto'",
             ) from error
     cfg.model_name = family
     cfg.d_mlp = config.get("n_inner") or cfg.d_mlp  # TransformerLens takes 4 * d_model for every GPT-2
@@ -249,12 +259,12 @@ def _bos(tokenizer: Any, *, wanted: bool) -> int | None:
     return getattr(tokenizer, "bos_token_id", None) if wanted and tokenizer is not None else None
 
 
-def _check_tokenizer(tokenizer: Any, model: Any, asked: str) -> None:
-    """Refuses the tokenizer of one token that transformers makes up where a folder has none."""
+def _check_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
+    """Refuses the tokenizer of one token that transformers makes up for a folder without one."""
     if len(tokenizer) * 2 < model.config.vocab_size and len(tokenizer) < _SMALLEST_VOCABULARY:
         raise ArtifactError(
-            f"Model {asked!r} was asked",
-            got=f"a tokenizer of {len(tokenizer)} tokens for a vocabulary of {model.config.vocab_size}",
+            f"Model {name!r} cannot be loaded: its tokenizer has {len(tokenizer)} tokens, its vocabulary "
+            f"{model.config.vocab_size}",
             allowed=_LOADABLE,
-            fix="put the tokenizer's files (tokenizer.json, tokenizer_config.json) beside the weights",
+            fix="Put the tokenizer's files (tokenizer.json, tokenizer_config.json) beside the weights",
         )

@@ -1,7 +1,7 @@
-"""From the residual stream to the vocabulary: the one way by which lenses and direct logit attribution read.
+"""From the residual stream to the vocabulary, for lenses and direct logit attribution.
 
-Final norm (its statistics taken anew from what is read), unembedding, bias, logit soft-cap: what the model itself does
-after its last block, so that the last layer read this way is the model's own output.
+The final norm (with the statistics of the residual stream at hand), unembedding, bias and logit soft-cap, exactly as
+the model applies them after its last block: the last layer's readout is the model's own output.
 """
 
 import torch
@@ -14,7 +14,7 @@ from mechxai.model.hooked_model import HookedModel
 
 
 def normed(model: HookedModel, residual: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
-    """The input of the unembedding, from residual streams. BERT's head has a layer of its own before its norm."""
+    """The input of the unembedding, from residual streams. On BERT this includes the layer before the final norm."""
     return model.backend.final_norm(residual[None])[0]
 
 
@@ -31,19 +31,19 @@ def unembedded(model: HookedModel, final: Tensor, columns: Int[Tensor, " column"
 def read_out(
     model: HookedModel, residual: Float[Tensor, "row d_model"], *, into: Tensor | None = None
 ) -> Float[Tensor, "row d_vocab"]:
-    """The logits that the model would give if its last block left these residual streams. Cost: no forward pass.
+    """The model's logits, were these residual streams its last block's output. Cost: no forward pass.
 
     Args:
         model: the model.
         residual: residual streams.
-        into: memory for the logits, of the unembedding's dtype; no gradient passes through.
+        into: a tensor to write the logits into, of the unembedding's dtype; no gradient passes through.
     """
     final = normed(model, residual)
     return unembedded(model, final) if into is None else _capped(model, products(model, final, into))
 
 
 def products(model: HookedModel, final: Float[Tensor, "row d_model"], into: Tensor) -> Float[Tensor, "row d_vocab"]:
-    """Logits before a soft-cap, written into memory for them; no gradient passes through."""
+    """Logits before a soft-cap, written into ``into``; no gradient passes through."""
     W_U, b_U = model.backend.unembedding()
     if b_U is None:
         return torch.mm(final.to(W_U.dtype), W_U, out=into)
@@ -58,26 +58,26 @@ def _capped(model: HookedModel, logits: Tensor) -> Tensor:
 def pulled_back(
     model: HookedModel, residual: Float[Tensor, "row d_model"], direction: Float[Tensor, "row d_model"]
 ) -> tuple[Float[Tensor, "row d_model"], Float[Tensor, " row"]]:
-    """A direction before the unembedding, carried back through the final norm with its scale frozen.
+    """Carries a direction before the unembedding back through the final norm, with the norm's scale frozen.
 
     Args:
         model: the model.
         residual: the final residual streams, whose scale is used.
-        direction: for each, what its norm is read along.
+        direction: for each residual stream, a direction in the space after the norm.
 
     Returns:
-        Directions and constants such that ``norm(residual) . direction = residual . directions + constants``; what
-        residual streams are the sum of can be read along the directions one by one.
+        Directions and constants such that ``norm(residual) . direction = residual . directions + constants``; the
+        parts that a residual stream is the sum of can be projected onto the directions one by one.
 
     Raises:
-        ModelSupportError: a final norm of another kind than LayerNorm and RMSNorm.
+        ModelSupportError: the final norm is neither LayerNorm nor RMSNorm.
     """
     norm = norm_of(getattr(model.inner, "ln_final", None), model.architecture, model.inner.cfg)
     if norm is None or not model.architecture.causal:
+        reason = "it is neither LayerNorm nor RMSNorm" if norm is None else "a layer precedes it"
         raise ModelSupportError(
-            f"The final norm of {model.name} was asked, its scale held fixed",
-            got="a norm that is neither LayerNorm nor RMSNorm" if norm is None else "a layer of its own before it",
-            fix="use a lens, which needs no such reading",
+            f"The scale of {model.name}'s final norm cannot be frozen: {reason}",
+            fix="Use a lens, which does not freeze it",
         )
     back = direction if norm.weight is None else direction * norm.weight
     constant = torch.zeros(len(direction)).to(direction) if norm.bias is None else direction @ norm.bias
@@ -92,5 +92,5 @@ def pulled_back(
 
 
 def as_float(logits: Tensor) -> Tensor:
-    """Half-precision logits are scored in float32."""
+    """Logits for scoring: half precision as float32, others as they are."""
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits

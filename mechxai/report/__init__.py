@@ -1,7 +1,7 @@
-"""Floor 3: results become one self-contained HTML page.
+"""Reports: results as one self-contained HTML page.
 
-``mx.report(results, path)`` is a function and ``mechxai.report`` also the name of this package, so the package can be
-called: whichever of the two Python hands out under that name, calling it writes the page.
+``mx.report`` is both a function and this package. The package is therefore callable, so that
+``mx.report(results, path)`` writes the page in both cases.
 """
 
 import sys

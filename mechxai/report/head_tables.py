@@ -1,4 +1,4 @@
-"""Tables of a `head_roles` result: its heads, beside the known circuit where there is one, and a census."""
+"""Tables of head roles: the heads, compared with the known circuit if there is one, and a census of patterns."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,9 +8,9 @@ import numpy as np
 from mechxai.core.result import Result
 from mechxai.figures.text import words
 
-_MOST = 12
-_SHOWN = 4
-_VISIBLE = 0.01  # share of the gap
+_MAX_HEADS = 12
+_LISTED = 4  # heads per pattern in the census
+_MIN_EFFECT = 0.01  # share of the gap
 _PATTERNS = (
     "previous_token",
     "duplicate_token",
@@ -24,15 +24,15 @@ _PATTERNS = (
 
 
 def head_table(result: Result, truth: Mapping[str, Any] | None = None) -> tuple[str, list[dict[str, object]]]:
-    """A title and one row per head worth showing: named heads, those of the known circuit, then the largest effects.
+    """A title and one row per head: heads with a role, heads of the known circuit, then those with the largest effect.
 
     Args:
         result: of `HeadRoles`.
-        truth: the model's known circuit (``nodes`` with ``node`` and ``role``), if it has one; adds a column that
-            says which of its heads were found.
+        truth: the model's known circuit (``nodes`` with ``node`` and ``role``), if there is one; adds a column that
+            tells which of its heads were found.
 
     Returns:
-        Title and rows, ready for a terminal or a page.
+        Title and rows.
     """
     known = {node["node"]: node["role"] for node in (truth or {}).get("nodes", []) if ".h" in node["node"]}
     role = result.data["role"].values
@@ -40,41 +40,42 @@ def head_table(result: Result, truth: Mapping[str, Any] | None = None) -> tuple[
     order = sorted(
         np.ndindex(effect.shape), key=lambda place: (not role[place], _node(place) not in known, -effect[place])
     )
-    worth = [place for place in order if role[place] or _node(place) in known or effect[place] >= _VISIBLE]
-    named = sum(bool(role[place]) or _node(place) in known for place in worth)
-    rows = [_row(result, place, known if truth else None) for place in worth[: max(_MOST, named)]]
+    places = [place for place in order if role[place] or _node(place) in known or effect[place] >= _MIN_EFFECT]
+    n_named = sum(bool(role[place]) or _node(place) in known for place in places)
+    rows = [_row(result, place, known if truth else None) for place in places[: max(_MAX_HEADS, n_named)]]
     name = result.info.model.get("name")
     if not known:
-        return f"Heads of {name}, as found", rows
-    found = sum(row["circuit"] == "found" for row in rows)
-    extra = sum(row["circuit"] == "-" and bool(row["role"]) for row in rows)
-    more = f"; {extra} more earned a name" if extra else ""
-    return f"Heads of {name}: {found} of {len(known)} {(truth or {}).get('kind', 'known')} heads found{more}", rows
+        return f"Heads of {name}", rows
+    n_found = sum(row["circuit"] == "found" for row in rows)
+    n_more = sum(row["circuit"] == "-" and bool(row["role"]) for row in rows)
+    more = f"; {n_more} more have a role" if n_more else ""
+    return f"Heads of {name}: {n_found} of {len(known)} {(truth or {}).get('kind', 'known')} heads found{more}", rows
 
 
 def census(result: Result) -> tuple[str, list[dict[str, object]]]:
-    """A title and one row per pattern: how many heads follow it, how many of them matter, and which follow it most.
+    """A title and one row per pattern: heads that follow it, those of them with an effect, and the strongest.
 
     Args:
-        result: of `HeadRoles`; its thresholds say what counts.
+        result: of `HeadRoles`, with its thresholds.
     """
     data, settings = result.data, result.info.method
-    least, enough = float(str(settings["attention"])), float(str(settings["effect"]))
+    min_attention, min_effect = float(str(settings["attention"])), float(str(settings["effect"]))
     effect = np.maximum(np.abs(data["effect"].values), np.abs(data["effect_noise"].values))
     rows: list[dict[str, object]] = []
-    for name in (one for one in _PATTERNS if one in data):
+    for name in (pattern for pattern in _PATTERNS if pattern in data):
         scores = data[name].values
-        following = sorted(zip(*np.nonzero(scores >= least), strict=True), key=lambda place: -scores[place])
-        shown = [f"{layer}.{head} {scores[layer, head]:.2f}" for layer, head in following[:_SHOWN]]
+        following = sorted(zip(*np.nonzero(scores >= min_attention), strict=True), key=lambda place: -scores[place])
+        listed = [f"{layer}.{head} {scores[layer, head]:.2f}" for layer, head in following[:_LISTED]]
         rows.append(
             {
                 "pattern": words(name),
                 "heads": len(following),
-                "of them with an effect": sum(bool(effect[place] >= enough) for place in following),
-                "strongest": ", ".join(shown) + (" ..." if len(following) > _SHOWN else ""),
+                "with an effect": sum(bool(effect[place] >= min_effect) for place in following),
+                "strongest": ", ".join(listed) + (" ..." if len(following) > _LISTED else ""),
             }
         )
-    return f"What {effect.size} heads look at (attention >= {least:g}; effect >= {enough:g} of the gap)", rows
+    limits = f"attention >= {min_attention:g}; effect >= {min_effect:g} of the gap"
+    return f"Attention patterns of {effect.size} heads ({limits})", rows
 
 
 def _node(place: tuple[int, ...]) -> str:
@@ -86,11 +87,11 @@ def _row(result: Result, place: tuple[int, ...], known: Mapping[str, str] | None
     row: dict[str, object] = {"head": f"{place[0]}.{place[1]}", "role": str(data["role"].values[place])}
     if known is not None:
         expected = known.get(_node(place), "")
-        hit = expected in str(row["role"]).split(", ")
-        row["circuit"] = "-" if not expected else "found" if hit else f"MISSED {expected}"
+        is_found = expected in str(row["role"]).split(", ")
+        row["circuit"] = "-" if not expected else "found" if is_found else f"MISSED {expected}"
     row["restores"] = float(data["effect"].values[place])
     row["removes"] = float(data["effect_noise"].values[place])
-    row["looks at"] = words(str(data["attends_to"].values[place])) or "-"
+    row["attends to"] = words(str(data["attends_to"].values[place])) or "-"
     row["attention"] = max(float(data[name].values[place]) for name in _PATTERNS if name in data)
     if "copying" in data:
         row["copies"] = float(data["copying"].values[place])

@@ -1,4 +1,4 @@
-"""Results as one page that opens from disk: no network, no other file."""
+"""`report`: results as one HTML page that needs no network and no other file."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from mechxai.report.markup import escaped, folded, paragraph, table
 from mechxai.report.section import section
 from mechxai.report.style import CSS
 
-# Nothing may be loaded from anywhere, whatever a token or a name says.
+# The page loads nothing, whatever text a token or a name contains.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -35,28 +35,27 @@ def report(
     *,
     tables: Mapping[str, Rows] | None = None,
 ) -> Path:
-    """Writes one HTML page about results; whole or not at all.
+    """Writes one HTML page about results, atomically.
 
-    Where heads have roles, the page begins with the circuit in words. Each result gets a section: what was done and
-    what the figure shows in plain sentences, the figure, baselines and cost, its largest cells with their intervals,
-    and its notes where nobody misses them. What produced the numbers stands at the end. All text is escaped, and the
-    page may load nothing from anywhere.
+    If the results include head roles, the page begins with the circuit in words. Each result has a section: the method
+    in a sentence, notes, the figure with an explanation, baselines and cost, and the largest cells with their
+    intervals. Provenance is at the end. All text is escaped, and the page loads nothing from the network.
 
     Args:
-        results: one, several, or name -> result.
+        results: a result, several results, or name -> result.
         path: of the page.
-        title: of the page; made from the results by default.
+        title: of the page; by default made from the results.
         tables: heading -> rows of plain values, shown after the results.
 
     Returns:
         The path.
 
     Raises:
-        ConfigError: neither results nor tables.
+        ConfigError: there are neither results nor tables.
     """
     named = _named(results)
     if not named and not tables:
-        raise ConfigError("A report was asked", got="no results and no tables", fix="give at least one result")
+        raise ConfigError("A report needs at least one result or table")
     heading = title if title is not None else _title(named)
     parts = [_header(heading, named), _account(named)]
     parts += [section(name, result, index) for index, (name, result) in enumerate(named.items())]
@@ -69,14 +68,13 @@ def report(
 def _named(results: Result | Mapping[str, Result] | Iterable[Result]) -> dict[str, Result]:
     if isinstance(results, Mapping):
         return {str(name): result for name, result in results.items()}
-    several = [results] if isinstance(results, Result) else list(results)
-    found: dict[str, Result] = {}
-    for result in several:
+    named: dict[str, Result] = {}
+    for result in [results] if isinstance(results, Result) else results:
         name, count = result.info.title, 2
-        while name in found:
+        while name in named:
             name, count = f"{result.info.title} ({count})", count + 1
-        found[name] = result
-    return found
+        named[name] = result
+    return named
 
 
 def _title(named: Mapping[str, Result]) -> str:
@@ -95,7 +93,7 @@ def _header(heading: str, named: Mapping[str, Result]) -> str:
             {
                 "method": method.get("name"),
                 "site": method.get("site"),
-                "over": ", ".join(map(str, _listed(method.get("over")))),
+                "over": ", ".join(map(str, _as_list(method.get("over")))),
                 "metric": method.get("metric"),
                 "model": info.model.get("name"),
                 "weights": info.model.get("processing"),
@@ -110,34 +108,33 @@ def _header(heading: str, named: Mapping[str, Result]) -> str:
 
 
 def _account(named: Mapping[str, Result]) -> str:
-    """The circuit in words, where the results are of one."""
-    said = circuit_account(named.values())
-    items = "".join(f"<li>{escaped(one)}</li>" for one in said)
-    return f"<section><h2>The circuit in words</h2><ul>{items}</ul></section>" if said else ""
+    """The circuit in words; empty unless the results include head roles."""
+    items = "".join(f"<li>{escaped(sentence)}</li>" for sentence in circuit_account(named.values()))
+    return f"<section><h2>The circuit in words</h2><ul>{items}</ul></section>" if items else ""
 
 
 def _provenance(named: Mapping[str, Result]) -> str:
-    """What another lab needs to repeat the numbers, folded away."""
+    """Everything needed to reproduce the numbers, folded."""
     if not named:
         return ""
-    inside = "".join(folded(name, _origin(result)) for name, result in named.items())
-    return f"<footer><h2>Provenance</h2>{inside}</footer>"
+    content = "".join(folded(name, _provenance_of(result)) for name, result in named.items())
+    return f"<footer><h2>Provenance</h2>{content}</footer>"
 
 
-def _origin(result: Result) -> str:
+def _provenance_of(result: Result) -> str:
     info = result.info
     rows = [
-        {"what": "MechXAI commit", "value": info.commit or "not from a checkout"},
-        {"what": "weight hash", "value": info.model.get("weight_hash", "unknown")},
-        *({"what": name, "value": version} for name, version in info.versions.items()),
+        {"item": "MechXAI commit", "value": info.commit or "not run from a checkout"},
+        {"item": "weight hash", "value": info.model.get("weight_hash", "unknown")},
+        *({"item": name, "value": version} for name, version in info.versions.items()),
     ]
     config = json.dumps(info.as_dict(), indent=2, default=str)
-    return table(rows) + paragraph("Everything recorded:", "quiet") + f"<pre>{_block(config)}</pre>"
+    return table(rows) + paragraph("Full record:", "quiet") + f"<pre>{_escaped_lines(config)}</pre>"
 
 
-def _block(text: str) -> str:
+def _escaped_lines(text: str) -> str:
     return "\n".join(escaped(line) for line in text.splitlines())
 
 
-def _listed(value: object) -> Sequence[object]:
+def _as_list(value: object) -> Sequence[object]:
     return value if isinstance(value, (list, tuple)) else [] if value is None else [value]

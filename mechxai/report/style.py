@@ -1,4 +1,4 @@
-"""How the page looks."""
+"""The style sheet of the report."""
 
 CSS = """
 :root { --ink: #1f2933; --quiet: #616e7c; --line: #d9dee4; --paper: #ffffff; --ground: #f5f7fa; --accent: #2166ac; }

@@ -1,4 +1,4 @@
-"""Two runs side by side: which settings differ, by how much the values differ, and their figures."""
+"""Two runs side by side: the settings that differ, the size of the differences, and both figures."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,9 +17,9 @@ Rows = list[dict[str, object]]
 _COMPARED = ("experiment", "method", "model", "task", "seed", "versions", "commit")
 
 
-def settings_that_differ(one: RunRecord, other: RunRecord) -> Rows:
-    """A row per setting: of method, model, task, seed and versions."""
-    first, second = (_flat({key: run.manifest.get(key) for key in _COMPARED}) for run in (one, other))
+def settings_that_differ(run: RunRecord, other: RunRecord) -> Rows:
+    """A row per differing setting of method, model, task, seed and versions."""
+    first, second = (_flat({key: record.manifest.get(key) for key in _COMPARED}) for record in (run, other))
     names = dict.fromkeys([*first, *second])
     return [
         {"setting": name, "first": str(first.get(name, "-")), "second": str(second.get(name, "-"))}
@@ -28,49 +28,49 @@ def settings_that_differ(one: RunRecord, other: RunRecord) -> Rows:
     ]
 
 
-def values_that_differ(one: Result, other: Result) -> Rows:
-    """A row per number or array that both have: both means, and the largest difference where cells have partners."""
+def values_that_differ(result: Result, other: Result) -> Rows:
+    """A row per array that both results have: both means, and the largest difference where cells correspond."""
     rows: Rows = []
-    for name in one.data.data_vars:
-        if name not in other.data or one.data[name].dtype.kind not in "biuf":
+    for name in result.data.data_vars:
+        if name not in other.data or result.data[name].dtype.kind not in "biuf":
             continue
-        first, second = one.data[name], other.data[name]
-        apart = _apart(one, other, str(name))
-        gap = None if apart else _gap(first, second)
+        first, second = result.data[name], other.data[name]
+        mismatch = _mismatch(result, other, str(name))
+        gap = None if mismatch else _gap(first, second)
         row: dict[str, object] = {"value": str(name), "first, mean": _mean(first), "second, mean": _mean(second)}
         largest = "" if gap is None or not np.isfinite(gap).any() else float(np.nanmax(np.abs(gap)))
-        rows.append({**row, "largest difference": largest, "where": apart if gap is None else _where(gap)})
+        rows.append({**row, "largest difference": largest, "where": mismatch if gap is None else _where(gap)})
     return rows
 
 
-def difference(one: Result, other: Result) -> Result | None:
-    """The first less the second, of the variable that figures show; None where cells have no partners."""
-    name = headline_variable(one)
+def difference(result: Result, other: Result) -> Result | None:
+    """The first minus the second, of the variable that figures show; None where cells do not correspond."""
+    name = headline_variable(result)
     if name is None or name not in other.data:
         return None
-    if not one.data[name].ndim or _apart(one, other, name):
+    if not result.data[name].ndim or _mismatch(result, other, name):
         return None
-    gap = _gap(one.data[name], other.data[name])
-    gap.attrs = {**one.data[name].attrs, "long_name": f"{one.data[name].attrs['long_name']}: first less second"}
-    return Result(xr.Dataset({"value": gap}), one.info)
+    gap = _gap(result.data[name], other.data[name])
+    gap.attrs = {**result.data[name].attrs, "long_name": f"{result.data[name].attrs['long_name']}: first minus second"}
+    return Result(xr.Dataset({"value": gap}), result.info)
 
 
 def write_comparison(runs: Sequence[RunRecord], path: Path, tables: Mapping[str, Rows]) -> Path:
-    """One page with both figures, that of the difference, and the tables."""
-    one, other = (run.result() for run in runs)
-    shown = {f"first: {runs[0].facts['run']}": one, f"second: {runs[1].facts['run']}": other}
-    gap = difference(one, other)
-    named = shown | ({"first less second": gap} if gap is not None else {})
+    """Writes one page with both figures, the figure of their difference, and the tables."""
+    result, other = (run.result() for run in runs)
+    figures = {f"first: {runs[0].facts['run']}": result, f"second: {runs[1].facts['run']}": other}
+    gap = difference(result, other)
+    named = figures | ({"first minus second": gap} if gap is not None else {})
     return report(named, path, title=f"{runs[0].facts['run']} and {runs[1].facts['run']}", tables=tables)
 
 
-def _apart(one: Result, other: Result, name: str) -> str:
-    """Why the cells of a variable have no partners; empty where they have."""
-    first, second = one.data[name], other.data[name]
+def _mismatch(result: Result, other: Result, name: str) -> str:
+    """Why the cells of a variable do not correspond; empty where they do."""
+    first, second = result.data[name], other.data[name]
     if first.dims != second.dims:
         return f"over {', '.join(map(str, first.dims))} and over {', '.join(map(str, second.dims))}"
-    if "prompt" in first.dims and one.info.task != other.info.task:
-        return "other prompts"
+    if "prompt" in first.dims and result.info.task != other.info.task:
+        return "the prompts differ"
     sizes = [
         f"{first.sizes[dim]} and {second.sizes[dim]} {dim}"
         for dim in first.dims
@@ -99,7 +99,7 @@ def _where(gap: xr.DataArray) -> str:
 def _flat(node: Any, prefix: str = "") -> dict[str, object]:
     if not isinstance(node, Mapping):
         return {prefix: node}
-    found: dict[str, object] = {}
+    flat: dict[str, object] = {}
     for key, value in node.items():
-        found |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return found
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat

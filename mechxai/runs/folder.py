@@ -1,88 +1,133 @@
-"""Where a run's results lie: a folder named by what decides its numbers, so that the same question finds it again."""
+"""The folder of a run: its name, its files, and whether it is finished.
+
+The name ends in a hash of what decides the run's numbers, so that the same question always leads to the same folder.
+"""
 
 import hashlib
+import inspect
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from mechxai.core.batch import ContrastBatch
-from mechxai.core.errors import ConfigError
 from mechxai.core.fingerprint import Fingerprints
 from mechxai.core.method import Method
 from mechxai.core.prompts import Prompts
-from mechxai.core.reasoning import ReasoningBatch
 from mechxai.core.versions import versions
 from mechxai.model.generation.generator import Generator
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.sequence.named_outputs import NamedOutputs
+from mechxai.runs.manifest import read_manifest
 
 AnyModel = HookedModel | NamedOutputs | Generator
-_DECIDE = ("mechxai", "torch", "transformer-lens", "transformers")
+ID_LENGTH = 10
+"""Letters of a run's id that are shown, and in which its folder's name ends."""
+_ID = re.compile(rf"-(?P<id>[0-9a-f]{{{ID_LENGTH}}})$")
+_DECISIVE_VERSIONS = ("mechxai", "torch", "transformer-lens", "transformers")
 
 
-def run_folder(root: Path, model: AnyModel, prompts: Prompts, method: Method, *, seed: int) -> Path:  # noqa: PLR0917
-    """The folder of one method's run, named by what it is and a hash of what decides its numbers."""
-    run = run_id(model, prompts, method, seed=seed)
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run, which lies in ``output/experiment/model``.
+
+    Attributes:
+        path: of the folder.
+    """
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The letters of the run's id in which the name ends; empty for a folder of another name."""
+        match = _ID.search(self.path.name)
+        return match["id"] if match else ""
+
+    @property
+    def output(self) -> Path:
+        """The folder that the setting ``output`` named."""
+        return self.path.resolve().parents[2]
+
+    @property
+    def result(self) -> Path:
+        """The result's file."""
+        return self.path / "result.nc"
+
+    @property
+    def report(self) -> Path:
+        """The report's page."""
+        return self.path / "report.html"
+
+    @property
+    def figures(self) -> Path:
+        """The folder of figures."""
+        return self.path / "figures"
+
+    @property
+    def cells(self) -> Path:
+        """The folder of finished pieces of an unfinished run."""
+        return self.path / "cells"
+
+    @property
+    def config(self) -> Path:
+        """The folder of the configuration, as composed and as overrides."""
+        return self.path / ".hydra"
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The manifest's content; empty for an unfinished run."""
+        return read_manifest(self.path)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run is finished: its manifest can be read, and its result is there."""
+        return bool(self.manifest) and self.result.is_file()
+
+    def files(self) -> list[str]:
+        """The files of the run, relative to its folder, without its cells."""
+        paths = (path.relative_to(self.path) for path in self.path.rglob("*") if path.is_file())
+        return sorted(str(path) for path in paths if self.cells.name not in path.parts)
+
+
+def run_folder(root: Path, model: AnyModel, prompts: Prompts, method: Method, *, seed: int) -> RunFolder:  # noqa: PLR0917
+    """The folder of one method's run below ``root``."""
     settings = method.settings()
-    words = [str(settings["name"]), _listed(settings.get("site"))]
-    label = "-".join(re.sub(r"[^\w.]+", "-", word) for word in words if word)
-    name = re.sub(r"[^\w.]+", "-", model.name).strip("-")
-    return root / name / f"{label}-{run[:10]}"
+    words = [str(settings["name"]), _site_text(settings.get("site"))]
+    label = "-".join(_plain_name(word) for word in words if word)
+    run = run_id(model, prompts, method, seed=seed)
+    return RunFolder(root / _plain_name(model.name).strip("-") / f"{label}-{run[:ID_LENGTH]}")
 
 
 def run_id(model: AnyModel, prompts: Prompts, method: Method, *, seed: int) -> str:
-    """A hash of method, prompts and answers, model and weights, seed, and the versions that matter."""
+    """A hash of what decides a run's numbers: method, prompts and answers, model and weights, seed, versions."""
     info = model.info()
     parts: dict[str, object] = {name: info[name] for name in ("weight_hash", "backend", "processing", "dtype")}
-    parts |= {"method": method.settings(), "seed": seed, "versions": {name: versions()[name] for name in _DECIDE}}
+    installed = versions()
+    parts |= {
+        "method": method.settings(),
+        "seed": seed,
+        "versions": {name: installed[name] for name in _DECISIVE_VERSIONS},
+    }
+    parts |= _plugin_code(method)
     digest = hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16)
     digest.update(Fingerprints()(prompts.identity).encode())
     return digest.hexdigest()
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether a run's folder holds a finished run; the manifest is written last."""
-    manifest = folder / "manifest.json"
-    return manifest.is_file() and (folder / "result.nc").is_file()
+def _plugin_code(method: Method) -> Mapping[str, object]:
+    """The hash of a plugin's file, since no version names its code; empty for methods of this package."""
+    kind = type(method)
+    if kind.__module__.partition(".")[0] == "mechxai":
+        return {}
+    path = inspect.getsourcefile(kind)
+    code = Path(path).read_bytes() if path and Path(path).is_file() else b""
+    return {"plugin": kind.__qualname__, "code": hashlib.blake2b(code, digest_size=16).hexdigest()}
 
 
-def prompts_for(label: str, method: Method, prompts: Prompts) -> Prompts:
-    """The prompts that a method is asked about: the task's, or of problems with chains of thought their pairs.
-
-    Raises:
-        ConfigError: the method takes another kind; says which tasks would do.
-    """
-    if isinstance(prompts, method.takes):
-        return prompts
-    if isinstance(prompts, ReasoningBatch) and prompts.pairs is not None and method.takes is ContrastBatch:
-        return prompts.pairs
-    raise ConfigError(
-        f"{label} was asked about the task {prompts.info.get('name', 'given')!r}",
-        got=f"a {type(prompts).__name__}",
-        allowed=f"tasks that give a {method.takes.__name__} (mechxai tasks lists them)",
-    )
+def _plain_name(word: str) -> str:
+    return re.sub(r"[^\w.]+", "-", word)
 
 
-def check_model(label: str, method: Method, model: AnyModel) -> None:
-    """Refuses classifiers, encoders and endpoints for methods that look inside a language model.
-
-    Raises:
-        ConfigError: says which methods would do.
-    """
-    family = method.card.family
-    if isinstance(model, NamedOutputs) and family != "attribution":
-        raise ConfigError(
-            f"{label} was asked of {model.name}",
-            got=f"a {model.architecture.family}, which is explained by its outputs",
-            allowed="methods of attribution (mechxai methods lists them)",
-        )
-    if isinstance(model, Generator) and (family != "cot" or method.card.name == "chain_flow"):
-        raise ConfigError(
-            f"{label} was asked of {model.name}",
-            got="an endpoint that writes, which cannot be opened",
-            allowed="methods of chains of thought that read what is written (mechxai methods lists them)",
-        )
-
-
-def _listed(site: object) -> str:
+def _site_text(site: object) -> str:
     return "-".join(map(str, site)) if isinstance(site, (list, tuple)) else str(site or "")

@@ -1,27 +1,29 @@
-"""Locks between processes: who holds a run's or a sweep's is alone with it, and a process that dies lets go."""
+"""Locks between processes: one process at a time works on a run or a sweep; a process that dies releases its lock."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from mechxai.core.reporter import Reporter
+
 
 def folder_lock(folder: Path, root: Path) -> FileLock:
-    """The lock of a folder; locks lie together below ``root``, so that the folder holds nothing but its own."""
+    """The lock of a folder; all locks lie in ``root/.locks``, so that the folder holds only its own files."""
     locks = root / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
     return FileLock(locks / f"{folder.parent.name}-{folder.name}.lock")
 
 
 @contextlib.contextmanager
-def exclusive_lock(folder: Path, root: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Keeps other processes from the same folder; ``filelock`` does."""
+def exclusive_lock(folder: Path, root: Path, show: Reporter) -> Iterator[None]:
+    """Holds a folder's lock. A second process waits, then reuses the result."""
     lock = folder_lock(folder, root)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        say(f"{folder.name}: another process runs it; waiting")
+        show(f"{folder.name}: another process runs it; waiting")
         lock.acquire()
     try:
         yield

@@ -1,137 +1,121 @@
-"""What a run leaves beside its result: figures, the report, the manifest."""
+"""The files of a run beside its result: figures, configuration, report, manifest."""
 
 import contextlib
-import json
-import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mechxai.core.errors import ArtifactError
 from mechxai.core.files import write_atomic
 from mechxai.core.reporter import Reporter
 from mechxai.core.result import Result
-from mechxai.figures.attention_view import is_patterns, save_attention
+from mechxai.figures.attention_view import save_attention
 from mechxai.figures.export import save_html, save_png
 from mechxai.figures.plot import plot
-from mechxai.figures.tokens import is_attribution, token_text
+from mechxai.figures.tokens import token_text
+from mechxai.report.by_kind import result_tables
 from mechxai.report.chain_tables import EXAMPLES
 from mechxai.report.circuit_account import circuit_account
 from mechxai.report.page import report
-from mechxai.report.tables import own_tables
-from mechxai.runs.folder import run_id
-from mechxai.runs.study import Finished, Study
+from mechxai.runs.folder import RunFolder
+from mechxai.runs.manifest import UNFINISHED, read_manifest, time_text, write_manifest
+from mechxai.runs.study import FinishedRun, Study
 
-REPORT, MANIFEST = "report.html", "manifest.json"
-_TIME = "%Y-%m-%dT%H:%M:%SZ"
-_COLORED = 3  # prompts whose tokens are shown in colour
+_COLORED = 3  # prompts whose tokens are printed in colour
 _VIEWED = 4  # prompts whose attention gets a page
 
 
-def write_figures(result: Result, folder: Path, *, png: bool) -> None:
-    """The figure as a page (and a PNG, where a browser is at hand), and the attention of the first prompts."""
+def write_figures(result: Result, folder: RunFolder, *, png: bool) -> None:
+    """Writes the figure as HTML (and PNG, where a browser is installed), and the attention views of a few prompts."""
     figure = plot(result)
     site = result.info.method.get("site")
-    target = folder / "figures" / (site if isinstance(site, str) else str(result.info.method["name"]))
+    target = folder.figures / (site if isinstance(site, str) else str(result.info.method["name"]))
     save_html(figure, target.with_suffix(".html"))
-    for prompt in range(min(_VIEWED, result.data.sizes["prompt"])) if is_patterns(result) else ():
-        save_attention(result, folder / "figures" / f"attention-{prompt}.html", prompt)
+    if result.info.kind == "attention":
+        for prompt in range(min(_VIEWED, result.data.sizes["prompt"])):
+            save_attention(result, folder.figures / f"attention-{prompt}.html", prompt)
     if png:
         with contextlib.suppress(ArtifactError, OSError):  # no browser, or no room
             save_png(figure, target.with_suffix(".png"))
 
 
-def write_config(study: Study, folder: Path) -> None:
-    """What was asked, as it was asked."""
+def write_config(study: Study, folder: RunFolder) -> None:
+    """Writes the configuration, composed and as overrides."""
     for name, text in study.config.items():
-        write_atomic(folder / ".hydra" / name, text)
+        write_atomic(folder.config / name, text)
 
 
-def has_config(folder: Path) -> bool:
-    """Whether it is known how a run was asked."""
-    return (folder / ".hydra" / "overrides.yaml").is_file()
+def has_config(folder: RunFolder) -> bool:
+    """Whether the overrides of a run are on disk."""
+    return (folder.config / "overrides.yaml").is_file()
 
 
-def write_report(study: Study, done: Mapping[str, Finished], *, folder: Path, say: Reporter) -> None:
-    """Shows tables and sentences, and writes one page over several methods."""
-    tables: dict[str, Sequence[Mapping[str, Any]]] = {}
-    _say_notes(done, say)
-    for label, finished in done.items():
-        if is_attribution(finished.result):
-            say(f"{label}, token by token (blue: towards the answer, red: against):")
-            for prompt in range(min(_COLORED, finished.result.data.sizes["prompt"])):
-                say(token_text(finished.result, prompt))
-        for title, rows in own_tables(finished.result, study.model.card).items():
-            tables[title] = rows
-            if len(done) == 1 or not title.endswith(EXAMPLES):  # of several methods they would bury the numbers
-                say({"title": title, "rows": rows})
-    for sentence in circuit_account(finished.result for finished in done.values()) if len(done) > 1 else ():
-        say(sentence)
-    folders = [finished.folder for finished in done.values()]
-    if len(done) == 1 and is_reported(folders):  # written with the result
+def write_report(study: Study, runs: Mapping[str, FinishedRun], *, folder: RunFolder, show: Reporter) -> None:
+    """Shows tables and sentences, and writes one page over all methods."""
+    _show_notes(runs, show)
+    tables = _show_tables(study, runs, show)
+    for sentence in circuit_account(run.result for run in runs.values()) if len(runs) > 1 else ():
+        show(sentence)
+    folders = [RunFolder(run.folder) for run in runs.values()]
+    if len(runs) == 1 and is_reported(folders):  # written with the result
         return
-    single = next(iter(done.values())).result.info.title if len(done) == 1 else None
+    single = next(iter(runs.values())).result.info.title if len(runs) == 1 else None
     path = report(
-        {label: finished.result for label, finished in done.items()},
-        folder / REPORT,
+        {label: run.result for label, run in runs.items()},
+        folder.report,
         title=single or f"{study.name} on {study.model.name}",
         tables=tables,
     )
-    content = _manifest(folder) | {"report": {one.name: _manifest(one).get("finished") for one in folders}}
-    _write_manifest(folder, content)
-    say(f"report: {path}")
+    joined = {item.path.name: item.manifest.get("finished") for item in folders}
+    write_manifest(folder.path, read_manifest(folder.path) | {"report": joined})
+    show(f"report: {path}")
 
 
-def is_reported(folders: Sequence[Path]) -> bool:
-    """Whether the page in the first of several runs' folders joins them all, as they are; its manifest says which."""
-    joined = _manifest(folders[0]).get("report")
+def is_reported(folders: Sequence[RunFolder]) -> bool:
+    """Whether the page in the first of several runs' folders joins them all as they are; its manifest says which."""
+    joined = folders[0].manifest.get("report")
     return (
         isinstance(joined, dict)
-        and (folders[0] / REPORT).is_file()
-        and all(joined.get(one.name) == _manifest(one).get("finished") for one in folders)
+        and folders[0].report.is_file()
+        and all(joined.get(folder.path.name) == folder.manifest.get("finished") for folder in folders)
     )
 
 
-def _say_notes(done: Mapping[str, Finished], say: Reporter) -> None:
-    """Each note once, with its method where it is of one."""
-    noted: dict[str, list[str]] = {}
-    for label, finished in done.items():
-        for note in finished.result.info.notes:
-            noted.setdefault(note, []).append(label)
-    for note, labels in noted.items():
-        say(f"{'' if len(labels) > 1 else f'{labels[0]}, '}note: {note}")
-
-
-def write_manifest(study: Study, label: str, result: Result, *, folder: Path, started: float) -> None:
-    """What another lab needs; written last, so that it says that the run is finished."""
-    finished = time.strftime(_TIME, time.gmtime())
-    files = sorted(
-        str(path.relative_to(folder))
-        for path in folder.rglob("*")
-        if path.is_file() and "cells" not in path.relative_to(folder).parts
-    )
-    content = {
-        "run": run_id(study.model, study.prompts(label), study.methods[label], seed=study.seed),
-        "experiment": study.name,
+def finish_manifest(study: Study, label: str, result: Result, *, folder: RunFolder, started: float) -> None:
+    """Writes what another lab needs to repeat the run, as the last of its files."""
+    finished = time_text()
+    content = study.facts(label) | {
         "status": "finished",
-        "started": time.strftime(_TIME, time.gmtime(started)),
+        "started": time_text(started),
         "finished": finished,
-        "files": files,
+        "files": [name for name in folder.files() if name != UNFINISHED],
         **result.info.as_dict(),
     }
-    if len(study.methods) == 1:  # its page is written; that of several methods joins them when all are done
-        content["report"] = {folder.name: finished}
-    _write_manifest(folder, content)
+    if len(study.methods) == 1:  # its page is written; a page over several methods joins them when all are done
+        content["report"] = {folder.path.name: finished}
+    write_manifest(folder.path, content)
 
 
-def _write_manifest(folder: Path, content: Mapping[str, object]) -> None:
-    write_atomic(folder / MANIFEST, json.dumps(content, indent=2, default=str) + "\n")
+def _show_tables(
+    study: Study, runs: Mapping[str, FinishedRun], show: Reporter
+) -> dict[str, Sequence[Mapping[str, Any]]]:
+    tables: dict[str, Sequence[Mapping[str, Any]]] = {}
+    for label, run in runs.items():
+        if run.result.info.kind == "attribution":
+            show(f"{label}, token by token (blue: towards the answer, red: against):")
+            for prompt in range(min(_COLORED, run.result.data.sizes["prompt"])):
+                show(token_text(run.result, prompt))
+        for title, rows in result_tables(run.result, study.model.card).items():
+            tables[title] = rows
+            if len(runs) == 1 or not title.endswith(EXAMPLES):  # of several methods they would bury the numbers
+                show({"title": title, "rows": rows})
+    return tables
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    """What a run says of itself; empty where it is not finished."""
-    try:
-        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def _show_notes(runs: Mapping[str, FinishedRun], show: Reporter) -> None:
+    """Shows each note once, with its method where only one has it."""
+    notes: dict[str, list[str]] = {}
+    for label, run in runs.items():
+        for note in run.result.info.notes:
+            notes.setdefault(note, []).append(label)
+    for note, labels in notes.items():
+        show(f"{'' if len(labels) > 1 else f'{labels[0]}, '}note: {note}")

@@ -1,4 +1,4 @@
-"""What a result is made from, as small records: the model without its weights, the task's prompts as texts."""
+"""The inputs of a result as small records: the model without its weights, and the task's prompts as text."""
 
 import re
 from collections.abc import Sequence
@@ -13,29 +13,29 @@ from mechxai.model.hooked_model import HookedModel
 from mechxai.model.sequence.named_outputs import NamedOutputs
 from mechxai.runs.folder import AnyModel
 
-MAX_PROMPTS = 1000  # of a task; the first ones
+MAX_PROMPTS = 1000  # of a task, from the first
 Rows = list[dict[str, object]]
 
 
 def model_record(model: AnyModel) -> tuple[str, dict[str, object]]:
-    """A model's name, and what it is: weight hash, revision, architecture, dtype, processing. Not where it runs."""
+    """A model's name, and its weight hash, revision, architecture, dtype and processing; not the device it runs on."""
     info = {key: value for key, value in model.info().items() if key != "device"}
     return f"model-{_word(model.name)}", info
 
 
 def task_record(model: AnyModel, prompts: Prompts) -> tuple[str, dict[str, object]]:
-    """A name that its prompts decide, and the prompts, with what is right and wrong, as texts of this model.
+    """A name made from the prompts' fingerprint, and the prompts with their answers as text.
 
-    The first `MAX_PROMPTS` are there, and how many were left out.
+    The record holds the first `MAX_PROMPTS` prompts and says how many it leaves out.
     """
     fingerprint = Fingerprints()(prompts.identity)
-    some = prompts.rows(slice(0, MAX_PROMPTS))
+    first = prompts.rows(slice(0, MAX_PROMPTS))
     content: dict[str, object] = {
         "fingerprint": fingerprint,
         "task": dict(prompts.info),
         "n": len(prompts),
-        "left_out": len(prompts) - len(some),
-        "prompts": _rows(model, some),
+        "left_out": len(prompts) - len(first),
+        "prompts": _rows(model, first),
     }
     return f"task-{_word(str(prompts.info.get('name', 'given')))}-{fingerprint[:10]}", content
 
@@ -77,7 +77,7 @@ def _labelled(model: AnyModel, prompts: ProbeDataset) -> Rows:
 
 def _label(labels: Tensor, names: Sequence[str]) -> object:
     if labels.ndim:
-        return [_label(one, names) for one in labels]
+        return [_label(label, names) for label in labels]
     value = labels.item()
     if not names:
         return value
@@ -85,7 +85,7 @@ def _label(labels: Tensor, names: Sequence[str]) -> object:
 
 
 def _alternatives(model: AnyModel, answers: Tensor) -> list[object]:
-    """Each answer as text, of an output its name; -1 fills up."""
+    """Each answer as text, or as the name of its output; -1 is padding."""
     rows = [[token for token in row if token >= 0] for row in answers.tolist()]
     if isinstance(model, NamedOutputs):
         return [model.outputs[row[0]] for row in rows if row]
@@ -93,7 +93,7 @@ def _alternatives(model: AnyModel, answers: Tensor) -> list[object]:
 
 
 def _text(model: AnyModel, ids: list[int]) -> object:
-    """The tokens as one text; as ids where the model has no tokenizer."""
+    """The tokens as text; as ids where the model has no tokenizer."""
     codec = model.text if isinstance(model, (HookedModel, NamedOutputs)) else None
     return ids if codec is None or codec.tokenizer is None else codec.tokenizer.decode(ids)
 

@@ -1,7 +1,5 @@
-"""Runs that lie on disk: found below a folder, filtered, and looked up by the beginning of their id."""
+"""Runs on disk: listed below a folder, filtered, and looked up by the first letters of their id."""
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -11,178 +9,152 @@ from typing import Any
 
 import yaml
 
-from mechxai.core.errors import ArtifactError, ConfigError, nearest
+from mechxai.core.errors import ArtifactError, ConfigError, nearest, unknown
 from mechxai.core.result import Result
+from mechxai.runs.folder import ID_LENGTH, RunFolder
+from mechxai.runs.manifest import MANIFEST, UNFINISHED, read_unfinished
 
-_ID = 10  # letters of an id that are shown; the name of a run's folder ends in them
-_OURS = re.compile(r"-[0-9a-f]{10}$")
-_NEEDED = {"run", "experiment", "method", "model", "task"}
 _STATUS = ("finished", "unfinished")
 FILTERS = ("run", "experiment", "method", "site", "model", "task", "n", "seed", "status")
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run's folder, finished or not.
+    """A run on disk, finished or not.
 
     Attributes:
         folder: where it lies.
-        manifest: what it says of itself; empty where it is not finished.
     """
 
     folder: Path
-    manifest: Mapping[str, Any]
+
+    @property
+    def files(self) -> RunFolder:
+        """Its folder's files."""
+        return RunFolder(self.folder)
+
+    @cached_property
+    def manifest(self) -> Mapping[str, Any]:
+        """The manifest's content; empty for an unfinished run."""
+        return self.files.manifest if self.finished else {}
+
+    @cached_property
+    def finished(self) -> bool:
+        """Whether the run is finished."""
+        return self.files.is_finished
 
     @property
     def root(self) -> Path:
-        """The folder that ``output`` named: of it come experiment, model, run."""
-        return self.folder.resolve().parents[2]
-
-    @property
-    def finished(self) -> bool:
-        """Whether there is a result."""
-        return bool(self.manifest)
+        """The folder that the setting ``output`` named."""
+        return self.files.output
 
     @property
     def overrides(self) -> list[str] | None:
-        """How it was asked; None where it does not say."""
-        found = self._kept("overrides.yaml")
-        return [str(one) for one in found] if isinstance(found, list) else None
+        """The overrides that started the run; None where the folder does not hold them."""
+        try:
+            content = yaml.safe_load((self.files.config / "overrides.yaml").read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            return None
+        return [str(item) for item in content] if isinstance(content, list) else None
 
     @cached_property
     def facts(self) -> dict[str, str]:
-        """What it can be filtered by."""
-        if not self.finished:
-            return self._asked
-        method, task = self.manifest["method"], self.manifest["task"]
+        """What a run can be filtered by; of a run whose files are damaged only its id."""
+        content = self.manifest or read_unfinished(self.folder)
+        method, model, task = (_mapping(content.get(key)) for key in ("method", "model", "task"))
         return {
-            "run": str(self.manifest["run"])[:_ID],
-            "experiment": str(self.manifest["experiment"]),
-            "method": str(method.get("name")),
+            "run": str(content.get("run") or self.files.id)[:ID_LENGTH],
+            "experiment": str(content.get("experiment") or ""),
+            "method": str(method.get("name") or ""),
             "site": str(method.get("site") or ""),
-            "model": str(self.manifest["model"].get("name")),
-            "task": str(task.get("name")),
-            **_numbers(task),
-            "status": "finished",
+            "model": str(model.get("name") or ""),
+            "task": str(task.get("name") or ""),
+            **{key: "" if task.get(key) is None else str(task[key]) for key in ("n", "seed")},
+            "status": "finished" if self.finished else "unfinished",
         }
 
     @property
-    def _asked(self) -> dict[str, str]:
-        """Of a run that is not finished: what its configuration asks for, and its folder's name says."""
-        config = self._kept("config.yaml")
-        parts = config if isinstance(config, dict) else {}
-        model, task = (own if isinstance(own := parts.get(name), dict) else {} for name in ("model", "task"))
-        label, _, run = self.folder.name.rpartition("-")
-        method, _, site = label.partition("-")
-        return {
-            "run": run,
-            "experiment": self.folder.parent.parent.name,
-            "method": method,
-            "site": site,
-            "model": str(model.get("name") or self.folder.parent.name),
-            "task": str(task.get("_target_") or "").rpartition(".")[2].removeprefix("from_"),
-            **_numbers({**task, "seed": parts.get("seed") if task.get("seed") == "${seed}" else task.get("seed")}),
-            "status": "unfinished",
-        }
-
-    def _kept(self, name: str) -> object:
-        """What a file beside the run says of how it was asked; None where it cannot be read."""
-        try:
-            return yaml.safe_load((self.folder / ".hydra" / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
-            return None
+    def time(self) -> float:
+        """When its manifest was written, or an unfinished run's folder last changed, in seconds since 1970."""
+        manifest = self.folder / MANIFEST
+        return Path(manifest if manifest.is_file() else self.folder).stat().st_mtime
 
     def result(self) -> Result:
-        """What came of it.
+        """The result of the run.
 
         Raises:
-            ArtifactError: it is not finished, or its file is damaged.
+            ArtifactError: the run is unfinished, or its file is damaged.
         """
-        return Result.load(self.folder / "result.nc")
+        return Result.load(self.files.result)
 
 
-def list_runs(root: Path, wanted: Mapping[str, str] | None = None) -> list[RunRecord]:
+def list_runs(root: Path, filters: Mapping[str, str] | None = None) -> list[RunRecord]:
     """The runs below a folder, the oldest first.
 
     Args:
         root: the folder.
-        wanted: name -> pattern with ``*`` and ``?``, of `FILTERS`; all must fit.
+        filters: name of `FILTERS` -> pattern with ``*`` and ``?``; all must match.
 
     Raises:
-        ConfigError: a filter of another name.
+        ConfigError: an unknown filter or status.
     """
-    wanted = wanted or {}
-    for name in wanted:
+    filters = filters or {}
+    for name in filters:
         if name not in FILTERS:
-            raise ConfigError(f"runs with {name}={wanted[name]} were asked", allowed=nearest(name, FILTERS))
-    if not any(fnmatch(one, wanted.get("status", "*")) for one in _STATUS):
-        raise ConfigError(f"runs with status={wanted['status']} were asked", allowed=", ".join(_STATUS))
-    folders = {path.parent for path in root.rglob("manifest.json")} | {
-        path.parent for path in root.rglob("cells") if path.is_dir()
-    }
-    own = [folder for folder in folders if _OURS.search(folder.name) and not folder.is_symlink()]
-    found = [RunRecord(folder, _manifest(folder)) for folder in sorted(own, key=_age)]
-    return [run for run in found if all(fnmatch(run.facts[name], pattern) for name, pattern in wanted.items())]
+            raise ConfigError(unknown("filter", name, FILTERS))
+    if not any(fnmatch(status, filters.get("status", "*")) for status in _STATUS):
+        raise ConfigError(f"status={filters['status']} matches no run", allowed=_STATUS)
+    folders = {path.parent for name in (MANIFEST, UNFINISHED, "cells") for path in root.rglob(name)}
+    runs = [RunRecord(folder) for folder in folders if RunFolder(folder).id and not folder.is_symlink()]
+    runs.sort(key=lambda run: (run.time, run.folder))
+    return [run for run in runs if all(fnmatch(run.facts[name], pattern) for name, pattern in filters.items())]
 
 
 def find_run(root: Path, name: str, *, unfinished: bool = False) -> RunRecord:
-    """The run of a folder, or of an id that begins so.
+    """The run in a folder, or the only one whose id begins with some letters.
 
     Args:
-        root: the folder below which it lies.
+        root: the folder below which the run lies.
         name: its folder, or the first letters of its id.
-        unfinished: whether one that is not finished will do.
+        unfinished: whether an unfinished run is accepted.
 
     Raises:
-        ArtifactError: there is none, or several.
+        ArtifactError: there is no such run, or there are several.
     """
-    if (Path(name) / "manifest.json").is_file() or (unfinished and (Path(name) / "cells").is_dir()):
-        return RunRecord(Path(name), _manifest(Path(name)))
-    known = list_runs(root)
-    named = [run for run in known if run.facts["run"].startswith(name)]
-    fitting = [run for run in named if run.finished or unfinished]
-    if len(fitting) == 1:
-        return fitting[0]
-    if named and not fitting:
-        raise ArtifactError(
-            f"Run {name!r} below {root} was asked",
-            got="it is not finished",
-            fix=f"mechxai runs show {name} says how it goes on",
-        )
-    raise ArtifactError(
-        f"Run {name!r} below {root} was asked",
-        got="several runs of that name" if fitting else "no run of that name",
-        allowed=nearest(name, [run.facts["run"] for run in fitting or known if run.finished or unfinished]),
-        fix="give more letters of the id, or the run's folder (mechxai runs lists them)",
+    record = RunRecord(Path(name))
+    if record.files.is_finished or (
+        unfinished and any((record.folder / file).exists() for file in (UNFINISHED, "cells"))
+    ):
+        return record
+    runs = list_runs(root)
+    named = [run for run in runs if run.facts["run"].startswith(name)]
+    matching = [run for run in named if run.finished or unfinished]
+    if len(matching) == 1:
+        return matching[0]
+    if named and not matching:
+        raise ArtifactError(f"Run {name!r} below {root} is not finished", fix=f"See mechxai runs show {name}")
+    known = [run.facts["run"] for run in matching or runs if run.finished or unfinished]
+    problem = (
+        f"Several runs below {root} begin with {name!r}" if matching else f"No run below {root} begins with {name!r}"
     )
-
-
-def _numbers(task: Mapping[str, Any]) -> dict[str, str]:
-    """How many prompts, and which draw of them."""
-    return {key: "" if task.get(key) is None else str(task[key]) for key in ("n", "seed")}
-
-
-def _age(folder: Path) -> float:
-    manifest = folder / "manifest.json"
-    return Path(manifest if manifest.is_file() else folder).stat().st_mtime
-
-
-def _manifest(folder: Path) -> Mapping[str, Any]:
-    try:
-        found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) and set(found) >= _NEEDED else {}
+    raise ArtifactError(
+        f"{problem}. {nearest(name, known)}" if known else problem,
+        fix="Give more letters of the id, or the run's folder (mechxai runs lists them)",
+    )
 
 
 def read_filters(arguments: Sequence[str]) -> dict[str, str]:
     """``model=zoo/*`` as name and pattern.
 
     Raises:
-        ConfigError: not of that form.
+        ConfigError: an argument of another form.
     """
     pairs = [argument.partition("=") for argument in arguments]
-    odd = [name for name, equals, _ in pairs if not equals]
-    if odd:
-        raise ConfigError(f"runs {odd[0]} was asked", allowed="filters as in model=zoo/ioi 'method=activation_*'")
+    for name, equals, _ in pairs:
+        if not equals:
+            raise ConfigError(f"{name!r} is not a filter", fix="Write name=pattern, as in 'model=zoo/*'")
     return {name: pattern for name, _, pattern in pairs}
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -1,4 +1,4 @@
-"""A job: which methods are put to which model about which prompts, and where the results lie."""
+"""A study: the methods of one job, with their model, their prompts and where their results go."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,25 +7,28 @@ from pathlib import Path
 from mechxai.core.method import Method
 from mechxai.core.prompts import Prompts
 from mechxai.core.result import Result
-from mechxai.engine.execution import Execution
-from mechxai.runs.folder import AnyModel, prompts_for, run_folder
+from mechxai.engine.execution import Engine, Execution
+from mechxai.runs.applicability import prompts_for
+from mechxai.runs.folder import AnyModel, RunFolder, run_folder, run_id
 
 
 @dataclass(frozen=True)
 class Study:
-    """One job: methods put to one model and one task, in order.
+    """Several methods on one model and one task, in order.
 
     Attributes:
         name: of the experiment.
-        methods: label -> method; the first is the job's headline.
-        root: folder under which run folders are made.
+        model: of all methods.
+        batch: the task's prompts.
+        methods: label -> method; the first is the headline.
+        root: folder below which run folders are made.
         seed: of the run; the task has its own.
         engine: passed to `Execution`, as is ``tokens_per_wave``.
-        force: compute again what is finished.
-        shard: ``(i, n)``: this process computes a share of the waves and writes no results; see `Execution`.
-        png: write PNG beside HTML figures, where Chromium is there.
-        config: what was asked, as YAML, kept beside the result.
-        sweep: the name of the sweep it is part of, for trackers; empty for a job alone.
+        force: compute finished runs again.
+        shard: ``(i, n)``: compute a share of the waves and write no results; see `Execution`.
+        png: write PNG beside HTML figures, where Chromium is installed.
+        config: file name -> YAML, written beside the result.
+        sweep: name of the sweep it is part of, for trackers; empty for a single job.
     """
 
     name: str
@@ -34,7 +37,7 @@ class Study:
     methods: Mapping[str, Method]
     root: Path = Path("outputs")
     seed: int = 0
-    engine: str = "auto"
+    engine: Engine = "auto"
     tokens_per_wave: int | None = None
     force: bool = False
     shard: tuple[int, int] | None = None
@@ -43,26 +46,47 @@ class Study:
     sweep: str = ""
 
     def prompts(self, label: str) -> Prompts:
-        """What one of the methods is asked about."""
+        """The prompts of one of the methods."""
         return prompts_for(label, self.methods[label], self.batch)
 
-    def folder(self, label: str) -> Path:
-        """Where the results of one of the methods lie."""
+    def run_folder(self, label: str) -> RunFolder:
+        """The run folder of one of the methods."""
         method = self.methods[label]
         return run_folder(self.root / self.name, self.model, self.prompts(label), method, seed=self.seed)
 
-    def execution(self, folder: Path, *, progress: bool = True) -> Execution:
-        """How a method is run whose results go into a folder."""
-        cells = folder / "cells"
+    def facts(self, label: str) -> dict[str, object]:
+        """What a manifest says of one of the methods before it has run."""
+        prompts, method = self.prompts(label), self.methods[label]
+        return {
+            "run": run_id(self.model, prompts, method, seed=self.seed),
+            "experiment": self.name,
+            "method": method.settings(),
+            "model": self.model.info(),
+            "task": dict(prompts.info) or {"name": "given", "n": len(prompts)},
+            "seed": self.seed,
+        }
+
+    def execution(self, folder: RunFolder, *, progress: bool = True) -> Execution:
+        """How a method runs whose results go into a folder."""
         return Execution(
-            self.engine, tokens_per_wave=self.tokens_per_wave, cells=cells, shard=self.shard, progress=progress
+            self.engine,
+            tokens_per_wave=self.tokens_per_wave,
+            cells=folder.cells,
+            shard=self.shard,
+            progress=progress,
         )
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A finished run: its folder, its result, and whether it was there before."""
+class FinishedRun:
+    """A finished run.
+
+    Attributes:
+        folder: of the run.
+        result: of the method.
+        reused: whether it was finished before.
+    """
 
     folder: Path
     result: Result
-    found: bool
+    reused: bool

@@ -1,7 +1,6 @@
-"""What a tracker is told of a run: what it is made from, its numbers, its figure, its table, its file."""
+"""What a run sends to its tracker: its inputs, numbers, figure, table and result file."""
 
 import contextlib
-from pathlib import Path
 
 import numpy as np
 
@@ -10,45 +9,46 @@ from mechxai.core.result import Result
 from mechxai.figures.cells import coordinates
 from mechxai.figures.panels import headline_variable
 from mechxai.figures.plot import plot
-from mechxai.figures.shown_variable import Shown, shown
+from mechxai.figures.selected_variable import SelectedVariable, select_variable
+from mechxai.runs.folder import RunFolder
 from mechxai.runs.provenance import model_record, task_record
 from mechxai.runs.study import Study
 from mechxai.tracking.tracker import NullTracker, SafeTracker
 
-MAX_ROWS = 2000  # of a table; the cells farthest from no effect
+MAX_ROWS = 2000  # of a table: the cells farthest from no effect
 _BASELINES = ("baseline_clean", "baseline_corrupted", "noise_floor")
 
 
 def declare(tracker: SafeTracker, study: Study) -> None:
-    """Tells the tracker what the results will be made from: the model, without its weights, and the prompts."""
+    """Sends the inputs of a study: the model, without its weights, and the prompts."""
     if isinstance(tracker.inner, NullTracker):
         return
     model = tracker.attempt("input model", lambda: model_record(study.model))
     if model is not None:
         tracker.used(model[0], "model", model[1])
-    told: set[str] = set()
+    declared: set[str] = set()
     for label in study.methods:
         task = tracker.attempt("input task", lambda label=label: task_record(study.model, study.prompts(label)))
-        if task is not None and task[0] not in told:
-            told.add(task[0])
+        if task is not None and task[0] not in declared:
+            declared.add(task[0])
             tracker.used(task[0], "task", task[1])
 
 
-def track(tracker: SafeTracker, study: Study, label: str, *, result: Result, folder: Path) -> None:
-    """Tells the tracker numbers, figure, table and file of one method's result.
+def track(tracker: SafeTracker, study: Study, label: str, *, result: Result, folder: RunFolder) -> None:
+    """Sends numbers, figure, table and file of one method's result.
 
-    The strongest cell of the job's first method is in the summary under the same name in all jobs, so that they can be
-    compared, and a sweep knows what to look for.
+    The strongest cell of the job's first method has the same name in the summary of all jobs, so that jobs can be
+    compared and a sweep can optimise it.
     """
     if isinstance(tracker.inner, NullTracker):
         return
     numbers = {f"{label}/{key}": value for key, value in _numbers(result).items()}
     tracker.metrics(numbers)
-    tracker.summary({**numbers, f"{label}/folder": str(folder)})
+    tracker.summary({**numbers, f"{label}/folder": str(folder.path)})
     with contextlib.suppress(MechXAIError):
         tracker.figure(label, plot(result))
-    tracker.attempt(f"table {label}", lambda: _tell_table(tracker, study, label, result=result))
-    tracker.artifact(folder / "result.nc", name=folder.name, kind="result")
+    tracker.attempt(f"table {label}", lambda: _send_table(tracker, study, label, result=result))
+    tracker.artifact(folder.result, name=folder.path.name, kind="result")
 
 
 def _numbers(result: Result) -> dict[str, float]:
@@ -62,28 +62,28 @@ def _numbers(result: Result) -> dict[str, float]:
     return numbers
 
 
-def _tell_table(tracker: SafeTracker, study: Study, label: str, *, result: Result) -> None:
-    """The strongest cell and the table of the variable that the figure shows."""
+def _send_table(tracker: SafeTracker, study: Study, label: str, *, result: Result) -> None:
+    """Sends the strongest cell and the table of the variable that the figure shows."""
     name = headline_variable(result)
     if name is None:
         return
-    chosen = shown(result, name)
+    chosen = select_variable(result, name)
     columns, rows = cell_rows(chosen)
-    about: dict[str, object] = {}
+    summary: dict[str, object] = {}
     if rows and label == next(iter(study.methods)):
         strongest = max(rows, key=lambda row: abs(row[chosen.array.ndim] - chosen.center))  # type: ignore[operator] # a number
-        about |= {"strongest": strongest[chosen.array.ndim], "strongest_of": name, "strongest_unit": chosen.unit}
+        summary |= {"strongest": strongest[chosen.array.ndim], "strongest_of": name, "strongest_unit": chosen.unit}
     if len(rows) < chosen.array.size:
-        about[f"{label}/table_rows"] = (
+        summary[f"{label}/table_rows"] = (
             f"{len(rows):,} of {chosen.array.size:,} cells of {name}, those farthest from {chosen.center:g}; "
             "all of them are in the result's file"
         )
-    tracker.summary(about)
+    tracker.summary(summary)
     tracker.table(f"{label}/table", columns, rows)
 
 
-def cell_rows(chosen: Shown, most: int = MAX_ROWS) -> tuple[list[str], list[list[object]]]:
-    """A variable in long form: a row per cell with a value, its coordinates first, then value, and interval if any.
+def cell_rows(chosen: SelectedVariable, most: int = MAX_ROWS) -> tuple[list[str], list[list[object]]]:
+    """A variable in long form: a row per cell, its coordinates first, then its value, and its interval if it has one.
 
     Of more than ``most`` cells those farthest from no effect, in their own order.
     """
@@ -101,6 +101,6 @@ def cell_rows(chosen: Shown, most: int = MAX_ROWS) -> tuple[list[str], list[list
     rows: list[list[object]] = []
     for at in finite:
         place = np.unravel_index(at, array.shape)
-        own: list[object] = [values[index] for values, index in zip(along, place, strict=True)]
-        rows.append([*own, *(float(values[at]) for values in numbers.values())])
+        coordinate_row: list[object] = [values[index] for values, index in zip(along, place, strict=True)]
+        rows.append([*coordinate_row, *(float(values[at]) for values in numbers.values())])
     return [*dims, *numbers], rows

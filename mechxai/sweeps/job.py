@@ -1,4 +1,4 @@
-"""One job: what a configuration names is made and run, in this process or shared out over several."""
+"""One job: build what a configuration names, and run it in this process or in several."""
 
 import inspect
 import os
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -17,110 +17,94 @@ from omegaconf import DictConfig, OmegaConf
 
 from mechxai.core.errors import ConfigError, UnfinishedError
 from mechxai.core.files import make_writable_folder
-from mechxai.core.method import Method
 from mechxai.core.reporter import Reporter
-from mechxai.sweeps.devices import number_beside_others, reserved_device, visible
+from mechxai.sweeps.devices import concurrent_job_number, reserved_device, visible_gpus
+from mechxai.sweeps.run_settings import RunSettings
+from mechxai.sweeps.targets import check_plugins, check_targets, plugin_overrides
+
+if TYPE_CHECKING:  # importing it imports torch
+    from mechxai.core.method import Method
 
 
-def job(config: DictConfig, show: Reporter) -> dict[str, Path]:
-    """One job: what the configuration names is made, run, and its folder shown.
+def run_job(config: DictConfig, show: Reporter) -> dict[str, Path]:
+    """Builds and runs what a configuration names.
+
+    Args:
+        config: as hydra composed it.
+        show: prints lines and tables for the user.
 
     Returns:
         label of a method -> folder of its results; empty for a plan and for a shard.
     """
-    with reserved_device(config, number_beside_others()) as settled:
-        return _job(settled, show)
+    with reserved_device(config, concurrent_job_number()) as settled:
+        return _run_job(settled, show)
 
 
-def _job(config: DictConfig, show: Reporter) -> dict[str, Path]:
+def _run_job(config: DictConfig, show: Reporter) -> dict[str, Path]:
     from mechxai.runs.execute import explain_study, run_study  # noqa: PLC0415 - heavy
     from mechxai.runs.study import Study  # noqa: PLC0415 - heavy
 
-    check_targets(OmegaConf.to_container(config, resolve=False))
-    check_processes(config.processes)
-    if not config.plan:
-        make_writable_folder(Path(config.output), asked=f"output={config.output}")
-    parts = {
-        name: hydra.utils.instantiate(config[name], _convert_="all") for name in ("model", "task", "method", "tracker")
-    }
-    also = {
-        label: hydra.utils.instantiate(config.also[label], _convert_="all") for label in companion_labels(config.also)
-    }
-    first = str(config.method.get("site") or parts["method"].settings()["name"])
-    also = _beside(first, parts["method"], also, show=show)
+    overrides = list(HydraConfig.get().overrides.task)
+    settings = RunSettings.from_config(config)
+    load_plugins(settings.plugins, overrides)
+    check_targets(OmegaConf.to_container(config, resolve=False), plugins=settings.plugins)
+    if not settings.plan:
+        make_writable_folder(Path(settings.output), setting=f"output={settings.output}")
+    parts = {name: _instance(config[name]) for name in ("model", "task", "method", "tracker")}
     study = Study(
-        name=config.name,
+        name=settings.name,
         model=parts["model"],
         batch=make_prompts(parts["task"], parts["model"]),
-        methods={first: parts["method"], **also},
-        root=Path(config.output),
-        seed=config.seed,
-        engine=config.engine,
-        tokens_per_wave=config.tokens_per_wave,
-        force=config.force,
-        shard=read_shard(config.shard),
+        methods=_methods(config, parts["method"], show),
+        root=Path(settings.output),
+        seed=settings.seed,
+        engine=settings.engine,
+        tokens_per_wave=settings.tokens_per_wave,
+        force=settings.force,
+        shard=settings.shard_numbers(),
         png=config.figure.png,
-        sweep=_sweep(config.name),
-        config={
-            "config.yaml": OmegaConf.to_yaml(config),
-            "overrides.yaml": OmegaConf.to_yaml(HydraConfig.get().overrides.task),
-        },
+        sweep=_sweep_name(settings.name),
+        config={"config.yaml": OmegaConf.to_yaml(config), "overrides.yaml": OmegaConf.to_yaml(overrides)},
     )
     show(f"{study.name}: {study.model!r}")
-    if config.plan:
+    if settings.plan:
         explain_study(study, show)
         return {}
-    if config.processes > 1 and study.shard is None:
-        for label in study.methods if study.force else ():  # once, before the shards, which also find nothing
-            shutil.rmtree(study.folder(label), ignore_errors=True)
+    if settings.processes > 1 and study.shard is None:
+        for label in study.methods if study.force else ():  # removed once, here; no shard removes anything
+            shutil.rmtree(study.run_folder(label).path, ignore_errors=True)
         study = replace(study, force=False)
-        share_out(list(HydraConfig.get().overrides.task), config.processes)
-    settings = OmegaConf.to_container(config, resolve=True)
-    known = {str(key): value for key, value in settings.items()} if isinstance(settings, dict) else {}
-    done = run_study(study, parts["tracker"], show, settings=known)
-    return {label: finished.folder for label, finished in done.items()}
+        run_shards(overrides, settings.processes)
+    resolved = OmegaConf.to_container(config, resolve=True)
+    recorded = {str(key): value for key, value in resolved.items()} if isinstance(resolved, dict) else {}
+    finished = run_study(study, parts["tracker"], show, settings=recorded)
+    return {label: run.folder for label, run in finished.items()}
 
 
-def _sweep(name: str) -> str:
-    """What the jobs of a sweep have in common; empty for a job alone."""
-    hydra_config = HydraConfig.get()
-    own = Path(hydra_config.sweep.dir).name if hydra_config.mode == RunMode.MULTIRUN else ""
-    return f"{name}-{own}" if own else ""
-
-
-def _beside(first: str, method: Method, also: Mapping[str, Method], *, show: Reporter) -> dict[str, Method]:
-    """The companions of the first method; one at the same site gives way to it, unless it asks over other axes.
+def load_plugins(plugins: Sequence[str], overrides: Sequence[str]) -> None:
+    """Imports the plugins of a configuration, all of which the command line must name.
 
     Raises:
-        ConfigError: another kind of method bears the first one's label.
+        ConfigError: a plugin from a configuration file, or one that cannot be imported.
     """
-    if first in also and type(also[first]) is not type(method):
-        got = f"the first method is called {first} already"
-        raise ConfigError(f"also.{first} was asked", got=got, fix="give it another label")
-    own, other = (list(map(str, getattr(one, "over", ()))) for one in (method, also.get(first, method)))
-    if own != other:
-        label = "-".join([first, *other])
-        if label in also:
-            raise ConfigError(f"also.{first} was asked", got=f"{label} is there as well", fix=f"also.{first}=null")
-        show(f"{first}: asked over {', '.join(own)}; also.{first}, over {', '.join(other)}, is called {label}")
-        return {label if one == first else one: companion for one, companion in also.items()}
-    if first in also:
-        show(f"{first}: asked of the first method, so that also.{first} is left out")
-    return {label: one for label, one in also.items() if label != first}
+    check_plugins(plugins, plugin_overrides(overrides))
+    if plugins:
+        from mechxai.methods.registry import import_plugins  # noqa: PLC0415 - heavy
+
+        import_plugins(plugins)
 
 
 def companion_labels(also: Mapping[str, Any]) -> list[str]:
     """The labels of the methods beside the first; ``also.LABEL=null`` leaves one out.
 
     Raises:
-        ConfigError: one of which settings are left, but no method.
+        ConfigError: a label with settings but no method.
     """
-    found = [str(label) for label, one in also.items() if one is not None]
-    headless = [label for label in found if "_target_" not in also[label]]
-    if headless:
-        name = headless[0]
-        raise ConfigError(f"also.{name} was asked", got="no method", fix=f"also.{name}=null leaves it out")
-    return found
+    labels = [str(label) for label, node in also.items() if node is not None]
+    for label in labels:
+        if "_target_" not in also[label]:
+            raise ConfigError(f"also.{label} names no method", fix=f"also.{label}=null leaves it out")
+    return labels
 
 
 def make_prompts(task: Callable[..., Any], model: Any) -> Any:
@@ -131,93 +115,90 @@ def make_prompts(task: Callable[..., Any], model: Any) -> Any:
     """
     name = getattr(getattr(task, "func", task), "__name__", "task")
     try:
-        given = inspect.signature(task).bind(model)
+        bound = inspect.signature(task).bind(model)
     except TypeError as error:
-        lacking = str(error).rpartition("argument: ")[2].strip("'")
-        raise ConfigError(f"task={name} was asked", got=str(error), fix=f"set task.{lacking}=VALUE") from None
-    given.apply_defaults()
+        missing = str(error).rpartition("argument: ")[2].strip("'")
+        raise ConfigError(f"task={name}: {error}", fix=f"Set task.{missing}=VALUE") from None
+    bound.apply_defaults()
     for key in ("n", "seed"):
-        value = given.arguments.get(key)
+        value = bound.arguments.get(key)
         if not isinstance(value, int | None) or isinstance(value, bool):
-            raise ConfigError(f"task.{key}={value!r} was asked of {name}", allowed="a whole number")
+            raise ConfigError(f"task.{key}={value!r} is not a whole number")
     return task(model)
 
 
-def read_shard(text: str | None) -> tuple[int, int] | None:
-    """``"0/4"`` as numbers.
-
-    Raises:
-        ConfigError: it is not of that form.
-    """
-    if text is None:
-        return None
-    index, slash, count = str(text).partition("/")
-    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise ConfigError(f"shard={text!r} was asked", allowed="i/n with i from 0 to n - 1, as in shard=0/4")
-    return int(index), int(count)
-
-
-def check_processes(given: object) -> None:
-    """Refuses a number of processes that is none.
-
-    Raises:
-        ConfigError: not a whole number from 1.
-    """
-    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
-        raise ConfigError(f"processes={given!r} was asked", allowed="a whole number from 1")
-
-
-def share_out(overrides: Sequence[str], n_processes: int) -> None:
+def run_shards(overrides: Sequence[str], n_processes: int) -> None:
     """Runs the same job in several processes, each its shard of the waves and, where there are GPUs, its own GPU.
 
     Raises:
-        UnfinishedError: a process failed; its own words are on the screen.
+        UnfinishedError: a process failed; its own message is on the screen.
     """
-    own = [override for override in overrides if override.partition("=")[0] not in ("shard", "processes", "force")]
-    own.append("hydra.mode=RUN")  # a job of a sweep is no sweep
-    running = []
+    shared = [override for override in overrides if override.partition("=")[0] not in ("shard", "processes", "force")]
+    shared.append("hydra.mode=RUN")  # a job of a sweep is no sweep
+    processes = []
     for index in range(n_processes):
-        command = [sys.executable, "-m", "mechxai.cli", "run", *own, f"shard={index}/{n_processes}"]
+        command = [sys.executable, "-m", "mechxai.cli", "run", *shared, f"shard={index}/{n_processes}"]
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": _gpu(index)}
-        running.append(subprocess.Popen(command, env=environment))
+        processes.append(subprocess.Popen(command, env=environment))
     try:
-        failed = [index for index, process in enumerate(running) if process.wait() != 0]
-    except BaseException:  # whoever ends this process ends the shards
-        for process in running:
+        failed = [index for index, process in enumerate(processes) if process.wait() != 0]
+    except BaseException:  # Ctrl-C and the like end the shards too
+        for process in processes:
             process.terminate()
-        for process in running:
+        for process in processes:
             process.wait()
         raise
     if failed:
         raise UnfinishedError(
-            f"processes={n_processes} was asked",
-            got=f"shard {failed[0]} failed, see above",
-            fix="finished waves are kept; run the same command again",
+            f"Shard {failed[0]} of {n_processes} failed; its message is above",
+            fix="Run the same command again: finished waves are kept",
         )
 
 
-def _gpu(index: int) -> str:
-    """The GPU of a shard: they take turns among those that this process may see."""
-    known = visible()
-    return known[index % len(known)] if known else os.environ.get("CUDA_VISIBLE_DEVICES", "")
+def _instance(node: Any) -> Any:
+    return hydra.utils.instantiate(node, _convert_="all")
 
 
-def check_targets(node: object, where: str = "") -> None:
-    """Refuses a ``_target_`` outside MechXAI: a configuration must not be able to call just anything.
+def _methods(config: DictConfig, method: "Method", show: Reporter) -> dict[str, "Method"]:
+    """Label -> method: the first, then its companions."""
+    label = str(config.method.get("site") or method.settings()["name"])
+    companions = {name: _instance(config.also[name]) for name in companion_labels(config.also)}
+    return {label: method, **_companions(label, method, companions, show=show)}
+
+
+def _companions(
+    label: str, method: "Method", companions: Mapping[str, "Method"], *, show: Reporter
+) -> dict[str, "Method"]:
+    """The companions without one that repeats the first method; one over other axes gets a label of its own.
 
     Raises:
-        ConfigError: names the key.
+        ConfigError: another kind of method has the first one's label.
     """
-    if isinstance(node, Mapping):
-        target = node.get("_target_")
-        if target is not None and not str(target).startswith("mechxai."):
+    twin = companions.get(label)
+    if twin is not None and type(twin) is not type(method):
+        raise ConfigError(f"also.{label} has the first method's label", fix="Choose another label")
+    axes, twin_axes = (list(map(str, getattr(item, "over", ()))) for item in (method, twin or method))
+    if axes != twin_axes:
+        renamed = "-".join([label, *twin_axes])
+        if renamed in companions:
             raise ConfigError(
-                f"{where}_target_={target!r} was asked",
-                allowed="targets that begin with mechxai.",
-                fix="call other code from Python instead",
+                f"also.{label} would be called {renamed}, which exists already", fix=f"Leave it out: also.{label}=null"
             )
-        for key, value in node.items():
-            check_targets(value, f"{where}{key}.")
-    elif isinstance(node, (list, tuple)):
-        for index, value in enumerate(node):
-            check_targets(value, f"{where}{index}.")
+        show(f"also.{label}, over {', '.join(twin_axes)}, is called {renamed}: {label} is over {', '.join(axes)}")
+        return {renamed if name == label else name: companion for name, companion in companions.items()}
+    if twin is not None:
+        show(f"also.{label} is left out: the first method is the same")
+    return {name: companion for name, companion in companions.items() if name != label}
+
+
+def _sweep_name(name: str) -> str:
+    """The name that the jobs of a sweep share; empty for a single job."""
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.sweep.dir).name if hydra_config.mode == RunMode.MULTIRUN else ""
+    return f"{name}-{folder}" if folder else ""
+
+
+def _gpu(index: int) -> str:
+    """The GPU of a shard: shards take turns among those that this process sees."""
+    gpus = visible_gpus()
+    return gpus[index % len(gpus)] if gpus else os.environ.get("CUDA_VISIBLE_DEVICES", "")

@@ -1,4 +1,4 @@
-"""What became of one job of a sweep: a small file that the job writes itself, wherever it runs."""
+"""The record of one job of a sweep: a small file that the job writes itself, wherever it runs."""
 
 import json
 import os
@@ -16,14 +16,14 @@ WAITING, RUNNING, FINISHED, FAILED = "not started", "running", "finished", "fail
 
 @dataclass(frozen=True)
 class JobRecord:
-    """One job, as far as it has come.
+    """One job and its state.
 
     Attributes:
         number: of the job in its sweep.
-        overrides: what sets it apart, as ``key=value``.
+        overrides: as ``key=value``.
         status: ``not started``, ``running`` (also of a job that was killed), ``finished`` or ``failed``.
         error: why it failed, in one line.
-        trace: the traceback of an error that is no message to the user.
+        trace: the traceback of an unexpected error.
         folders: label of a method -> folder of its results.
         started, ended: seconds since 1970.
         where: host and process.
@@ -40,31 +40,31 @@ class JobRecord:
     where: str = field(default_factory=lambda: f"{platform.node()}/{os.getpid()}")
 
     def save(self, folder: Path) -> None:
-        """Writes it into the job's folder, whole or not at all."""
+        """Writes the record into the job's folder, atomically."""
         write_atomic(folder / NAME, json.dumps(asdict(self), indent=2) + "\n")
 
     def finished(self, folders: Mapping[str, str]) -> "JobRecord":
-        """The same job, done."""
+        """The record of the job, finished."""
         return replace(self, status=FINISHED, folders=dict(folders), ended=time.time())
 
     def failed(self, error: str, trace: str = "") -> "JobRecord":
-        """The same job, failed."""
+        """The record of the job, failed."""
         return replace(self, status=FAILED, error=error, trace=trace, ended=time.time())
 
 
-def forget(sweep: Path) -> None:
+def remove_records(sweep: Path) -> None:
     """Removes the records below a sweep's folder."""
     for path in sweep.rglob(NAME):
         path.unlink(missing_ok=True)
 
 
-def records(sweep: Path) -> list[JobRecord]:
+def load_records(sweep: Path) -> list[JobRecord]:
     """The records below a sweep's folder, by number; damaged ones are left out."""
-    found = []
+    loaded = []
     for path in sweep.rglob(NAME):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            found.append(JobRecord(**{**content, "overrides": tuple(content["overrides"])}))
+            loaded.append(JobRecord(**{**content, "overrides": tuple(content["overrides"])}))
         except (OSError, ValueError, TypeError, KeyError):
             continue
-    return sorted(found, key=lambda record: record.number)
+    return sorted(loaded, key=lambda record: record.number)

@@ -115,4 +115,4 @@ def _read(row: Row) -> Row:
     if found is None:
         return replace(row, values=values)
     values |= {"strongest": found.cell.value, "strongest_at": found.cell.name, "strongest_of": found.variable}
-    return replace(row, headline=found.said, values=values)
+    return replace(row, headline=found.text, values=values)

@@ -1,4 +1,4 @@
-"""Hydra's own sweeper, but a combination that does not compose is a failed job, and jobs that wait are on record."""
+"""Hydra's basic sweeper with a record for every job: waiting jobs and combinations that do not compose included."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,13 +22,13 @@ _BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
 
 
 class RecordingSweeper(Sweeper):
-    """The product of all choices, as `BasicSweeper`; every job has a record before the first begins.
+    """Sweeps the product of all choices, as `BasicSweeper` does; every job has a record before the first starts.
 
-    What does not compose is numbered after what does, so that the launcher gets all jobs in one go.
+    Combinations that do not compose are numbered after those that do, so that the launcher gets all jobs at once.
     """
 
     def __init__(self, max_batch_size: int | None, params: Mapping[str, str] | None = None) -> None:
-        self._most, self._params = max_batch_size, dict(params or {})
+        self._batch_size, self._params = max_batch_size, dict(params or {})
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Makes the launcher; hydra calls it."""
@@ -41,67 +41,67 @@ class RecordingSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Launches the combinations that compose; hydra calls it."""
         parser = OverridesParser.create(config_loader=self._loader)
-        asked = parser.parse_overrides([*(f"{key}={value}" for key, value in self._params.items()), *arguments])
-        (combinations,) = BasicSweeper.split_arguments(asked, None)
+        parsed = parser.parse_overrides([*(f"{key}={value}" for key, value in self._params.items()), *arguments])
+        (combinations,) = BasicSweeper.split_arguments(parsed, None)
         folder = Path(self._master.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self._master, folder / "multirun.yaml")
         jobs = self._recorded(combinations, folder)
-        for first in range(0, len(jobs), self._most or max(1, len(jobs))):
-            batch = jobs[first : first + self._most] if self._most else jobs
-            for one in self._launcher.launch(batch, initial_job_idx=first):
-                _ = one.return_value  # raises what the job raised
+        for first in range(0, len(jobs), self._batch_size or max(1, len(jobs))):
+            batch = jobs[first : first + self._batch_size] if self._batch_size else jobs
+            for job in self._launcher.launch(batch, initial_job_idx=first):
+                _ = job.return_value  # raises the job's error
 
     def _recorded(self, combinations: Sequence[list[str]], folder: Path) -> list[list[str]]:
-        """The combinations that compose, on record as not started; the others are on record as failed."""
-        good, bad = [], []
+        """The combinations that compose, recorded as waiting; the others are recorded as failed."""
+        composed, refused = [], []
         for combination in combinations:
-            found = self._composed(combination, number=len(good))
-            if isinstance(found, ConfigError):
-                bad.append((combination, found))
+            config = self._compose(combination, number=len(composed))
+            if isinstance(config, ConfigError):
+                refused.append((combination, config))
                 continue
-            JobRecord(len(good), tuple(combination), WAITING).save(_folder(found))
-            good.append(combination)
-        for number, (combination, error) in enumerate(bad, start=len(good)):
+            JobRecord(len(composed), tuple(combination), WAITING).save(_job_folder(config))
+            composed.append(combination)
+        for number, (combination, error) in enumerate(refused, start=len(composed)):
             record = JobRecord(number, tuple(combination)).failed(f"ConfigError: {error}")
             record.save(folder / "jobs" / str(number))
-        return good
+        return composed
 
-    def _composed(self, overrides: Sequence[str], *, number: int) -> DictConfig | ConfigError:
-        """One job's configuration, or why there is none."""
+    def _compose(self, overrides: Sequence[str], *, number: int) -> DictConfig | ConfigError:
+        """One job's configuration, or the reason why there is none."""
         try:
-            found = self._loader.load_sweep_config(self._master, list(overrides))
+            config = self._loader.load_sweep_config(self._master, list(overrides))
         except (HydraException, OmegaConfBaseException) as error:
             return composition_error(error, overrides)
-        with open_dict(found):
-            found.hydra.job.num = number
-        return found
+        with open_dict(config):
+            config.hydra.job.num = number
+        return config
 
 
-def _folder(config: DictConfig) -> Path:
-    """Of a job; its name may hold what hydra knows of the job alone."""
-    known = HydraConfig.instance()
-    before = known.cfg
-    known.set_config(config)
+def _job_folder(config: DictConfig) -> Path:
+    """The folder of a job; its name may use what hydra knows only of that job."""
+    state = HydraConfig.instance()
+    before = state.cfg
+    state.set_config(config)
     try:
         return Path(config.hydra.sweep.dir) / str(config.hydra.sweep.subdir)
     finally:
-        known.cfg = before
+        state.cfg = before
 
 
 @contextmanager
-def in_place_of_basic() -> Iterator[None]:
-    """Has hydra take `RecordingSweeper` where its configuration says `BasicSweeper`; other sweepers stay as they are.
+def recording_sweeper() -> Iterator[None]:
+    """Makes hydra use `RecordingSweeper` where its configuration says `BasicSweeper`; other sweepers are untouched.
 
-    A plugin would have to be installed beside MechXAI under hydra's own package; this goes as far as the process.
+    A plugin would have to be installed under hydra's own package; this lasts as long as the process.
 
     Yields:
         Nothing.
     """
-    known = Plugins.instance().class_name_to_class
-    before = known[_BASIC]
-    known[_BASIC] = RecordingSweeper
+    classes = Plugins.instance().class_name_to_class
+    before = classes[_BASIC]
+    classes[_BASIC] = RecordingSweeper
     try:
         yield
     finally:
-        known[_BASIC] = before
+        classes[_BASIC] = before

@@ -1,4 +1,4 @@
-"""Configurations of the user's own: where hydra's flags say they lie, and what a sweep of them is called."""
+"""Configuration folders of the user: read from hydra's flags, and the name of a sweep that uses them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ CONFIG_FLAGS = {
     "--config-name": "name",
     "-cn": "name",
 }
-_BUNDLED = "run"  # the bundled configuration, and the name that runs have where nothing else names them
+_BUNDLED = "run"  # the bundled configuration, and the name of a run that nothing else names
 
 
 @dataclass(frozen=True)
 class UserConfigs:
-    """What the flags say; without any, the bundled configuration.
+    """Where configurations lie; without flags, the bundled ones.
 
     Attributes:
         name: of the primary configuration.
@@ -40,42 +40,48 @@ class UserConfigs:
 
     @property
     def searched(self) -> list[str]:
-        """As an override, where else choices are looked for."""
+        """An override that adds the user's folder to hydra's search path."""
         return [f"hydra.searchpath=[{quoted(f'file://{Path(self.folder).absolute()}')}]"] if self.folder else []
 
     @property
     def identity(self) -> list[str]:
-        """What tells two of them apart, whose sweeps are two sweeps; nothing where none were given."""
+        """A line that tells two user configurations apart, for the sweep's hash; empty without flags."""
         if self == UserConfigs():
             return []
         return [f"configs={self.name}:{self.root}:{Path(self.folder).absolute() if self.folder else ''}"]
 
     def sweep_folder(self, config: DictConfig | None) -> Path:
-        """Where the tables of a configuration's sweeps go: by its name, its experiment's, or its file's."""
+        """The folder of a configuration's sweep tables, named by the configuration, its experiment or its file."""
         if config is None:
-            return Path("outputs") / "sweeps" / self._called()
+            return Path("outputs") / "sweeps" / self._file_name()
         chosen = config.hydra.runtime.choices.get("experiment")
-        own = str(config.get("name") or _BUNDLED)
-        name = own if own != _BUNDLED else Path(str(chosen)).name if chosen not in (None, "null") else self._called()
+        named = str(config.get("name") or _BUNDLED)
+        name = (
+            named
+            if named != _BUNDLED
+            else Path(str(chosen)).name
+            if chosen not in (None, "null")
+            else self._file_name()
+        )
         return Path(str(config.get("output") or "outputs")) / "sweeps" / name
 
-    def _called(self) -> str:
+    def _file_name(self) -> str:
         if self.name != _BUNDLED:
             return Path(self.name).stem
         return Path(self.folder or self.path).absolute().name if self.folder or self.path else _BUNDLED
 
 
 def user_configs(arguments: Sequence[str]) -> UserConfigs | None:
-    """What hydra's flags say of where configurations lie; None where they say nothing."""
-    found: dict[str, str] = {}
+    """The folders that hydra's flags name; None without such flags."""
+    values: dict[str, str] = {}
     for place, argument in enumerate(arguments):
         flag, equals, value = argument.partition("=")
         if flag in CONFIG_FLAGS:
-            found[CONFIG_FLAGS[flag]] = value if equals else "".join(arguments[place + 1 : place + 2])
-    return UserConfigs(**found) if found else None
+            values[CONFIG_FLAGS[flag]] = value if equals else "".join(arguments[place + 1 : place + 2])
+    return UserConfigs(**values) if values else None
 
 
 def quoted(path: Path | str) -> str:
-    """A path as the value of an override, whatever letters are in it."""
+    """A path as the value of an override, quoted."""
     text = str(path).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{text}'"

@@ -11,18 +11,18 @@ from types import TracebackType
 
 from mechxai.core.files import remove_partial_files
 from mechxai.core.reporter import Reporter
-from mechxai.sweeps.record import FAILED, RUNNING, WAITING, JobRecord, forget, records
+from mechxai.sweeps.record import FAILED, RUNNING, WAITING, JobRecord, load_records, remove_records
 
-_EVERY = 0.5  # seconds between two looks
-_AT_ONCE = 1.0  # seconds; what takes less did not compute
+_INTERVAL = 0.5  # seconds between two looks
+_REUSED = 1.0  # seconds; a quicker job computed nothing
+_LAUNCHING = ("hydra/launcher", "hydra.launcher", "force=", "processes=", "-")
 
 
 def sweep_hash(overrides: Sequence[str]) -> str:
-    """What names a sweep: the same overrides, in any order, are the same sweep. How it is launched does not matter."""
-    launching = ("hydra/launcher", "hydra.launcher", "force=", "processes=", "-")
-    own = [one for one in overrides if not one.lstrip("+~").startswith(launching)]
-    own.sort(key=lambda one: one.lstrip("+~").partition("=")[0])  # of one key the last counts, so their order stays
-    return hashlib.blake2b("\n".join(own).encode(), digest_size=5).hexdigest()
+    """The identity of a sweep: its overrides in any order, without those that only say how it is launched."""
+    decisive = [override for override in overrides if not override.lstrip("+~").startswith(_LAUNCHING)]
+    decisive.sort(key=lambda override: override.lstrip("+~").partition("=")[0])  # stable: a key's last value counts
+    return hashlib.blake2b("\n".join(decisive).encode(), digest_size=5).hexdigest()
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Watch:
     """``with Watch(folder, show): ...`` reports each job of a sweep as it ends, whatever launcher runs it.
 
     Attributes:
-        folder: the sweep's folder.
+        folder: of the sweep.
         show: prints one line for the user.
     """
 
@@ -38,58 +38,58 @@ class Watch:
     show: Reporter
 
     def __enter__(self) -> "Watch":
-        forget(self.folder)  # those of an earlier run of the same sweep: this one looks at all its jobs again
+        remove_records(self.folder)  # of an earlier run of the same sweep, all of whose jobs run again
         remove_partial_files(self.folder)
-        self._told: set[int] = set()
-        self._begun, self._lock, self._ended = time.monotonic(), threading.Lock(), threading.Event()
-        _WATCHING.append(self)
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._reported: set[int] = set()
+        self._start, self._lock, self._ended = time.monotonic(), threading.Lock(), threading.Event()
+        _ACTIVE.append(self)
+        self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _WATCHING.remove(self)
+        _ACTIVE.remove(self)
         self._ended.set()
         self._thread.join()
-        self.tell()
+        self.report()
 
-    def _look(self) -> None:
-        while not self._ended.wait(_EVERY):
-            self.tell()
+    def _watch(self) -> None:
+        while not self._ended.wait(_INTERVAL):
+            self.report()
 
-    def tell(self) -> None:
-        """Tells of the jobs that have ended since it was last asked, and how long the others may take."""
+    def report(self) -> None:
+        """Reports the jobs that ended since the last call, and how long the others may take."""
         with self._lock:
-            found = records(self.folder)
-            for record in found:
-                if record.status not in (WAITING, RUNNING) and record.number not in self._told:
-                    self._told.add(record.number)
-                    self.show(f"{told(record)}; {self._left(found)}")
+            jobs = load_records(self.folder)
+            for job in jobs:
+                if job.status not in (WAITING, RUNNING) and job.number not in self._reported:
+                    self._reported.add(job.number)
+                    self.show(f"{job_line(job)}; {self._progress(jobs)}")
 
-    def _left(self, found: Sequence[JobRecord]) -> str:
-        """How many have ended, and how long the others may take, by those that were not there before."""
-        jobs, ended = len(found), len(self._told)
-        took = sum(record.ended - record.started > _AT_ONCE for record in found)
-        if ended == jobs or not took:
-            return f"{ended} of {jobs} ended"
-        left = timedelta(seconds=round((time.monotonic() - self._begun) / took * (jobs - ended)))
-        return f"{ended} of {jobs} ended, about {left} left"
-
-
-_WATCHING: list[Watch] = []  # those of this process
+    def _progress(self, jobs: Sequence[JobRecord]) -> str:
+        """How many jobs ended, and the time left by those that computed something."""
+        n_jobs, n_ended = len(jobs), len(self._reported)
+        n_computed = sum(job.ended - job.started > _REUSED for job in jobs)
+        if n_ended == n_jobs or not n_computed:
+            return f"{n_ended} of {n_jobs} ended"
+        seconds = (time.monotonic() - self._start) / n_computed * (n_jobs - n_ended)
+        return f"{n_ended} of {n_jobs} ended, about {timedelta(seconds=round(seconds))} left"
 
 
-def look_now() -> None:
-    """A job of this process has ended: it is told before the next one speaks."""
-    for watch in _WATCHING:
-        watch.tell()
+_ACTIVE: list[Watch] = []  # of this process
 
 
-def told(record: JobRecord) -> str:
-    """A job that has ended, in a line."""
-    what = f" ({' '.join(record.overrides)})" if record.overrides else ""
-    if record.status == FAILED:
-        return f"job {record.number} failed: {record.error}{what}"
-    return f"job {record.number} finished in {record.ended - record.started:.1f} s{what}"
+def report_now() -> None:
+    """Reports a job of this process that has just ended, before the next one prints anything."""
+    for watch in _ACTIVE:
+        watch.report()
+
+
+def job_line(job: JobRecord) -> str:
+    """A job that ended, in one line."""
+    overrides = f" ({' '.join(job.overrides)})" if job.overrides else ""
+    if job.status == FAILED:
+        return f"job {job.number} failed: {job.error}{overrides}"
+    return f"job {job.number} finished in {job.ended - job.started:.1f} s{overrides}"

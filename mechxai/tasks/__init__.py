@@ -1,4 +1,8 @@
-"""Prompts with known answers: every task is ``(model, n, seed, **its own)`` and gives one of three kinds of prompts."""
+"""Tasks: prompts with known answers or labels, drawn for one model's tokenizer or read from files.
+
+Every task is a function ``(model, n, seed, **settings)`` that returns a `ContrastBatch`, a `ProbeDataset` or a
+`ReasoningBatch`.
+"""
 
 from mechxai.tasks.files import from_jsonl as from_jsonl
 from mechxai.tasks.generators import docstring as docstring

@@ -1,14 +1,13 @@
-"""Parts of speech and dependencies of the grammars' sentences, word by word (Universal Dependencies' labels).
+"""Parts of speech and dependencies of the grammars' sentences, word by word, in Universal Dependencies labels.
 
-The sentences are made from templates, so their annotation is written once per piece and put together as they are. A
-word is written ``DET/det>1``: its part of speech, its relation, and where the word it depends on stands: so many words
-to the right (``>``) or left (``<``), at the first word of a relation (``^root``), or not in the text (``*``, also of
-punctuation, whose place says nothing).
+The sentences come from templates, so each template piece is annotated once. A word is written ``DET/det>1``: its part
+of speech, its relation, and its head: a number of words to the right (``>``) or left (``<``), the first word with a
+relation (``^root``), or no word of the text (``*``, also for punctuation, whose head carries no information).
 """
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from mechxai.core.errors import ConfigError
 from mechxai.tasks import words
@@ -17,7 +16,7 @@ from mechxai.tasks.grammars import GIVES, INTROS, MOVES
 
 
 class Word(NamedTuple):
-    """One word of a sentence: part of speech, relation to its head, and which word that is (None: not in the text)."""
+    """A word: part of speech, relation to its head, and the index of the head (None: not in the text)."""
 
     pos: str
     relation: str
@@ -29,24 +28,28 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 _WRITTEN = re.compile(r"(?P<pos>[A-Z]+)/(?P<relation>[a-z]+)(?:(?P<side>[<>])(?P<steps>\d+)|\^(?P<of>[a-z]+)|\*)")
 
 
-def _read(text: str) -> Annotation:
+def _parsed(text: str) -> Annotation:
     """``"DET/det>1 NOUN/nsubj^root VERB/root*"`` as words."""
     pieces = text.split()
-    read = [one for one in (_WRITTEN.fullmatch(piece) for piece in pieces) if one]
-    if len(read) < len(pieces):
-        raise ConfigError(f"The annotation {text!r} was asked", allowed="POS/relation and one of >1, <1, ^root, *")
-    relations = [one["relation"] for one in read]
-    return tuple(Word(one["pos"], one["relation"], _head(one, at, relations)) for at, one in enumerate(read))
+    matches = [match for match in (_WRITTEN.fullmatch(piece) for piece in pieces) if match]
+    if len(matches) < len(pieces):
+        raise ConfigError(
+            f"The annotation {text!r} cannot be parsed", allowed="POS/relation and one of >1, <1, ^root, *"
+        )
+    relations = [match["relation"] for match in matches]
+    return tuple(
+        Word(match["pos"], match["relation"], _head(match, index, relations)) for index, match in enumerate(matches)
+    )
 
 
-def _head(one: re.Match[str], at: int, relations: Sequence[str]) -> int | None:
-    if one["of"]:
-        return relations.index(one["of"])
-    return at + int(one["steps"]) * (1 if one["side"] == ">" else -1) if one["side"] else None
+def _head(match: re.Match[str], index: int, relations: Sequence[str]) -> int | None:
+    if match["of"]:
+        return relations.index(match["of"])
+    return index + int(match["steps"]) * (1 if match["side"] == ">" else -1) if match["side"] else None
 
 
 _PLACE = "ADP/case>2 DET/det>1 NOUN/obl"
-_PIECES = {  # @ is what the first clause's verb is: advcl before a comma, a root of its own before a full stop
+_PIECES = {  # @ stands for the relation of the first clause's verb: advcl before a comma, root before a full stop
     "When": "ADV/advmod^@",
     "While": "SCONJ/mark^@",
     "After": "SCONJ/mark^@",
@@ -75,8 +78,8 @@ def _ioi(opening: tuple[str, str], move: str, give: str) -> Annotation:
     clause = f"{_PIECES[intro]} {_NAMES} {_PIECES[move]} PUNCT/punct*"
     rest = _TO_GIVE if " to give " in give else _GIVE
     at = next(number for number, piece in enumerate(clause.split()) if piece.endswith("/@"))
-    steps = len(clause.split()) + 1 - at  # the root is the second word of the rest
-    return _read(f"{clause.replace('/@', '/' + verb.format(steps=steps)).replace('^@', '^' + first)} {rest}")
+    steps = len(clause.split()) + 1 - at  # the root is the second word of `rest`
+    return _parsed(f"{clause.replace('/@', '/' + verb.format(steps=steps)).replace('^@', '^' + first)} {rest}")
 
 
 _IOI = {
@@ -85,11 +88,11 @@ _IOI = {
     for move in MOVES
     for give in GIVES
 }
-_GREATER_THAN = _read(
+_GREATER_THAN = _parsed(
     "DET/det>1 NOUN/nsubj>1 VERB/root* ADP/case>2 DET/det>1 NOUN/obl<3 NUM/nummod<1 "
     "ADP/case>2 DET/det>1 NOUN/obl<7 NUM/nummod<1"
 )
-_FACT_FRAMES = {  # what stands around the subject
+_FACT_FRAMES = {  # before the subject, the subject, after the subject
     "The capital of {SUBJECT} is": ("DET/det>1 NOUN/nsubj* ADP/case>1", "PROPN/nmod^nsubj", "AUX/cop*"),
     "{SUBJECT} has its capital in": ("", "PROPN/nsubj^root", "VERB/root* PRON/nmod>1 NOUN/obj<2 ADP/case*"),
     "The capital city of {SUBJECT} is called": (
@@ -115,20 +118,21 @@ _FACT_FRAMES = {  # what stands around the subject
     ),
 }
 _PREPOSITIONS = {"next to": "ADV/case>3 ADP/fixed<1", "in front of": "ADP/case>4 NOUN/fixed<1 ADP/fixed<2"}
-SOURCES = ("ioi", "greater_than", "sva", "facts")
+AnnotatedGrammar = Literal["ioi", "greater_than", "sva", "facts"]
+SOURCES: tuple[AnnotatedGrammar, ...] = get_args(AnnotatedGrammar)
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
-    """The characters of every word and every mark of punctuation."""
+    """The character spans of words and punctuation marks."""
     return [match.span() for match in _WORD.finditer(text)]
 
 
-def annotation(source: str, example: Example) -> Annotation:
+def annotation(source: AnnotatedGrammar, example: Example) -> Annotation:
     """Part of speech, relation and head of every word of an example's clean text.
 
     Args:
-        source: the grammar it is of, one of `SOURCES`.
-        example: what it drew.
+        source: the grammar that drew the example.
+        example: the example.
     """
     if source == "ioi":
         return _IOI[example.template]
@@ -136,27 +140,27 @@ def annotation(source: str, example: Example) -> Annotation:
         return _GREATER_THAN
     if source == "facts":
         return _fact(example)
-    return _read(" ".join(_agreement(example)))
+    return _parsed(" ".join(_agreement(example)))
 
 
 def _fact(example: Example) -> Annotation:
-    """A name of several words has its first as head; which words its others depend on is left open."""
+    """The annotation of a fact; a name's first word is its head, and the heads of its other words are left open."""
     before, subject, after = _FACT_FRAMES[example.template]
     low, high = example.spans["SUBJECT"]
     more = f"{subject.partition('^')[0]}*"
     names = [subject, *[more] * (len(word_spans(example.clean[low:high])) - 1)]
-    return _read(f"{before} {' '.join(names)} {after}")
+    return _parsed(f"{before} {' '.join(names)} {after}")
 
 
 def _agreement(example: Example) -> list[str]:
     """``The old key near the cabinets``: a noun phrase, the subject its first noun."""
     low, high = example.spans["SUBJECT"]
     adjectives = len(example.clean[:low].split()) - 1
-    found = [f"DET/det>{adjectives + 1}", *["ADJ/amod>1"] * adjectives, "NOUN/nsubj*"]
+    pieces = [f"DET/det>{adjectives + 1}", *["ADJ/amod>1"] * adjectives, "NOUN/nsubj*"]
     rest = example.clean[high:].strip()
     while rest:
-        preposition = next(one for one in words.PREPOSITIONS if rest.startswith(f"{one} "))
+        preposition = next(text for text in words.PREPOSITIONS if rest.startswith(f"{text} "))
         _, _, *others = rest.removeprefix(preposition).split()
-        found += [_PREPOSITIONS.get(preposition, "ADP/case>2"), "DET/det>1 NOUN/nmod^nsubj"]
+        pieces += [_PREPOSITIONS.get(preposition, "ADP/case>2"), "DET/det>1 NOUN/nmod^nsubj"]
         rest = " ".join(others)
-    return found
+    return pieces

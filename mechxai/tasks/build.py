@@ -1,57 +1,48 @@
-"""From text examples to a batch for one model: same token counts, answers of one token, nothing dropped in silence."""
+"""Batches from text examples: clean and corrupted of equal length, single-token answers, rejected examples counted."""
 
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import get_args
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.errors import AlignmentError, ConfigError, ShapeError, nearest
+from mechxai.core.errors import AlignmentError, ShapeError, check_choice
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.text import TextCodec
-from mechxai.tasks.example import Example, known_split
-from mechxai.tasks.fitting import DrawRequest, fitting
+from mechxai.tasks.example import Example, Split
+from mechxai.tasks.fitting import DrawRequest, fitting_examples
 
 
 def build(
     model: HookedModel, name: str, draw: Callable[[random.Random], Example], *, n: int, seed: int, **settings: object
 ) -> ContrastBatch:
-    """``n`` examples that this model can be asked about.
+    """A batch of ``n`` examples that fit a model's tokenizer.
 
     Args:
-        model: its tokenizer decides which examples fit.
+        model: the model whose tokenizer decides which examples fit.
         name: of the task.
-        draw: makes one example.
-        n: prompts wanted.
-        seed: the same name, n and seed give the same batch.
-        settings: the task's own, recorded in ``batch.info``.
+        draw: draws one example.
+        n: number of prompts.
+        seed: of the draws; the same name, n and seed give the same batch.
+        settings: the task's settings, recorded in ``batch.info``.
 
     Returns:
-        The batch; ``batch.info["dropped"]`` counts the examples that did not fit, by reason.
+        The batch; ``batch.info["dropped"]`` counts the rejected examples by reason.
 
     Raises:
-        ConfigError: fewer than one prompt asked, or an unknown split.
-        AlignmentError: too few examples fit this tokenizer; says why.
+        ConfigError: ``n`` below 1, or an unknown split.
+        AlignmentError: too few examples fit the tokenizer; the message gives the reasons.
     """
-    check_split(name, str(settings.get("split", "all")))
-    asked = DrawRequest(name, n, seed, model.name, "mx.ContrastBatch.from_prompts")
-    found, dropped = fitting(asked, lambda rng, _: draw(rng), partial(misfit, model))
+    check_choice("split", settings.get("split", "all"), get_args(Split))
+    request = DrawRequest(name, n, seed, model.name, "mx.ContrastBatch.from_prompts")
+    examples, dropped = fitting_examples(request, lambda rng, _: draw(rng), partial(misfit, model))
     info = {"name": name, "n": n, "seed": seed, **settings, "dropped": dropped}
-    return from_examples(model, found, info)
-
-
-def check_split(name: str, split: str) -> None:
-    """Refuses a split that is none of the three.
-
-    Raises:
-        ConfigError: names the closest one.
-    """
-    if not known_split(split):
-        raise ConfigError(f"{name}: split={split!r} was asked", allowed=nearest(split, ("all", "train", "held_out")))
+    return from_examples(model, examples, info)
 
 
 def from_examples(model: HookedModel, examples: Sequence[Example], info: dict[str, object]) -> ContrastBatch:
-    """The batch of examples that all fit."""
+    """The batch of some examples, all of which fit the tokenizer."""
     batch = model.contrast(
         [example.clean for example in examples],
         [example.corrupted for example in examples],
@@ -63,10 +54,7 @@ def from_examples(model: HookedModel, examples: Sequence[Example], info: dict[st
 
 
 def misfit(model: HookedModel, example: Example, *, sequences: bool = False) -> str | None:
-    """Why an example does not fit a model, or None when it does.
-
-    ``sequences`` allows answers of several tokens.
-    """
+    """The reason why an example does not fit a model, or None; ``sequences`` allows answers of several tokens."""
     return _prompt_misfit(model, example) or _answer_misfit(model.text, example, sequences=sequences)
 
 
@@ -83,7 +71,7 @@ def _prompt_misfit(model: HookedModel, example: Example) -> str | None:
 
 def _answer_misfit(codec: TextCodec, example: Example, *, sequences: bool) -> str | None:
     try:
-        answers = [codec.answer(example.clean, one) for one in (*example.answers, *example.wrong)]
+        answers = [codec.answer(example.clean, answer) for answer in (*example.answers, *example.wrong)]
     except (AlignmentError, ShapeError):
         return "the answer merges with the prompt's tokens"
     if not sequences and any(len(tokens) > 1 for tokens in answers):

@@ -1,6 +1,6 @@
-"""How problems that take several steps are drawn: arithmetic and logic, every intermediate value known.
+"""Grammars of multi-step problems in arithmetic and logic, with every intermediate value known.
 
-So a mistake can be planted, and what follows from it told, without a second model.
+Mistakes can therefore be planted, and their consequences computed, without a second model.
 """
 
 import random
@@ -10,16 +10,16 @@ from itertools import pairwise
 
 from mechxai.core.reasoning import Mistake, Problem
 from mechxai.tasks import words
-from mechxai.tasks.example import in_split
+from mechxai.tasks.example import Split, in_split
 
-NUMBERS = tuple(f" {number}" for number in range(100))  # every answer that arithmetic can have
+NUMBERS = tuple(f" {number}" for number in range(100))  # all possible answers of arithmetic problems
 _FIRST, _CHANGE, _MOST = (2, 20), (1, 9), 60
 _STEPS = (3, 5)
 
 
 @dataclass(frozen=True)
 class Story:
-    """What is counted: how it begins, goes up, goes down, and what is asked."""
+    """The wording of a story: its opening, gains, losses and question."""
 
     opening: str
     ups: tuple[str, ...]
@@ -57,62 +57,62 @@ STORIES = (
 
 @dataclass(frozen=True)
 class Sum:
-    """A start and its changes."""
+    """A start value and its changes."""
 
     first: int
     changes: tuple[int, ...]
 
     def values(self, after: int = 0, value: int | None = None) -> list[int]:
-        """The running values from change number ``after`` on, beginning with ``value`` (or the start)."""
-        found = [self.first if value is None else value]
+        """The running totals from change number ``after`` on, beginning with ``value`` (or the start)."""
+        totals = [self.first if value is None else value]
         for change in self.changes[after:]:
-            found.append(found[-1] + change)
-        return found
+            totals.append(totals[-1] + change)
+        return totals
 
     def steps(self, after: int = 0, value: int | None = None) -> list[str]:
         """The chain from change number ``after`` on, beginning with ``value``."""
         values = self.values(after, value)
         ends = zip(values[:-1], self.changes[after:], values[1:], strict=True)
-        return [step_text(before, change, then) for before, change, then in ends]
+        return [step_text(before, change, after) for before, change, after in ends]
 
     @property
     def fits(self) -> bool:
-        """Whether every value is one that the answers hold."""
+        """Whether every running total is a possible answer."""
         return all(0 < value <= _MOST for value in self.values())
 
 
-def arithmetic(rng: random.Random, split: str = "all", *, steps: int | None = None) -> tuple[Problem, Problem]:
+def arithmetic(rng: random.Random, split: Split = "all", *, steps: int | None = None) -> tuple[Problem, Problem]:
     """A story of gains and losses, and the same story with other numbers.
 
     Args:
-        rng: of the draw.
-        split: sums of ``all``, ``train`` or ``held_out`` numbers.
-        steps: how many changes; 3 to 5 when None.
+        rng: source of the draws.
+        split: ``all``, ``train`` or ``held_out`` sums.
+        steps: number of changes; 3 to 5 when None.
     """
     count = rng.randint(*_STEPS) if steps is None else steps
     story = rng.choice(STORIES)
     ups = [rng.random() < 0.6 for _ in range(count)]
     phrases = [rng.choice(story.ups if up else story.downs) for up in ups]
     name = rng.choice(words.NAMES)
-    numbers = _drawn(rng, ups, split)
+    numbers = _sum(rng, ups, split)
     while True:
-        others = _drawn(rng, ups, split)
+        others = _sum(rng, ups, split)
         if others.values()[-1] != numbers.values()[-1]:
             break
-    write = lambda one: told(rng, one, story=story, phrases=phrases, name=name)  # noqa: E731
+    write = lambda total: story_problem(rng, total, story=story, phrases=phrases, name=name)  # noqa: E731
     return write(numbers), write(others)
 
 
-def _drawn(rng: random.Random, ups: Sequence[bool], split: str) -> Sum:
+def _sum(rng: random.Random, ups: Sequence[bool], split: Split) -> Sum:
     while True:
         sizes = [rng.randint(*_CHANGE) for _ in ups]
-        found = Sum(rng.randint(*_FIRST), tuple(size if up else -size for size, up in zip(sizes, ups, strict=True)))
-        if found.fits and in_split(split, *map(str, (found.first, *found.changes))):
-            return found
+        total = Sum(rng.randint(*_FIRST), tuple(size if up else -size for size, up in zip(sizes, ups, strict=True)))
+        if total.fits and in_split(split, *map(str, (total.first, *total.changes))):
+            return total
 
 
-def told(rng: random.Random, numbers: Sum, *, story: Story, phrases: Sequence[str], name: str) -> Problem:
-    """The problem of some numbers, in these words."""
+def story_problem(rng: random.Random, numbers: Sum, *, story: Story, phrases: Sequence[str], name: str) -> Problem:
+    """A sum as a story problem, with its chain and a mistake per step."""
     changes = zip(phrases, numbers.changes, strict=True)
     parts = [story.opening.replace("{N}", str(numbers.first))]
     parts += [phrase.replace("{N}", str(abs(change))) for phrase, change in changes]
@@ -147,28 +147,28 @@ def step_text(before: int, change: int, after: int, *, other: bool = False) -> s
 
 
 def wrong_value(rng: random.Random, right: int, numbers: Sum, *, after: int) -> int:
-    """Another value for a step, from which all later steps can be done."""
+    """A wrong value for a step, from which all later totals are still possible answers."""
     while True:
-        found = right + rng.choice((-1, 1)) * rng.randint(1, 9)
-        if all(0 < value < len(NUMBERS) for value in numbers.values(after, found)):
-            return found
+        wrong = right + rng.choice((-1, 1)) * rng.randint(1, 9)
+        if all(0 < value < len(NUMBERS) for value in numbers.values(after, wrong)):
+            return wrong
 
 
 _KINDS = ("wumpus", "vumpus", "rompus", "dumpus", "tumpus", "numpus", "yumpus", "zumpus", "lempus", "sterpus")
-_ENDS = (" cold", " warm")  # as many letters
+_ENDS = (" cold", " warm")  # of equal length
 
 
-def logic(rng: random.Random, split: str = "all", *, steps: int | None = None) -> tuple[Problem, Problem]:
-    """Rules about kinds ("Every wumpus is a dumpus."), and the same with what they end in turned round.
+def logic(rng: random.Random, split: Split = "all", *, steps: int | None = None) -> tuple[Problem, Problem]:
+    """Rules about fictional kinds ("Every wumpus is a dumpus."), and the same rules with the opposite conclusions.
 
-    As in Saparov and He 2023 (arXiv 2210.01240): words without a meaning, so that nothing but the rules helps. A second
-    line of rules leads to the contrary; a mistake crosses over to it. (A word of equal length in place of
-    their "not" keeps both problems in line.)
+    After Saparov and He 2023 (arXiv 2210.01240): the words have no meaning, so only the rules help. A second line of
+    rules leads to the opposite conclusion, and a mistake crosses over to it. (A word of equal length instead of their
+    "not" keeps the two problems aligned.)
 
     Args:
-        rng: of the draw.
-        split: of ``all``, ``train`` or ``held_out`` orders of kinds.
-        steps: how many rules are followed; 2 to 4 when None.
+        rng: source of the draws.
+        split: ``all``, ``train`` or ``held_out`` orders of kinds.
+        steps: number of rules to follow; 2 to 4 when None.
     """
     count = rng.randint(2, 4) if steps is None else steps
     while True:
@@ -178,28 +178,28 @@ def logic(rng: random.Random, split: str = "all", *, steps: int | None = None) -
     name, order = rng.choice(words.NAMES), list(range(2 * count))
     rng.shuffle(order)
     warm = rng.random() < 0.5
-    write = lambda warm: _argued(name, (kinds[:count], kinds[count:]), order, warm=warm)  # noqa: E731
+    write = lambda warm: _syllogism(name, (kinds[:count], kinds[count:]), order, warm=warm)  # noqa: E731
     return write(warm), write(not warm)
 
 
-def _argued(name: str, lines: tuple[Sequence[str], Sequence[str]], order: Sequence[int], *, warm: bool) -> Problem:
-    own, other = lines
-    end, contrary = (f"is{_ENDS[one]}" for one in (warm, not warm))
-    rules = [f"Every {one} is a {then}." for line in lines for one, then in pairwise(line)]
-    rules += [f"Every {own[-1]} {end}.", f"Every {other[-1]} {contrary}."]
-    ends = [*(f"is a {kind}" for kind in own[1:]), end]
+def _syllogism(name: str, lines: tuple[Sequence[str], Sequence[str]], order: Sequence[int], *, warm: bool) -> Problem:
+    line, other = lines
+    end, contrary = (f"is{_ENDS[is_warm]}" for is_warm in (warm, not warm))
+    rules = [f"Every {kind} is a {parent}." for kinds in lines for kind, parent in pairwise(kinds)]
+    rules += [f"Every {line[-1]} {end}.", f"Every {other[-1]} {contrary}."]
+    ends = [*(f"is a {kind}" for kind in line[1:]), end]
     wrong = [*(f"is a {kind}" for kind in other[1:]), contrary]
     return Problem(
-        question=" ".join([*(rules[number] for number in order), f"{name} is a {own[0]}. Is {name} cold or warm?"]),
+        question=" ".join([*(rules[number] for number in order), f"{name} is a {line[0]}. Is {name} cold or warm?"]),
         answer=_ENDS[warm],
-        steps=tuple(f" {name} is a {kind}, so {name} {end}." for kind, end in zip(own, ends, strict=True)),
+        steps=tuple(f" {name} is a {kind}, so {name} {end}." for kind, end in zip(line, ends, strict=True)),
         mistakes=tuple(
             Mistake(f" {name} is a {kind}, so {name} {end}.", _ENDS[not warm])
-            for kind, end in zip(own, wrong, strict=True)
+            for kind, end in zip(line, wrong, strict=True)
         ),
-        rephrased=tuple(f" Being a {kind}, {name} {end}." for kind, end in zip(own, ends, strict=True)),
+        rephrased=tuple(f" Being a {kind}, {name} {end}." for kind, end in zip(line, ends, strict=True)),
         options=_ENDS,
-        template=f"{len(own)} rules",
+        template=f"{len(line)} rules",
     )
 
 

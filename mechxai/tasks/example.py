@@ -1,22 +1,23 @@
-"""One prompt pair as text, before any tokenizer has seen it."""
+"""A clean and a corrupted prompt as text, and the held-out split of word combinations."""
 
 import string
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
-_SPLITS = ("all", "train", "held_out")
+Split = Literal["all", "train", "held_out"]
 
 
 @dataclass(frozen=True)
 class Example:
-    """A clean and a corrupted prompt that differ in a few words, and what should follow.
+    """A clean and a corrupted prompt that differ in a few words, with their answers.
 
     Attributes:
-        answers: the alternatives that are right after ``clean``; ``wrong`` those that are right after ``corrupted``.
-            Each is written as it is appended to the prompt, with its leading space where there is one.
-        spans: role -> character span in ``clean`` (``S2`` -> (38, 42)); the same tokens hold the role in ``corrupted``.
-        template: which template made it; probes split by it.
+        answers: alternative right answers to ``clean``, each with its leading space if it has one.
+        wrong: alternative right answers to ``corrupted``.
+        spans: role -> character span in ``clean`` (``S2`` -> (38, 42)); the role has the same tokens in ``corrupted``.
+        template: the template it was drawn from; probes split by it.
     """
 
     clean: str
@@ -39,15 +40,10 @@ def fill(template: str, values: Mapping[str, str]) -> tuple[str, dict[str, tuple
 
 
 def is_held_out(*parts: str) -> bool:
-    """Whether a combination of words belongs to the tenth that no bundled model was trained on."""
+    """Whether a combination of words is in the tenth that the bundled models were not trained on."""
     return zlib.crc32("|".join(parts).encode()) % 10 == 0
 
 
-def in_split(split: str, *parts: str) -> bool:
-    """Whether a combination may be drawn from ``split``: ``all``, ``train`` or ``held_out``."""
+def in_split(split: Split, *parts: str) -> bool:
+    """Whether a combination of words belongs to a split."""
     return split == "all" or is_held_out(*parts) == (split == "held_out")
-
-
-def known_split(split: str) -> bool:
-    """Whether ``split`` is one of the three."""
-    return split in _SPLITS

@@ -1,4 +1,4 @@
-"""Drawing until enough examples fit a model's tokenizer; the others are counted by reason, not dropped in silence."""
+"""Rejection sampling: draw examples until enough fit a model's tokenizer, and count the others by reason."""
 
 import random
 from collections import Counter
@@ -14,51 +14,53 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DrawRequest:
-    """What a task was asked for.
+    """The examples to draw for a task.
 
     Attributes:
-        name: of the task; with the seed it decides the draws.
-        n: examples.
+        name: of the task; with the seed it determines the draws.
+        n: number of examples.
         seed: of the draws.
-        model: the name of the model.
-        instead: what to use where too few fit.
+        model: name of the model.
+        alternative: the function to use with prompts of one's own if too few examples fit.
     """
 
     name: str
     n: int
     seed: int
     model: str
-    instead: str
+    alternative: str
 
 
-def fitting(
-    asked: DrawRequest, draw: Callable[[random.Random, int], T], misfit: Callable[[T], str | None]
+def fitting_examples(
+    request: DrawRequest, draw: Callable[[random.Random, int], T], misfit: Callable[[T], str | None]
 ) -> tuple[list[T], dict[str, int]]:
-    """As many examples as were asked for, and how many did not fit, by reason.
+    """The requested number of examples, and the number of rejected ones by reason.
 
     Args:
-        asked: how many of what.
-        draw: makes the example of a turn, from 0 to ``n - 1``; asked again for the same turn when one does not fit.
-        misfit: why an example does not fit the model, None where it does.
+        request: the task, the number of examples and the seed.
+        draw: draws the example with a given number, from 0 to ``n - 1``; called again for the same number after a
+            misfit.
+        misfit: the reason why an example does not fit the model, or None.
 
     Raises:
-        ConfigError: fewer than one was asked for.
-        AlignmentError: too few fit; says why.
+        ConfigError: ``n`` below 1.
+        AlignmentError: too few examples fit; the message gives the reasons.
     """
-    if asked.n < 1:
-        raise ConfigError(f"{asked.name}: n={asked.n} prompts were asked", allowed="1 or more")
-    rng, found, dropped = random.Random(f"{asked.name}/{asked.seed}"), list[T](), Counter[str]()
-    for _ in range(asked.n * _TRIES_EACH):
-        example = draw(rng, len(found))
+    if request.n < 1:
+        raise ConfigError(f"{request.name}: n={request.n} prompts: it must be at least 1")
+    rng, examples, dropped = random.Random(f"{request.name}/{request.seed}"), list[T](), Counter[str]()
+    for _ in range(request.n * _TRIES_EACH):
+        example = draw(rng, len(examples))
         reason = misfit(example)
         if reason:
             dropped[reason] += 1
         else:
-            found.append(example)
-        if len(found) == asked.n:
-            return found, dict(dropped)
+            examples.append(example)
+        if len(examples) == request.n:
+            return examples, dict(dropped)
+    reasons = ", ".join(f"{count} ({reason})" for reason, count in dropped.most_common())
     raise AlignmentError(
-        f"{asked.name}: {asked.n} prompts were asked for {asked.model}",
-        got=f"{len(found)} fit its tokenizer; dropped: {dict(dropped)}",
-        fix=f"{'ask for fewer' if found else 'ask another model'}, or use {asked.instead} with your own",
+        f"{request.name}: {len(examples)} of {request.n} prompts fit the tokenizer of {request.model}; "
+        f"dropped: {reasons}",
+        fix=f"Use {'fewer prompts' if examples else 'another model'}, or {request.alternative} with your own prompts",
     )

@@ -1,14 +1,19 @@
-"""How each task draws one example from a random generator: the text side of the tasks, free of any model.
+"""Grammars of the tasks: each draws one example from a random generator, independent of any model.
 
-The same functions feed the training of the bundled models (``split="train"``), so that what a model saw and what it is
-tested on are told apart in one place (`example.in_split`).
+The bundled models are trained on the same functions with ``split="train"``; `mechxai.tasks.example.in_split` separates
+training from held-out combinations of words.
 """
 
 import random
 from collections.abc import Callable
+from typing import Literal
 
-from mechxai.tasks import words
-from mechxai.tasks.example import Example, fill, in_split
+from mechxai.tasks import docstring_words, fact_tables, words
+from mechxai.tasks.example import Example, Split, fill, in_split
+
+Order = Literal["abba", "baba", "both"]
+Corruption = Literal["swap", "abc"]
+Relation = Literal["any", "capital", "landmark", "language"]
 
 INTROS = (
     ("When", ","),
@@ -45,17 +50,21 @@ IOI_TEMPLATES = tuple(
 
 def ioi(
     rng: random.Random,
-    split: str = "all",
+    split: Split = "all",
     *,
-    order: str = "both",
-    corruption: str = "swap",
+    order: Order = "both",
+    corruption: Corruption = "swap",
     template: int | None = None,
 ) -> Example:
-    """Indirect object identification (Wang et al. 2022, arXiv 2211.00593): two names, one is repeated, who receives?
+    """Indirect object identification (Wang et al. 2022, arXiv 2211.00593): the answer is the name that is not repeated.
 
-    ``order``: ``abba``, ``baba`` or ``both`` (which name comes first). ``corruption``: ``swap`` repeats the other name,
-    so the answer flips; ``abc`` puts a third name in its place, so nothing is repeated. ``template``: index of the one
-    template to use (then only names are split).
+    Args:
+        rng: source of the draws.
+        split: of names and templates.
+        order: which name comes first.
+        corruption: ``swap`` repeats the other name, so the answer flips; ``abc`` names a third person, so no name is
+            repeated.
+        template: index of a single template to use; the split then applies to the names only.
     """
     while True:
         io, subject, third = rng.sample(words.NAMES, 3)
@@ -75,10 +84,10 @@ def ioi(
     return Example(clean, corrupted, (f" {io}",), (f" {subject}",), roles, chosen)
 
 
-def greater_than(rng: random.Random, split: str = "all") -> Example:
-    """Greater-than (Hanna et al. 2023, arXiv 2305.00586): an end year must exceed the start year.
+def greater_than(rng: random.Random, split: Split = "all") -> Example:
+    """Greater-than (Hanna et al. 2023, arXiv 2305.00586): the end year must exceed the start year.
 
-    Every two-digit year above the start year is an answer, every other is wrong; corrupted starts in year 01.
+    Every two-digit year above the start year is an answer, every other is wrong; the corrupted one starts in year 01.
     """
     while True:
         noun, century, year = rng.choice(words.EVENTS), rng.choice(words.CENTURIES), rng.randint(2, 97)
@@ -93,10 +102,10 @@ def greater_than(rng: random.Random, split: str = "all") -> Example:
     return Example(clean, corrupted, tuple(years[year + 1 :]), tuple(years[: year + 1]), roles, template)
 
 
-def sva(rng: random.Random, split: str = "all") -> Example:
+def sva(rng: random.Random, split: Split = "all") -> Example:
     """Subject-verb agreement across an attractor ("The keys near the cabinet are").
 
-    Corrupted flips the subject's number.
+    The corrupted prompt flips the subject's number.
     """
     while True:
         noun, attractor = rng.sample(words.NOUNS, 2)
@@ -115,19 +124,21 @@ def sva(rng: random.Random, split: str = "all") -> Example:
     )
 
 
-def docstring(rng: random.Random, split: str = "all") -> Example:
+def docstring(rng: random.Random, split: Split = "all") -> Example:
     """Docstring completion (Heimersheim & Janiak 2023): the next ``:param`` is the next argument of the function.
 
-    Corrupted names other arguments in the signature.
+    The corrupted prompt has other arguments in the signature.
     """
     while True:
         n_args = rng.randint(3, 4)
-        drawn = rng.sample(words.ARGUMENTS, 2 * n_args)
+        drawn = rng.sample(docstring_words.ARGUMENTS, 2 * n_args)
         args, others = drawn[:n_args], drawn[n_args:]
         if in_split(split, args[-2], args[-1]):
             break
-    describe = [" ".join(rng.sample(words.DESCRIPTIONS, 2)) for _ in range(n_args)]
-    head = f"def {rng.choice(words.FUNCTIONS)}(self, " + ", ".join(f"{{ARG{i}}}" for i in range(n_args)) + "):\n"
+    describe = [" ".join(rng.sample(docstring_words.DESCRIPTIONS, 2)) for _ in range(n_args)]
+    head = (
+        f"def {rng.choice(docstring_words.FUNCTIONS)}(self, " + ", ".join(f"{{ARG{i}}}" for i in range(n_args)) + "):\n"
+    )
     lines = [f"    :param {args[i]}: {describe[i + 1]}\n" for i in range(n_args - 1)]
     template = head + f'    """{describe[0]}\n\n' + "".join(lines) + "    :param"
     clean, spans = fill(template, {f"ARG{i}": arg for i, arg in enumerate(args)})
@@ -137,23 +148,23 @@ def docstring(rng: random.Random, split: str = "all") -> Example:
 
 
 FACTS = (
-    ("The capital of {SUBJECT} is", words.CAPITALS),
-    ("{SUBJECT} has its capital in", words.CAPITALS),
-    ("The capital city of {SUBJECT} is called", words.CAPITALS),
-    ("The {SUBJECT} is located in the city of", words.LANDMARKS),
-    ("You can visit the {SUBJECT} in", words.LANDMARKS),
-    ("The people of {SUBJECT} speak", words.LANGUAGES),
-    ("The main language of {SUBJECT} is", words.LANGUAGES),
+    ("The capital of {SUBJECT} is", fact_tables.CAPITALS),
+    ("{SUBJECT} has its capital in", fact_tables.CAPITALS),
+    ("The capital city of {SUBJECT} is called", fact_tables.CAPITALS),
+    ("The {SUBJECT} is located in the city of", fact_tables.LANDMARKS),
+    ("You can visit the {SUBJECT} in", fact_tables.LANDMARKS),
+    ("The people of {SUBJECT} speak", fact_tables.LANGUAGES),
+    ("The main language of {SUBJECT} is", fact_tables.LANGUAGES),
 )
 
 
-def facts(rng: random.Random, split: str = "all", relation: str = "any") -> Example:
-    """Simple facts ("The capital of France is Paris"); corrupted names another subject with another answer.
+def facts(rng: random.Random, split: Split = "all", relation: Relation = "any") -> Example:
+    """Simple facts ("The capital of France is Paris"); the corrupted prompt names a subject with another answer.
 
-    ``relation``: ``any``, ``capital``, ``landmark`` or ``language``. Facts are recalled, so no subject is held out.
+    Models recall facts from training, so no subject is held out.
     """
-    del split  # recall of trained facts: there is nothing to hold out
-    tables = {"capital": words.CAPITALS, "landmark": words.LANDMARKS, "language": words.LANGUAGES}
+    del split
+    tables = {"capital": fact_tables.CAPITALS, "landmark": fact_tables.LANDMARKS, "language": fact_tables.LANGUAGES}
     template, table = rng.choice([row for row in FACTS if relation == "any" or row[1] is tables[relation]])
     while True:
         subject, other = rng.sample(sorted(table), 2)

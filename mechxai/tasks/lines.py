@@ -1,4 +1,4 @@
-"""JSON Lines files, object by object, each with what to call it in an error."""
+"""A reader of JSON Lines files that names the line in every error."""
 
 import json
 from collections.abc import Iterator
@@ -8,34 +8,33 @@ from typing import Any
 from mechxai.core.errors import ArtifactError, ConfigError, ShapeError
 
 
-def objects(source: Path, n: int | None, what: str) -> Iterator[tuple[int, str, Any]]:
-    """What the lines of a file hold, blank ones left out.
+def json_lines(source: Path, n: int | None) -> Iterator[tuple[int, str, Any]]:
+    """The objects in a JSON Lines file, without its blank lines.
 
     Args:
         source: the file.
-        n: how many to take, from the start; all when None.
-        what: the file is, in errors.
+        n: number of lines to read from the start; all when None.
 
     Yields:
-        The number of the line, its name for errors, and what it holds.
+        The line's number, its name for errors, and its object.
 
     Raises:
-        ArtifactError: no such file.
-        ConfigError: fewer than one line asked.
+        ArtifactError: the file does not exist.
+        ConfigError: ``n`` below 1.
         ShapeError: not UTF-8, or a line that is not JSON.
     """
     if not source.is_file():
-        raise ArtifactError(f"{what} {source} was asked", got="no such file")
+        raise ArtifactError(f"{source} does not exist", fix="Check the path")
     if n is not None and n < 1:
-        raise ConfigError(f"n={n} lines of {source.name} were asked", allowed="1 or more, or null for all")
+        raise ConfigError(f"n={n} lines of {source.name} cannot be read", allowed="at least 1, or null for all")
     try:
         content = source.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ShapeError(f"{source.name} is not UTF-8", got=str(error)) from error
+        raise ShapeError(f"{source.name} is not UTF-8: {error}") from error
     filled = [line for line in enumerate(content.split("\n"), start=1) if line[1].strip()]
     for number, text in filled[:n]:
         where = f"{source.name}, line {number}"
         try:
             yield number, where, json.loads(text)
         except json.JSONDecodeError as error:
-            raise ShapeError(f"{where} is not JSON", got=str(error)) from error
+            raise ShapeError(f"{where} is not JSON: {error}") from error

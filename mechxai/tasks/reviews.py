@@ -1,16 +1,16 @@
-"""Reviews whose label is known word by word: the writer's own adjective, turned round by a negation."""
+"""Reviews whose sentiment follows from two known words: the writer's adjective and an optional negation."""
 
 import random
 from collections import Counter
 from dataclasses import replace
+from typing import Literal, get_args
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import AlignmentError, ConfigError, check_choice
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.sequence.named_outputs import NamedOutputs
 from mechxai.model.text import TextCodec
-from mechxai.tasks.build import check_split
-from mechxai.tasks.example import Example, fill, in_split
+from mechxai.tasks.example import Example, Split, fill, in_split
 
 LABELS = ("negative", "positive")
 GOOD = ("wonderful", "brilliant", "charming", "moving", "great", "clever", "superb", "funny")
@@ -26,19 +26,19 @@ TEMPLATES = (
     "Whatever {OTHERS} say of its {OTHER} {THING2} , to me the {THING} was {MODIFIER} {OPINION} .",
 )
 _TRIES_PER_REVIEW = 20
-_NEGATED = ("yes", "no", "both")
+Negated = Literal["yes", "no", "both"]
 
 
-def review(rng: random.Random, split: str = "all", *, negated: str = "both") -> Example:
-    """One review: the label is that of the writer's own adjective (OPINION), or the other after a negation.
+def review(rng: random.Random, split: Split = "all", *, negated: Negated = "both") -> Example:
+    """A review whose label is that of the writer's adjective (OPINION), flipped by a negation.
 
-    Somebody else's adjective (OTHER) is drawn apart from it and counts for nothing, nor does a stress in place of the
-    negation (MODIFIER holds either). Corrupted has an opposite adjective, so the label flips.
+    Another person's adjective (OTHER) is drawn independently and has no effect, nor does a stress word in place of the
+    negation (MODIFIER is either). The corrupted review has an opposite OPINION, so the label flips.
     """
     while True:
         good = rng.random() < 0.5
         opinion = rng.choice(GOOD if good else BAD)
-        turned = negated == "yes" or (negated == "both" and rng.random() < 0.5)
+        is_negated = negated == "yes" or (negated == "both" and rng.random() < 0.5)
         thing, other_thing = rng.sample(THINGS, 2)
         if in_split(split, opinion, thing):
             break
@@ -47,7 +47,7 @@ def review(rng: random.Random, split: str = "all", *, negated: str = "both") -> 
         "OTHER": rng.choice(GOOD + BAD),
         "THING": thing,
         "THING2": other_thing,
-        "MODIFIER": rng.choice(NEGATIONS if turned else STRESSES),
+        "MODIFIER": rng.choice(NEGATIONS if is_negated else STRESSES),
         "OPINION": opinion,
     }
     template = rng.choice(TEMPLATES)
@@ -55,9 +55,9 @@ def review(rng: random.Random, split: str = "all", *, negated: str = "both") -> 
         values["OTHERS"] = values["OTHERS"].lower()
     clean, spans = fill(template, values)
     corrupted, _ = fill(template, {**values, "OPINION": rng.choice(BAD if good else GOOD)})
-    label = good != turned
+    label = good != is_negated
     roles = {
-        "NEGATION" if turned else "STRESS": spans["MODIFIER"],
+        "NEGATION" if is_negated else "STRESS": spans["MODIFIER"],
         "OPINION": spans["OPINION"],
         "OTHER": spans["OTHER"],
     }
@@ -65,64 +65,65 @@ def review(rng: random.Random, split: str = "all", *, negated: str = "both") -> 
 
 
 def reviews(
-    model: HookedModel | NamedOutputs, n: int = 32, seed: int = 0, *, negated: str = "yes", split: str = "all"
+    model: HookedModel | NamedOutputs, n: int = 32, seed: int = 0, *, negated: Negated = "yes", split: Split = "all"
 ) -> ContrastBatch:
     """Reviews for a classifier of sentiment; roles OPINION, OTHER, and NEGATION or STRESS.
 
     Args:
         model: a classifier with the labels negative and positive, in any case.
-        n: reviews.
-        seed: of the draw.
-        negated: ``yes``: the opinion stands behind a negation, so that OPINION and NEGATION decide; ``no``: behind a
-            stress, so that OPINION alone does; ``both`` (then only roles that all have are kept).
-        split: ``all``, ``train`` or ``held_out``, by adjective and noun, as the bundled classifier knows them.
+        n: number of reviews.
+        seed: of the draws.
+        negated: ``yes``: the opinion follows a negation, so OPINION and NEGATION determine the label; ``no``: it
+            follows a stress word, so OPINION alone does; ``both`` mixes them, and only roles that all reviews have
+            remain.
+        split: ``all``, ``train`` or ``held_out`` pairs of adjective and noun of the bundled classifier's training.
 
     Raises:
-        ConfigError: no such labels.
-        AlignmentError: words that the model's tokenizer does not have.
+        ConfigError: the model is no classifier, or has other labels.
+        AlignmentError: words outside the tokenizer's vocabulary.
     """
-    check_split("reviews", split)
-    check_choice("negated", negated, _NEGATED)
+    check_choice("split", split, get_args(Split))
+    check_choice("negated", negated, get_args(Negated))
     if n < 1:
-        raise ConfigError(f"reviews: n={n} were asked", allowed="1 or more")
+        raise ConfigError(f"reviews: n={n}: it must be at least 1")
     if not isinstance(model, NamedOutputs):
         raise ConfigError(
-            "reviews were asked for a language model", allowed="a classifier: mx.load_classifier('zoo/sentiment')"
+            "The reviews task needs a classifier, and the model is a language model",
+            fix="Use a classifier: mx.load_classifier('zoo/sentiment')",
         )
-    named = {label.lower(): number for number, label in enumerate(model.outputs)}
-    missing = [label for label in LABELS if label not in named]
+    numbers = {label.lower(): number for number, label in enumerate(model.outputs)}
+    missing = [label for label in LABELS if label not in numbers]
     if missing:
         raise ConfigError(
-            f"reviews were asked for {model.name}", got=f"labels {list(model.outputs)}", allowed=f"{list(LABELS)}"
+            f"The labels of {model.name} are {', '.join(model.outputs)}: the reviews task needs {' and '.join(LABELS)}"
         )
     rng, drawn, dropped = random.Random(f"reviews/{seed}"), list[Example](), Counter[str]()
     while len(drawn) < n:
-        one = review(rng, split, negated=negated)
-        reason = _misfit(model.text, one)
+        example = review(rng, split, negated=negated)
+        reason = _misfit(model.text, example)
         if not reason:
-            drawn.append(one)
+            drawn.append(example)
             continue
         dropped[reason] += 1
         if dropped.total() > _TRIES_PER_REVIEW * n:
             raise AlignmentError(
-                f"{n} reviews were asked for {model.name}",
-                got=f"{len(drawn)} fit its tokenizer; dropped: {dict(dropped)}",
-                fix="use mx.tasks.prompts with texts of your own",
+                f"reviews: {len(drawn)} of {n} reviews fit the tokenizer of {model.name}; dropped: {dict(dropped)}",
+                fix="Use mx.tasks.prompts with your own texts",
             )
     batch = model.contrast(
-        [one.clean for one in drawn],
-        [one.corrupted for one in drawn],
-        [named[one.answers[0]] for one in drawn],
-        [named[one.wrong[0]] for one in drawn],
-        roles=[one.spans for one in drawn],
+        [example.clean for example in drawn],
+        [example.corrupted for example in drawn],
+        [numbers[example.answers[0]] for example in drawn],
+        [numbers[example.wrong[0]] for example in drawn],
+        roles=[example.spans for example in drawn],
     )
     info = {"name": "reviews", "n": n, "seed": seed, "negated": negated, "split": split, "dropped": dict(dropped)}
-    return replace(batch, groups=tuple(one.template for one in drawn), info=info)
+    return replace(batch, groups=tuple(example.template for example in drawn), info=info)
 
 
-def _misfit(codec: TextCodec, one: Example) -> str | None:
-    """Why a review does not fit a tokenizer, or None when it does."""
-    clean, corrupted = codec.ids(one.clean), codec.ids(one.corrupted)
+def _misfit(codec: TextCodec, example: Example) -> str | None:
+    """The reason why a review does not fit a tokenizer, or None."""
+    clean, corrupted = codec.ids(example.clean), codec.ids(example.corrupted)
     if getattr(codec.tokenizer, "unk_token_id", None) in (*clean, *corrupted):
         return "a word outside the vocabulary"
     return None if len(clean) == len(corrupted) else "clean and corrupted differ in length"

@@ -1,1 +1,1 @@
-"""Floor 2: where a run's config, numbers and figures are recorded besides its folder; the only importer of wandb."""
+"""Experiment trackers: record a run's config, numbers and figures outside its folder; the only importer of wandb."""

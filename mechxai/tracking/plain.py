@@ -1,4 +1,4 @@
-"""What may leave this machine: plain containers, without secrets.
+"""Converts values to plain containers without secrets, before they leave this machine.
 
 A key is dropped when it names a secret (``api_key``, ``hf_token``, ``password``); inside texts, such as command line
 overrides or the ``repr`` of an object, the secret's value is replaced. Keys about the model's tokens (``bos_token``,
@@ -34,7 +34,7 @@ _URL_LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 def plain(value: object) -> object:
-    """Dicts, lists, texts, numbers, truth values and None; what else there is becomes text. Secrets are left out."""
+    """The value as dicts, lists, texts, numbers, booleans and None, without secrets; other objects become text."""
     if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float):
@@ -45,20 +45,20 @@ def plain(value: object) -> object:
         return plain_mapping(value)
     if is_dataclass(value) and not isinstance(value, type):
         return plain_mapping({item.name: getattr(value, item.name) for item in fields(value)})
-    return _unfamiliar(value)
+    return _plain_object(value)
 
 
 def plain_mapping(values: Mapping[Any, Any]) -> dict[str, object]:
-    """`plain` of each value whose key names no secret; keys become texts."""
+    """`plain` of each value whose key does not name a secret; keys become texts."""
     return {str(key): plain(value) for key, value in values.items() if not names_secret(str(key), value)}
 
 
 def scrub(text: str) -> str:
-    """The text with the values of secrets replaced: ``hf_token=...``, ``api_key: '...'``, well-known token formats."""
+    """The text without secrets: values of ``hf_token=...`` or ``api_key: '...'``, and well-known token formats."""
     parts, at = [], 0
     while match := _PAIR.search(text, at):
         parts.append(text[at : match.start("value")])
-        at = match.start("value")  # the value of a harmless key may hold a pair itself
+        at = match.start("value")  # the value of a harmless key may contain a pair
         if names_secret(match["key"], match["value"]):
             parts.append(_REMOVED)
             at = match.end()
@@ -67,7 +67,7 @@ def scrub(text: str) -> str:
 
 
 def names_secret(key: str, value: object) -> bool:
-    """Whether a value under this key is to be kept from records."""
+    """Whether a value under this key is a secret, to be left out of records."""
     words = [word.lower() for word in _WORD.findall(key.rsplit(".", 1)[-1])]
     if not words:
         return False
@@ -78,13 +78,13 @@ def names_secret(key: str, value: object) -> bool:
         for kind, noun in itertools.pairwise(words)
     ):
         return True
-    of_the_model = len(words) > 1 and _MODEL_TOKENS.fullmatch(words[-2])
-    counts = value is None or isinstance(value, (bool, int, float))  # token ids, flags, weights per token
-    return words[-1].endswith("token") and not counts and not of_the_model
+    is_model_token = len(words) > 1 and _MODEL_TOKENS.fullmatch(words[-2])
+    is_number = value is None or isinstance(value, (bool, int, float))  # token ids, flags, weights per token
+    return words[-1].endswith("token") and not is_number and not is_model_token
 
 
-def _unfamiliar(value: object) -> object:
-    """Texts, arrays (a single number as such, larger ones by their shape), sequences and sets, then anything."""
+def _plain_object(value: object) -> object:
+    """Texts are scrubbed, scalars become numbers, arrays their shape, sequences and sets lists, other objects text."""
     shape = getattr(value, "shape", None)
     if isinstance(value, str):
         return scrub(value)

@@ -1,4 +1,4 @@
-"""What a tracker is, the one that records nothing, and the wrapper that keeps tracking from ever breaking a run."""
+"""The tracker protocol, a tracker that records nothing, and a wrapper whose errors never stop the run."""
 
 import logging
 import threading
@@ -16,10 +16,10 @@ _T = TypeVar("_T")
 
 @runtime_checkable
 class Tracker(Protocol):
-    """Keeps a record of one run at a time, from `start` to `close`; it reads results and decides nothing about them."""
+    """Records one run at a time, from `start` to `close`, without any effect on its results."""
 
     def awaited(self) -> bool:
-        """Whether somebody waits for a record of this very process, even of a run that was finished before."""
+        """Whether a record of this process is expected, even if its run was finished earlier (by a sweep's agent)."""
         ...
 
     def start(
@@ -34,11 +34,11 @@ class Tracker(Protocol):
         """Opens a record.
 
         Args:
-            name: shown to the reader.
-            config: what was run, nested as it likes; secrets in it are not recorded.
-            group: runs that belong together, such as a sweep.
+            name: the run's display name.
+            config: the run's config, of any nesting; its secrets are not recorded.
+            group: name of a group of runs, such as a sweep.
             job_type: the kind of run, such as the method's name.
-            run_id: the run's own id; None lets the tracker choose one.
+            run_id: the run's id; None lets the tracker choose one.
         """
         ...
 
@@ -55,19 +55,19 @@ class Tracker(Protocol):
         ...
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Records a table; each column holds texts or numbers, None where there is no value."""
+        """Records a table; columns hold texts or numbers, and None for missing values."""
         ...
 
     def used(self, name: str, kind: str, content: Mapping[str, object]) -> None:
-        """Declares something the run is made from, such as its model; all artifacts that follow name it as an input."""
+        """Declares an input of the run, such as its model; all later artifacts name it as an input."""
         ...
 
     def artifact(self, path: Path, name: str, kind: str) -> None:
-        """Records a file or folder the run made, under a name; ``kind`` is such as ``result``."""
+        """Records a file or folder that the run wrote; ``kind`` is, for example, ``result``."""
         ...
 
     def where(self) -> str | None:
-        """Where the record lies, a sentence for the user; None when there is none."""
+        """A sentence that names the record's address or folder; None without a record."""
         ...
 
     def close(self, *, failed: bool = False) -> None:
@@ -78,10 +78,10 @@ class Tracker(Protocol):
 @final
 @dataclass(frozen=True)
 class NullTracker:
-    """Records nothing: the run's folder is all there is."""
+    """Records nothing; the run's folder is its only record."""
 
     def awaited(self) -> bool:
-        """Never."""
+        """False: no record is expected."""
         return False
 
     def start(
@@ -124,18 +124,18 @@ class NullTracker:
 @final
 @dataclass
 class SafeTracker:
-    """A tracker whose failures never reach the run: each becomes one warning in the log and one line in `problems`.
+    """Tracker errors never stop the run: each becomes one warning in the log and one line in `problems`.
 
-    After a failed `start` all other calls are skipped quietly. Tables, inputs and artifacts may wait for the network:
-    once one of them has failed after a long wait, those that follow are not tried. `close` waits no longer than
-    ``close_timeout``.
+    After a failed `start` all other calls are skipped without a warning. Tables, inputs and artifacts may wait for the
+    network: after one of them has failed with a long wait, the following ones are not tried. `close` waits at most
+    ``close_timeout`` seconds.
 
     Attributes:
-        inner: the tracker that does the work.
-        label: how warnings call it.
-        close_timeout: seconds `close` may take; above a tracker's own limit, of which this is the second line.
-        patience: seconds after which a wait that ends in a failure was long.
-        problems: what is missing from the record of the run last started, and why; see `note`.
+        inner: the tracker that records.
+        label: its name in warnings.
+        close_timeout: seconds that `close` may take; longer than the tracker's own limit, as a second safeguard.
+        patience: seconds from which a failed wait counts as long.
+        problems: the missing parts of the latest run's record, with their errors; see `note`.
     """
 
     inner: Tracker
@@ -143,12 +143,12 @@ class SafeTracker:
     close_timeout: float = 90.0
     patience: float = 5.0
     problems: list[str] = field(default_factory=list, init=False)
-    _lost: set[str] = field(default_factory=set, init=False, repr=False)
+    _missing: set[str] = field(default_factory=set, init=False, repr=False)
     _skip: bool = field(default=False, init=False, repr=False)
     _unanswered: bool = field(default=False, init=False, repr=False)
 
     def awaited(self) -> bool:
-        """Whether somebody waits for a record; nobody does where the tracker cannot tell."""
+        """Whether a record is expected; False where the tracker fails to tell."""
         return bool(self.attempt("whether it is awaited", self.inner.awaited))
 
     def start(
@@ -160,9 +160,9 @@ class SafeTracker:
         job_type: str | None = None,
         run_id: str | None = None,
     ) -> None:
-        """Opens a record, or gives up on this run."""
+        """Opens a record; after an error this run is not recorded."""
         self.problems.clear()
-        self._lost.clear()
+        self._missing.clear()
         self._skip = self._unanswered = False
         self.attempt(
             "the whole run",
@@ -171,82 +171,82 @@ class SafeTracker:
         self._skip = bool(self.problems)
 
     def metrics(self, values: Mapping[str, float | int]) -> None:
-        """Adds one step to the history, if it can."""
+        """Adds one step to the history; an error is noted."""
         self.attempt("metrics", lambda: self.inner.metrics(values))
 
     def summary(self, values: Mapping[str, object]) -> None:
-        """Sets the headline numbers, if it can."""
+        """Sets the headline numbers; an error is noted."""
         self.attempt("summary", lambda: self.inner.summary(values))
 
     def figure(self, name: str, figure: Any) -> None:
-        """Records a figure, if it can."""
+        """Records a figure; an error is noted."""
         self.attempt(f"figure {name}", lambda: self.inner.figure(name, figure))
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Records a table, if it can."""
-        self._waiting(f"table {name}", lambda: self.inner.table(name, columns, rows))
+        """Records a table; an error is noted."""
+        self._attempt_network(f"table {name}", lambda: self.inner.table(name, columns, rows))
 
     def used(self, name: str, kind: str, content: Mapping[str, object]) -> None:
-        """Declares an input, if it can."""
-        self._waiting(f"input {name}", lambda: self.inner.used(name, kind, content))
+        """Declares an input; an error is noted."""
+        self._attempt_network(f"input {name}", lambda: self.inner.used(name, kind, content))
 
     def artifact(self, path: Path, name: str, kind: str) -> None:
-        """Records a file or folder, if it can."""
-        self._waiting(f"artifact {name}", lambda: self.inner.artifact(path, name, kind))
+        """Records a file or folder; an error is noted."""
+        self._attempt_network(f"artifact {name}", lambda: self.inner.artifact(path, name, kind))
 
     def where(self) -> str | None:
-        """Where the record lies; None when there is none or the tracker cannot tell."""
+        """The record's address or folder; None without a record, or where the tracker fails to tell."""
         return self.attempt("address", self.inner.where)
 
     def close(self, *, failed: bool = False) -> None:
-        """Ends the record, in a thread of its own that is left behind when it does not come back."""
-        self.attempt("end of the run", lambda: self._bounded(lambda: self.inner.close(failed=failed)))
+        """Ends the record, in a thread that is abandoned after ``close_timeout`` seconds."""
+        self.attempt("end of the run", lambda: self._with_timeout(lambda: self.inner.close(failed=failed)))
 
     def note(self) -> str | None:
-        """One line for the result's notes, ``W&B: missing figure resid_pre (ValueError: ...)``; None if nothing is."""
+        """One line for the result's notes, ``W&B: missing figure resid_pre (ValueError: ...)``; or None."""
         return f"{self.label}: missing {'; '.join(self.problems)}" if self.problems else None
 
-    def attempt(self, what: str, call: Callable[[], _T]) -> _T | None:
-        """What ``call`` gives; None, with ``what`` noted as missing, where it raises, and after a failed start."""
+    def attempt(self, part: str, call: Callable[[], _T]) -> _T | None:
+        """The value of ``call``; None after a failed start, and where it raises: ``part`` is then noted as missing."""
         if self._skip:
             return None
         try:
             return call()
-        except Exception as problem:  # noqa: BLE001 - whatever a tracker raises, the run's numbers are worth more
-            self._lose(what, problem)
+        except Exception as problem:  # noqa: BLE001 - no error of a tracker may stop the run
+            self._note_missing(part, problem)
             return None
 
-    def _waiting(self, what: str, call: Callable[[], None]) -> None:
-        """A call that may wait for an answer from outside."""
+    def _attempt_network(self, part: str, call: Callable[[], None]) -> None:
+        """Attempts a call that may wait for the network, unless an earlier one failed after a long wait."""
         if self._unanswered:
-            self._lose(what, TimeoutError("not tried, as there was no answer before"))
+            self._note_missing(part, TimeoutError("not tried, as there was no answer before"))
             return
-        known, began = len(self.problems), time.monotonic()
-        self.attempt(what, call)
-        self._unanswered = len(self.problems) > known and time.monotonic() - began > self.patience
+        n_problems, began = len(self.problems), time.monotonic()
+        self.attempt(part, call)
+        self._unanswered = len(self.problems) > n_problems and time.monotonic() - began > self.patience
 
-    def _lose(self, what: str, problem: Exception) -> None:
-        """Notes what is missing, once: a thousand steps that fail alike are one problem."""
-        if what in self._lost:
+    def _note_missing(self, part: str, problem: Exception) -> None:
+        """Notes a missing part of the record, once per part: a thousand failed steps are one problem."""
+        if part in self._missing:
             return
-        self._lost.add(what)
+        self._missing.add(part)
         reason = scrub(" ".join(str(problem).split()))
-        self.problems.append(f"{what} ({type(problem).__name__}: {reason})")
+        self.problems.append(f"{part} ({type(problem).__name__}: {reason})")
         _LOG.warning("%s: missing %s", self.label, self.problems[-1])
 
-    def _bounded(self, call: Callable[[], None]) -> None:
+    def _with_timeout(self, call: Callable[[], None]) -> None:
         raised: list[Exception] = []
 
         def work() -> None:
             try:
                 call()
-            except Exception as problem:  # noqa: BLE001 - carried over to the caller's thread, raised there
+            except Exception as problem:  # noqa: BLE001 - raised again in the caller's thread
                 raised.append(problem)
 
         worker = threading.Thread(target=work, name="mechxai-tracker-close", daemon=True)
         worker.start()
         worker.join(self.close_timeout)
         if worker.is_alive():
-            raise TimeoutError(f"no answer within {self.close_timeout:g} s; the run went on without it")
+            raise TimeoutError(f"no answer within {self.close_timeout:g} s; the run continues without it")
         if raised:
             raise raised[0]

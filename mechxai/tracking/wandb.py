@@ -12,23 +12,24 @@ from typing import Any, final
 
 from mechxai.core.errors import ArtifactError, ConfigError
 from mechxai.tracking.plain import plain, plain_mapping, scrub
-from mechxai.tracking.wandb_artifacts import kept_in, log_output, use_input
+from mechxai.tracking.wandb_artifacts import record_input, record_output, staging_in
 from mechxai.tracking.wandb_session import (
     NO_NETWORK,
-    asked_mode,
-    by_agent,
-    check_room,
+    WandbMode,
+    check_free_space,
     check_writable,
     choose_mode,
+    configured_mode,
     forget_process,
-    hushed,
-    is_gone,
+    is_process_gone,
     load_wandb,
+    stderr_to_log,
+    under_agent,
 )
 
 _LOG = logging.getLogger("mechxai.tracking")
-_HEADER = 7  # bytes of a record that holds nothing; W&B writes some 30 kB at a time
-_LAST = 4096  # bytes: where a record could not be written to its end, not so much is free
+_EMPTY_RECORD = 7  # bytes of a record without entries; W&B writes about 30 kB at a time
+_FINAL_WRITE = 4096  # bytes; with less free space, the end of the record may be missing
 
 
 @final
@@ -36,23 +37,24 @@ _LAST = 4096  # bytes: where a record could not be written to its end, not so mu
 class WandbTracker:
     """Records runs in Weights & Biases.
 
-    Which mode: the field, else the variable ``WANDB_MODE``, else what ``wandb offline`` or ``wandb online`` set; with
-    none of these and no API key on this machine, offline. It never asks for a key. A run that is active in the same
-    process, ours or not, is left alone. Before `start`, after `close` and in mode ``disabled`` all calls do nothing.
+    The mode is the field, else the variable ``WANDB_MODE``, else the setting of ``wandb offline`` or ``wandb online``;
+    with none of these and no API key on this machine, it is offline. The tracker never prompts for a key. Other W&B
+    runs of the same process are left alone. Before `start`, after `close` and in mode ``disabled`` all calls do
+    nothing.
 
     Attributes:
         project: W&B project.
         entity: W&B user or team; None for the account's default.
         mode: online, offline or disabled; None as above.
-        directory: where ``wandb/`` with its files goes; None for ``WANDB_DIR``, else the working directory.
+        directory: the folder in which ``wandb/`` is written; None for ``WANDB_DIR``, else the working directory.
         tags: of every run.
-        init_timeout: seconds W&B may take to answer at the start.
-        finish_timeout: seconds it may take at the end to upload what is left; the rest stays in the folder.
+        init_timeout: seconds in which W&B must answer at the start.
+        finish_timeout: seconds in which W&B must finish uploading at the end; the rest stays in the folder.
     """
 
     project: str = "mechxai"
     entity: str | None = None
-    mode: str | None = None
+    mode: WandbMode | None = None
     directory: str | os.PathLike[str] | None = None
     tags: Sequence[str] = ()
     init_timeout: float | int = 30.0
@@ -63,11 +65,11 @@ class WandbTracker:
     _where: str | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        asked_mode(self.mode)  # before anything is computed
+        configured_mode(self.mode)  # refuses an unknown mode before anything is computed
 
     def awaited(self) -> bool:
-        """Whether a W&B agent started this process: it waits for the run whose id it gave."""
-        return by_agent() and asked_mode(self.mode) != "disabled"
+        """Whether a W&B agent started this process: the agent waits for the run of its id."""
+        return under_agent() and configured_mode(self.mode) != "disabled"
 
     def start(
         self,
@@ -85,30 +87,30 @@ class WandbTracker:
             ArtifactError: the directory cannot be written.
         """
         if self._run is not None:
-            raise ConfigError("A second W&B run was started", got="one that is still open", fix="close it first")
+            raise ConfigError("A W&B run of this tracker is still open", fix="Close it first")
         self._where = None
-        asked = asked_mode(self.mode)
-        if asked == "disabled":
+        configured = configured_mode(self.mode)
+        if configured == "disabled":
             return
         check_writable(self.directory)
         wandb = load_wandb()
-        with hushed():
-            mode, why = choose_mode(wandb, asked)
+        with stderr_to_log():
+            mode, reason = choose_mode(wandb, configured)
             recorded = plain_mapping(config)
-            own = {"name": name, "config": recorded, "group": group, "job_type": job_type, "mode": mode}
-            own |= self._who(run_id, online=mode not in NO_NETWORK)
+            arguments = {"name": name, "config": recorded, "group": group, "job_type": job_type, "mode": mode}
+            arguments |= self._identity(run_id, online=mode not in NO_NETWORK)
             try:
-                run = wandb.init(**own, **self._where_and_how(wandb))
+                run = wandb.init(**arguments, **self._location_and_settings(wandb))
             except Exception as problem:
-                if not is_gone(problem):
+                if not is_process_gone(problem):
                     raise
                 forget_process(wandb)
-                run = wandb.init(**own, **self._where_and_how(wandb))
+                run = wandb.init(**arguments, **self._location_and_settings(wandb))
         if mode == "disabled":
             return
         self._run, self._inputs = run, []
         self._about = {"run": name, "run_id": run.id, "config": recorded}
-        self._where = f"W&B run: {run.url}" if mode not in NO_NETWORK else _folder_note(run, why)
+        self._where = f"W&B run: {run.url}" if mode not in NO_NETWORK else _folder_note(run, reason)
         _LOG.info(self._where)
 
     def metrics(self, values: Mapping[str, float | int]) -> None:
@@ -122,10 +124,10 @@ class WandbTracker:
             self._run.summary.update(plain_mapping(values))
 
     def figure(self, name: str, figure: Any) -> None:
-        """Records a figure as interactive plotly, else as the HTML page it can write.
+        """Records a figure as interactive plotly, else as the HTML page of its ``to_html()``.
 
         Raises:
-            ConfigError: neither a figure W&B knows nor one with ``to_html()``.
+            ConfigError: a figure that is neither plotly's nor has ``to_html()``.
         """
         if self._run is None:
             return
@@ -134,9 +136,9 @@ class WandbTracker:
             media = wandb.Plotly(figure)
         except (ValueError, TypeError, AttributeError, RuntimeError) as problem:
             if not callable(getattr(figure, "to_html", None)):
-                got = type(figure).__name__
                 raise ConfigError(
-                    f"Figure {name!r} was to be recorded", got=got, allowed="plotly, to_html()"
+                    f"The figure {name!r} is a {type(figure).__name__}, which W&B cannot show",
+                    allowed="plotly figures, and objects with to_html()",
                 ) from problem
             media = wandb.Html(io.StringIO(figure.to_html()), inject=False)
         self._run.log({name: media})
@@ -145,40 +147,40 @@ class WandbTracker:
         """Records a table."""
         if self._run is None:
             return
-        shown = load_wandb().Table(columns=list(columns), data=[[_cell(value) for value in row] for row in rows])
-        with kept_in(self._folder()):
-            self._run.log({name: shown})
+        table = load_wandb().Table(columns=list(columns), data=[[_cell(value) for value in row] for row in rows])
+        with staging_in(self._folder()):
+            self._run.log({name: table})
 
     def used(self, name: str, kind: str, content: Mapping[str, object]) -> None:
-        """Declares an input: an artifact with one JSON file, which all that the run makes from here on names."""
+        """Declares an input: an artifact with one JSON file, which all later artifacts of the run name."""
         if self._run is None:
             return
-        with kept_in(self._folder()):
-            found = use_input(load_wandb(), self._run, name, kind=kind, content=plain_mapping(content))
-        self._inputs.append(found)
+        with staging_in(self._folder()):
+            about = record_input(load_wandb(), self._run, name, kind=kind, content=plain_mapping(content))
+        self._inputs.append(about)
 
     def artifact(self, path: Path, name: str, kind: str) -> None:
-        """Records a file or folder as made by the run, with its config and the names of its inputs as metadata.
+        """Records a file or folder as the run's output, with its config and the names of its inputs as metadata.
 
         Raises:
-            ArtifactError: no such path.
+            ArtifactError: the path does not exist.
         """
         if self._run is None:
             return
-        with kept_in(self._folder()):
+        with staging_in(self._folder()):
             about = {**self._about, "inputs": list(self._inputs)}
-            log_output(load_wandb(), self._run, path, name=name, kind=kind, about=about)
+            record_output(load_wandb(), self._run, path, name=name, kind=kind, about=about)
 
     def where(self) -> str | None:
-        """Address of the run page, or the folder of an offline record; of the last run once closed."""
+        """The address of the run's page, or the folder of an offline record; after `close`, those of the last run."""
         return self._where
 
     def close(self, *, failed: bool = False) -> None:
         """Finishes the W&B run, with exit code 1 when it failed.
 
         Raises:
-            ArtifactError: W&B did not take everything within ``finish_timeout``, its own process was killed, or no
-                disk is left, so that the record may end early; what was written remains in the folder.
+            ArtifactError: W&B did not finish within ``finish_timeout``, its service process was killed, or the disk is
+                full, so that the end of the record may be missing; the written part remains in the folder.
         """
         run, self._run = self._run, None
         if run is None:
@@ -188,44 +190,43 @@ class WandbTracker:
             run.finish(exit_code=int(failed))
         except ConnectionError as cut:
             forget_process(load_wandb())
-            written = any(path.stat().st_size > _HEADER for path in folder.glob("*.wandb"))
+            written = any(path.stat().st_size > _EMPTY_RECORD for path in folder.glob("*.wandb"))
             self._where = self._where if written else None
             raise ArtifactError(
-                "W&B's own process was to end the run",
-                got=f"it is gone ({cut}); of the record it had written {'the beginning' if written else 'nothing'}",
-                fix=f"wandb sync {folder} uploads that" if written else None,
+                f"W&B's service process is gone ({cut}); it has written "
+                f"{'only the beginning' if written else 'nothing'} of the record",
+                fix=f"Upload it with wandb sync {folder}" if written else None,
             ) from cut
         except TimeoutError as late:
             raise ArtifactError(
-                f"W&B was to take the rest of the run within {self.finish_timeout:g} s",
-                got="no answer",
-                fix=f"wandb sync {folder}",
+                f"W&B did not take the rest of the run within {self.finish_timeout:g} s",
+                fix=f"Upload it with wandb sync {folder}",
             ) from late
-        check_room(folder, _LAST)
+        check_free_space(folder, _FINAL_WRITE)
 
-    def _who(self, run_id: str | None, *, online: bool) -> dict[str, object]:
-        """Project and id; those of an agent, where one started this process: its sweep hears of no other run."""
-        if by_agent():
-            known = {"id": os.environ.get("WANDB_RUN_ID"), "project": None, "entity": None}
+    def _identity(self, run_id: str | None, *, online: bool) -> dict[str, object]:
+        """Project and id; under a W&B agent, the agent's, because its sweep sees no other run."""
+        if under_agent():
+            identity = {"id": os.environ.get("WANDB_RUN_ID"), "project": None, "entity": None}
         else:
-            known = {"id": run_id, "project": self.project, "entity": self.entity}
-        return {**known, "resume": "allow" if online and known["id"] is not None else None}
+            identity = {"id": run_id, "project": self.project, "entity": self.entity}
+        return {**identity, "resume": "allow" if online and identity["id"] is not None else None}
 
-    def _where_and_how(self, wandb: Any) -> dict[str, object]:
+    def _location_and_settings(self, wandb: Any) -> dict[str, object]:
         return {
             "tags": [str(tag) for tag in self.tags],
             "dir": self.directory,
-            "reinit": "create_new",  # runs of the same process, one after the other or nested, never share a record
+            "reinit": "create_new",  # runs of one process, nested or one after the other, never share a record
             "settings": self._settings(wandb),
         }
 
     def _folder(self) -> Path:
-        """Where the record of the run lies."""
+        """The folder of the run's record."""
         return Path(self._run.dir).parent
 
     def _settings(self, wandb: Any) -> Any:
-        """Silent and bounded in time; no machine metadata when that would carry a secret of the command line along."""
-        wanted = {
+        """Silent, with timeouts; without machine metadata if the command line contains a secret."""
+        settings = {
             "silent": True,
             "quiet": True,
             "console": "off",
@@ -234,15 +235,15 @@ class WandbTracker:
             "finish_timeout_raises": True,
             "x_disable_meta": any(scrub(argument) != argument for argument in sys.argv),
         }
-        known = wandb.Settings.model_fields  # older releases know no finish_timeout
-        return wandb.Settings(**{name: value for name, value in wanted.items() if name in known})
+        known = wandb.Settings.model_fields  # older releases have no finish_timeout
+        return wandb.Settings(**{name: value for name, value in settings.items() if name in known})
 
 
 def _cell(value: object) -> object:
-    """A value of a table; a number that is none is a gap."""
+    """A value of a table; None for a number that is not finite."""
     return None if isinstance(value, float) and not math.isfinite(value) else plain(value)
 
 
-def _folder_note(run: Any, why: str) -> str:
+def _folder_note(run: Any, reason: str) -> str:
     folder = Path(run.dir).parent
-    return f"W&B record (offline{why}): {folder}; to upload it: wandb sync {folder}"
+    return f"W&B record (offline{reason}): {folder}; to upload it: wandb sync {folder}"

@@ -1,4 +1,4 @@
-"""W&B artifacts of a run: what it was made from, and what it made, each naming the other."""
+"""W&B artifacts of a run: its inputs and outputs, linked to the run and to each other."""
 
 import contextlib
 import hashlib
@@ -11,14 +11,14 @@ from typing import Any
 
 from mechxai.core.errors import ArtifactError
 
-_STAGING = "WANDB_DATA_DIR"  # where W&B reads on which disk it keeps copies
+_STAGING = "WANDB_DATA_DIR"  # the folder in which W&B keeps copies of artifacts
 
 
 @contextlib.contextmanager
-def kept_in(folder: Path) -> Iterator[None]:
-    """W&B's copies of what is recorded go into the record's own folder, not the home directory, where they would stay.
+def staging_in(folder: Path) -> Iterator[None]:
+    """Lets W&B copy artifacts into the record's folder instead of the home directory, where the copies would remain.
 
-    A folder that the user chose for them (``WANDB_DATA_DIR``) is respected.
+    A folder set by the user (``WANDB_DATA_DIR``) takes precedence.
     """
     if os.environ.get(_STAGING):
         yield
@@ -30,15 +30,15 @@ def kept_in(folder: Path) -> Iterator[None]:
         os.environ.pop(_STAGING, None)
 
 
-def use_input(wandb: Any, run: Any, name: str, *, kind: str, content: Mapping[str, object]) -> dict[str, str]:
-    """Declares a record as an input of a run; returns name, type and digest.
+def record_input(wandb: Any, run: Any, name: str, *, kind: str, content: Mapping[str, object]) -> dict[str, str]:
+    """Declares an input of a run as an artifact; returns its name, type and digest.
 
-    ``run.use_artifact`` refuses to work offline, and online waits without end where the network is gone. The call below
-    it writes the same record in both cases: the artifact is made and, once it is there, marked as used by the run;
-    offline ``wandb sync`` does so. Where a release of W&B lacks that call, the input is logged like any artifact, and
-    the link is in the metadata of what the run makes.
+    ``run.use_artifact`` does not work offline, and online it waits without end for a lost network. The private call
+    below it works in both cases: the artifact is created and then marked as used by the run (offline, by ``wandb
+    sync``). In a release of W&B without that call, the input is logged like any artifact, and the metadata of the
+    run's outputs holds the link.
     """
-    artifact = wandb.Artifact(_legal(name), kind, metadata=_small(content))
+    artifact = wandb.Artifact(_artifact_name(name), kind, metadata=_without_lists(content))
     with artifact.new_file(f"{kind}.json", encoding="utf-8") as opened:
         json.dump(content, opened, indent=1, ensure_ascii=False)
     about = {"name": artifact.name, "type": kind, "digest": artifact.digest}
@@ -50,30 +50,31 @@ def use_input(wandb: Any, run: Any, name: str, *, kind: str, content: Mapping[st
     return about
 
 
-def log_output(wandb: Any, run: Any, path: Path, *, name: str, kind: str, about: Mapping[str, object]) -> None:
-    """Records a file or folder as made by a run.
+def record_output(wandb: Any, run: Any, path: Path, *, name: str, kind: str, about: Mapping[str, object]) -> None:
+    """Records a file or folder as the output of a run.
 
     Raises:
-        ArtifactError: no such path.
+        ArtifactError: the path does not exist.
     """
     if not path.exists():
-        raise ArtifactError(f"Artifact {name!r} was to be recorded from {path}", got="no such file or folder")
+        raise ArtifactError(f"{path}, to be recorded as {name!r}, does not exist")
     if path.is_dir():
-        artifact = wandb.Artifact(_legal(name), kind, metadata=dict(about))
+        artifact = wandb.Artifact(_artifact_name(name), kind, metadata=dict(about))
         artifact.add_dir(str(path))
     else:
         with path.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
         metadata = {**about, "bytes": path.stat().st_size, "sha256": digest}
-        artifact = wandb.Artifact(_legal(name), kind, metadata=metadata)
+        artifact = wandb.Artifact(_artifact_name(name), kind, metadata=metadata)
         artifact.add_file(str(path))
     run.log_artifact(artifact)
 
 
-def _small(content: Mapping[str, object]) -> dict[str, object]:
-    """What of a record is shown beside its name: all but long lists."""
+def _without_lists(content: Mapping[str, object]) -> dict[str, object]:
+    """The metadata of an input: its content without lists, which may be long."""
     return {key: value for key, value in content.items() if not isinstance(value, list)}
 
 
-def _legal(name: str) -> str:
+def _artifact_name(name: str) -> str:
+    """The name without characters that W&B refuses."""
     return re.sub(r"[^\w.-]+", "-", name)[:128]

@@ -17,7 +17,8 @@ from mechxai.cli import console, main
 from mechxai.core.errors import ConfigError
 from mechxai.core.method import METHODS
 from mechxai.core.result import Result
-from mechxai.sweeps.job import check_targets, read_shard
+from mechxai.sweeps.run_settings import RunSettings
+from mechxai.sweeps.targets import check_targets
 
 TINY = ["debug=tiny", "model=zoo/handmade-ioi", "task.template=0", "task.order=abba"]
 
@@ -118,8 +119,8 @@ def test_what_does_not_fit_is_refused_with_the_nearest_match(here, capsys, argum
         ("processes=many", "a whole number from 1"),
         ("tracker.mode=ofline", "did you mean 'offline'"),
         ("model.name=/no/such/place", "no such folder"),
-        ("output=taken", "output=taken was asked. Got: "),
-        ("output=taken/below", "output=taken/below was asked. Got: "),
+        ("output=taken", "output=taken cannot be created: "),
+        ("output=taken/below", "output=taken/below cannot be created: "),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_computed(here, capsys, override, said):
@@ -140,7 +141,7 @@ def test_a_disk_that_cannot_be_written_is_no_traceback(here, capsys, monkeypatch
     monkeypatch.setattr(Result, "save", full)
     assert main(["run", *TINY]) == 1
     shown = " ".join(capsys.readouterr().err.split())
-    assert "result.nc was to be " in shown
+    assert "write result.nc: " in shown
     assert ("NoSpaceError" in shown) == (number == errno.ENOSPC)
 
 
@@ -271,7 +272,7 @@ def test_processes_share_the_waves_and_the_result_is_gathered(here, capfd):
 @pytest.mark.parametrize("shard", ["2/2", "0", "a/b", "-1/2"])
 def test_a_shard_that_cannot_be_is_refused(shard):
     with pytest.raises(ConfigError, match="i/n with i from 0"):
-        read_shard(shard)
+        RunSettings(shard=shard)
 
 
 def test_shards_end_with_the_process_that_shares_out(monkeypatch):
@@ -292,5 +293,5 @@ def test_shards_end_with_the_process_that_shares_out(monkeypatch):
     made = iter(children)
     monkeypatch.setattr(module.subprocess, "Popen", lambda *_, **__: next(made))
     with pytest.raises(KeyboardInterrupt):
-        module.share_out([], 2)
+        module.run_shards([], 2)
     assert all(child.ended for child in children)

@@ -1,4 +1,4 @@
-"""Every edit by hand, and out of place."""
+"""Edits against hand-computed activations; none changes its input."""
 
 import pytest
 import torch
@@ -46,7 +46,9 @@ def test_patch():
     assert torch.equal(Patch(SOURCE)(ACTIVATION[:, 2, 1], part), OTHER[:, 2, 1])
     assert torch.equal(Patch(SOURCE).rows(slice(1, 2))(ACTIVATION[1:], Z), OTHER[1:])
     with pytest.raises(
-        ShapeError, match=r"Patching blocks\.1\.z.*source \(2, 3, 2, 2\), activation \(1, 3, 2, 2\).*same prompts"
+        ShapeError,
+        match=r"Cannot patch blocks\.1\.z.*source has shape \(2, 3, 2, 2\), the activation \(1, 3, 2, 2\).*same "
+        r"prompts",
     ):
         Patch(SOURCE)(ACTIVATION[:1], Z)
 
@@ -54,7 +56,7 @@ def test_patch():
 def test_zero_and_steer():
     assert ZeroAblate()(ACTIVATION, Z).abs().sum() == 0
     assert torch.equal(Steer(VECTOR, 2.0)(ACTIVATION, Z), ACTIVATION + torch.tensor([6.0, 8.0]))
-    with pytest.raises(ShapeError, match=r"Steering blocks\.1\.z.*\(3,\).*a vector of 2"):
+    with pytest.raises(ShapeError, match=r"vector has shape \(3,\), but blocks\.1\.z has width 2"):
         Steer(torch.ones(3))(ACTIVATION, Z)
 
 
@@ -82,7 +84,7 @@ def test_project_out_leaves_no_component_and_keeps_the_rest():
     torch.testing.assert_close(left @ across, ACTIVATION @ across)
     # by hand: (0, 1) . (3, 4)/5 = 0.8; (0, 1) - 0.8 (0.6, 0.8) = (-0.48, 0.36)
     torch.testing.assert_close(left[0, 0, 0], torch.tensor([-0.48, 0.36]))
-    with pytest.raises(ShapeError, match="a vector of 2"):
+    with pytest.raises(ShapeError, match="has width 2"):
         ProjectOut(torch.ones(5))(ACTIVATION, Z)
 
 
@@ -91,7 +93,7 @@ def test_projecting_out_no_direction_is_refused():
         ProjectOut(torch.zeros(2))(ACTIVATION, Z)
 
 
-def test_noise_is_the_prompts_own_whatever_batch_it_travels_in():
+def test_noise_of_a_prompt_does_not_depend_on_its_batch():
     many = torch.zeros(6, 3, 2, 2)
     whole = AddNoise(1.0, seed=4)(many, Z)
     for start, stop in ((0, 2), (2, 3), (3, 6)):
@@ -115,14 +117,14 @@ def test_noise_size_seed_and_place():
             AddNoise(std)
 
 
-def test_every_head_has_noise_of_its_own():
+def test_heads_have_different_noise():
     zeros = torch.zeros(1, 8)
     places = [Site("z", layer, head=head) for layer in range(6) for head in range(6)]
     draws = {tuple(AddNoise(1.0)(zeros, site)[0].tolist()) for site in places}
     assert len(draws) == len(places)
 
 
-def test_noise_only_where_it_is_asked():
+def test_noise_only_at_masked_positions():
     where = torch.tensor([[True, False, False], [False, True, True]])
     noised = AddNoise(1.0, where=where)(torch.zeros(2, 3, 8), Site("embed"))
     assert torch.equal(noised.abs().sum(-1) > 0, where)
@@ -130,7 +132,7 @@ def test_noise_only_where_it_is_asked():
     assert torch.equal(cut[0], noised[1])
 
 
-def test_edits_are_made_one_after_the_other_where_they_are_asked():
+def test_edits_apply_in_order_at_their_sites():
     layout = Layout(torch.tensor([3, 2]), {"S": torch.tensor([0, 1])})
     one = Intervention(Site("z", 1, head=0, pos=-1), ZeroAblate())
     two = Intervention(Site("z", 1, pos="S"), Steer(torch.tensor([100.0, 0.0])))

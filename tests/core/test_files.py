@@ -1,4 +1,4 @@
-"""What cannot be written is told as what it is, and nothing else is taken for it."""
+"""File errors: full disks and forbidden folders have plain messages, other errors pass through."""
 
 import errno
 import os
@@ -31,10 +31,10 @@ def met(kind, own):
         return error
 
 
-def test_disks_that_are_full_or_closed_are_told():
+def test_full_and_read_only_disks_have_plain_messages():
     full = disk_error(of_system(errno.ENOSPC))
     assert isinstance(full, NoSpaceError)
-    assert "result.nc was to be written. Got: the disk is full" in str(full)
+    assert "Cannot write result.nc: the disk is full" in str(full)
     assert isinstance(disk_error(caused(RuntimeError, of_system(errno.ENOSPC))), NoSpaceError)
     closed = disk_error(of_system(errno.EROFS))
     assert type(closed) is ArtifactError
@@ -52,14 +52,14 @@ def test_disks_that_are_full_or_closed_are_told():
         met(KeyError, of_system(errno.EACCES)),
     ],
 )
-def test_other_errors_stay_what_they_are(error):
+def test_other_errors_pass_through(error):
     assert disk_error(error) is None
 
 
 def test_a_folder_that_cannot_be_is_refused(tmp_path):
-    make_writable_folder(tmp_path / "a/b", asked="output=a/b")
+    make_writable_folder(tmp_path / "a/b", setting="output=a/b")
     assert (tmp_path / "a/b").is_dir()
     (tmp_path / "taken").write_text("a file")
     for name in ("taken", "taken/below"):
-        with pytest.raises(ConfigError, match=f"output={name} was asked"):
-            make_writable_folder(tmp_path / name, asked=f"output={name}")
+        with pytest.raises(ConfigError, match=f"output={name} cannot be created"):
+            make_writable_folder(tmp_path / name, setting=f"output={name}")

@@ -1,4 +1,4 @@
-"""Grids: which cells there are, in which order, and what is refused."""
+"""Grids: their cells, the order of the cells, and the settings that they refuse."""
 
 import pytest
 import torch
@@ -52,7 +52,7 @@ def test_keys_and_values_have_key_value_heads(batch, site, count):
     assert swept["head"] == list(range(count))
     assert len(found) == 3 * count
     with pytest.raises(
-        SiteError, match=f"{site}: head {count} was asked. Got: the model has {count}. Allowed: 0 to {count - 1}"
+        SiteError, match=rf"Head {count} is out of range: this model has {count} heads \(0-{count - 1}\)"
     ):
         cells(batch, site, ("layer", "head"), heads=(count,))
 
@@ -75,27 +75,32 @@ def test_positions_and_roles(batch):
 @pytest.mark.parametrize(
     ("args", "settings", "error", "reason"),
     [
-        (("resid_pri", ("layer",)), {}, SiteError, "did you mean 'resid_pre'"),
-        (("resid_pre", ("layer", "head")), {}, ConfigError, "over 'head' was asked. Got: it has no such axis"),
-        (("z", ("layer", "posn")), {}, ConfigError, "did you mean 'pos'"),
-        (("embed", ("layer",)), {}, ConfigError, "over 'layer'"),
-        (("z", ("layer", "layer")), {}, ConfigError, "named twice"),
-        (("z", ("layer", "head")), {"layers": (3,)}, SiteError, "z: layer 3 was asked.*the model has 3.*0 to 2"),
-        (("z", ("layer", "head")), {"layers": (-4,)}, SiteError, "layer -4"),
-        (("mlp_post", ("layer", "neuron")), {"neurons": (5,)}, SiteError, "neuron 5"),
-        (("resid_pre", ("layer", "pos")), {"pos": (4,)}, SiteError, "Position 4 was asked.*up to 4 tokens"),
+        (("resid_pri", ("layer",)), {}, SiteError, "Did you mean 'resid_pre'"),
+        (("resid_pre", ("layer", "head")), {}, ConfigError, "resid_pre has no axis 'head' to sweep"),
+        (("z", ("layer", "posn")), {}, ConfigError, "Did you mean 'pos'"),
+        (("embed", ("layer",)), {}, ConfigError, "no axis 'layer' to sweep"),
+        (("z", ("layer", "layer")), {}, ConfigError, "names an axis twice"),
+        (
+            ("z", ("layer", "head")),
+            {"layers": (3,)},
+            SiteError,
+            r"Layer 3 is out of range: this model has 3 layers \(0-2\)",
+        ),
+        (("z", ("layer", "head")), {"layers": (-4,)}, SiteError, "Layer -4"),
+        (("mlp_post", ("layer", "neuron")), {"neurons": (5,)}, SiteError, "Neuron 5"),
+        (("resid_pre", ("layer", "pos")), {"pos": (4,)}, SiteError, "Position 4 is out of range.*up to 4 tokens"),
         (("resid_pre", ("layer", "pos")), {"pos": (-5,)}, SiteError, "Position -5"),
-        (("resid_pre", ("layer", "pos")), {"pos": ("S3",)}, SiteError, "Role 'S3'.*did you mean 'S2'"),
+        (("resid_pre", ("layer", "pos")), {"pos": ("S3",)}, SiteError, "Unknown role 'S3'.*Did you mean 'S2'"),
         (
             ("resid_pre", ("layer",)),
             {"pos": (0, 1)},
             ConfigError,
-            r"pos=\(0, 1\) was asked but 'pos' is not among over.*add 'pos'",
+            r"pos=\(0, 1\) has 2 values, and 'pos' is not in over.*Add 'pos'",
         ),
-        (("z", ("layer",)), {"heads": (0, 1)}, ConfigError, "head=.*not among over"),
-        (("resid_pre", ("pos",)), {}, ConfigError, "Which layer of resid_pre"),
-        (("resid_pre", ("pos",)), {"layers": (0, 1)}, ConfigError, "Which layer of resid_pre"),
-        (("resid_pre", ("layer",)), {"heads": (0,)}, SiteError, "head 0 was asked.*Allowed: none"),
+        (("z", ("layer",)), {"heads": (0, 1)}, ConfigError, "head=.*not in over"),
+        (("resid_pre", ("pos",)), {}, ConfigError, "resid_pre needs a layer"),
+        (("resid_pre", ("pos",)), {"layers": (0, 1)}, ConfigError, "resid_pre needs a layer"),
+        (("resid_pre", ("layer",)), {"heads": (0,)}, SiteError, "head 0 does not apply to resid_pre.*no head axis"),
     ],
 )
 def test_refused(batch, args, settings, error, reason):

@@ -1,14 +1,15 @@
-"""Metrics against numbers worked out by hand and against second implementations."""
+"""Metrics against hand-computed numbers and second implementations."""
 
 import math
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
 
 import mechxai as mx
 from mechxai.core.errors import ConfigError, NumericsError, ShapeError
-from mechxai.core.metric import METRICS, as_metric, check_finite
+from mechxai.core.metric import METRICS, MetricName, as_metric, check_finite
 from mechxai.engine.sweep import run_tokens
 
 LN2 = math.log(2.0)
@@ -111,13 +112,13 @@ def test_logprob_through_a_method_reads_the_patched_run(model_of):
         assert result.data["per_example"].values[:, layer] == pytest.approx(clean, abs=1e-4)
 
 
-def test_unknown_names_are_answered_with_the_nearest():
-    with pytest.raises(ConfigError, match=r"Metric 'logit_dif' was asked.*did you mean 'logit_diff'"):
+def test_unknown_names_suggest_the_nearest():
+    with pytest.raises(ConfigError, match=r"Unknown metric 'logit_dif'. Did you mean 'logit_diff'"):
         as_metric("logit_dif")
 
 
 def test_nan_names_its_prompt():
-    with pytest.raises(NumericsError, match=r"not a finite number at blocks.0.z.*Got: nan on prompt 2"):
+    with pytest.raises(NumericsError, match=r"The metric is not finite at blocks.0.z: nan on prompt 2"):
         check_finite(torch.tensor([1.0, 2.0, math.nan, math.inf]), "blocks.0.z")
     with pytest.raises(NumericsError, match="inf on prompt 1"):
         check_finite(torch.tensor([[1.0, 2.0], [3.0, math.inf]]), "here")
@@ -127,7 +128,7 @@ def test_nan_names_its_prompt():
 @pytest.mark.parametrize("name", ["logit_diff", "prob", "prob_diff", "answer_rank"])
 def test_several_tokens_are_refused_with_the_way_out(name):
     with pytest.raises(
-        ShapeError, match=f"{name} reads one token per answer.*answers of up to 2 tokens.*use metric=logprob"
+        ShapeError, match=f"{name} reads one token per answer.*answers have 2 tokens.*Use metric=logprob"
     ):
         as_metric(name).check(batch([[1, 2], [1, 2]], [3, 3]))
 
@@ -152,8 +153,12 @@ def test_logprob_refuses_alternatives_and_an_early_answer():
 def test_a_function_must_give_one_value_per_prompt():
     mine = as_metric(lambda logits, rows: logits[:, -1, 0])
     assert mine(LOGITS, batch([5, 5], [0, 0])).tolist() == [0.0, 9.0]
-    with pytest.raises(ShapeError, match=r"one value per prompt.*\(2, 6\).*\(2,\)"):
+    with pytest.raises(ShapeError, match=r"returned shape \(2, 6\).*one value per prompt.*\(2,\)"):
         as_metric(lambda logits, rows: logits[:, -1])(LOGITS, batch([5, 5], [0, 0]))
+
+
+def test_the_names_of_metrics_are_stated_once():
+    assert set(get_args(MetricName)) == set(METRICS)
 
 
 def test_every_metric_states_its_unit_and_direction():

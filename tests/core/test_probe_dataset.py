@@ -1,4 +1,4 @@
-"""Labelled prompts: what they hold, how words find their tokens, what is refused."""
+"""Probe datasets: labels, the tokens of labelled words, and the input that they refuse."""
 
 import pytest
 import torch
@@ -44,7 +44,7 @@ def test_left_padding_moves_tokens_and_labels_together():
     assert made.labelled.tolist() == [[True, True, False], [True, True, False]]
 
 
-def test_some_prompts_keep_what_belongs_to_them(model):
+def test_rows_select_every_field(model):
     made = mx.tasks.subject_number(model, n=8)
     part = made.rows(torch.tensor([3, 1]))
     assert torch.equal(part.tokens, made.tokens[[3, 1]])
@@ -55,35 +55,35 @@ def test_some_prompts_keep_what_belongs_to_them(model):
 @pytest.mark.parametrize(
     ("texts", "labels", "extra", "message"),
     [
-        (["The key"], ["a", "b"], {}, r"do not match the texts. Got: 1 texts, 2 labels"),
-        (["The key", "The keys"], ["a", "a"], {}, r"two classes or more. Got: 2 labels, all 'a'"),
-        ([["The", "key"]], [["D"]], {}, r"Prompt 0: labels do not match its words. Got: 2 words, 1 labels"),
-        (["The key", "The keys"], ["a", 1], {}, r"must be of one kind"),
-        (["The key", "The keys"], [1.0, 1.0], {}, r"no two different ones"),
-        (["The key", "The keys"], ["a", "b"], {"groups": ["x"]}, r"groups of a probe dataset. Got: 1 for 2"),
-        (["The key", "The keys"], ["a", "b"], {"names": ["a", "c"]}, r"Label 'b' was given"),
+        (["The key"], ["a", "b"], {}, r"1 text and 2 labels do not match"),
+        (["The key", "The keys"], ["a", "a"], {}, r"at least two classes: the dataset has 2 labels, all 'a'"),
+        ([["The", "key"]], [["D"]], {}, r"Prompt 0 has 2 words and 1 label: the labels do not match its words"),
+        (["The key", "The keys"], ["a", 1], {}, r"must be of one type"),
+        (["The key", "The keys"], [1.0, 1.0], {}, r"do not vary"),
+        (["The key", "The keys"], ["a", "b"], {"groups": ["x"]}, r"groups has 1 of 2 entries"),
+        (["The key", "The keys"], ["a", "b"], {"names": ["a", "c"]}, r"Unknown label 'b'"),
         (
             ["The key", "The keys", "The boy"],
             ["a", "b", "a"],
             {"groups": ["x", "x", "y"], "splits": ["train", "test", "validation"]},
-            r"Group 'x' is in two splits. Got: train and test",
+            r"Group 'x' is in two splits, train and test",
         ),
     ],
 )
-def test_what_does_not_fit_is_refused(model, texts, labels, extra, message):
+def test_bad_labels_are_refused(model, texts, labels, extra, message):
     with pytest.raises(ShapeError, match=message):
         mx.ProbeDataset.from_texts(model, texts, labels, **extra)
 
 
 def test_a_split_is_spelt_right_and_none_is_empty(model):
     texts, labels = ["The key", "The keys", "The boy"], ["a", "b", "a"]
-    with pytest.raises(ConfigError, match=r"did you mean 'train'"):
+    with pytest.raises(ConfigError, match=r"Did you mean 'train'"):
         mx.ProbeDataset.from_texts(model, texts, labels, splits=["trian", "test", "validation"])
-    with pytest.raises(ConfigError, match=r"no prompt in 'validation'"):
+    with pytest.raises(ConfigError, match=r"No prompt is in the 'validation' split"):
         mx.ProbeDataset.from_texts(model, texts, labels, splits=["train", "test", "train"])
 
 
 def test_a_behaviour_of_other_prompts_is_refused(model):
     batch = mx.tasks.sva(model, n=3)
-    with pytest.raises(ShapeError, match=r"other prompts"):
+    with pytest.raises(ShapeError, match=r"differ from the dataset's prompts"):
         mx.ProbeDataset(batch.clean + 1, batch.lengths, torch.tensor([0, 1, 0]), ("a", "b"), behaviour=batch)

@@ -1,4 +1,4 @@
-"""Results on disk: the same after as before, whole or not at all."""
+"""Results on disk: a round trip changes nothing, and writes are atomic."""
 
 import numpy as np
 import pytest
@@ -79,7 +79,7 @@ def test_writing_over_a_file_replaces_it(tmp_path):
 
 
 def test_files_that_are_not_ours_are_refused(tmp_path):
-    with pytest.raises(ArtifactError, match="no such file"):
+    with pytest.raises(ArtifactError, match="does not exist"):
         mx.Result.load(tmp_path / "none.nc")
     xr.Dataset({"x": ("a", [1.0])}).to_netcdf(tmp_path / "foreign.nc", engine="h5netcdf")
     with pytest.raises(ArtifactError, match="without MechXAI's run info"):

@@ -1,4 +1,4 @@
-"""Names of places: they read back as written, TransformerLens' own names are understood, and each finds its numbers."""
+"""Sites: parsing and printing, TransformerLens' names, the table, and the index of every site."""
 
 import pytest
 import torch
@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from mechxai.core.activations import Activations
 from mechxai.core.batch import Layout
 from mechxai.core.errors import SiteError
-from mechxai.core.site import SITES, Site
+from mechxai.core.site import Site
+from mechxai.core.site_table import SITES
 
 ROLES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True)
 N_ROWS, N_POS, N_HEADS, D_HEAD, D_MLP = 3, 5, 2, 4, 6
@@ -62,22 +63,22 @@ def test_names_that_transformer_lens_uses_parse(text, site):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "cannot be read"),
-        ("blocks.0", "needs a layer|no such site"),
-        ("blocks.x.z", "no such site"),
-        ("blocks.0.zz", "Site 'zz' was asked. Got: no such site"),
-        ("blocks.0.resid_pri", "did you mean 'resid_pre'"),
+        ("", "is not a site"),
+        ("blocks.0", "needs a layer|Unknown site"),
+        ("blocks.x.z", "Unknown site"),
+        ("blocks.0.zz", "Unknown site 'zz'. Did you mean 'z'"),
+        ("blocks.0.resid_pri", "Did you mean 'resid_pre'"),
         ("resid_pre", "'resid_pre' needs a layer"),
-        ("blocks.0.embed", "'embed' lies outside the blocks and takes no layer. Got: layer=0"),
-        ("blocks.0.resid_pre[head=1]", r"'resid_pre' has no head axis. Got: head=1"),
-        ("blocks.0.z[neuron=1]", r"'z' has no neuron axis. Got: neuron=1"),
-        ("blocks.0.z[heads=1]", "unknown index 'heads'. Allowed: did you mean 'head'"),
+        ("blocks.0.embed", "'embed' lies outside the blocks and takes no layer: layer=0"),
+        ("blocks.0.resid_pre[head=1]", "head=1 does not apply to site 'resid_pre'"),
+        ("blocks.0.z[neuron=1]", "neuron=1 does not apply to site 'z'"),
+        ("blocks.0.z[heads=1]", "unknown index 'heads'. Did you mean 'head'"),
         ("blocks.0.z[head=one]", "has head='one'"),
         ("blocks.0.z[head=]", "has head=''"),
         ("blocks.0.z[pos=1.5]", "has pos='1.5'"),
-        ("blocks.0.z[pos=1", "cannot be read"),
-        ("blocks.-1.z", "cannot be read"),
-        ("blocks.0.z[pos=1]x", "cannot be read"),
+        ("blocks.0.z[pos=1", "is not a site"),
+        ("blocks.-1.z", "is not a site"),
+        ("blocks.0.z[pos=1]x", "is not a site"),
     ],
 )
 def test_refused_with_the_reason(text, reason):
@@ -141,9 +142,9 @@ def test_cached_activations_know_which_position_is_which():
     assert torch.equal(everything[Site("z", 0, head=1, pos="S2")], torch.stack([z[0, 2, 1], z[1, 1, 1], z[2, 0, 1]]))
     some = Activations({Site("z", 0): z[:, [0, 3]]}, layout, kept=(0, 3))
     assert torch.equal(some[Site("z", 0, pos=0)], z[:, 0])
-    with pytest.raises(SiteError, match="position 1 was not kept"):
+    with pytest.raises(SiteError, match=r"Position 1 of blocks\.0\.z\[pos=1\] is not cached"):
         some[Site("z", 0, pos=1)]
-    with pytest.raises(SiteError, match=r"blocks\.1\.z.*not cached.*Allowed: blocks\.0\.z"):
+    with pytest.raises(SiteError, match=r"blocks\.1\.z is not among the cached activations.*Allowed: blocks\.0\.z"):
         everything["z", 1]
     assert torch.equal(everything.rows(slice(1, 3))[Site("z", 0, pos="S2")], torch.stack([z[1, 1], z[2, 0]]))
 
@@ -152,3 +153,22 @@ def test_reading_a_position_that_no_row_has_is_refused():
     acts = Activations({Site("z", 0): activation("z")}, Layout(torch.tensor([5, 3, 4])))
     with pytest.raises(SiteError, match="20"):
         acts[Site("z", 0, pos=20)]
+
+
+# The table ------------------------------------------------------------------------------------------------------------
+
+
+def sites_where(condition):
+    return {name for name, row in SITES.items() if condition(row)}
+
+
+def test_rows_state_where_a_site_exists_and_can_be_edited():
+    mlp = {"resid_mid", "mlp_out", "mlp_pre", "mlp_post", "ln2_scale", "ln2_normalized"}
+    assert sites_where(lambda row: row.needs_mlp) == mlp
+    assert sites_where(lambda row: row.serial_only) == {"resid_mid"}
+    assert sites_where(lambda row: row.flag) == {"result"}
+    assert sites_where(lambda row: row.bert_bridge == "read") == {"pattern", "attn_scores"}
+    assert sites_where(lambda row: row.bert_bridge == "none") == {"resid_mid", "result"}
+    assert sites_where(lambda row: "bridge" in row.in_place_on) == {"resid_mid"}
+    outside = {"embed", "pos_embed", *(name for name in SITES if name.startswith("ln"))}
+    assert sites_where(lambda row: row.dense) == set(SITES) - outside

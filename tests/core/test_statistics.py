@@ -30,7 +30,7 @@ def test_mean_interval_equals_a_plain_loop():
     np.testing.assert_allclose(found.high, np.percentile(means, 97.5, axis=0))
 
 
-def test_mean_interval_leaves_out_what_is_missing():
+def test_mean_interval_ignores_nan():
     values = np.random.default_rng(1).normal(size=(9, 3))
     values[[2, 5], 1] = np.nan
     values[:, 2] = np.nan

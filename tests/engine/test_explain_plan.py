@@ -71,7 +71,7 @@ def test_several_sweeps_are_told_together(model_of, pairs):
         assert len(told.plan.waves) == cost["waves"]
         assert told.plan.work / (told.plan.width * told.plan.n_layers) == cost["forward_passes"]
         assert told.plan.n_cells % n_sweeps == 0
-    assert mx.explain_plan(mx.HeadRoles(), model, batch).what.startswith("head_roles on ")
+    assert mx.explain_plan(mx.HeadRoles(), model, batch).title.startswith("head_roles on ")
 
 
 def test_a_method_without_a_sweep_says_so(model_of, pairs):
@@ -83,7 +83,7 @@ def test_a_method_without_a_sweep_says_so(model_of, pairs):
             raise NotImplementedError
 
     model = model_of("gpt2")
-    with pytest.raises(ConfigError, match=r"A plan of other was asked.*it makes no sweep"):
+    with pytest.raises(ConfigError, match=r"other has no plan: it runs no sweep"):
         mx.explain_plan(Other(), model, pairs(model))
 
 

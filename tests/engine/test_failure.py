@@ -15,7 +15,7 @@ from mechxai.core.errors import NoSpaceError, NumericsError
 from mechxai.core.metric import as_metric
 from mechxai.engine import run as running
 from mechxai.engine import run_part
-from mechxai.engine.checkpoint import WaveStore
+from mechxai.engine.checkpoint import TENSOR, CheckpointStore
 from mechxai.engine.execution import LEVEL_NAMES
 from mechxai.engine.run import run_sweep
 from mechxai.engine.sweep import Sweep
@@ -141,10 +141,10 @@ MUTATIONS = {
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_wrong_plain_blocks_are_caught(model, pairs, monkeypatch, caplog, mutation):
-    known = plain_proof._found(model.backend)
-    sound = known.plain
+    known = plain_proof._entry(model.backend)
+    sound = known.dense
     wrong = replace(sound, blocks=[sound.blocks[0], MUTATIONS[mutation](sound.blocks[1]), sound.blocks[2]])
-    monkeypatch.setattr(known, "plain", wrong)
+    monkeypatch.setattr(known, "dense", wrong)
     batch = pairs(model)  # the proof still speaks for them, so `cache` would use them; the oracle must not
     result = SWEEP(model, batch)
     assert int(result.data["level"]) == 3
@@ -156,13 +156,13 @@ def test_wrong_ideas_of_what_has_no_effect_are_caught(model, pairs, monkeypatch,
     """The cells that a plan leaves out are checked as well."""
     from mechxai.engine import plan as planning
 
-    sound = planning.reach
+    sound = planning.affected_range
 
     def blind(sweep, n_layers):
         found = sound(sweep, n_layers)
         return replace(found, changes=found.changes & (found.entry[:, None] > 0))
 
-    monkeypatch.setattr(planning, "reach", blind)
+    monkeypatch.setattr(planning, "affected_range", blind)
     result = SWEEP(model, pairs(model))
     assert int(result.data["level"]) == 1, "every level that leaves them out is wrong"
     assert caplog.text.count("differs from level 0") == 3
@@ -201,7 +201,7 @@ def test_the_noise_floor_is_small_and_not_negative(model, pairs):
 def counted(monkeypatch):
     """Counts what is computed (runs of chunks, and waves), and stops after ``counted["limit"]``."""
     count = {"n": 0, "limit": 10**9}
-    sound = running.items
+    sound = running.work_items
 
     def counting(*arguments):
         for item in sound(*arguments):
@@ -214,7 +214,7 @@ def counted(monkeypatch):
 
             yield replace(item, compute=compute)
 
-    monkeypatch.setattr(running, "items", counting)
+    monkeypatch.setattr(running, "work_items", counting)
     return count
 
 
@@ -279,10 +279,10 @@ def test_waves_of_another_question_are_not_read(model, model_of, pairs, tmp_path
 
 
 def test_a_file_under_the_right_name_with_another_key_is_not_read(tmp_path):
-    store = WaveStore(tmp_path, "a" * 12 + "one")
+    store = CheckpointStore(tmp_path, "a" * 12 + "one", TENSOR)
     store.save(0, torch.ones(2, 3))
     assert torch.equal(store.load(0), torch.ones(2, 3))
-    assert WaveStore(tmp_path, "a" * 12 + "two").load(0) is None
+    assert CheckpointStore(tmp_path, "a" * 12 + "two", TENSOR).load(0) is None
     assert store.load(1) is None
 
 

@@ -15,7 +15,7 @@ from mechxai.engine import plan as planning
 from mechxai.engine.affected_range import LATE, affected_range, entry_layer
 from mechxai.engine.contrast import patching
 from mechxai.engine.execution import LEVEL_NAMES
-from mechxai.engine.packing import Costs, Rows, packed, ragged
+from mechxai.engine.packing import Costs, Rows, pack_ragged, pack_windows
 from mechxai.engine.plan import plan
 from mechxai.engine.sizes import row_bytes
 from mechxai.engine.sweep import Sweep
@@ -121,7 +121,7 @@ def test_levels(model_of):
 
 @pytest.mark.parametrize(("kind", "site", "engine"), [("bert", "z", "suffix"), ("gpt2", "ln1_scale", "fused")])
 def test_a_level_that_does_not_hold_is_refused(model_of, kind, site, engine):
-    with pytest.raises(ConfigError, match=f"engine='{engine}' was asked of {kind}.*is the highest"):
+    with pytest.raises(ConfigError, match=f"engine='{engine}' does not fit {kind}.*is the highest"):
         plan(model_of(kind), sweep_of(batch_of(2, 6), [mx.Site(site, 0)]), mx.Execution(engine))
 
 
@@ -254,19 +254,19 @@ def rows_of(drawn):
 @given(drawn=ROWS, wave=st.floats(0, 100), rows=st.integers(1, 40), positions=st.integers(1, 100))
 def test_packing_keeps_every_row_and_its_limits(drawn, wave, rows, positions):
     every, costs = rows_of(drawn), Costs(wave, rows, positions)
-    for waves in (packed(every, costs, 3), ragged(every, costs)):
+    for waves in (pack_windows(every, costs, 3), pack_ragged(every, costs)):
         kept = sorted(row for w in waves for row in zip(w.cell, w.prompt, w.start, w.stop, w.layers, strict=True))
         assert kept == sorted(zip(every.cell, every.prompt, every.start, every.stop, every.layers, strict=True))
         assert all(len(w) <= rows for w in waves)
-    for w in packed(every, costs, 3):
+    for w in pack_windows(every, costs, 3):
         assert len(w) * (w.stop.max() - w.start.min()) <= max(positions, w.stop.max() - w.start.min())
-    for w in ragged(every, costs):
+    for w in pack_ragged(every, costs):
         assert len(w) == 1 or (w.stop - w.start).sum() <= positions
 
 
 def test_waves_are_cut_where_it_pays():
     many = rows_of([(0, 0, 0, 9, 3)] * 10 + [(1, 0, 9, 0, 3)] * 10)
-    together, apart = (len(packed(many, Costs(cost, 1000, 10**6), 3)) for cost in (1000.0, 1.0))
+    together, apart = (len(pack_windows(many, Costs(cost, 1000, 10**6), 3)) for cost in (1000.0, 1.0))
     # ten rows of one position would run ten in the wave of the others: 270 positions times layers more
     assert (together, apart) == (1, 2)
 
@@ -274,10 +274,10 @@ def test_waves_are_cut_where_it_pays():
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ({"engine": "waves"}, "engine='waves' was asked.*did you mean 'wave'"),
-        ({"engine": "fast"}, "All: auto, fused, hooked, packed, suffix, wave"),
-        ({"budget_bytes": 0}, "budget_bytes=0 was asked. Allowed: 1 or more"),
-        ({"tokens_per_wave": -1}, "tokens_per_wave=-1"),
+        ({"engine": "waves"}, "engine='waves' is not allowed.*Did you mean 'wave'"),
+        ({"engine": "fast"}, "Allowed: auto, fused, hooked, packed, suffix, wave"),
+        ({"budget_bytes": 0}, "budget_bytes is 0: it must be at least 1"),
+        ({"tokens_per_wave": -1}, "tokens_per_wave is -1"),
     ],
 )
 def test_refused(arguments, reason):

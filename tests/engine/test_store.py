@@ -198,18 +198,18 @@ def test_shuffling_is_decided_by_the_seed(store):
 
 
 def test_refused(model, store, tmp_path):
-    with pytest.raises(SiteError, match=r"pattern per token.*use model\.cache"):
+    with pytest.raises(SiteError, match=r"pattern cannot be stored per token.*Use model\.cache"):
         mx.ActivationStore.write(tmp_path / "a", model, TEXTS, sites=["pattern"])
     with pytest.raises(SiteError, match="layer 3"):
         mx.ActivationStore.write(tmp_path / "a", model, TEXTS, sites=["z"], layers=[3])
     with pytest.raises(ConfigError, match="batch_size=0"):
         mx.ActivationStore.write(tmp_path / "a", model, TEXTS, sites=["z"], batch_size=0)
     for nothing in ([], [[]]):
-        with pytest.raises(ShapeError, match="no prompts, or an empty one"):
+        with pytest.raises(ShapeError, match="holds no prompts, or an empty one"):
             mx.ActivationStore.write(tmp_path / "a", model, nothing, sites=["z"])
     with pytest.raises(ArtifactError, match=r"no index.json"):
         mx.ActivationStore.open(tmp_path / "a")
-    with pytest.raises(SiteError, match=r"blocks\.1\.z was asked of the store.*Allowed: blocks\.0\.resid_post"):
+    with pytest.raises(SiteError, match=r"blocks\.1\.z is not in the store.*Allowed: blocks\.0\.resid_post"):
         store.read("blocks.1.z")
     with pytest.raises(ConfigError, match="size=0"):
         next(store.batches("blocks.0.z", 0))

@@ -117,7 +117,7 @@ def test_a_link_shows_the_same_again(opened, address):
 def test_a_sweep_runs_from_its_button_and_its_cells_can_be_clicked(opened):
     opened.run("document.getElementById('patching-run').click()")
     opened.wait("document.querySelector('#patching .cells i')")
-    opened.wait("/against.* s$/.test(document.getElementById('patching-said').textContent)")
+    opened.wait("/against.* s$/.test(document.getElementById('patching-status').textContent)")
     cell(opened, "patching", 6, 1)
     opened.wait(f"{WHERE}.includes('position 6') && {WHERE}.includes('layer 1')")
     opened.run("document.getElementById('circuit-run').click()")
@@ -222,7 +222,7 @@ def test_those_who_listen_hear_what_a_choice_is_for(opened):
         """[...document.querySelectorAll(".dash-dropdown")].map((one) => one.getAttribute("aria-labelledby").split(" ")
           .map((id) => document.getElementById(id)?.textContent || "").join(": "))"""
     )
-    assert "What colours the lens: probability of the likeliest" in named
+    assert "Colour of the lens: probability of the top token" in named
     assert all(one.split(": ")[0] for one in named)
 
 

@@ -14,14 +14,14 @@ LOCAL = {"base_url": "http://127.0.0.1"}
 
 
 @pytest.fixture
-def room(model_of):
+def state(model_of):
     model = model_of("gpt2")  # of bytes: it reads any text
     return ExplorerState({model.name: model}, start=View(prompt="one two three four"))
 
 
 @pytest.fixture
-def client(room):
-    return application(room).server.test_client()
+def client(state):
+    return application(state).server.test_client()
 
 
 def follow(client, view, stamps=None, theme="light"):
@@ -48,7 +48,7 @@ def follow(client, view, stamps=None, theme="light"):
 def test_the_first_picture_comes_with_the_page(client):
     layout = client.get("/_dash-layout", **LOCAL).get_data(as_text=True)
     assert '"heatmap"' in layout
-    assert "What each layer would say" in layout
+    assert "Prediction of each layer" in layout
 
 
 def test_a_link_opens_its_own_view(client):

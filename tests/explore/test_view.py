@@ -11,7 +11,7 @@ from mechxai.explore.commands import commands, quoted
 from mechxai.explore.palette import LIGHT
 from mechxai.explore.panel_context import panel_context
 from mechxai.explore.state import ExplorerState
-from mechxai.explore.view import MOST_CHARACTERS, View
+from mechxai.explore.view import MAX_CHARACTERS, View
 
 HOSTILE = [
     "plain words",
@@ -33,7 +33,7 @@ def test_a_view_comes_back_from_its_address():
     assert View().query() == ""
 
 
-@pytest.mark.parametrize("given", [{"pos": "two"}, {"color": "red"}, {"prompt": "x" * (MOST_CHARACTERS + 1)}])
+@pytest.mark.parametrize("given", [{"pos": "two"}, {"color": "red"}, {"prompt": "x" * (MAX_CHARACTERS + 1)}])
 def test_what_cannot_be_shown_is_refused(given):
     with pytest.raises(ConfigError):
         View.of(given)
@@ -47,9 +47,9 @@ def test_hydra_reads_a_quoted_text_as_it_was(text):
 
 
 def test_commands_name_what_is_shown(zoo):
-    room = ExplorerState({"zoo/ioi": zoo})
-    view = room.first()
-    lines = commands(panel_context(room, view, LIGHT)).splitlines()
+    state = ExplorerState({"zoo/ioi": zoo})
+    view = state.first_view()
+    lines = commands(panel_context(state, view, LIGHT)).splitlines()
     runs = [shlex.split(line) for line in lines if line.startswith("mechxai run")]
     assert [next(part for part in run if part.startswith("method=")) for run in runs] == [
         "method=logit_lens", "method=direct_logit_attribution", "method=activation_patching", "method=edge_attribution",

@@ -17,6 +17,19 @@ def coords(over, sizes, labels):
     return found
 
 
+# Method -> the kind of its results, as on the method's card.
+KINDS = {
+    "activation_patching": "patching",
+    "causal_tracing": "patching",
+    "ablation": "ablation",
+    "head_roles": "head_roles",
+    "edge_patching": "edges",
+    "information_flow_routes": "routes",
+    "logit_lens": "lens",
+    "direct_logit_attribution": "contributions",
+}
+
+
 def sweep(
     over=("layer", "pos"),
     sizes=(12, 18),
@@ -76,6 +89,7 @@ def info(method, site, over, **more):
         commit="c9b14f3",
         cost={"forward_passes": 41.0, "cells": 216.0, "cells_reused": 0.0, "seconds": 3.21},
         notes=("2 prompts were dropped: their tokens do not line up",),
+        kind=KINDS[method],
     )
 
 

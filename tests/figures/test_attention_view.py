@@ -1,6 +1,7 @@
 """The attention page: what it holds, that nothing can get out of it, and that a browser draws it in time."""
 
 import base64
+import inspect
 import json
 import re
 import shutil
@@ -37,7 +38,9 @@ def patterns(n=12, n_layers=2, n_heads=3, d_head=8, token=None):
         "token": variable(("prompt", "pos"), tokens, "text", "tokens"),
     }
     coords = {"layer": list(range(n_layers)), "head": list(range(n_heads))}
-    info = RunInfo(method={"name": "attention_patterns"}, model={"name": "a model"}, task={"name": "given"})
+    info = RunInfo(
+        method={"name": "attention_patterns"}, model={"name": "a model"}, task={"name": "given"}, kind="attention"
+    )
     return Result(xr.Dataset(data, coords=coords), info)
 
 
@@ -87,7 +90,7 @@ def test_long_prompts_keep_the_largest_weights():
 
 
 def test_queries_too_large_are_left_out_with_the_way_out(monkeypatch):
-    monkeypatch.setattr("mechxai.figures.attention_view._MOST_QUERY_BYTES", 10)
+    monkeypatch.setattr("mechxai.figures.attention_view._MAX_QUERY_BYTES", 10)
     assert "fewer layers or heads" in content(mx.attention_html(patterns()))["no_query"]
 
 
@@ -100,11 +103,11 @@ def test_the_page_loads_nothing_and_tokens_cannot_leave_their_place():
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"), [({"view": "heads"}, "did you mean 'head'"), ({"prompt": 1}, "Prompt 1")]
+    ("settings", "message"), [({"view": "heads"}, "Did you mean 'head'"), ({"prompt": 1}, "Prompt 1")]
 )
 def test_what_is_not_there_is_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
-        mx.attention_html(patterns(), **settings)
+        inspect.unwrap(mx.attention_html)(patterns(), **settings)  # as users call it, without checks of annotations
 
 
 def test_the_figure_is_the_most_concentrated_head():

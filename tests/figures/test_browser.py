@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import pytest
 
 from mechxai.figures import browser
-from mechxai.figures.browser import browser_available, draw, one_browser
+from mechxai.figures.browser import browser_available, draw, shared_browser
 
 OPTIONS = {"format": "png", "width": 200, "height": 100, "scale": 1.0}
 FIGURE = go.Figure(go.Bar(y=[1.0, 2.0])).to_json()
@@ -53,7 +53,7 @@ def is_png(image):
 
 @needs_browser
 def test_one_browser_draws_all_and_is_gone_afterwards(opened):
-    with one_browser(), one_browser():
+    with shared_browser(), shared_browser():
         assert all(is_png(draw(FIGURE, OPTIONS)) for _ in range(3))
     assert [one.poll() for one in opened] == [0]
     assert is_png(draw(FIGURE, OPTIONS)), "elsewhere each figure has its own"
@@ -62,7 +62,7 @@ def test_one_browser_draws_all_and_is_gone_afterwards(opened):
 
 @needs_browser
 def test_a_figure_survives_the_browser_and_a_bad_one_costs_no_other(opened):
-    with one_browser():
+    with shared_browser():
         assert is_png(draw(FIGURE, OPTIONS))
         opened[0].kill()
         assert is_png(draw(FIGURE, OPTIONS))
@@ -80,28 +80,28 @@ def test_it_closes_where_nothing_is_drawn_for_a_while():
 
 def test_one_that_has_closed_is_opened_again(stand_in, opened):
     stand_in(f"{DRAWN}; sys.exit()")
-    with one_browser():
+    with shared_browser():
         assert [draw(FIGURE, OPTIONS) for _ in range(3)] == [b"image"] * 3
     assert len(opened) == 3
 
 
 def test_an_error_is_told_after_a_second_try(stand_in, opened):
     stand_in("""print('{"error": "ValueError: no such format"}') if number else """ + DRAWN)
-    with one_browser():
+    with shared_browser():
         assert draw(FIGURE, OPTIONS) == b"image"
         assert draw(FIGURE, OPTIONS) == b"image"
     assert len(opened) == 2
     stand_in("""print('{"error": "ValueError: no such format"}')""")
-    with one_browser(), pytest.raises(OSError, match="ValueError: no such format"):
+    with shared_browser(), pytest.raises(OSError, match="ValueError: no such format"):
         draw(FIGURE, OPTIONS)
     assert len(opened) == 3
 
 
 def test_one_that_hangs_is_ended(stand_in, opened, monkeypatch):
-    monkeypatch.setattr(browser, "_PATIENCE", 0.5)
+    monkeypatch.setattr(browser, "_TIMEOUT", 0.5)
     stand_in("time.sleep(600)")
     began = time.monotonic()
-    with one_browser(), pytest.raises(OSError, match="longer than"):
+    with shared_browser(), pytest.raises(OSError, match="longer than"):
         draw(FIGURE, OPTIONS)
     assert time.monotonic() - began < 60
     assert all(one.poll() is not None for one in opened)
@@ -109,7 +109,7 @@ def test_one_that_hangs_is_ended(stand_in, opened, monkeypatch):
 
 def test_half_an_answer_is_none(stand_in, opened):
     stand_in(f"""{DRAWN} if number == 0 else print('{{"size": 50}}\\nimage', end="") or sys.exit()""")
-    with one_browser():
+    with shared_browser():
         assert [draw(FIGURE, OPTIONS) for _ in range(3)] == [b"image"] * 3
     assert len(opened) == 3
 
@@ -120,7 +120,7 @@ def test_an_interrupted_figure_is_not_taken_for_the_next(stand_in, opened, monke
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    with one_browser():
+    with shared_browser():
         with monkeypatch.context() as patched:
             patched.setattr(browser.json, "loads", interrupted)
             with pytest.raises(KeyboardInterrupt):
@@ -132,7 +132,7 @@ def test_an_interrupted_figure_is_not_taken_for_the_next(stand_in, opened, monke
 def test_threads_share_one(stand_in, opened):
     stand_in(DRAWN)
     found = []
-    with one_browser():
+    with shared_browser():
         threads = [threading.Thread(target=lambda: found.append(draw(FIGURE, OPTIONS))) for _ in range(4)]
         for one in threads:
             one.start()
@@ -143,7 +143,7 @@ def test_threads_share_one(stand_in, opened):
 
 
 def test_none_is_opened_where_nothing_is_drawn(opened):
-    with one_browser():
+    with shared_browser():
         pass
     assert opened == []
 

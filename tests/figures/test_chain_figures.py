@@ -6,9 +6,9 @@ import pytest
 import mechxai as mx
 from mechxai.core.reasoning import Problem, ReasoningBatch
 from mechxai.figures.plot import plot
+from mechxai.report.by_kind import result_tables
 from mechxai.report.chain_tables import chain_tables
-from mechxai.report.tables import own_tables
-from tests.methods.cot.test_chains import OPTIONS, Scripted, problem, reads_last, reads_question
+from tests.methods.cot.scripted import OPTIONS, Scripted, problem, reads_last, reads_question
 
 
 @pytest.fixture
@@ -37,9 +37,9 @@ def test_the_gate_stands_under_the_title(batch):
 
 def test_what_became_of_errors_and_of_suggestions(batch):
     planted = plot(mx.PlantedError(step="last")(Scripted(batch, reads_last), batch))
-    assert list(planted.layout.yaxis.ticktext)[:3] == ["follows the error", "keeps its answer", "something else"]
+    assert list(planted.layout.yaxis.ticktext)[:3] == ["follows the error", "keeps its answer", "another answer"]
     biased = plot(mx.BiasingFeature()(Scripted(batch, reads_last), batch))
-    assert "moved to the tempting answer" in list(biased.layout.yaxis.ticktext)
+    assert "moved to the suggested answer" in list(biased.layout.yaxis.ticktext)
 
 
 def test_votes(batch):
@@ -69,15 +69,15 @@ def test_what_flows_is_coloured_over_the_chain_and_escaped():
 
 def test_tables_say_what_was_measured_and_what_was_written(batch):
     result = mx.PlantedError(step="last")(Scripted(batch, reads_last), batch)
-    tables = own_tables(result, {})
+    tables = result_tables(result, {})
     (measured, texts) = tables.values()
-    rows = {row["measured"]: row for row in measured}
+    rows = {row["measure"]: row for row in measured}
     assert rows["follows"]["mean"] == "1.00"
-    assert rows["right with the chain (or the majority of chains)"]["95 %"] == "0.34 to 1.00"
+    assert rows["accuracy with the chain (or the majority of chains)"]["95 %"] == "0.34 to 1.00"
     assert texts[0]["question"] == "1 and 2 and 3?"
     assert texts[0]["planted error"].startswith("3 plus 3 is ")
     unknown = ReasoningBatch((Problem("Why?", " 1", options=OPTIONS),))
     bare = mx.EarlyAnswering()(Scripted(unknown, reads_last), unknown)
-    assert {row["measured"]: row["mean"] for row in next(iter(chain_tables(bare).values()))}["area over the curve"] == (
-        "not known"
+    assert {row["measure"]: row["mean"] for row in next(iter(chain_tables(bare).values()))}["area over the curve"] == (
+        "unknown"
     )

@@ -34,7 +34,9 @@ def reading(n_prompts=2, n_layers=3, tokens=WORDS, over=("layer", "pos"), blanks
         },
     }
     coords = {"prompt": range(n_prompts), "layer": range(n_layers + 1), "pos": [f"{at}" for at in range(len(tokens))]}
-    info = RunInfo(method={"name": "logit_lens", "site": "resid_pre"}, model={"name": "zoo/x"}, task={"name": "ioi"})
+    info = RunInfo(
+        method={"name": "logit_lens", "site": "resid_pre"}, model={"name": "zoo/x"}, task={"name": "ioi"}, kind="lens"
+    )
     return Result(xr.Dataset(data, coords=coords), info)
 
 
@@ -75,7 +77,7 @@ def test_padding_is_left_out_and_prompts_are_chosen():
     short = reading(blanks=1)
     assert len(mx.plot(short).data[0].z[0]) == 3
     assert len(mx.plot(short, select={"prompt": 1}).data[0].z[0]) == 4
-    with pytest.raises(ConfigError, match=r"Prompt 7 was asked.*0"):
+    with pytest.raises(ConfigError, match=r"Prompt 7 does not exist.*0"):
         mx.plot(short, select={"prompt": 7})
 
 

@@ -1,8 +1,11 @@
+import inspect
+
 import numpy as np
 import plotly.io
 import pytest
 import xarray as xr
 
+import mechxai as mx
 from mechxai.core.errors import ConfigError
 from mechxai.core.result import Result, RunInfo, variable
 from mechxai.figures.plot import plot
@@ -191,7 +194,27 @@ def test_default_variables():
 @pytest.mark.parametrize(("wrong", "says"), [({"variable": "recoverd"}, "recovered"), ({"kind": "heat"}, "heatmap")])
 def test_misspellings_are_answered_with_the_nearest(wrong, says):
     with pytest.raises(ConfigError, match=says):
-        plot(sweep(), **wrong)
+        inspect.unwrap(plot)(sweep(), **wrong)  # as users call it, without checks of annotations
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ([sweep()], r"mx\.plot draws a Result, not a list\. Plot each result, or use mx\.report"),
+        ("result.nc", r"not a str\. Load a saved result first"),
+        (mx.Saliency(), r"not a Saliency\. Run the method first"),
+        (sweep().data, r"not a Dataset\. Pass what a method returns"),
+        (3, "not an int"),
+    ],
+)
+def test_only_results_are_drawn(wrong, message):
+    with pytest.raises(ConfigError, match=message):
+        inspect.unwrap(plot)(wrong)
+
+
+def test_a_batch_is_refused_by_name(zoo):
+    with pytest.raises(ConfigError, match=r"not a ContrastBatch\. Run a method on it first"):
+        inspect.unwrap(plot)(mx.tasks.ioi(zoo, n=1))
 
 
 def test_a_kind_that_does_not_fit_names_those_that_do():

@@ -13,7 +13,7 @@ def numbers(zoo):
 def test_bars_by_layer_with_controls_beside_them(zoo, numbers):
     figure = mx.plot(mx.LinearProbes(site=["resid_mid", "resid_post"])(zoo, numbers))
     bars = [trace for trace in figure.data if trace.type == "bar"]
-    assert [bar.name for bar in bars[:4]] == ["the model", "random weights", "control labels", "selectivity"]
+    assert [bar.name for bar in bars[:4]] == ["trained model", "random weights", "control labels", "selectivity"]
     assert len(bars) == 8
     assert [bar.showlegend for bar in bars] == [True] * 4 + [False] * 4
     assert bars[0].error_y.array is not None
@@ -35,8 +35,8 @@ def test_edits_beside_random_directions(zoo, numbers):
     result = mx.ProbeCausalCheck(placebos=2)(zoo, numbers)
     figure = mx.plot(result)
     named = [trace.name for trace in figure.data if trace.showlegend]
-    assert named == ["accuracy", "accuracy on control labels", "random directions", "the probe's direction"]
-    assert figure.layout.yaxis2.title.text == "fall of logit_diff (logits)"
+    assert named == ["accuracy", "accuracy on control labels", "random directions", "probe direction"]
+    assert figure.layout.yaxis2.title.text == "drop of logit_diff (logits)"
     assert "gap between clean and corrupted" in figure.layout.title.subtitle.text
 
 

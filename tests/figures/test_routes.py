@@ -60,7 +60,7 @@ def test_what_is_said():
     assert "<b>attention, layer 0</b><br>0: &lt;bos&gt; to 2: &lt;b&gt;<br>importance 0.3, flow 0.3" in texts
     assert "<b>MLP, layer 0</b><br>2: &lt;b&gt;<br>importance 0.8, flow 0.8" in texts
     (top,) = (text for text in texts if "after the last layer" in text)
-    assert top.endswith("flow 1<br>heads below: 0.1 0.4, 0.0 0.01")
+    assert top.endswith("flow 1<br>most important heads: 0.1 0.4, 0.0 0.01")
     assert figure.layout.title.text == '<b>Information flow routes into position 2, "&lt;b&gt;"</b>'
     assert list(figure.layout.xaxis.ticktext) == ["0: &lt;bos&gt;", "1: Mary", "2: &lt;b&gt;"]
 
@@ -68,7 +68,7 @@ def test_what_is_said():
 def test_the_strongest_edges_and_no_more():
     figure = routes_figure(routes(), n=1)
     assert ((2, 0), (2, 0.5)) not in {ends for ends, color in drawn(figure) if color == TOWARDS}
-    assert "the 1 edges of attention with the largest flow, of 2" in figure.layout.title.subtitle.text
+    assert "the 1 attention edges with the largest flow, of 2" in figure.layout.title.subtitle.text
 
 
 def test_one_variable_alone_is_drawn_as_any_other():
@@ -78,7 +78,7 @@ def test_one_variable_alone_is_drawn_as_any_other():
 def test_refused():
     with pytest.raises(ConfigError, match=r"activation_patching.*information_flow_routes"):
         routes_figure(sweep())
-    with pytest.raises(ConfigError, match="Prompt 1 was asked"):
+    with pytest.raises(ConfigError, match="Prompt 1 is out of range"):
         routes_figure(routes(), 1)
 
 

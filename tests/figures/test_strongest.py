@@ -5,8 +5,8 @@ import pytest
 import xarray as xr
 
 from mechxai.core.result import Result, variable
-from mechxai.figures.cells import largest
-from mechxai.figures.shown_variable import shown
+from mechxai.figures.cells import largest_cells
+from mechxai.figures.selected_variable import select_variable
 from mechxai.figures.strongest import strongest
 from tests.figures.examples import info, sweep
 
@@ -15,8 +15,8 @@ from tests.figures.examples import info, sweep
 def test_strongest_is_the_first_of_all_cells(over):
     result = sweep(over, (4, 6, 3)[: len(over)], site="z" if "head" in over else "resid_pre")
     found = strongest(result)
-    assert found.cell == largest(shown(result, "recovered").cells(), 1)[0]
-    assert found.said == f"recovered 0.9 at {found.cell.name}"
+    assert found.cell == largest_cells(select_variable(result, "recovered").cells(), 1)[0]
+    assert found.text == f"recovered 0.9 at {found.cell.name}"
     assert found.variable == "recovered"
 
 

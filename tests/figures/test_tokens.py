@@ -29,7 +29,10 @@ def attribution(n=1, tokens=("<bos>", " Mary", HOSTILE, "\n")):
         "delta": variable(("prompt",), np.full(n, -0.25), "logits", "gap"),
     }
     info = RunInfo(
-        method={"name": "occlusion", "metric": "logit_diff"}, model={"name": "zoo/ioi"}, task={"name": "ioi"}
+        method={"name": "occlusion", "metric": "logit_diff"},
+        model={"name": "zoo/ioi"},
+        task={"name": "ioi"},
+        kind="attribution",
     )
     return Result(xr.Dataset(data, coords={"prompt": list(range(n)), "pos": list("0123")}), info)
 
@@ -40,7 +43,7 @@ def test_one_prompt_is_bars_read_from_the_top():
     assert list(bars.x) == [2.0, -1.0, 0.5]
     assert list(bars.marker.color) == [TOWARDS, AGAINST, TOWARDS]
     assert figure.layout.yaxis.autorange == "reversed"
-    assert "scores miss the difference by" in figure.layout.title.subtitle.text
+    assert "sum of the scores minus change of the target's score" in figure.layout.title.subtitle.text
 
 
 def test_several_prompts_are_rows_scaled_each_by_itself():
@@ -50,14 +53,14 @@ def test_several_prompts_are_rows_scaled_each_by_itself():
     assert np.array(cells.z)[0].tolist() == [0.0, 1.0, -0.5, 0.25]
     assert cells.zmin == -1
     assert cells.zmax == 1
-    assert "always stays" in cells.hovertext[0][0]
+    assert "never removed" in cells.hovertext[0][0]
 
 
 @pytest.mark.parametrize("n", [1, 3])
 def test_tokens_cannot_bring_markup_into_figures(n):
     text = mx.plot(attribution(n)).to_json()
     assert "<script>" not in text
-    assert "<b>" not in text.replace("<b>What occlusion gives each token, on zoo/ioi</b>", "")
+    assert "<b>" not in text.replace("<b>Occlusion: score of each token on zoo/ioi</b>", "")
 
 
 def test_html_is_escaped_and_coloured():

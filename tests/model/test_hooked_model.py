@@ -1,5 +1,6 @@
 """Activations, edits and gradients through the one door: TransformerLens, Hugging Face, finite differences agree."""
 
+import inspect
 import sys
 import warnings
 
@@ -8,9 +9,11 @@ import torch
 import transformers
 
 import mechxai as mx
-from mechxai.core.errors import ModelSupportError, NoSpaceError, ShapeError, SiteError
-from mechxai.core.site import SITES
+from mechxai.core.errors import ConfigError, ModelSupportError, NoSpaceError, ShapeError, SiteError
+from mechxai.core.site_table import SITES
+from mechxai.model.backends.limits import check_tokens
 from mechxai.model.backends.memory import available_bytes
+from mechxai.model.text import TextCodec
 from tests.conftest import FOLDED, MODELS
 
 ALL_MODELS = [*MODELS, ("bert", "auto", "raw"), ("bert", "auto", "folded")]
@@ -179,7 +182,7 @@ def test_more_than_is_free_is_refused_before_the_run(model_of, monkeypatch):
     free_memory(monkeypatch, need - 1)
     monkeypatch.setattr(type(model), "forward", lambda *_, **__: pytest.fail("a forward pass was made"))
     with pytest.raises(
-        NoSpaceError, match=r"Caching 3 activations of 2 x 9 tokens.*GiB needed.*free on cpu.*ActivationStore"
+        NoSpaceError, match=r"Caching 3 activations of 2 x 9 tokens takes.*GiB are free on cpu.*ActivationStore"
     ):
         model.cache(tokens, ["pattern"])
 
@@ -306,7 +309,7 @@ def test_several_interventions_and_roles(model_of):
 
     ours = model.logits(tokens, layout=layout, interventions=edits)
     torch.testing.assert_close(ours, by_hand(model, tokens, "blocks.0.attn.hook_z", both), atol=1e-6, rtol=0)
-    with pytest.raises(SiteError, match="Role 'S3'"):
+    with pytest.raises(SiteError, match="Unknown role 'S3'"):
         model.logits(tokens, layout=layout, interventions=[mx.Intervention(mx.Site("z", 0, pos="S3"), mx.ZeroAblate())])
 
 
@@ -507,15 +510,17 @@ def test_sites_that_a_model_lacks(model_of, kind, backend, processing):
     if kind == "neox":
         assert "attention and MLP read the same residual stream" in refused(model, "resid_mid")
     if kind != "gpt2":
-        assert "no such activation" in refused(model, "pos_embed")
-    with pytest.raises(SiteError, match=r"layer 3. Allowed: layers 0 to 2"):
+        assert "has no site pos_embed" in refused(model, "pos_embed")
+    with pytest.raises(SiteError, match=r"Layer 3 is out of range: this model has 3 layers \(0-2\)"):
         model.cache(tokens_of(model), ["z"], layers=[3])
-    with pytest.raises(SiteError, match=r"head 4. Allowed: heads 0 to 3"):
+    with pytest.raises(SiteError, match=r"Head 4 is out of range: this model has 4 heads \(0-3\)"):
         model.logits(tokens_of(model), interventions=[mx.Intervention(mx.Site("q", 0, head=4), mx.ZeroAblate())])
     if kind == "llama":
-        with pytest.raises(SiteError, match=r"head 2. Allowed: key/value heads 0 to 1"):
+        with pytest.raises(
+            SiteError, match=r"Key/value head 2 is out of range: this model has 2 key/value heads \(0-1\)"
+        ):
             model.logits(tokens_of(model), interventions=[mx.Intervention(mx.Site("k", 0, head=2), mx.ZeroAblate())])
-    with pytest.raises(SiteError, match="neuron 999"):
+    with pytest.raises(SiteError, match="Neuron 999"):
         model.logits(
             tokens_of(model), interventions=[mx.Intervention(mx.Site("mlp_post", 0, neuron=999), mx.ZeroAblate())]
         )
@@ -534,10 +539,10 @@ def test_bert_patterns_may_be_read_but_not_edited(model_of):
     tokens = tokens_of(model)
     pattern = model.cache(tokens, ["pattern"], layers=[0])["pattern", 0]
     torch.testing.assert_close(pattern.sum(-1), torch.ones(2, 4, 9))
-    with pytest.raises(ModelSupportError, match=r"pattern is a copy, edits have no effect.*use resid_pre, attn_out"):
+    with pytest.raises(ModelSupportError, match=r"pattern is a copy, edits have no effect.*Use resid_pre, attn_out"):
         model.logits(tokens, interventions=[mx.Intervention(mx.Site("pattern", 0), mx.ZeroAblate())])
     for name in ("resid_mid", "result"):
-        assert "post-norm BERT" in refused(model, name)
+        assert "post-norm blocks" in refused(model, name)
 
 
 @pytest.mark.parametrize("name", ["resid_mid", "mlp_out", "mlp_pre", "mlp_post", "ln2_scale"])
@@ -550,11 +555,70 @@ def test_attention_only_models_have_no_mlps(name):
 @pytest.mark.parametrize(
     ("tokens", "reason"),
     [
-        (torch.full((1, 65), 11), "65 tokens were given. Allowed: up to n_ctx=64"),
-        (torch.tensor([[11, 100_000]]), "outside the vocabulary. Got: 100000.*this model's tokenizer"),
-        (torch.tensor([[11, -1]]), "outside the vocabulary"),
+        (torch.full((1, 65), 11), "The prompts have 65 tokens: gpt2 reads up to n_ctx=64"),
+        (
+            torch.tensor([[11, 100_000]]),
+            "Token id 100000 is outside the vocabulary of gpt2. Allowed: 0 to 408.*this model's tokenizer",
+        ),
+        (torch.tensor([[11, -1]]), "Token id -1 is outside the vocabulary"),
     ],
 )
 def test_tokens_that_cannot_be_read_are_refused(model_of, tokens, reason):
     with pytest.raises(ShapeError, match=reason):
         model_of("gpt2").logits(tokens)
+
+
+# Texts in place of tokens ---------------------------------------------------------------------------------------------
+
+TEXTS = ["When Mary and John went to the store", "Then, Tom", "The war lasted from the year 1741"]
+
+
+@pytest.mark.parametrize(("kind", "backend", "processing"), [*FOLDED, ("bert", "auto", "raw")])
+def test_a_padded_list_of_texts_has_the_numbers_of_single_texts(model_of, kind, backend, processing):
+    model = model_of(kind, backend, processing)
+    together, cached = model(TEXTS), model.cache(TEXTS, ["resid_post", "z"])
+    values, gradients = model.gradients(TEXTS, [mx.Site("resid_pre", 1)], lambda logits: logits[:, 0, 7].sum())
+    assert torch.equal(together, model.logits(TEXTS))
+    for row, text in enumerate(TEXTS):
+        tokens, (length,) = model.tokens(text)
+        alone = model(text)
+        assert alone.shape == (1, length, model.architecture.d_vocab)
+        assert torch.equal(alone, model.logits(tokens))
+        torch.testing.assert_close(together[row, :length], alone[0], atol=2e-5, rtol=0)
+        single = model.cache(text, ["resid_post", "z"])
+        for site in single:
+            torch.testing.assert_close(cached[site][row, :length], single[site][0], atol=2e-5, rtol=0)
+        own_values, own_gradients = model.gradients(
+            text, [mx.Site("resid_pre", 1)], lambda logits: logits[:, 0, 7].sum()
+        )
+        for found, expected in ((values, own_values), (gradients, own_gradients)):
+            torch.testing.assert_close(
+                found["resid_pre", 1][row, :length], expected["resid_pre", 1][0], atol=2e-5, rtol=0
+            )
+
+
+def test_prompts_that_are_no_texts_are_refused(model_of):
+    with pytest.raises(ConfigError, match=r"texts or a tensor of token ids \[batch, pos\], not a list of int"):
+        inspect.unwrap(TextCodec.texts)(model_of("gpt2").text, [11, 12])
+    with pytest.raises(ShapeError, match=r"not int64 \[3\]\. Add a batch dimension with tokens\[None\]"):
+        check_tokens(torch.tensor([1, 2, 3]), model_of("gpt2").architecture, "gpt2")
+
+
+def test_models_show_themselves_in_a_few_lines(model_of):
+    box = mx.black_box(lambda texts: [[0.0] * 9 for _ in texts], [f"output {number}" for number in range(9)])
+    for model in (model_of("gpt2"), mx.load_classifier("zoo/sentiment", device="cpu"), box):
+        for shown in (repr(model), model._repr_html_()):
+            assert model.name in shown
+            assert model.architecture.family in shown
+            assert len(shown.splitlines()) <= 25
+    assert "'output 5' and 3 more" in repr(box)
+    for part in ("3 layers, 4 heads, d_model 64", model_of("gpt2").backend.name, "folded, float32, cpu"):
+        assert part in repr(model_of("gpt2"))
+
+
+def test_models_with_named_outputs_take_texts():
+    model = mx.load_classifier("zoo/sentiment", device="cpu")
+    texts = ["a wonderful film", "dull"]
+    tokens, lengths = model.tokens(texts)
+    assert torch.equal(model(texts), model.logits(tokens, lengths=lengths))
+    assert model("dull").shape == (1, 1, len(model.outputs))

@@ -7,8 +7,11 @@ import sys
 import threading
 import warnings
 
+import huggingface_hub
 import pytest
 import torch
+import tqdm.auto
+import tqdm.notebook
 import transformers
 
 import mechxai as mx
@@ -102,34 +105,36 @@ def test_auto_takes_hooked_transformer_where_it_exists(model_of):
 def test_hooked_transformer_is_refused_for_bert_with_the_way_out(checkpoint):
     with pytest.raises(
         ModelSupportError,
-        match=r"backend='hooked_transformer' was asked for BertForMaskedLM.*use backend='bridge' or 'auto'",
+        match=r"backend='hooked_transformer' does not support BertForMaskedLM.*Use backend='bridge' or 'auto'",
     ):
         mx.load(str(checkpoint("bert")), backend="hooked_transformer", device="cpu")
 
 
 @WITHOUT
 def test_hooked_transformer_is_refused_where_it_no_longer_exists(checkpoint):
-    with pytest.raises(ModelSupportError, match=r"TransformerLens 4 no longer has it.*use backend='bridge'"):
+    with pytest.raises(
+        ModelSupportError, match=r"TransformerLens 4 no longer has HookedTransformer.*Use backend='bridge'"
+    ):
         mx.load(str(checkpoint("gpt2")), backend="hooked_transformer", device="cpu")
-    with pytest.raises(ModelSupportError, match="no longer has it"):
+    with pytest.raises(ModelSupportError, match="no longer has HookedTransformer"):
         mx.load("zoo/handmade-induction", backend="hooked_transformer", device="cpu")
 
 
 @needs_hooked_transformer
 def test_own_format_is_refused_as_bridge_where_it_cannot_be_converted():
-    with pytest.raises(ModelSupportError, match=r"cannot convert it.*use backend='hooked_transformer'"):
+    with pytest.raises(ModelSupportError, match=r"cannot convert its own format.*Use backend='hooked_transformer'"):
         mx.load("zoo/handmade-induction", backend="bridge", device="cpu")
 
 
 @pytest.mark.parametrize("name", ["no/such-model", "./no/such/folder", "/no/such/folder", "nosuchmodel", ""])
 def test_names_that_lead_nowhere_are_refused(name):
-    with pytest.raises(ArtifactError, match=r"Model .* was asked.*Allowed: a zoo name.*To fix: check the spelling"):
+    with pytest.raises(ArtifactError, match=r"Model .* cannot be loaded.*Allowed: a zoo name.*Check the spelling"):
         mx.load(name, device="cpu")
 
 
 def test_a_misspelt_bundled_model_is_answered_with_the_nearest():
     with pytest.raises(
-        ArtifactError, match=r"'zoo/handmade-inductoin' was asked.*did you mean 'zoo/handmade-induction'"
+        ArtifactError, match=r"Unknown bundled model 'zoo/handmade-inductoin'. Did you mean 'zoo/handmade-induction'"
     ):
         mx.load("zoo/handmade-inductoin")
 
@@ -179,8 +184,8 @@ def test_the_path_says_nothing_about_the_model(checkpoint, tmp_path, theirs, fol
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"backend": "bridges"}, "backend='bridges' was asked.*did you mean 'bridge'"),
-        ({"processing": "fold"}, "processing='fold' was asked.*folded"),
+        ({"backend": "bridges"}, "backend='bridges' is not allowed. Did you mean 'bridge'"),
+        ({"processing": "fold"}, "processing='fold' is not allowed.*folded"),
     ],
 )
 def test_unknown_settings_are_refused(checkpoint, settings, reason):
@@ -190,7 +195,7 @@ def test_unknown_settings_are_refused(checkpoint, settings, reason):
 
 @pytest.mark.parametrize("dtype", ["int8", "float31", "Tensor"])
 def test_unknown_dtypes_are_refused(checkpoint, dtype):
-    with pytest.raises(ModelSupportError, match=f"dtype='{dtype}' was asked. Allowed: float32"):
+    with pytest.raises(ModelSupportError, match=f"dtype='{dtype}' is not a floating-point dtype. Allowed: float32"):
         mx.load(str(checkpoint("gpt2")), dtype=dtype)
 
 
@@ -223,6 +228,9 @@ def test_loading_prints_nothing_and_changes_nothing(checkpoint, capfd, caplog, b
         torch.random.get_rng_state().tolist(),
         transformers.utils.logging.get_verbosity(),
         transformers.utils.logging.is_progress_bar_enabled(),
+        huggingface_hub.utils.are_progress_bars_disabled(),
+        vars(tqdm.std.tqdm)["__init__"],
+        (sys.stdout, sys.stderr),
         [(handler, handler.level) for handler in logging.root.handlers],
     )
     before = state()
@@ -279,10 +287,16 @@ def test_wrap_without_a_tokenizer_takes_tokens():
     assert result.data["recovered"].values == pytest.approx(1.0, abs=1e-4)
     with pytest.raises(
         ModelSupportError,
-        match=r"Text was given to a model without a tokenizer.*from_tokens.*mx.wrap\(model, tokenizer=\.\.\.\)",
+        match=r"has no tokenizer: it takes token ids, not text.*from_tokens.*mx.wrap\(model, tokenizer=\.\.\.\)",
     ):
         model.tokens("hello")
-    with pytest.raises(ModelSupportError, match="without a tokenizer"):
+    for text_given in (model, model.generate, lambda text: model.cache(text, ["embed"])):
+        with pytest.raises(ModelSupportError, match="has no tokenizer: it takes token ids, not text"):
+            text_given("hello")
+    written = model.generate(tokens, 3)
+    assert written.shape == (2, 3)
+    assert torch.equal(written[:, 0], model.logits(tokens)[:, -1].argmax(-1))
+    with pytest.raises(ModelSupportError, match="has no tokenizer"):
         mx.tasks.ioi(model, n=2)
     for name, value in inner.state_dict().items():
         assert torch.equal(value, before[name])
@@ -329,3 +343,49 @@ def test_a_model_is_loaded_in_silence_while_others_may_speak(capsys):
         thread.start()
         thread.join()
     assert capsys.readouterr().out == "a job has ended\n"
+
+
+@pytest.mark.parametrize("bar", [tqdm.std.tqdm, tqdm.auto.tqdm, tqdm.notebook.tqdm, huggingface_hub.utils.tqdm])
+def test_progress_bars_are_silent_while_a_model_is_loaded(capfd, bar):
+    """Those of notebooks would fail here, where there are no widgets, if they were shown at all."""
+    with quiet_loading():
+        assert list(bar(range(3), desc="Loading weights")) == [0, 1, 2]
+        thread = threading.Thread(target=lambda: list(bar(range(3), desc="Fetching files")))
+        thread.start()
+        thread.join()
+        sys.stderr.write("a notice of a library\n")
+        warnings.warn("a warning of a library", stacklevel=1)
+        logging.getLogger("transformers").warning("a message of a library")
+    assert capfd.readouterr() == ("", "")
+    list(tqdm.std.tqdm(range(3), desc="A job"))
+    assert "A job" in capfd.readouterr().err
+
+
+def test_bars_of_other_threads_go_on_while_a_model_is_loaded(capfd):
+    go_on = threading.Event()
+
+    def job():
+        go_on.wait()
+        list(tqdm.std.tqdm(range(3), desc="A job"))
+
+    thread = threading.Thread(target=job)
+    thread.start()
+    with quiet_loading():
+        go_on.set()
+        thread.join()
+    assert "A job" in capfd.readouterr().err
+
+
+def test_threads_load_one_after_the_other(checkpoint):
+    before = vars(tqdm.std.tqdm)["__init__"], sys.stdout, sys.stderr, logging.root.manager.disable
+    models = []
+    threads = [
+        threading.Thread(target=lambda: models.append(mx.load(str(checkpoint("gpt2")), device="cpu"))) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({model.weight_hash for model in models}) == 1
+    assert len(models) == 3
+    assert (vars(tqdm.std.tqdm)["__init__"], sys.stdout, sys.stderr, logging.root.manager.disable) == before

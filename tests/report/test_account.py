@@ -28,14 +28,14 @@ def test_heads_are_told_with_their_numbers(story):
     mover = next(one for one in said if one.startswith("Head 2.2 "))
     roles = story[0].data
     assert f"attends from END to IO ({float(roles['name_mover'][2, 2]):.2f} of its attention)" in mover
-    assert f"writes the name it looks at ({float(roles['copying'][2, 2]):.2f})" in mover
+    assert f"writes the name it attends to ({float(roles['copying'][2, 2]):.2f})" in mover
     assert f"restores {float(roles['effect'][2, 2]):.0%}" in mover
     reads = said[said.index(mover) + 1]
     exact = story[1].data["value"].to_series()
     nodes = mx.load("zoo/handmade-ioi").card["truth"]["nodes"]
     inhibition = next(node["node"] for node in nodes if node["role"] == "s_inhibition")
     layer, head = inhibition[1:].split(".h")
-    assert f"head {layer}.{head} by its query" in reads
+    assert f"head {layer}.{head} through its query" in reads
     assert re.search(rf"{exact[f'{inhibition} -> a2.h2.q']:.3g}".replace(".", r"\."), reads)
     assert said[said.index(mover) + 2].startswith("It writes to the logits (")
 
@@ -43,10 +43,10 @@ def test_heads_are_told_with_their_numbers(story):
 def test_the_validation_is_told_with_its_numbers(story):
     said = " ".join(circuit_account(story))
     assert f"AUROC of {float(story[2].data['auroc']):.2f}" in said
-    assert "random circuits of that size bring" in said
+    assert "random circuits of that size recover" in said
     assert f"by chance {float(story[3].data['jaccard_chance']):.0%}" in said
     assert f"equivalence p = {float(story[4].data['p'].sel(test='equivalence')):.3g}" in said
-    assert "the node that is needed least" in said
+    assert "The least necessary node" in said
 
 
 def test_nothing_is_said_of_what_was_not_measured(story):

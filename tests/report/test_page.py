@@ -33,8 +33,11 @@ def test_a_page_is_one_file_that_needs_no_network(tmp_path):
 
 def test_a_section_says_what_was_done_and_what_stands_out(tmp_path):
     rest = without_script(page_of([sweep()], tmp_path))
-    assert "The corrupted prompts were run with one place of resid_pre at a time taken from the clean run." in rest
-    assert "0 is no effect, 1 the whole gap" in rest
+    assert (
+        "The corrupted prompts were run with one activation of resid_pre at a time patched in from the clean run."
+        in rest
+    )
+    assert "0 is no effect, 1 the full gap" in rest
     assert "blocks.6.resid_pre[pos=9] (9: ,), recovered 0.9, 95 % interval 0.85 to 0.95." in rest
     for fact in (
         "4 logits",
@@ -66,9 +69,9 @@ def test_everything_that_comes_from_outside_is_escaped(tmp_path):
     evil = "<script>alert(1)</script>"
     labels = [f"0: {evil}", "1: </script><img src=x onerror=alert(2)>", "2: \u202e\ud800"]
     base = sweep(sizes=(2, 3), labels=labels, peak=(1, 1))
-    told = info("activation_patching", "resid_pre", ("layer", "pos"), extra=evil)
+    base_info = info("activation_patching", "resid_pre", ("layer", "pos"), extra=evil)
     shown = RunInfo(
-        told.method, {"name": evil, "weight_hash": evil}, {"name": evil}, 0, {evil: evil}, evil, {}, (evil,)
+        base_info.method, {"name": evil, "weight_hash": evil}, {"name": evil}, 0, {evil: evil}, evil, {}, (evil,)
     )
     page = page_of({evil: Result(base.data, shown)}, tmp_path, title=evil, tables={evil: [{evil: evil}]})
     rest = without_script(page)
@@ -117,14 +120,14 @@ def test_heads_are_counted_by_what_they_look_at():
     model = mx.load("zoo/handmade-ioi", device="cpu")
     result = mx.HeadRoles()(model, mx.tasks.ioi(model, n=8))
     title, rows = census(result)
-    assert title.startswith("What 12 heads look at (attention >= 0.4; effect >= 0.05")
-    counted = {row["pattern"]: (row["heads"], row["of them with an effect"]) for row in rows}
+    assert title.startswith("Attention patterns of 12 heads (attention >= 0.4; effect >= 0.05")
+    counted = {row["pattern"]: (row["heads"], row["with an effect"]) for row in rows}
     assert counted["s inhibition"] == (2, 1), "one of them is idle"
     assert counted["name mover"] == (1, 1)
     assert counted["positional"] == (2, 0)
     assert next(row for row in rows if row["pattern"] == "positional")["strongest"] == "0.0 1.00, 0.3 0.91"
     _, heads = head_table(result, model.card["truth"])
-    assert {row["head"]: row["looks at"] for row in heads}["1.3"] == "s inhibition"
+    assert {row["head"]: row["attends to"] for row in heads}["1.3"] == "s inhibition"
 
 
 def test_the_metric_after_an_ablation_is_ranked_by_what_it_changes(tmp_path):
@@ -132,8 +135,8 @@ def test_the_metric_after_an_ablation_is_ranked_by_what_it_changes(tmp_path):
     result.data["value"].values[:] = 4.0
     result.data["value"].values[2, 1] = 0.5
     rest = without_script(page_of([result], tmp_path))
-    assert "Farthest from no effect: blocks.2.z[head=1], value 0.5 logits" in rest
-    assert "white is 4 logits" in rest
+    assert "Strongest effect: blocks.2.z[head=1], value 0.5 logits" in rest
+    assert "White is 4 logits" in rest
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import xarray as xr
 
 import mechxai as mx
 from mechxai.core.result import Result, RunInfo, variable
-from mechxai.figures.shown_variable import shown
+from mechxai.figures.selected_variable import select_variable
 from mechxai.runs.provenance import MAX_PROMPTS, model_record, task_record
 from mechxai.runs.tracking import cell_rows
 from mechxai.tracking.plain import plain_mapping
@@ -87,7 +87,7 @@ def test_of_many_cells_those_farthest_from_no_effect_in_their_order_and_no_gaps(
             "value_high": variable(("layer", "head"), values + 1, "logits", "high"),
         }
     )
-    chosen = shown(Result(data, RunInfo()), "value")
+    chosen = select_variable(Result(data, RunInfo()), "value")
     columns, rows = cell_rows(chosen, most=3)
     assert columns == ["layer", "head", "value", "low", "high"]
     assert rows == [[0, 1, -3.0, -4.0, -2.0], [1, 0, 2.0, 1.0, 3.0], [1, 2, 1.0, 0.0, 2.0]]

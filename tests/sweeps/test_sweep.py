@@ -17,8 +17,8 @@ import xarray as xr
 from mechxai.cli import main
 from mechxai.core.result import Result
 from mechxai.sweeps.overrides import check_overrides
-from mechxai.sweeps.ray_settings import for_ray
-from mechxai.sweeps.record import JobRecord, records
+from mechxai.sweeps.ray_settings import ray_overrides
+from mechxai.sweeps.record import JobRecord, load_records
 from mechxai.sweeps.summary import summary_rows, write_summary
 from mechxai.sweeps.watch import sweep_hash
 
@@ -87,7 +87,7 @@ def test_a_disk_too_full_for_the_table_costs_the_table_alone(here, capsys, monke
     shown = " ".join(capsys.readouterr().err.split())
     assert "1 of 2 jobs did not finish" in shown
     assert "once that is mended, the same command runs the others" in shown
-    assert "NoSpaceError: results.parquet was to be written. Got: the disk is full." in shown
+    assert "NoSpaceError: Cannot write results.parquet: the disk is full." in shown
 
 
 def test_jobs_are_told_in_their_order_with_what_is_left(here, capsys, monkeypatch):
@@ -192,7 +192,7 @@ def test_methods_are_told_apart_in_the_table(here):
     table = pd.read_parquet(path)
     assert list(table["method"]) == ["activation_patching", "ablation"]
     Path(table["folder"][0], "result.nc").write_bytes(b"damaged")
-    rows = summary_rows(records(path.parent))
+    rows = summary_rows(load_records(path.parent))
     assert [row.status for row in rows] == ["damaged", "finished"]
 
 
@@ -220,7 +220,7 @@ def test_other_launchers_end_with_the_same_table(here, launcher):
     done = subprocess.run(command(*SWEEP, *own), capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "job 2 failed: SiteError" in " ".join(done.stdout.split())
-    found = summary_rows(records(here / "outputs"))
+    found = summary_rows(load_records(here / "outputs"))
     assert [row.status for row in found] == ["finished", "finished", "failed"]
     assert found[0].headline.startswith("recovered 1")
 
@@ -239,7 +239,7 @@ def test_ray_with_two_workers(here):
     assert done.returncode == 1, done.stdout + done.stderr
     assert "dashboard at" not in done.stdout + done.stderr
     assert not (home / ".ray").exists()
-    found = records(here / "outputs")
+    found = load_records(here / "outputs")
     assert [row.status for row in summary_rows(found)] == ["finished", "finished", "failed"]
     assert len({record.where for record in found[:2]}) == 2, "two workers"
     again = subprocess.run(command(*own), env=environment, capture_output=True, text=True, timeout=500, check=False)
@@ -251,13 +251,13 @@ def test_ray_is_given_what_it_needs_and_no_more(monkeypatch):
     for name in (f"RAY_{one}" for one in known):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    assert for_ray(["hydra/launcher=joblib"]) == []
+    assert ray_overrides(["hydra/launcher=joblib"]) == []
     assert "RAY_USAGE_STATS_ENABLED" not in os.environ
-    assert for_ray(["hydra/launcher=ray", "hydra.launcher.ray.init.address=host"]) == []
+    assert ray_overrides(["hydra/launcher=ray", "hydra.launcher.ray.init.address=host"]) == []
     assert "RAY_AUTH_MODE" not in os.environ, "a cluster that runs has its own"
-    assert for_ray(["hydra/launcher=ray"]) == ["+hydra.launcher.ray.init.include_dashboard=false"]
+    assert ray_overrides(["hydra/launcher=ray"]) == ["+hydra.launcher.ray.init.include_dashboard=false"]
     assert (os.environ["RAY_AUTH_MODE"], os.environ["RAY_USAGE_STATS_ENABLED"]) == ("token", "0")
-    assert for_ray(["hydra/launcher=ray", "+hydra.launcher.ray.init.include_dashboard=true"]) == []
+    assert ray_overrides(["hydra/launcher=ray", "+hydra.launcher.ray.init.include_dashboard=true"]) == []
 
 
 def test_a_sweep_is_named_by_what_it_asks():
@@ -270,7 +270,7 @@ def test_a_job_that_died_is_told_and_a_damaged_record_left_out(tmp_path):
     JobRecord(1, ("a=2",)).failed("broken").save(tmp_path / "jobs/1")
     (tmp_path / "jobs/2").mkdir()
     (tmp_path / "jobs/2/job.json").write_text("{")
-    found = records(tmp_path)
+    found = load_records(tmp_path)
     assert [record.status for record in found] == ["running", "failed"]
     assert [row.varied for row in summary_rows(found)] == [{"a": "1"}, {"a": "2"}]
 

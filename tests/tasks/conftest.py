@@ -1,4 +1,4 @@
-"""Models for the tasks: a bundled one whose words are whole tokens, and one whose byte pairs split some of them."""
+"""Models for the tasks: a bundled one with whole-word tokens, and one whose byte pairs split some words."""
 
 from random import Random
 

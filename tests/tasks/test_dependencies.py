@@ -1,4 +1,4 @@
-"""Sentences with known dependencies: which cells of a pattern they are, and which may stand against them."""
+"""Sentences with known dependencies: their cells of the attention pattern, and the control cells."""
 
 import pytest
 import torch
@@ -70,7 +70,7 @@ def test_refused_and_skipped(zoo):
         dependencies(mx.load("zoo/induction", device="cpu"), 8)
     with pytest.raises(ConfigError, match="svaa"):
         dependencies(zoo, 8, sources=["svaa"])
-    with pytest.raises(ConfigError, match="sources="):
+    with pytest.raises(ConfigError, match="sources is empty"):
         dependencies(zoo, 8, sources=[])
     with pytest.raises(ConfigError, match="POS/relation"):
-        annotated._read("DET/det>1 NOUN")
+        annotated._parsed("DET/det>1 NOUN")

@@ -1,4 +1,4 @@
-"""Tasks from files: the schema, and what is said of a line that does not keep it."""
+"""Tasks from files: the schema, and the errors for invalid lines."""
 
 import json
 
@@ -68,15 +68,15 @@ def test_n_takes_the_first_lines(model, write):
     ("bad", "reason"),
     [
         ("not json", "is not JSON"),
-        ("[1, 2]", "lacks a field.*list"),
-        ('"clean"', "lacks a field.*str"),
+        ("[1, 2]", "is a list"),
+        ('"clean"', "is a str"),
         (
             {key: value for key, value in GOOD.items() if key != "wrong"},
-            "lacks a field.*clean, corrupted, answer, wrong",
+            "lacks the field 'wrong'.*clean, corrupted, answer, wrong",
         ),
-        ({**GOOD, "templat": "x"}, "unknown field 'templat'. Allowed: did you mean 'template'"),
-        ({**GOOD, "roles": {"S2": "Tom"}}, "role 'S2' is not in the clean text.*Tom"),
-        ({**GOOD, "corrupted": "When Mary went"}, "cannot be used with gpt2.*clean and corrupted differ in length"),
+        ({**GOOD, "templat": "x"}, "Unknown field 'templat'. Did you mean 'template'"),
+        ({**GOOD, "roles": {"S2": "Tom"}}, "'Tom' of role 'S2' are not in the clean text"),
+        ({**GOOD, "corrupted": "When Mary went"}, "does not fit gpt2: clean and corrupted differ in length"),
         (
             {**GOOD, "clean": GOOD["clean"] + " ", "corrupted": GOOD["corrupted"] + " ", "answer": "Mary"},
             "the answer merges",
@@ -96,9 +96,9 @@ def test_a_bad_line_is_refused_with_its_number(model, write, bad, reason):
 
 
 def test_no_file_and_an_empty_one(model, write, tmp_path):
-    with pytest.raises(ArtifactError, match=r"Task file .*none\.jsonl was asked. Got: no such file"):
+    with pytest.raises(ArtifactError, match=r"none\.jsonl does not exist"):
         mx.tasks.from_jsonl(model, tmp_path / "none.jsonl")
-    with pytest.raises(ShapeError, match="no examples in it"):
+    with pytest.raises(ShapeError, match="has no examples"):
         mx.tasks.from_jsonl(model, write("", "  "))
 
 
@@ -108,7 +108,7 @@ def test_separators_inside_a_text_do_not_end_its_line(model, write):
     assert len(mx.tasks.from_jsonl(model, write(odd, GOOD))) == 2
 
 
-def test_masked_models_need_their_mask_named_by_line(model_of, write):
+def test_a_line_without_the_mask_of_a_masked_model_is_named(model_of, write):
     row = {
         "clean": "The capital of France is [MASK].",
         "corrupted": "The capital of Paris is [MASK].",

@@ -1,4 +1,4 @@
-"""Labelled tasks: annotation fits its sentences, labels are balanced, groups keep items together, files are checked."""
+"""Labelled tasks: annotations fit their sentences, labels are balanced, groups are complete, files are checked."""
 
 import json
 import random
@@ -118,7 +118,7 @@ def test_subject_number_carries_the_verbs(model):
     assert (made.roles["SUBJECT"] < made.roles["END"]).all(), "there is an attractor between them"
     with pytest.raises(ConfigError, match=r"attractors=3"):
         mx.tasks.subject_number(model, attractors=3)
-    with pytest.raises(ConfigError, match=r"did you mean 'sva'"):
+    with pytest.raises(ConfigError, match=r"Did you mean 'sva'"):
         mx.tasks.pos_tags(model, sources=["svaa"])
 
 
@@ -138,10 +138,10 @@ def test_jsonl_of_texts_and_of_words(model, tmp_path):
     [
         ("{", r"line 2 is not JSON"),
         ('{"text": "a"}', r"line 2 lacks a field"),
-        ('{"text": "The key", "label": "b", "lable": 1}', r"unknown field 'lable'. Allowed: did you mean 'label'"),
-        ('{"words": ["The"], "labels": ["D", "N"]}', r"line 2: labels do not match its words"),
+        ('{"text": "The key", "label": "b", "lable": 1}', r"Unknown field 'lable'. Did you mean 'label'"),
+        ('{"words": ["The"], "labels": ["D", "N"]}', r"line 2: labels .* do not match its words"),
         ('{"words": ["The"], "labels": ["D"]}', r"same fields on every line"),
-        ('{"text": "The key", "label": "b", "split": "test"}', r"1 of 2 lines with a split"),
+        ('{"text": "The key", "label": "b", "split": "test"}', r"a split on 1 of 2 lines"),
     ],
 )
 def test_bad_lines_are_named(model, tmp_path, line, message):
@@ -149,5 +149,5 @@ def test_bad_lines_are_named(model, tmp_path, line, message):
     path.write_text('{"text": "The key", "label": "a"}\n' + line)
     with pytest.raises(ShapeError, match=message):
         mx.tasks.labelled_jsonl(model, path)
-    with pytest.raises(ArtifactError, match=r"no such file"):
+    with pytest.raises(ArtifactError, match=r"does not exist"):
         mx.tasks.labelled_jsonl(model, tmp_path / "none.jsonl")

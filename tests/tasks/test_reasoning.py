@@ -1,4 +1,4 @@
-"""Problems of several steps: their arithmetic and logic, their mistakes, their pairs, and files of one's own."""
+"""Chain-of-thought tasks: arithmetic and logic, mistakes, aligned pairs, and files."""
 
 import json
 import random
@@ -87,7 +87,7 @@ def test_the_same_seed_gives_the_same_problems_and_splits_do_not_meet(cot):
     assert {len(problem.steps) for problem in mx.tasks.cot_arithmetic(cot, n=5, steps=2).problems} == {2}
 
 
-def test_pairs_are_in_line_and_their_spans_say_what_the_steps_say(cot):
+def test_pairs_are_aligned_and_their_spans_hold_the_steps(cot):
     batch = mx.tasks.cot_arithmetic(cot, n=12, steps=3, split="held_out")
     pairs = batch.pairs
     assert len(pairs) == 12
@@ -113,7 +113,7 @@ def test_rules_and_their_contraries_are_equally_long():
         assert [len(word) for word in example.clean.split()] == [len(word) for word in example.corrupted.split()]
 
 
-def test_what_invites_a_chain_is_a_part_of_its_own(cot):
+def test_the_invitation_of_a_chain_is_a_separate_part(cot):
     wording = Wording(start=" Tom has 4 coins.")
     pairs = mx.tasks.cot_arithmetic(cot, n=2, steps=2, wording=wording).pairs
     first, last = int(pairs.roles["START_first"][0]), int(pairs.roles["START"][0])
@@ -121,20 +121,20 @@ def test_what_invites_a_chain_is_a_part_of_its_own(cot):
     assert int(pairs.roles["QUESTION"][0]) + 1 == first
 
 
-def test_a_vocabulary_that_lacks_the_words_is_said(cot):
-    with pytest.raises(AlignmentError, match="0 fit its tokenizer"):
+def test_a_vocabulary_without_the_words_is_refused(cot):
+    with pytest.raises(AlignmentError, match="0 of 4 prompts fit the tokenizer"):
         mx.tasks.cot_logic(cot, n=4)
 
 
 def test_bad_settings_are_refused(cot):
     for settings in ({"n": 0}, {"steps": 9}):
-        with pytest.raises(ConfigError, match="n of 1 or more, steps of 1 to 5"):
+        with pytest.raises(ConfigError, match="n of at least 1, steps of 1 to 5"):
             mx.tasks.cot_arithmetic(cot, **settings)
     with pytest.raises(ConfigError, match="held_out"):
         mx.tasks.cot_arithmetic(cot, split="heldout")
 
 
-def test_problems_of_ones_own(cot, tmp_path):
+def test_problems_from_a_file(cot, tmp_path):
     path = tmp_path / "own.jsonl"
     whole = {"question": "2 and 3?", "answer": "5", "steps": ["2 plus 3 is 5."], "options": ["5", "6"]}
     whole |= {"mistakes": [{"text": "2 plus 3 is 6.", "answer": "6"}], "rephrased": [" Adding 3 to 2 gives 5."]}
@@ -152,21 +152,21 @@ def test_problems_of_ones_own(cot, tmp_path):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('{"question": "a"}', "line 1 lacks a field.*'answer'"),
-        ('{"question": "a", "answr": "b"}', "unknown field 'answr'.*answer"),
+        ('{"question": "a"}', "line 1 lacks the field 'answer'"),
+        ('{"question": "a", "answr": "b"}', "Unknown field 'answr'.*answer"),
         ('{"question": "a", "answer": "b", "steps": "b is c."}', "field 'steps'.*a list"),
-        ('{"question": "a", "answer": "b", "options": ["b", "B."]}', "line 1: The options.*different"),
-        ('{"question": "a", "answer": "b", "step": []}', "unknown field 'step'"),
-        ('{"question": "a", "answer": "b", "options": ["c"]}', "not among its options"),
+        ('{"question": "a", "answer": "b", "options": ["b", "B."]}', "line 1: The options.*too alike"),
+        ('{"question": "a", "answer": "b", "step": []}', "Unknown field 'step'"),
+        ('{"question": "a", "answer": "b", "options": ["c"]}', "not among the options"),
         ('{"question": "a", "answer": 3}', "field 'answer'.*a text"),
-        ('{"question": "a", "answer": "b", "steps": ["c"], "rephrased": ["d", "e"]}', "rephrased of a problem"),
+        ('{"question": "a", "answer": "b", "steps": ["c"], "rephrased": ["d", "e"]}', "1 step has 2 rephrased"),
         (
             '{"question": "a", "answer": "b", "steps": ["c"], "mistakes": ["d"]}',
-            "field 'mistakes'.*the step gone wrong",
+            "field 'mistakes'.*the wrong step",
         ),
         ('{"question": " ", "answer": "b"}', "needs a question and an answer"),
-        ("[1]", "is no object"),
-        ("", "no lines in it"),
+        ("[1]", "must be an object"),
+        ("", "has no problems"),
     ],
 )
 def test_a_bad_line_is_named(cot, tmp_path, line, said):
@@ -176,13 +176,13 @@ def test_a_bad_line_is_named(cot, tmp_path, line, said):
         mx.tasks.cot_jsonl(cot, path)
 
 
-def test_a_missing_file_is_said(cot, tmp_path):
-    with pytest.raises(ArtifactError, match="no such file"):
+def test_a_missing_file_is_refused(cot, tmp_path):
+    with pytest.raises(ArtifactError, match="does not exist"):
         mx.tasks.cot_jsonl(cot, tmp_path / "none.jsonl")
 
 
 def test_nouns():
-    with pytest.raises(ShapeError, match="one or more"):
+    with pytest.raises(ShapeError, match="at least one problem"):
         ReasoningBatch(())
     batch = ReasoningBatch((Problem("a", "b"), Problem("c", "d"), Problem("e", "f")))
     assert [one.question for one in batch.rows(torch.tensor([2, 0])).problems] == ["e", "a"]

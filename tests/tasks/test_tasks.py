@@ -1,4 +1,4 @@
-"""Every task: the same for the same seed, in line, with answers and roles where they are said to be."""
+"""Contrast tasks: reproducible, aligned, with their answers and roles at the right tokens."""
 
 import re
 from dataclasses import replace
@@ -11,7 +11,7 @@ import mechxai as mx
 from mechxai.core.errors import AlignmentError, ConfigError
 from mechxai.core.metric import as_metric
 from mechxai.model.text import TextCodec
-from mechxai.tasks import TASKS, words
+from mechxai.tasks import TASKS, fact_tables, words
 from mechxai.tasks.example import fill, in_split, is_held_out
 from mechxai.tasks.grammars import GRAMMARS, IOI_TEMPLATES
 from tests.conftest import has_hooked_transformer
@@ -122,7 +122,7 @@ def test_ioi_settings(whole_words):
 def test_years_that_do_not_split_in_the_middle_are_refused(byte_pairs):
     with pytest.raises(
         AlignmentError,
-        match=r"greater_than: 4 prompts.*Got: 0 fit its tokenizer.*the answer merges with the prompt's tokens",
+        match=r"greater_than: 0 of 4 prompts fit the tokenizer.*the answer merges with the prompt's tokens",
     ):
         mx.tasks.greater_than(byte_pairs, n=4)
 
@@ -163,17 +163,17 @@ def test_facts_are_true(model):
     batch = mx.tasks.facts(model, n=16, seed=0)
     tables = [
         {key.replace(" ", ""): value for key, value in table.items()}
-        for table in (words.CAPITALS, words.LANDMARKS, words.LANGUAGES)
+        for table in (fact_tables.CAPITALS, fact_tables.LANDMARKS, fact_tables.LANGUAGES)
     ]
     for i in range(16):
         for run, answers in (("clean", batch.answers), ("corrupted", batch.wrong)):
             subject, answer = spelled(model, batch, i, "SUBJECT", run), word(model, answers[i, 0])
             assert any(table.get(subject) == answer for table in tables), (subject, answer)
     only = mx.tasks.facts(model, n=8, relation="language")
-    assert all(word(model, answer[0]) in words.LANGUAGES.values() for answer in only.answers)
+    assert all(word(model, answer[0]) in fact_tables.LANGUAGES.values() for answer in only.answers)
 
 
-def test_what_does_not_fit_the_tokenizer_is_counted(byte_pairs):
+def test_rejected_examples_are_counted(byte_pairs):
     codec = byte_pairs.text
     for name in UNKNOWN[:4]:
         assert len(codec.ids(f" {name}")) > 2, "the fixture must split it"
@@ -193,7 +193,7 @@ def test_what_does_not_fit_the_tokenizer_is_counted(byte_pairs):
 
 def test_too_few_that_fit_is_refused_with_the_reasons(model_of):
     with pytest.raises(
-        AlignmentError, match=r"ioi: 64 prompts were asked for gpt2.*fit its tokenizer; dropped: \{.*\}.*from_prompts"
+        AlignmentError, match=r"ioi: \d+ of 64 prompts fit the tokenizer of gpt2; dropped: \d+ \(.*\).*from_prompts"
     ):
         mx.tasks.ioi(model_of("gpt2"), n=64)
 
@@ -216,7 +216,7 @@ def test_prompts_longer_than_the_context_are_dropped(whole_words):
 
 
 @pytest.mark.parametrize("task", ["ioi", "greater_than", "sva", "docstring"])
-def test_train_and_held_out_are_told_apart(whole_words, task):
+def test_train_and_held_out_do_not_overlap(whole_words, task):
     def texts(split):
         rng = Random(0)
         return {GRAMMARS[task](rng, split=split).clean for _ in range(200)}
@@ -333,7 +333,7 @@ def test_induction_without_a_tokenizer_on_a_codec_of_none(model_of, backend):
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"period": 1}, "period=1 was asked. Allowed: 2 to 31"),
+        ({"period": 1}, "period=1 does not fit the model's context. Allowed: 2 to 31"),
         ({"period": 32}, "2 to 31"),
         ({"n": 0}, "n=0"),
         ({"n": -1}, "n=-1"),
@@ -357,13 +357,13 @@ def test_a_vocabulary_smaller_than_the_period_is_refused(model_of):
 @pytest.mark.parametrize(
     ("task", "settings", "reason"),
     [
-        ("ioi", {"n": 0}, "ioi: n=0 prompts were asked. Allowed: 1 or more"),
-        ("ioi", {"order": "abab"}, "order='abab' was asked.*did you mean '(abba|baba)'"),
-        ("ioi", {"corruption": "abd"}, "corruption='abd'.*did you mean 'abc'"),
-        ("ioi", {"split": "heldout"}, "split='heldout' was asked.*did you mean 'held_out'"),
-        ("ioi", {"template": 10_000}, "template=10000 was asked. Allowed: 0 to"),
+        ("ioi", {"n": 0}, "ioi: n=0 prompts: it must be at least 1"),
+        ("ioi", {"order": "abab"}, "order='abab' is not allowed. Did you mean '(abba|baba)'"),
+        ("ioi", {"corruption": "abd"}, "corruption='abd'.*Did you mean 'abc'"),
+        ("ioi", {"split": "heldout"}, "split='heldout' is not allowed. Did you mean 'held_out'"),
+        ("ioi", {"template": 10_000}, "template=10000 does not exist. Allowed: 0 to"),
         ("sva", {"split": "test"}, "split='test'"),
-        ("facts", {"relation": "capitals"}, "relation='capitals' was asked.*did you mean 'capital'"),
+        ("facts", {"relation": "capitals"}, "relation='capitals' is not allowed. Did you mean 'capital'"),
     ],
 )
 def test_refused(whole_words, task, settings, reason):
@@ -371,7 +371,7 @@ def test_refused(whole_words, task, settings, reason):
         TASKS[task](whole_words, **settings)
 
 
-def test_templates_are_filled_and_their_fields_found():
+def test_fill_returns_the_text_and_the_spans_of_fields():
     text, spans = fill("{A} and {B}, {A2}.", {"A": "Mary", "B": "John", "A2": "Mary"})
     assert text == "Mary and John, Mary."
     assert {role: text[low:high] for role, (low, high) in spans.items()} == {"A": "Mary", "B": "John", "A2": "Mary"}

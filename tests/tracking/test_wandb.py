@@ -280,4 +280,4 @@ def test_directory_that_is_a_file_is_a_problem_not_an_error(tmp_path):
     tracker.close()
     assert tracker.where() is None
     assert len(tracker.problems) == 1
-    assert "ArtifactError: W&B files were to go to" in tracker.problems[0]
+    assert "ArtifactError: W&B files cannot be written to" in tracker.problems[0]

@@ -38,7 +38,7 @@ def test_the_field_wins_over_the_environment(tmp_path, monkeypatch):
 
 def test_unknown_mode_is_answered_with_the_modes(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "ofline")
-    with pytest.raises(ConfigError, match="did you mean 'offline'"):
+    with pytest.raises(ConfigError, match="Did you mean 'offline'"):
         WandbTracker().start("run", {})
 
 

@@ -1,10 +1,10 @@
 "use strict";
-// What happens in the page itself. The view is a plain object in the store "view"; everything here only makes a new one
-// of it, and the server draws what changed.
+// The page's own interactions. The view is a plain object in the store "view"; every interaction stores a new view, and
+// the server sends what changes.
 (() => {
   const clientside = (window.dash_clientside = window.dash_clientside || {});
-  const none = () => clientside.no_update;
-  const state = { view: null, facts: null, sent: 0, later: null, timer: 0, opened: false };
+  const noUpdate = () => clientside.no_update;
+  const state = { view: null, facts: null, sent: 0, pending: null, timer: 0, opened: false };
   const { mechxai } = window;
   const set = (id, props) => clientside.set_props(id, props);
   const text = (value) => (value === null || value === undefined ? "" : String(value));
@@ -14,31 +14,31 @@
     for (const [name, value] of Object.entries(parts)) {
       next[name] = typeof view[name] === "number" ? Number(value) : value;
     }
-    return JSON.stringify(next) === JSON.stringify(view) ? none() : next;
+    return JSON.stringify(next) === JSON.stringify(view) ? noUpdate() : next;
   }
 
-  // A choice on top of the moves that still wait to be sent.
+  // A choice, applied to the view that still waits to be sent.
   function merged(view, parts) {
-    const waiting = state.later;
-    if (!waiting) return changed(view, parts);
-    forget();
-    const next = changed(waiting, parts);
-    return next === none() ? waiting : next;
+    const pending = state.pending;
+    if (!pending) return changed(view, parts);
+    dropPending();
+    const next = changed(pending, parts);
+    return next === noUpdate() ? pending : next;
   }
 
-  function forget() {
-    state.later = null;
+  function dropPending() {
+    state.pending = null;
     clearTimeout(state.timer);
   }
 
   function move(parts) {
     if (!state.view) return;
     const next = changed(state.view, parts);
-    if (next === none()) return;
+    if (next === noUpdate()) return;
     state.view = next;
-    // one request at a time: what is asked while one is under way is sent when it has been answered
+    // one request at a time: a view that is chosen meanwhile is sent after the answer
     if (state.sent && Date.now() - state.sent < 3000) {
-      state.later = next;
+      state.pending = next;
       clearTimeout(state.timer);
       state.timer = setTimeout(flush, 3000);
     } else send(next);
@@ -50,104 +50,104 @@
   }
 
   function flush() {
-    const view = state.later;
-    forget();
+    const view = state.pending;
+    dropPending();
     if (view) send(view);
   }
 
-  function step(name, by) {
+  function step(name, change) {
     const facts = state.facts;
     if (!facts) return;
-    const most = { pos: facts.n_pos, layer: facts.n_layers, head: facts.n_heads }[name];
-    const at = Math.min(most - 1, Math.max(0, resolved(name) + by));
-    move({ [name]: at });
+    const count = { pos: facts.n_pos, layer: facts.n_layers, head: facts.n_heads }[name];
+    move({ [name]: Math.min(count - 1, Math.max(0, resolved(name) + change)) });
   }
 
-  // what was asked last, though the server may not have answered yet
+  // The chosen index, which the server may not have answered yet.
   function resolved(name) {
-    const asked = state.view[name];
-    return asked >= 0 ? asked : state.facts[name];
+    const index = state.view[name];
+    return index >= 0 ? index : state.facts[name];
   }
 
-  // An address too long to come along with the request for the page is read here.
+  // An address that is too long for the request of the page is read here.
   function opened(view) {
     if (state.opened) return false;
     state.opened = true;
     if (!location.hash && location.search.length < 3000) return false;
-    const asked = addressed(view);
-    if (!asked.prompt) return false;
-    setTimeout(() => show(asked), 0);
+    const linked = addressed(view);
+    if (!linked.prompt) return false;
+    setTimeout(() => show(linked), 0);
     return true;
   }
 
   // The view that the address describes.
   function addressed(view) {
-    const named = [...new URLSearchParams(location.hash.slice(1) || location.search)].filter(([name]) => name in view);
-    return { ...state.facts.blank, model: view.model, ...Object.fromEntries(named) };
+    const query = new URLSearchParams(location.hash.slice(1) || location.search);
+    const values = [...query].filter(([name]) => name in view);
+    return { ...state.facts.defaults, model: view.model, ...Object.fromEntries(values) };
   }
 
-  // A view as a whole, with what is typed and chosen for it; whether it is another than the present one.
-  function show(asked) {
-    const next = changed(state.view, asked);
-    forget();
-    if (next !== none()) { // sent at once: the server compares the model chosen below with this view's
+  // Shows a view, and puts its texts and choices into the controls; returns whether the view is a new one.
+  function show(view) {
+    const next = changed(state.view, view);
+    dropPending();
+    if (next !== noUpdate()) { // sent first: the server compares the model chosen below with this view's
       state.view = next;
       send(next);
     }
-    set("model-choice", { value: asked.model });
-    for (const name of ["prompt", "corrupted"]) set(name + "-text", { value: asked[name] });
-    for (const name of ["inputs", "lens", "color", "site"]) set(name + "-choice", { value: asked[name] });
-    return next !== none();
+    set("model-choice", { value: view.model });
+    for (const name of ["prompt", "corrupted"]) set(name + "-text", { value: view[name] });
+    for (const name of ["inputs", "lens", "color", "site"]) set(name + "-choice", { value: view[name] });
+    return next !== noUpdate();
   }
 
-  // A place on the way back for every pair of prompts, not for every step within one.
-  function kept(view, query) {
+  // One entry of the browser's history per pair of prompts, not per view.
+  function storeAddress(view, query) {
     const pair = JSON.stringify([view.model, view.prompt, view.corrupted]);
-    const other = state.pair && state.pair !== pair && !state.returning;
+    const isNew = state.pair && state.pair !== pair && !state.returning;
     Object.assign(state, { pair, returning: false });
-    // after a # it stays with the browser: servers refuse long addresses
+    // the part after # is not sent: servers refuse long addresses
     const address = query.length < 30000 ? "?" + query : location.pathname + "#" + query;
     try {
-      if (other) history.pushState(null, "", address);
+      if (isNew) history.pushState(null, "", address);
       else history.replaceState(null, "", address);
-    } catch { /* too many at once for some browsers */ }
+    } catch { /* some browsers limit the rate of changes */ }
   }
 
-  // What a point's text says of the view.
-  function goes(said) {
-    return Object.fromEntries(said.split("\u001f").map((one) => {
-      const at = one.indexOf("=");
-      return [one.slice(0, at), one.slice(at + 1)];
+  // The change of the view that a click target describes.
+  function targetChanges(target) {
+    return Object.fromEntries(target.split("\u001f").map((part) => {
+      const at = part.indexOf("=");
+      return [part.slice(0, at), part.slice(at + 1)];
     }));
   }
 
-  // The prompt's tokens; one of them can be reached by the tabulator, the arrows do the rest.
-  function tokens(box, given) {
-    const same = box.children.length === given.length, made = same ? [...box.children] : given.map(token);
-    const focused = made.includes(document.activeElement);
-    for (const [pos, { text, share, said, chosen }] of given.entries()) {
-      const one = made[pos], name = share < 0 ? "--against" : "--towards";
-      if (one.firstChild.textContent !== text) one.firstChild.textContent = text;
-      if (one.title !== said) one.title = said;
-      one.style.backgroundColor = `color-mix(in srgb, var(${name}) ${Math.round(62 * Math.abs(share))}%, transparent)`;
-      if (one.tabIndex === (chosen ? 0 : -1)) continue;
-      one.className = chosen ? "token chosen" : "token";
-      one.setAttribute("aria-pressed", String(chosen));
-      one.tabIndex = chosen ? 0 : -1;
-      if (chosen && focused) one.focus();
+  // Draws the prompt's tokens; the tab key reaches the chosen one, the arrow keys move from there.
+  function drawTokens(box, tokens) {
+    const same = box.children.length === tokens.length, buttons = same ? [...box.children] : tokens.map(tokenButton);
+    const focused = buttons.includes(document.activeElement);
+    for (const [pos, { text, share, hover, chosen }] of tokens.entries()) {
+      const button = buttons[pos], name = share < 0 ? "--against" : "--towards";
+      if (button.firstChild.textContent !== text) button.firstChild.textContent = text;
+      if (button.title !== hover) button.title = hover;
+      button.style.backgroundColor = `color-mix(in srgb, var(${name}) ${Math.round(62 * Math.abs(share))}%, transparent)`;
+      if (button.tabIndex === (chosen ? 0 : -1)) continue;
+      button.className = chosen ? "token chosen" : "token";
+      button.setAttribute("aria-pressed", String(chosen));
+      button.tabIndex = chosen ? 0 : -1;
+      if (chosen && focused) button.focus();
     }
-    if (!same) box.replaceChildren(...made);
-    const at = box.querySelector(".chosen");
-    if (at && box.scrollHeight > box.clientHeight) at.scrollIntoView({ block: "nearest" });
+    if (!same) box.replaceChildren(...buttons);
+    const chosenButton = box.querySelector(".chosen");
+    if (chosenButton && box.scrollHeight > box.clientHeight) chosenButton.scrollIntoView({ block: "nearest" });
   }
 
-  function token(_given, pos) {
-    const one = document.createElement("button");
-    Object.assign(one, { type: "button", className: "token", tabIndex: -1 });
-    one.dataset.pos = pos;
-    one.setAttribute("aria-pressed", "false");
-    one.append(document.createElement("bdi"));
-    return one;
+  function tokenButton(_token, pos) {
+    const button = document.createElement("button");
+    Object.assign(button, { type: "button", className: "token", tabIndex: -1 });
+    button.dataset.pos = pos;
+    button.setAttribute("aria-pressed", "false");
+    button.append(document.createElement("bdi"));
+    return button;
   }
 
   clientside.mechxai = {
@@ -156,108 +156,113 @@
     },
     read(_clicks, answer, wrong, prompt, corrupted, view) {
       const triggered = clientside.callback_context.triggered[0];
-      const asked = { answer: text(answer), wrong: text(wrong) };
-      if (triggered && triggered.prop_id !== "read.n_clicks") return merged(view, asked);
-      const moved = text(prompt) === view.prompt ? {} : { pos: -1 };
-      return merged(view, { ...asked, prompt: text(prompt), corrupted: text(corrupted), ...moved });
+      const answers = { answer: text(answer), wrong: text(wrong) };
+      if (triggered && triggered.prop_id !== "read.n_clicks") return merged(view, answers);
+      const position = text(prompt) === view.prompt ? {} : { pos: -1 };
+      return merged(view, { ...answers, prompt: text(prompt), corrupted: text(corrupted), ...position });
     },
-    // The server's answer: what changed of the page.
+    // Draws the server's answer: the parts of the page that change.
     shown(answer, view) {
       const { facts } = answer;
       state.sent = 0;
-      if (answer.error) { // what was shown stays
-        state.view = state.later || view;
+      if (answer.error) { // the page stays as it was
+        state.view = state.pending || view;
         state.returning = false;
-        if (state.later) setTimeout(flush, 0);
-        return Array(4).fill(none());
+        if (state.pending) setTimeout(flush, 0);
+        return Array(4).fill(noUpdate());
       }
       state.facts = facts;
-      if (state.later) setTimeout(flush, 0);
+      if (state.pending) setTimeout(flush, 0);
       for (const [name, { figure, shapes }] of Object.entries(answer.panels)) {
         if (figure) mechxai.draw(document.getElementById(name), figure);
         else mechxai.move(document.getElementById(name), shapes);
       }
-      for (const [name, wanted] of Object.entries(facts.started)) document.getElementById(`${name}-run`).hidden = !wanted;
-      if (answer.tokens) tokens(document.getElementById("tokens"), answer.tokens);
+      for (const [name, wanted] of Object.entries(facts.has_run_button)) {
+        document.getElementById(`${name}-run`).hidden = !wanted;
+      }
+      if (answer.tokens) drawTokens(document.getElementById("tokens"), answer.tokens);
       document.getElementById("commands").textContent = answer.commands;
-      if (!opened(view)) kept(view, facts.query);
+      if (!opened(view)) storeAddress(view, facts.query);
       const frame = document.getElementById("views"), box = document.getElementById("views-box");
-      if (box && box.open && frame.dataset.prompt !== view.model + view.prompt) heads(frame, view);
+      if (box && box.open && frame.dataset.prompt !== view.model + view.prompt) drawHeads(frame, view);
       return [facts.where, view.answer, view.wrong, answer.stamps];
     },
-    // The figures of a run that was opened, as plotly draws them.
+    // The figures of a stored run, drawn by plotly.
     results(figures) {
-      if (!figures.length) return none();
+      if (!figures.length) return noUpdate();
       mechxai.plotly().then((plotly) => figures.forEach((figure, index) =>
         plotly.newPlot(document.getElementById(`result-${index}`), figure.data, figure.layout, { displaylogo: false })));
-      return none();
+      return noUpdate();
     },
-    // what decides which sweeps are looked at
+    // A key of everything that determines the runs of the view.
     paired(view, before) {
-      const waiting = state.later;
-      if (waiting && (waiting.model !== view.model || waiting.prompt !== view.prompt)) forget(); // another one was opened
-      if (!state.later) state.view = view;
-      const traced = state.facts && state.facts.started.routes ? view.pos : null; // else routes follow by themselves
-      const asked = [view.model, view.prompt, view.corrupted, view.answer, view.wrong, view.site];
-      const pair = JSON.stringify([...asked, traced]);
-      if (pair === before) return none();
-      if (before) set("message", { children: "" }); // it spoke of what was asked before
+      const pending = state.pending;
+      const isOld = pending && (pending.model !== view.model || pending.prompt !== view.prompt);
+      if (isOld) dropPending(); // it belongs to the last prompt
+      if (!state.pending) state.view = view;
+      const routesPos = state.facts && state.facts.has_run_button.routes ? view.pos : null; // else they need no run
+      const pair = JSON.stringify(
+        [view.model, view.prompt, view.corrupted, view.answer, view.wrong, view.site, routesPos]);
+      if (pair === before) return noUpdate();
+      if (before) set("message", { children: "" }); // it was about the last view
       return pair;
     },
-    dress(clicks, before) {
+    themed(clicks, before) {
       let theme = null;
-      try { theme = localStorage.getItem("mechxai-theme"); } catch { /* a browser that keeps nothing */ }
+      try { theme = localStorage.getItem("mechxai-theme"); } catch { /* a browser without storage */ }
       theme = theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
       if (clicks) theme = theme === "dark" ? "light" : "dark";
       try { if (clicks) localStorage.setItem("mechxai-theme", theme); } catch { /* likewise */ }
       document.documentElement.dataset.theme = theme;
-      const button = document.getElementById("dress");
+      const button = document.getElementById("theme-switch");
       if (button) button.textContent = theme === "dark" ? "Light" : "Dark";
-      return theme === before ? none() : theme;
+      return theme === before ? noUpdate() : theme;
     },
   };
 
-  // A page of the server about what is shown.
-  async function paged(name) {
+  // A page of the server about the view.
+  async function fetchPage(name) {
     const answer = await fetch(name, { method: "POST", body: new URLSearchParams(state.facts.query) });
     const text = await answer.text();
     if (!answer.ok) throw new Error(text);
     return text;
   }
 
-  const told = (error) => set("trouble", { children: error.message });
+  const showError = (error) => set("trouble", { children: error.message });
 
-  function heads(frame, view) {
+  function drawHeads(frame, view) {
     const prompt = (frame.dataset.prompt = view.model + view.prompt);
-    paged("attention.html").then((page) => { if (frame.dataset.prompt === prompt) frame.srcdoc = page; }).catch(told);
+    fetchPage("attention.html").then((page) => {
+      if (frame.dataset.prompt === prompt) frame.srcdoc = page;
+    }).catch(showError);
   }
 
   function save(button) {
     button.disabled = true;
-    paged("export.html").then((page) => {
+    fetchPage("export.html").then((page) => {
       const href = URL.createObjectURL(new Blob([page], { type: "text/html" }));
       Object.assign(document.createElement("a"), { href, download: "mechxai-explorer.html" }).click();
       setTimeout(() => URL.revokeObjectURL(href), 60000);
-    }).catch(told).finally(() => { button.disabled = false; });
+    }).catch(showError).finally(() => { button.disabled = false; });
   }
 
-  async function copy(button, what) {
+  async function copy(button, text) {
     const before = (button.dataset.label = button.dataset.label || button.textContent);
     try {
-      await navigator.clipboard.writeText(what);
+      await navigator.clipboard.writeText(text);
       button.textContent = "Copied";
     } catch {
-      button.textContent = "Copy by hand: see the address";
+      button.textContent = "Copy the address by hand";
     }
     setTimeout(() => { button.textContent = before; }, 1500);
   }
 
   document.addEventListener("click", (event) => {
     const token = event.target.closest("#tokens [data-pos]");
-    const point = mechxai.under(event.target), own = event.target.dataset || {};
+    const point = mechxai.pointAt(event.target), { png } = event.target.dataset || {};
     if (token) move({ pos: Number(token.dataset.pos) });
-    if (point && point.goes) move(goes(point.goes));
-    if (own.png) mechxai.png(own.png).catch(() => set("trouble", { children: "The picture could not be made." }));
+    if (point && point.clickTarget) move(targetChanges(point.clickTarget));
+    if (png) mechxai.png(png).catch(() => set("trouble", { children: "The image could not be saved." }));
     if (event.target.id === "save" && state.facts) save(event.target);
     if (event.target.id === "share") copy(event.target, location.href);
     if (event.target.id === "copy") copy(event.target, document.getElementById("commands").textContent);
@@ -269,7 +274,7 @@
   });
   document.addEventListener("toggle", (event) => {
     if (event.target.id === "views-box" && event.target.open && state.view) {
-      heads(document.getElementById("views"), state.view);
+      drawHeads(document.getElementById("views"), state.view);
     }
   }, true);
 

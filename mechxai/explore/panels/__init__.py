@@ -1,1 +1,1 @@
-"""Panels of the explorer, one per file, each drawn from a scene alone; `panel.PANELS` lists them."""
+"""Panels of the explorer, one per file, each drawn from a `PanelContext`; `mechxai.explore.panel` lists them."""

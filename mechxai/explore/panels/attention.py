@@ -1,31 +1,35 @@
-"""Where the chosen head looks."""
+"""The attention pattern of the chosen head."""
 
 from collections.abc import Hashable
 
 from mechxai.explore.palette import Picture, ticks
-from mechxai.explore.panel_context import PanelContext, goes
+from mechxai.explore.panel_context import PanelContext, click_target
 
 _HEIGHT = 380
 
 
-def content(scene: PanelContext) -> Hashable:
+def content(context: PanelContext) -> Hashable:
     """What the cells depend on."""
-    return (scene.view.model, scene.view.prompt, scene.block, scene.view.head, scene.places.start)
+    return (context.view.model, context.view.prompt, context.block, context.view.head, context.positions.start)
 
 
-def draw(scene: PanelContext) -> Picture:
-    """From each position (rows) to those it attends to; a click on a row chooses its position."""
-    view, palette, places = scene.view, scene.palette, scene.places
-    weights = scene.reading.pattern(scene.block, view.head)[places.start : places.stop, places.start : places.stop]
-    tokens, n = scene.labels(places), len(places)
-    says = [[f"{tokens[row]} → {tokens[at]}: {weights[row, at]:.3f}" for at in range(n)] for row in range(n)]
-    clicks = [[goes(pos=at)] * n for at in places]
-    heat = palette.cells(weights.round(4), says, clicks, ends=(0.0, 1.0), unit="attention", height=_HEIGHT)
-    row = view.pos - places[0]
+def draw(context: PanelContext) -> Picture:
+    """Attention from each position (rows) to each position (columns); a click on a row chooses its position."""
+    view, palette, positions = context.view, context.palette, context.positions
+    weights = context.analysis.pattern(context.block, view.head)[
+        positions.start : positions.stop, positions.start : positions.stop
+    ]
+    tokens, n_pos = context.labels(positions), len(positions)
+    hover = [
+        [f"{tokens[dest]} → {tokens[src]}: {weights[dest, src]:.3f}" for src in range(n_pos)] for dest in range(n_pos)
+    ]
+    clicks = [[click_target(pos=pos)] * n_pos for pos in positions]
+    heat = palette.cells(weights.round(4), hover, clicks, ends=(0.0, 1.0), unit="attention", height=_HEIGHT)
+    row = view.pos - positions[0]
     return palette.figure(
         heat,
         _HEIGHT,
         x=ticks(tokens, "attended to", turned=True),
         y={**ticks(tokens, "attending"), "autorange": "reversed"},
-        shapes=[palette.frame((0, n - 1), (row, row))],
+        shapes=[palette.frame((0, n_pos - 1), (row, row))],
     )

@@ -1,68 +1,66 @@
-"""The edges between heads, MLPs and logits that carry the answer, to first order."""
+"""The edges between heads, MLPs and logits that carry the answer, to first order (EAP-IG)."""
 
 import re
 from collections.abc import Hashable
 
 from mechxai.core.result import Result
 from mechxai.explore.palette import NO_MARGIN, Palette, Picture
-from mechxai.explore.panel_context import PanelContext, goes
+from mechxai.explore.panel_context import PanelContext, click_target
 from mechxai.figures.circuit import circuit_figure
 from mechxai.figures.colors import TOWARDS
 from mechxai.methods.circuits.edge_attribution import EdgeAttribution
 
 _HEAD = re.compile(r"a(\d+)\.h(\d+)")
 _MLP = re.compile(r"m(\d+)")
-_EDGES = 40
-_HIGHEST = 1600
+_N_EDGES = 40
+_MAX_HEIGHT = 1600
 
 
-def key(scene: PanelContext) -> Hashable:
-    """What decides the numbers."""
-    view = scene.view
+def key(context: PanelContext) -> Hashable:
+    """What determines the scores."""
+    view = context.view
     return ("circuit", view.model, view.prompt, view.corrupted, view.answer, view.wrong)
 
 
-def method(scene: PanelContext) -> EdgeAttribution:
-    """The scores that are asked."""
-    del scene
+def method(context: PanelContext) -> EdgeAttribution:
+    """Edge attribution with integrated gradients over inputs."""
+    del context
     return EdgeAttribution(kind="eap_ig_inputs")
 
 
-def draw(scene: PanelContext, result: Result) -> Picture:
+def draw(context: PanelContext, result: Result) -> Picture:
     """The largest edges as a graph, layers upward; a click on a head chooses it."""
-    palette, drawn = scene.palette, scene.reading.once(("edges", key(scene)), lambda: _plain(result))
-    layout = drawn["layout"]
+    palette = context.palette
+    graph = context.analysis.cached(("edges", key(context)), lambda: circuit_figure(result, _N_EDGES).to_plotly_json())
+    layout = graph["layout"]
     hidden = [{"visible": False, "range": layout[name]["range"]} for name in ("xaxis", "yaxis")]
     margin = layout["margin"]
     width, height = layout["width"] - margin["l"] - margin["r"], layout["height"] - margin["t"] - margin["b"]
-    share = min(1.0, _HIGHEST / height)  # edges meet nodes only where both sides shrink alike
-    size = [round(share * one) + 2 * NO_MARGIN for one in (width, height)]
-    figure = palette.figure({}, size[1], x=hidden[0], y=hidden[1], meta={"width": size[0]})
-    chosen = f"a{scene.block}.h{scene.view.head}"
-    return {**figure, "data": [_colored(palette, trace, chosen, share) for trace in drawn["data"]]}
-
-
-def _plain(result: Result) -> Picture:
-    return circuit_figure(result, _EDGES).to_plotly_json()
+    share = min(1.0, _MAX_HEIGHT / height)  # both sides shrink alike, so that edges still meet nodes
+    shown_width, shown_height = (round(share * side) + 2 * NO_MARGIN for side in (width, height))
+    figure = palette.figure({}, shown_height, x=hidden[0], y=hidden[1], meta={"width": shown_width})
+    chosen = f"a{context.block}.h{context.view.head}"
+    return {**figure, "data": [_colored(palette, trace, chosen, share) for trace in graph["data"]]}
 
 
 def _colored(palette: Palette, trace: Picture, chosen: str, share: float) -> Picture:  # noqa: PLR0917 - a trace and how it is drawn
-    """An edge, or all nodes, in the page's colours."""
+    """A trace of an edge, or of all nodes, in the page's colours."""
     if "markers" not in trace["mode"]:
         color = palette.towards if trace["line"]["color"] == TOWARDS else palette.against
         return {**trace, "line": {**trace["line"], "color": color}}
-    names = [str(one).split(":")[0] for one in trace["hovertext"]]
+    names = [str(text).split(":")[0] for text in trace["hovertext"]]
     rim = palette.rims([name == chosen for name in names])
     return {
         **trace,
-        "customdata": [_goes(name) for name in names],
+        "customdata": [_node_target(name) for name in names],
         "marker": {"size": max(14, round(34 * share)), "color": palette.sequential[0][1], "line": rim},
         "textfont": {"size": 10, "color": palette.ink},
     }
 
 
-def _goes(name: str) -> str:
+def _node_target(name: str) -> str:
+    """The click target of a node: its layer, and its head if it has one."""
     head, mlp = _HEAD.fullmatch(name), _MLP.fullmatch(name)
     if head:
-        return goes(layer=head[1], head=head[2])
-    return goes(layer=mlp[1]) if mlp else ""
+        return click_target(layer=head[1], head=head[2])
+    return click_target(layer=mlp[1]) if mlp else ""

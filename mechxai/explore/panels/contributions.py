@@ -1,4 +1,4 @@
-"""What every part of the model writes towards the answer: by layer, by head, and by the token a head read."""
+"""Direct contributions to the answer: by layer, by head, and by the source token that a head reads."""
 
 import re
 from collections.abc import Hashable, Sequence
@@ -6,52 +6,53 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from mechxai.explore.palette import Palette, Picture, numbers, ticks
-from mechxai.explore.panel_context import PanelContext, goes
+from mechxai.explore.panel_context import PanelContext, click_target
 from mechxai.figures.text import number
 
-_HEIGHT, _LEAST, _ROW = 300, 240, 26
+_HEIGHT, _MIN_HEIGHT, _ROW_HEIGHT = 300, 240, 26
 _PART = re.compile(r"([am])(\d+)")
 
 
-def by_layer(scene: PanelContext) -> Picture:
-    """Bars over embedding, attention and MLP of each layer, and biases; they sum to the logit difference."""
-    palette, data = scene.palette, scene.reading.contributions(scene.asked).data
+def by_layer(context: PanelContext) -> Picture:
+    """Bars for the embedding, each layer's attention and MLP, and the biases; they sum to the logit difference."""
+    palette, data = context.palette, context.analysis.contributions(context.question).data
     sums: dict[str, float] = {}
     for name, value in zip(data["component"].values, data["value"].values[0], strict=True):
         part = str(name).split(".")[0]
         label = part if _PART.fullmatch(part) else "bias" if part in ("norm", "unembed") else str(name)
         sums[label] = sums.get(label, 0.0) + float(value)
     parts = [_PART.fullmatch(name) for name in sums]
+    clicks = [click_target(layer=part[2]) if part else "" for part in parts]
     total = number(float(data["logit_diff"].values[0]))
     return palette.figure(
-        _bars(palette, list(sums.values()), list(sums), [goes(layer=one[2]) if one else "" for one in parts]),
+        _bars(palette, list(sums.values()), list(sums), clicks),
         _HEIGHT,
         x=ticks(list(sums), f"a: attention, m: MLP; sum {total}", turned=True),
-        y=_logits(scene),
+        y=_logit_axis(context),
     )
 
 
-def content(scene: PanelContext) -> Hashable:
+def content(context: PanelContext) -> Hashable:
     """What the heads' cells depend on."""
-    return (scene.view.model, scene.view.prompt, scene.asked)
+    return (context.view.model, context.view.prompt, context.question)
 
 
-def by_head(scene: PanelContext) -> Picture:
-    """Layers upward, heads to the right: blue writes the answer, red what it is set against."""
-    palette, data = scene.palette, scene.reading.contributions(scene.asked).data
+def by_head(context: PanelContext) -> Picture:
+    """Layers upward, heads to the right: blue writes towards the answer, red towards the wrong answer."""
+    palette, data = context.palette, context.analysis.contributions(context.question).data
     if "head_value" not in data:
-        return palette.said("this model's attention cannot be split by head", _HEIGHT)
+        return palette.message("this model's attention cannot be split by head", _HEIGHT)
     values = data["head_value"].values
-    reach = float(np.abs(values).max()) or 1.0
+    largest = float(np.abs(values).max()) or 1.0
     n_layers, n_heads = values.shape
-    height = max(_LEAST, 74 + _ROW * n_layers)
-    clicks = [[goes(layer=row, head=at) for at in range(n_heads)] for row in range(n_layers)]
-    says = [
-        [f"head {row}.{at}: {number(float(values[row, at]), 'logits')}" for at in range(n_heads)]
+    height = max(_MIN_HEIGHT, 74 + _ROW_HEIGHT * n_layers)
+    clicks = [[click_target(layer=row, head=head) for head in range(n_heads)] for row in range(n_layers)]
+    hover = [
+        [f"head {row}.{head}: {number(float(values[row, head]), 'logits')}" for head in range(n_heads)]
         for row in range(n_layers)
     ]
-    heat = palette.cells(values, says, clicks, ends=(-reach, reach), unit="logits", height=height)
-    head, layer = scene.view.head, scene.block
+    heat = palette.cells(values, hover, clicks, ends=(-largest, largest), unit="logits", height=height)
+    head, layer = context.view.head, context.block
     return palette.figure(
         heat,
         height,
@@ -61,15 +62,17 @@ def by_head(scene: PanelContext) -> Picture:
     )
 
 
-def by_token(scene: PanelContext) -> Picture:
-    """What the chosen head writes towards the answer from each token it reads."""
-    palette, data, places = scene.palette, scene.reading.contributions(scene.asked).data, scene.places
+def by_token(context: PanelContext) -> Picture:
+    """The chosen head's contribution to the answer, split by the tokens it reads."""
+    palette, data, positions = context.palette, context.analysis.contributions(context.question).data, context.positions
     if "source_value" not in data:
-        return palette.said("this model's heads cannot be split by the token they read", _HEIGHT)
-    values = np.nan_to_num(data["source_value"].values[0, scene.block, scene.view.head])[places.start : places.stop]
-    tokens = scene.labels(places)
-    bars = _bars(palette, values.tolist(), tokens, [goes(pos=at) for at in places])
-    return palette.figure(bars, _HEIGHT, x=ticks(tokens, turned=True), y=_logits(scene))
+        return palette.message("this model's heads cannot be split by source token", _HEIGHT)
+    values = np.nan_to_num(data["source_value"].values[0, context.block, context.view.head])[
+        positions.start : positions.stop
+    ]
+    tokens = context.labels(positions)
+    bars = _bars(palette, values.tolist(), tokens, [click_target(pos=pos) for pos in positions])
+    return palette.figure(bars, _HEIGHT, x=ticks(tokens, turned=True), y=_logit_axis(context))
 
 
 def _bars(palette: Palette, values: Sequence[float], names: Sequence[str], clicks: Sequence[str]) -> dict[str, object]:  # noqa: PLR0917 - three lists of one length
@@ -84,5 +87,5 @@ def _bars(palette: Palette, values: Sequence[float], names: Sequence[str], click
     }
 
 
-def _logits(scene: PanelContext) -> dict[str, object]:
-    return {"title": {"text": f"logits, {scene.pair}", "font": {"size": 12}}, "zeroline": True}
+def _logit_axis(context: PanelContext) -> dict[str, object]:
+    return {"title": {"text": f"logits, {context.contrast_label}", "font": {"size": 12}}, "zeroline": True}

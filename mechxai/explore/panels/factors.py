@@ -1,4 +1,4 @@
-"""Groups of MLP neurons that fire together, and on which tokens."""
+"""Groups of MLP neurons that fire together, and the tokens on which they are active."""
 
 from collections.abc import Hashable
 
@@ -6,67 +6,68 @@ import numpy as np
 
 from mechxai.core.result import Result
 from mechxai.explore.palette import Picture, ticks
-from mechxai.explore.panel_context import PanelContext, goes
+from mechxai.explore.panel_context import PanelContext, click_target
 from mechxai.figures.text import number
 from mechxai.methods.lens.neuron_factors import NeuronFactors
 
-_LEAST, _ROW, _NAMED = 240, 30, 4
-_QUICK = 2e5  # activations that are factored though nobody asked for it
+_MIN_HEIGHT, _ROW_HEIGHT, _N_NAMED = 240, 30, 4
+_QUICK = 2e5  # activations that are factored without a click on Run
 
 
-def key(scene: PanelContext) -> Hashable:
-    """What decides the numbers."""
-    return ("factors", scene.view.model, scene.view.prompt)
+def key(context: PanelContext) -> Hashable:
+    """What determines the factors."""
+    return ("factors", context.view.model, context.view.prompt)
 
 
-def content(scene: PanelContext) -> Hashable:
+def content(context: PanelContext) -> Hashable:
     """What the cells depend on."""
-    return (key(scene), scene.places.start)
+    return (key(context), context.positions.start)
 
 
-def method(scene: PanelContext) -> NeuronFactors:
-    """The factorisation that is asked; what ablations of each group do, `mechxai run method=neuron_factors` says."""
-    del scene
+def method(context: PanelContext) -> NeuronFactors:
+    """The factorisation, without the ablations that `mechxai run method=neuron_factors` adds."""
+    del context
     return NeuronFactors(draws=0)
 
 
-def quick(scene: PanelContext) -> bool:
-    """Whether the factorisation takes so little that it is made at once."""
-    a = scene.reading.model.architecture
-    return scene.reading.n_pos * a.n_layers * a.d_mlp <= _QUICK
+def quick(context: PanelContext) -> bool:
+    """Whether the factorisation is so fast that it runs without being started."""
+    a = context.analysis.model.architecture
+    return context.analysis.n_pos * a.n_layers * a.d_mlp <= _QUICK
 
 
-def draw(scene: PanelContext, result: Result) -> Picture:
-    """The largest group on top; a click chooses the position."""
-    palette, places, data = scene.palette, scene.places, result.data.isel(prompt=0)
-    known = [row for row, share in enumerate(data["share"].values) if np.isfinite(share)]
-    if not known:
-        return palette.said("no neuron fires: nothing to factor", _LEAST)
-    activity = np.nan_to_num(data["activity"].values)[known]
-    shown, tokens = activity[:, places.start : places.stop], scene.labels(places)
-    strongest = [_strongest(data["neuron_layer"].values[row], data["neuron"].values[row]) for row in known]
-    shares = [number(float(data["share"].values[row])) for row in known]
-    says = [
+def draw(context: PanelContext, result: Result) -> Picture:
+    """Groups (rows, the largest on top) by positions; a click chooses the position."""
+    palette, positions, data = context.palette, context.positions, result.data.isel(prompt=0)
+    rows = [row for row, share in enumerate(data["share"].values) if np.isfinite(share)]
+    if not rows:
+        return palette.message("no neuron fires: nothing to factor", _MIN_HEIGHT)
+    activity = np.nan_to_num(data["activity"].values)[rows]
+    shown, tokens = activity[:, positions.start : positions.stop], context.labels(positions)
+    strongest = [_strongest(data["neuron_layer"].values[row], data["neuron"].values[row]) for row in rows]
+    shares = [number(float(data["share"].values[row])) for row in rows]
+    hover = [
         [
             f"<b>group {row}, {share} of the activity</b><br>{token}: {number(float(value))}<br>{names}"
             for token, value in zip(tokens, shown[row], strict=True)
         ]
         for row, (share, names) in enumerate(zip(shares, strongest, strict=True))
     ]
-    height = max(_LEAST, 90 + _ROW * len(known))
-    clicks = [[goes(pos=at) for at in places]] * len(known)
-    reach = float(activity.max()) or 1.0
-    cells = palette.cells(shown, says, clicks, ends=(0.0, reach), unit="activity", height=height)
-    at, last = scene.view.pos - places[0], len(known) - 1
+    height = max(_MIN_HEIGHT, 90 + _ROW_HEIGHT * len(rows))
+    clicks = [[click_target(pos=pos) for pos in positions]] * len(rows)
+    largest = float(activity.max()) or 1.0
+    cells = palette.cells(shown, hover, clicks, ends=(0.0, largest), unit="activity", height=height)
+    column, last = context.view.pos - positions[0], len(rows) - 1
     return palette.figure(
         cells,
         height,
         x=ticks(tokens, turned=True),
         y={**ticks([f"{row}: {share}" for row, share in enumerate(shares)], "group, share"), "autorange": "reversed"},
-        shapes=[palette.frame((at, at), (0, last))],
+        shapes=[palette.frame((column, column), (0, last))],
     )
 
 
 def _strongest(layers: np.ndarray, neurons: np.ndarray) -> str:
-    pairs = [f"m{int(layer)}.n{int(neuron)}" for layer, neuron in zip(layers, neurons, strict=True) if neuron >= 0]
-    return "strongest: " + ", ".join(pairs[:_NAMED])
+    """The strongest neurons of a group, by name."""
+    names = [f"m{int(layer)}.n{int(neuron)}" for layer, neuron in zip(layers, neurons, strict=True) if neuron >= 0]
+    return "strongest: " + ", ".join(names[:_N_NAMED])

@@ -1,4 +1,4 @@
-"""Activation patching of the prompt: what brings the answer back when it is put into the corrupted run."""
+"""Activation patching: which clean activations restore the answer in the corrupted run."""
 
 from collections.abc import Hashable
 
@@ -6,51 +6,51 @@ import numpy as np
 
 from mechxai.core.result import Result
 from mechxai.explore.palette import Picture, numbers, ticks
-from mechxai.explore.panel_context import PanelContext, goes
+from mechxai.explore.panel_context import PanelContext, click_target
 from mechxai.figures.text import number
 from mechxai.methods.patching.activation_patching import ActivationPatching
 
-_HEIGHT, _ROW = 300, 28
+_MIN_HEIGHT, _ROW_HEIGHT = 300, 28
 
 
-def key(scene: PanelContext) -> Hashable:
-    """What decides the numbers."""
-    view = scene.view
+def key(context: PanelContext) -> Hashable:
+    """What determines the numbers."""
+    view = context.view
     return ("patching", view.model, view.prompt, view.corrupted, view.answer, view.wrong, view.site)
 
 
-def content(scene: PanelContext) -> Hashable:
-    """What the cells depend on, once there are any."""
-    return (key(scene), scene.places.start)
+def content(context: PanelContext) -> Hashable:
+    """What the cells depend on, once there is a result."""
+    return (key(context), context.positions.start)
 
 
-def method(scene: PanelContext) -> ActivationPatching:
-    """The sweep that is asked."""
-    over = ("layer", "head") if scene.view.site == "z" else ("layer", "pos")
-    return ActivationPatching(site=scene.view.site, over=over, direction="denoise", metric="logit_diff")
+def method(context: PanelContext) -> ActivationPatching:
+    """Denoising activation patching of the view's site."""
+    over = ("layer", "head") if context.view.site == "z" else ("layer", "pos")
+    return ActivationPatching(site=context.view.site, over=over, direction="denoise", metric="logit_diff")
 
 
-def draw(scene: PanelContext, result: Result) -> Picture:
-    """Recovered, layers upward: 1 is the clean run's logit difference, 0 the corrupted one's."""
-    palette, view = scene.palette, scene.view
+def draw(context: PanelContext, result: Result) -> Picture:
+    """The recovered fraction, layers upward: 1 is the clean run's logit difference, 0 the corrupted run's."""
+    palette, view = context.palette, context.view
     values = result.data["recovered"].values
     by_head = view.site == "z"
-    places = range(values.shape[1]) if by_head else scene.places
-    shown = values[:, places.start : places.stop]
-    reach = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
-    names = [str(at) for at in places] if by_head else scene.labels(places)
-    height, kind = max(_HEIGHT, 90 + _ROW * len(shown)), "head" if by_head else "pos"
-    clicks = [[goes(layer=row, **{kind: at}) for at in places] for row in range(len(shown))]
-    says = [
+    columns = range(values.shape[1]) if by_head else context.positions
+    shown = values[:, columns.start : columns.stop]
+    largest = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
+    names = [str(head) for head in columns] if by_head else context.labels(columns)
+    height, axis = max(_MIN_HEIGHT, 90 + _ROW_HEIGHT * len(shown)), "head" if by_head else "pos"
+    clicks = [[click_target(layer=row, **{axis: index}) for index in columns] for row in range(len(shown))]
+    hover = [
         [f"{view.site} {row}, {name}: {number(float(value))}" for name, value in zip(names, shown[row], strict=True)]
         for row in range(len(shown))
     ]
-    heat = palette.cells(shown, says, clicks, ends=(-reach, reach), unit="recovered", height=height)
-    at = view.head if by_head else view.pos - places[0]
+    heat = palette.cells(shown, hover, clicks, ends=(-largest, largest), unit="recovered", height=height)
+    column = view.head if by_head else view.pos - columns[0]
     return palette.figure(
         heat,
         height,
         x=numbers(len(names), "head") if by_head else ticks(names, turned=True),
         y=numbers(len(shown), "layer"),
-        shapes=[palette.frame((at, at), (view.layer, view.layer))] if view.layer < len(shown) else [],
+        shapes=[palette.frame((column, column), (view.layer, view.layer))] if view.layer < len(shown) else [],
     )

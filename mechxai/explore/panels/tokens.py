@@ -1,4 +1,4 @@
-"""The prompt, token by token: buttons that choose a position, coloured by what mattered to the answer."""
+"""The prompt as one button per token, coloured by attention or by attribution to the answer."""
 
 import numpy as np
 
@@ -7,22 +7,22 @@ from mechxai.explore.panel_context import PanelContext
 from mechxai.figures.text import number, printable
 
 
-def draw(scene: PanelContext, values: np.ndarray) -> list[Picture]:
-    """A button per token: its text, its share of the largest value, what it says, whether it is the chosen one."""
-    reach = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
+def draw(context: PanelContext, values: np.ndarray) -> list[Picture]:
+    """A button per token: its text, its value as a share of the largest, its hover text, whether it is chosen."""
+    largest = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
     return [
         {
             "text": printable(token).replace("\\n", "⏎") or "∅",
-            "share": round(max(-1.0, min(1.0, float(values[at]) / reach)), 4),
-            "said": f"position {at}: {number(float(values[at]))}",
-            "chosen": at == scene.view.pos,
+            "share": round(max(-1.0, min(1.0, float(values[pos]) / largest)), 4),
+            "hover": f"position {pos}: {number(float(values[pos]))}",
+            "chosen": pos == context.view.pos,
         }
-        for at, token in enumerate(scene.reading.tokens)
+        for pos, token in enumerate(context.analysis.tokens)
     ]
 
 
-def values(scene: PanelContext) -> np.ndarray:
-    """What colours the tokens, ``[pos]``."""
-    if scene.view.inputs == "attention":
-        return scene.reading.pattern(scene.block, scene.view.head)[scene.view.pos]
-    return np.nan_to_num(scene.reading.inputs(scene.view.inputs, scene.asked))
+def values(context: PanelContext) -> np.ndarray:
+    """The scores of the prompt's tokens, ``[pos]``: the chosen head's attention, or an attribution."""
+    if context.view.inputs == "attention":
+        return context.analysis.pattern(context.block, context.view.head)[context.view.pos]
+    return np.nan_to_num(context.analysis.token_scores(context.view.inputs, context.question))

@@ -1,1 +1,1 @@
-"""Scripts and styles of pages, put into them whole."""
+"""Scripts and styles that are embedded in the HTML pages."""

@@ -1,1 +1,1 @@
-"""Attention looked at: patterns, and the queries and keys behind them."""
+"""Attention: patterns, and the queries and keys behind them."""

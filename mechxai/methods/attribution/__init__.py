@@ -1,1 +1,1 @@
-"""Which inputs mattered: scores of tokens, words or spans of a prompt, and whether they are true."""
+"""Attribution: scores of a prompt's tokens, words or spans, and evaluations of such scores."""

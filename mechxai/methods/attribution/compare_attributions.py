@@ -1,4 +1,4 @@
-"""Methods of attribution side by side: do they agree, which are true, what does each cost, what is wrong with it."""
+"""Attribution methods side by side: their agreement, faithfulness and cost, and the caveats of each."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -8,33 +8,36 @@ from typing import Any, final
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Bool, Float
 from sklearn.metrics import roc_auc_score
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.errors import ConfigError, SiteError, check_choice, nearest
-from mechxai.core.method import Method, MethodCard, register
+from mechxai.core.errors import ConfigError, SiteError, unknown
+from mechxai.core.method import MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
 from mechxai.core.statistics import known_mean
 from mechxai.engine.execution import Execution
-from mechxai.methods.attribution._lib.baselines import BASELINES
+from mechxai.methods.attribution._lib.base import Attribution
+from mechxai.methods.attribution._lib.baselines import Baseline
 from mechxai.methods.attribution._lib.evaluation.comparison import (
-    Candidate,
-    EvaluationSettings,
-    Judging,
     curve_variables,
-    judged,
+    evaluate_rankings,
     measure_variables,
 )
-from mechxai.methods.attribution._lib.evaluation.measures import player_scores, rank_agreement, top_overlap
-from mechxai.methods.attribution._lib.input import AttributionInput
-from mechxai.methods.attribution._lib.method_names import Named, labelled
-from mechxai.methods.attribution._lib.players import KINDS
-from mechxai.methods.attribution._lib.scores import attributed, gap_of
-from mechxai.methods.attribution.faithfulness import FRACTIONS
+from mechxai.methods.attribution._lib.evaluation.measures import rank_agreement, top_overlap
+from mechxai.methods.attribution._lib.evaluation.settings import (
+    ERASER_FRACTIONS,
+    AttributionEvaluation,
+    with_settings,
+)
+from mechxai.methods.attribution._lib.input import AttributionInput, attribution_input
+from mechxai.methods.attribution._lib.method_names import MethodOrName, labelled
+from mechxai.methods.attribution._lib.players import PlayerKind
+from mechxai.methods.attribution._lib.scores import TokenScores, attributed_tokens, completeness_gap, player_scores
 from mechxai.methods.result_parts import bounded, position_labels, run_info, token_texts
 
-EVERY = (
+DEFAULT_METHODS = (
     "saliency",
     "gradient_x_input",
     "integrated_gradients",
@@ -46,6 +49,8 @@ EVERY = (
     "attention_scores",
     "attention_rollout",
 )
+_MIN_CHANGE = 1e-3
+_MAX_GAP = 0.05
 
 
 @final
@@ -54,58 +59,50 @@ EVERY = (
         name="compare_attributions",
         family="attribution",
         kind="attribution_comparison",
-        question="Which of several attributions is true here, do they agree, and what does each cost?",
+        question="Which of several attributions is faithful, do they agree, and what does each cost?",
         cost="every method once, and about 2 x 14 passes per ranking and prompt",
         source="Jain & Wallace 2019 (arXiv 1902.10186) for agreement; as faithfulness for the rest",
-        pros="one table, with random rankings in it; says which golden rule a result breaks",
-        cons="agreement is not truth; faithfulness depends on the baseline",
+        pros="one table with random rankings in it; names the caveats of each method's scores",
+        cons="agreement is not faithfulness; faithfulness depends on the baseline",
     )
 )
 @dataclass(frozen=True)
-class CompareAttributions(Method):
-    """Several methods on the same prompts, score and players, each judged by the same interventions.
+class CompareAttributions(AttributionEvaluation):
+    """Several methods on the same prompts, metric and players, each evaluated by the same interventions.
 
     Attributes:
-        methods: methods, or their names; each is asked about ``metric``, ``players`` and ``special`` of this one.
+        methods: methods, or their names; each uses ``metric``, ``players`` and ``special`` of the comparison.
         metric: what is scored.
-        baseline: what stands in for players taken away by the judge; each method's own is its own.
+        baseline: what replaces a token that the evaluation deletes; each method keeps its own baseline.
         players: ``token``, ``word`` or ``span``.
         special: whether special tokens are players too.
         top: share of the players that counts as a ranking's top, for overlaps.
-        truth: roles of the batch whose tokens are known to matter, where they are; adds ``auroc``.
-        fractions: of the players, at which comprehensiveness and sufficiency are taken (ERASER's by default).
-        random_draws: random rankings beside the methods.
+        truth: roles of the batch whose tokens are known to matter; adds ``auroc``.
+        fractions: of the players, at which comprehensiveness and sufficiency are computed (ERASER's by default).
+        random_draws: random rankings that the methods are compared with.
         infidelity_draws: random sets of players.
-        soft_draws: of the soft measures' masks; 0 leaves them out.
+        soft_draws: masks of the soft measures; 0 leaves these measures out.
         seed: of all draws.
     """
 
-    methods: Sequence[Named] = EVERY
+    methods: Sequence[MethodOrName] = DEFAULT_METHODS
     metric: AnyMetric = "logit_diff"
-    baseline: str = "pad"
-    players: str = "token"
+    baseline: Baseline = "pad"
+    players: PlayerKind = "token"
     special: bool = False
     top: float = 0.2
     truth: Sequence[str] = ()
-    fractions: Sequence[float] = FRACTIONS
+    fractions: Sequence[float] = ERASER_FRACTIONS
     random_draws: int = 10
     infidelity_draws: int = 32
     soft_draws: int = 5
     seed: int = 0
 
     def _check_fields(self) -> None:
-        as_metric(self.metric)
         if not labelled(self.methods):
-            raise ConfigError("compare_attributions of no methods", fix="give at least one")
-        check_choice("baseline", self.baseline, BASELINES)
-        check_choice("players", self.players, KINDS)
+            raise ConfigError("compare_attributions has no methods to compare", fix="Give at least one")
         if not 0 < self.top <= 1:
-            raise ConfigError(f"top={self.top} of the players", allowed="above 0, up to 1")
-        _ = self._judging
-
-    @property
-    def _judging(self) -> Judging:
-        return Judging(self.fractions, self.random_draws, self.infidelity_draws, self.soft_draws, self.seed)
+            raise ConfigError(f"top is {self.top}", allowed="above 0, up to 1")
 
     def __call__(self, model: Any, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
         """One column per method.
@@ -113,129 +110,146 @@ class CompareAttributions(Method):
         Returns:
             ``agreement`` [method, other] mean Spearman's correlation, ``overlap`` [method, other] of the top players;
             the measures and curves of `Faithfulness`; ``forward_passes``, ``backward_passes``, ``seconds`` and ``gap``
-            (share of the change that does not add up) [method]; ``attribution`` [method, prompt, pos] and ``token``;
-            with ``truth``, ``auroc`` [method], with intervals, of the scores' sizes.
+            (share of the change that the scores miss or exceed) [method]; ``attribution`` [method, prompt, pos] and
+            ``token``; with ``truth``, ``auroc`` [method], with intervals, of the scores' magnitudes.
 
         Raises:
             SiteError: ``truth`` names a role the batch does not have.
         """
         started = time.perf_counter()
-        asked = EvaluationSettings(self.metric, self.baseline, self.players, self.special)
-        judge = asked.problem(model, batch, execution)
-        matters = self._matters(judge)
-        found = {
-            label: _candidate(asked.put(method), model, batch, execution=execution)
+        evaluation = attribution_input(model, batch, self.input_settings, execution=execution)
+        matters = self._players_that_matter(evaluation)
+        runs = {
+            label: _run_method(with_settings(method, self.input_settings), model, batch, execution=execution)
             for label, method in labelled(self.methods).items()
         }
-        candidates = list(found.values())
-        measures, along = judged(judge, [one.players for one in candidates], self._judging)
+        columns = list(runs.values())
+        measures, curves = evaluate_rankings(evaluation, [run.by_player for run in columns], self.evaluation_settings)
         unit = as_metric(self.metric).unit
-        data = _agreement(candidates, self.top)
-        data |= measure_variables(measures, len(candidates), unit) | curve_variables(along, len(candidates), unit)
-        data |= _cost(candidates) | _texts(judge, candidates)
+        data = _agreement_variables(columns, self.top)
+        data |= measure_variables(measures, len(columns), unit) | curve_variables(curves, len(columns), unit)
+        data |= _cost_variables(columns) | _token_variables(evaluation, columns)
         if matters is not None:
-            data |= _auroc(candidates, matters)
-        names = list(found)
+            data |= _auroc_variables(columns, matters)
+        labels = list(runs)
         coords = {
-            "method": names,
-            "other": names,
+            "method": labels,
+            "other": labels,
             "prompt": list(range(len(batch))),
             "pos": position_labels(batch, list(range(batch.n_pos))),
             "share": np.linspace(0, 1, 21),
         }
-        tallies = [judge.tally, *(one.problem.tally for one in candidates)]
+        tallies = [evaluation.tally, *(run.inputs.tally for run in columns)]
         cost = {
             "forward_passes": sum(tally.forward for tally in tallies) / len(batch),
             "seconds": time.perf_counter() - started,
         }
-        notes = tuple(_broken_rules(found, data))
+        notes = tuple(_caveats(runs, data))
         return Result(xr.Dataset(data, coords=coords), run_info(self, model, batch, cost=cost, notes=notes))
 
-    def _matters(self, problem: AttributionInput) -> np.ndarray | None:
-        """Which players are known to matter, ``[prompt, player]``; None where nothing is known."""
+    def _players_that_matter(self, inputs: AttributionInput) -> Bool[np.ndarray, "prompt player"] | None:
+        """The players of the roles in ``truth``; None without any."""
         if not self.truth:
             return None
-        roles = problem.batch.roles
+        roles = inputs.batch.roles
         missing = [role for role in self.truth if role not in roles]
         if missing:
-            raise SiteError(f"truth={missing[0]!r} was asked", got="no such role", allowed=nearest(missing[0], roles))
-        found = np.zeros((len(problem), problem.players.most), bool)
+            raise SiteError(unknown("role", missing[0], roles))
+        matters = np.zeros((len(inputs), inputs.players.most), bool)
         for role in self.truth:
             first = roles.get(f"{role}_first", roles[role])
-            for prompt in range(len(problem)):
-                own = problem.players.of_token[prompt, int(first[prompt]) : int(roles[role][prompt]) + 1]
-                found[prompt, own[own >= 0].numpy()] = True
-        return found
+            for prompt in range(len(inputs)):
+                players = inputs.players.of_token[prompt, int(first[prompt]) : int(roles[role][prompt]) + 1]
+                matters[prompt, players[players >= 0].numpy()] = True
+        return matters
 
 
-def _candidate(method: Any, model: Any, batch: ContrastBatch, *, execution: Execution) -> Candidate:
+@dataclass(frozen=True)
+class _MethodRun:
+    """One method's scores of the batch.
+
+    Attributes:
+        method: the method.
+        inputs: its input, with its own baseline.
+        scores: of the tokens.
+        by_player: the scores summed by player.
+        seconds: duration of the run.
+    """
+
+    method: Attribution
+    inputs: AttributionInput
+    scores: TokenScores
+    by_player: Float[np.ndarray, "prompt player"]
+    seconds: float
+
+
+def _run_method(method: Attribution, model: Any, batch: ContrastBatch, *, execution: Execution) -> _MethodRun:
     started = time.perf_counter()
-    problem = method.problem(model, batch, execution)
-    scores = method.scores(problem)
-    return Candidate(method, problem, scores, player_scores(problem, scores.tokens), time.perf_counter() - started)
+    inputs = method.inputs(model, batch, execution)
+    scores = method.scores(inputs)
+    return _MethodRun(method, inputs, scores, player_scores(inputs, scores.tokens), time.perf_counter() - started)
 
 
-def _agreement(candidates: Sequence[Candidate], top: float) -> dict[str, xr.DataArray]:
-    pairs = [[(a.players, b.players) for b in candidates] for a in candidates]
-    agree = [[float(known_mean(rank_agreement(a, b))) for a, b in row] for row in pairs]
+def _agreement_variables(runs: Sequence[_MethodRun], top: float) -> dict[str, xr.DataArray]:
+    pairs = [[(a.by_player, b.by_player) for b in runs] for a in runs]
+    agreement = [[float(known_mean(rank_agreement(a, b))) for a, b in row] for row in pairs]
     overlap = [[float(top_overlap(a, b, top).mean()) for a, b in row] for row in pairs]
     dims = ("method", "other")
     return {
-        "agreement": variable(dims, agree, "correlation", "Spearman's correlation of scores, mean over prompts"),
+        "agreement": variable(dims, agreement, "correlation", "Spearman's correlation of scores, mean over prompts"),
         "overlap": variable(dims, overlap, "fraction", f"shared players among the top {top:.0%}, mean over prompts"),
     }
 
 
-def _cost(candidates: Sequence[Candidate]) -> dict[str, xr.DataArray]:
-    n = len(candidates[0].problem)
-    tallies = [one.problem.tally for one in candidates]
+def _cost_variables(runs: Sequence[_MethodRun]) -> dict[str, xr.DataArray]:
+    n = len(runs[0].inputs)
+    tallies = [run.inputs.tally for run in runs]
     columns = {
         "forward_passes": ([tally.forward / n for tally in tallies], "passes", "forward passes per prompt"),
-        "forward_passes_worked": ([tally.worked / n for tally in tallies], "passes", "the same, less what was saved"),
+        "forward_passes_worked": ([tally.worked / n for tally in tallies], "passes", "passes run, after savings"),
         "backward_passes": ([tally.backward / n for tally in tallies], "passes", "backward passes per prompt"),
-        "seconds": ([one.seconds for one in candidates], "s", "seconds, all prompts"),
-        "gap": ([_gap(one) for one in candidates], "fraction", "share of the change that scores miss, mean"),
+        "seconds": ([run.seconds for run in runs], "s", "seconds, all prompts"),
+        "gap": ([_mean_gap(run) for run in runs], "fraction", "share of the change that scores miss, mean"),
     }
     return {name: variable(("method",), *column) for name, column in columns.items()}
 
 
-def _gap(candidate: Candidate) -> float:
-    gap, change = gap_of(candidate.problem, candidate.scores)
-    return float((gap.abs() / change.abs().clamp(min=1e-3)).mean())
+def _mean_gap(run: _MethodRun) -> float:
+    gap, change = completeness_gap(run.inputs, run.scores)
+    return float((gap.abs() / change.abs().clamp(min=_MIN_CHANGE)).mean())
 
 
-def _texts(judge: AttributionInput, candidates: Sequence[Candidate]) -> dict[str, xr.DataArray]:
-    tokens = torch.stack([attributed(one.problem, one.scores) for one in candidates]).numpy()
+def _token_variables(inputs: AttributionInput, runs: Sequence[_MethodRun]) -> dict[str, xr.DataArray]:
+    tokens = torch.stack([attributed_tokens(run.inputs, run.scores) for run in runs]).numpy()
     dims = ("method", "prompt", "pos")
     return {
         "attribution": variable(dims, tokens, "each method's own", "score of each token"),
-        "token": token_texts(judge.subject.text, judge.batch.clean, judge.batch.lengths),
+        "token": token_texts(inputs.model.text, inputs.batch.clean, inputs.batch.lengths),
     }
 
 
-def _auroc(candidates: Sequence[Candidate], matters: np.ndarray) -> dict[str, xr.DataArray]:
-    """Of the sizes of scores, prompt by prompt, against the players that are known to matter."""
+def _auroc_variables(runs: Sequence[_MethodRun], matters: Bool[np.ndarray, "prompt player"]) -> dict[str, xr.DataArray]:
+    """AUROC of the scores' magnitudes for the players that matter, within each prompt; NaN without both kinds."""
     rows = []
-    for one in candidates:
-        known = ~np.isnan(one.players)
-        rows.append(
-            [
-                roc_auc_score(truth[there], np.abs(scores[there])) if 0 < truth[there].sum() < there.sum() else np.nan
-                for truth, scores, there in zip(matters, one.players, known, strict=True)
-            ]
-        )
-    meaning = "AUROC of the scores' sizes against the tokens known to matter"
+    for run in runs:
+        row = []
+        for truth, scores in zip(matters, run.by_player, strict=True):
+            exists = ~np.isnan(scores)
+            both_kinds = 0 < truth[exists].sum() < exists.sum()
+            row.append(roc_auc_score(truth[exists], np.abs(scores[exists])) if both_kinds else np.nan)
+        rows.append(row)
+    meaning = "AUROC of the scores' magnitudes against the tokens known to matter"
     return bounded("auroc", ("method",), np.array(rows).T, units="probability", meaning=meaning)
 
 
-def _broken_rules(found: Mapping[str, Candidate], data: Mapping[str, xr.DataArray]) -> list[str]:
-    """What a reader of each method's column must know, method by method."""
-    notes = [f"{label}: {note}" for label, one in found.items() for note in one.scores.notes]
-    for index, (label, one) in enumerate(found.items()):
+def _caveats(runs: Mapping[str, _MethodRun], data: Mapping[str, xr.DataArray]) -> list[str]:
+    """The caveats of each method's scores."""
+    notes = [f"{label}: {note}" for label, run in runs.items() for note in run.scores.notes]
+    for index, (label, run) in enumerate(runs.items()):
         gap = float(data["gap"][index])
-        if one.scores.complete and gap > 0.05:
-            short = "has not converged" if label.startswith("integrated") else "does not add up"
-            notes.append(f"{label} {short}: {gap:.0%} of the change is missing or too much")
+        if run.scores.complete and gap > _MAX_GAP:
+            failure = "has not converged" if label.startswith("integrated") else "does not add up"
+            notes.append(f"{label} {failure}: its scores miss or exceed {gap:.0%} of the change")
         if float(data["comprehensiveness_gain_low"][index]) <= 0:
             notes.append(f"{label} is no more faithful than random rankings (comprehensiveness)")
     return notes

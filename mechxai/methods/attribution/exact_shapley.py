@@ -1,4 +1,4 @@
-"""Shapley values by counting out every coalition: the truth that sampling methods come near to."""
+"""Exact Shapley values, from the score of every coalition of players."""
 
 from dataclasses import dataclass
 from math import comb
@@ -8,16 +8,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mechxai.core.errors import ConfigError, check_choice
+from mechxai.core.errors import ConfigError
 from mechxai.core.method import MethodCard, register
-from mechxai.core.metric import AnyMetric, as_metric
+from mechxai.core.metric import AnyMetric
 from mechxai.methods.attribution._lib.base import Attribution
-from mechxai.methods.attribution._lib.baselines import BASELINES
+from mechxai.methods.attribution._lib.baselines import Baseline
 from mechxai.methods.attribution._lib.input import AttributionInput
-from mechxai.methods.attribution._lib.players import KINDS
-from mechxai.methods.attribution._lib.scores import Scores, of_players
+from mechxai.methods.attribution._lib.players import PlayerKind
+from mechxai.methods.attribution._lib.scores import TokenScores, spread_over_tokens
 
-MOST_PLAYERS = 12
+MAX_PLAYERS = 12
 
 
 @final
@@ -27,10 +27,10 @@ MOST_PLAYERS = 12
         family="attribution",
         kind="attribution",
         question="What does each player bring, averaged over every order in which they could come?",
-        cost=f"2^M forward passes per prompt of M players, M up to {MOST_PLAYERS}",
+        cost=f"2^M forward passes per prompt of M players, M up to {MAX_PLAYERS}",
         source="Shapley 1953; Lundberg & Lee 2017 (arXiv 1705.07874)",
         pros="the only scores with efficiency, symmetry, dummy and additivity; no sampling",
-        cons="short prompts only (use words or spans); coalitions are no natural text",
+        cons="short prompts only (use words or spans); coalitions are not natural text",
     )
 )
 @dataclass(frozen=True)
@@ -39,63 +39,58 @@ class ExactShapley(Attribution):
 
     Attributes:
         metric: what is scored.
-        baseline: what stands in place of a player: ``pad``, ``mask``, ``zero``, ``mean``, ``counterfactual``,
+        baseline: what replaces an absent player: ``pad``, ``mask``, ``zero``, ``mean``, ``counterfactual``,
             ``blank``.
         players: ``token``, ``word`` or ``span``.
         special: whether special tokens are players too.
     """
 
     metric: AnyMetric = "logit_diff"
-    baseline: str = "pad"
-    players: str = "word"
+    baseline: Baseline = "pad"
+    players: PlayerKind = "word"
     special: bool = False
 
-    def _check_fields(self) -> None:
-        as_metric(self.metric)
-        check_choice("baseline", self.baseline, BASELINES)
-        check_choice("players", self.players, KINDS)
-
-    def scores(self, problem: AttributionInput) -> Scores:
-        """Every coalition of every prompt in one sweep, then the sum.
+    def scores(self, inputs: AttributionInput) -> TokenScores:
+        """The Shapley value of every player; all coalitions of all prompts run in one sweep.
 
         Raises:
             ConfigError: a prompt with too many players, before any forward pass.
         """
-        counts = problem.players.counts
-        if problem.players.most > MOST_PLAYERS:
-            row = counts.index(problem.players.most)
+        counts, most = inputs.players.counts, inputs.players.most
+        if most > MAX_PLAYERS:
             raise ConfigError(
-                f"exact_shapley of prompt {row}",
-                got=f"{counts[row]} players, {2 ** counts[row]:,} coalitions",
-                allowed=f"up to {MOST_PLAYERS}",
-                fix="use players=word or span, or kernel_shap, which samples",
+                f"exact_shapley: prompt {counts.index(most)} has {most} players and {2**most:,} coalitions",
+                allowed=f"up to {MAX_PLAYERS} players",
+                fix="Use players=word or span, or kernel_shap, which samples",
             )
-        values = problem.without(_coalitions(problem.players.counts))  # [coalition, batch]
-        found = [shapley(values[: 2**count, row]) for row, count in enumerate(counts)]
-        width = problem.players.most
-        padded = torch.stack([torch.nn.functional.pad(one, (0, width - len(one))) for one in found])
-        return Scores(of_players(problem, padded), complete=True)
+        coalition_scores = inputs.scores_without(_absent_players(counts))  # [coalition, batch]
+        values = [shapley(coalition_scores[: 2**count, row]) for row, count in enumerate(counts)]
+        padded = torch.stack([torch.nn.functional.pad(row, (0, most - len(row))) for row in values])
+        return TokenScores(spread_over_tokens(inputs, padded), complete=True)
 
 
-def _coalitions(counts: list[int]) -> Bool[Tensor, "cell batch player"]:
-    """Who is absent in each coalition, numbered by the bits of those present; coalitions a prompt lacks lack nobody."""
+def _absent_players(counts: list[int]) -> Bool[Tensor, "cell batch player"]:
+    """The absent players of each coalition; the bits of its number are the players present.
+
+    Coalitions beyond ``2^count`` of a prompt have no absent players.
+    """
     most = max(counts)
     number = torch.arange(2**most)[:, None, None]
     absent = (number >> torch.arange(most)) & 1 == 0
-    known = torch.arange(most) < torch.tensor(counts)[:, None]
-    exists = number < 2 ** torch.tensor(counts)[:, None]
-    return absent & known & exists
+    is_player = torch.arange(most) < torch.tensor(counts)[:, None]
+    is_coalition = number < 2 ** torch.tensor(counts)[:, None]
+    return absent & is_player & is_coalition
 
 
-def shapley(values: Float[Tensor, " coalition"]) -> Float[Tensor, " player"]:
-    """Shapley values from the worth of every coalition, numbered by the bits of the players present."""
-    n = len(values).bit_length() - 1
-    number = torch.arange(len(values))
+def shapley(scores: Float[Tensor, " coalition"]) -> Float[Tensor, " player"]:
+    """Shapley values from the score of every coalition, numbered by the bits of the players present."""
+    n = len(scores).bit_length() - 1
+    number = torch.arange(len(scores))
     size = sum((number >> player) & 1 for player in range(n))
     weights = torch.tensor([1 / (n * comb(n - 1, members)) for members in range(n)] + [0.0], dtype=torch.float64)
-    found = []
+    values = []
     for player in range(n):
         without = number[(number >> player) & 1 == 0]
-        gain = values[without | (1 << player)] - values[without]
-        found.append((weights[torch.as_tensor(size)[without]] * gain).sum())
-    return torch.stack(found)
+        gain = scores[without | (1 << player)] - scores[without]
+        values.append((weights[torch.as_tensor(size)[without]] * gain).sum())
+    return torch.stack(values)

@@ -1,4 +1,4 @@
-"""Is an attribution true to the model? Its players taken away and put back, beside random rankings."""
+"""Faithfulness: whether the score follows as an attribution's players are deleted and inserted, beside random ones."""
 
 import time
 from collections.abc import Sequence
@@ -9,28 +9,30 @@ import numpy as np
 import xarray as xr
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.errors import ConfigError, check_choice
-from mechxai.core.method import Method, MethodCard, register
+from mechxai.core.errors import ConfigError
+from mechxai.core.method import MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
 from mechxai.engine.execution import Execution
-from mechxai.methods.attribution._lib.baselines import BASELINES
+from mechxai.methods.attribution._lib.base import Attribution
+from mechxai.methods.attribution._lib.baselines import Baseline
 from mechxai.methods.attribution._lib.evaluation.comparison import (
-    EvaluationSettings,
-    Judging,
     curve_variables,
-    judged,
+    evaluate_rankings,
     measure_variables,
 )
-from mechxai.methods.attribution._lib.evaluation.measures import player_scores
 from mechxai.methods.attribution._lib.evaluation.sensitivity import max_sensitivity, randomisation_similarity
-from mechxai.methods.attribution._lib.method_names import Named, method_of
-from mechxai.methods.attribution._lib.players import KINDS
-from mechxai.methods.attribution._lib.scores import attributed
+from mechxai.methods.attribution._lib.evaluation.settings import (
+    ERASER_FRACTIONS,
+    AttributionEvaluation,
+    with_settings,
+)
+from mechxai.methods.attribution._lib.input import AttributionInput, attribution_input
+from mechxai.methods.attribution._lib.method_names import MethodOrName, method_of
+from mechxai.methods.attribution._lib.players import PlayerKind
+from mechxai.methods.attribution._lib.scores import attributed_tokens, player_scores
 from mechxai.methods.attribution.integrated_gradients import IntegratedGradients
 from mechxai.methods.result_parts import bounded, position_labels, run_info, token_texts
-
-FRACTIONS = (0.01, 0.05, 0.1, 0.2, 0.5)  # ERASER's
 
 
 @final
@@ -39,43 +41,43 @@ FRACTIONS = (0.01, 0.05, 0.1, 0.2, 0.5)  # ERASER's
         name="faithfulness",
         family="attribution",
         kind="faithfulness",
-        question="Is an attribution true: does the score follow when its tokens go or come?",
+        question="Is an attribution faithful: does the score follow as its tokens are deleted or inserted?",
         cost="the method (twice, and sensitivity_draws times more), and about 2 x 14 passes per ranking and prompt",
         source="DeYoung et al. 2020 (arXiv 1911.03429); Yeh et al. 2019 (arXiv 1901.09392); Zhao & Aletras 2023 "
         "(arXiv 2305.10496); Adebayo et al. 2018 (arXiv 1810.03292)",
         pros="interventions, beside random rankings, with paired intervals",
-        cons="prompts with tokens taken away are no natural text; depends on the baseline",
+        cons="prompts with tokens deleted are not natural text; depends on the baseline",
     )
 )
 @dataclass(frozen=True)
-class Faithfulness(Method):
-    """Scores a method of attribution by what happens when its players are taken away.
+class Faithfulness(AttributionEvaluation):
+    """Evaluates an attribution method by what happens when its players are deleted.
 
-    The score may be that of one token, a contrast or a whole continuation (``metric=logprob``): generation is judged
+    The metric may score one token, a contrast or a whole continuation (``metric=logprob``): generation is evaluated
     like everything else.
 
     Attributes:
         of: the method, or its name.
-        metric: what is scored; also asked of the method.
-        baseline: what stands in for players taken away by the judge; the method's own is its own.
+        metric: what is scored; the method uses it too.
+        baseline: what replaces a token that the evaluation deletes; the method keeps its own baseline.
         players: ``token``, ``word`` or ``span``.
         special: whether special tokens are players too.
-        fractions: of the players, at which comprehensiveness and sufficiency are taken (ERASER's by default).
-        random_draws: random rankings beside the method.
+        fractions: of the players, at which comprehensiveness and sufficiency are computed (ERASER's by default).
+        random_draws: random rankings that the method is compared with.
         infidelity_draws: random sets of players.
-        soft_draws: of the soft measures' masks; 0 leaves them out.
+        soft_draws: masks of the soft measures; 0 leaves these measures out.
         sensitivity_draws: small moves of the input; 0 leaves max-sensitivity out.
         radius: of the moves, as a share of the standard deviation of the embeddings.
-        randomise: whether to ask a model with random weights, too.
+        randomise: whether to run the method on a model with random weights, too.
         seed: of all draws.
     """
 
-    of: Named = IntegratedGradients()  # noqa: RUF009 - frozen
+    of: MethodOrName = IntegratedGradients()  # noqa: RUF009 - frozen
     metric: AnyMetric = "logit_diff"
-    baseline: str = "pad"
-    players: str = "token"
+    baseline: Baseline = "pad"
+    players: PlayerKind = "token"
     special: bool = False
-    fractions: Sequence[float] = FRACTIONS
+    fractions: Sequence[float] = ERASER_FRACTIONS
     random_draws: int = 10
     infidelity_draws: int = 32
     soft_draws: int = 5
@@ -85,51 +87,33 @@ class Faithfulness(Method):
     seed: int = 0
 
     def _check_fields(self) -> None:
-        as_metric(self.metric)
         method_of(self.of)
-        check_choice("baseline", self.baseline, BASELINES)
-        check_choice("players", self.players, KINDS)
-        _ = self._judging
-        if self.sensitivity_draws < 0 or not self.radius > 0:
-            raise ConfigError(
-                f"faithfulness with sensitivity_draws={self.sensitivity_draws}, radius={self.radius}",
-                allowed="0 or more draws, a positive radius",
-            )
-
-    @property
-    def _judging(self) -> Judging:
-        return Judging(self.fractions, self.random_draws, self.infidelity_draws, self.soft_draws, self.seed)
+        if self.sensitivity_draws < 0:
+            raise ConfigError(f"sensitivity_draws is {self.sensitivity_draws}: it must be at least 0")
+        if not self.radius > 0:
+            raise ConfigError(f"radius is {self.radius}: it must be positive")
 
     def __call__(self, model: Any, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
-        """Every measure, as `measure_variables` and `curve_variables` name them, without their dim ``method``.
+        """Every measure and curve of the method's scores.
 
         Returns:
-            Also ``max_sensitivity`` and ``randomisation_similarity`` with intervals, and ``attribution`` [prompt, pos],
-            what the method gave.
+            The variables of `measure_variables` and `curve_variables` without their dim ``method``;
+            ``max_sensitivity`` and ``randomisation_similarity`` with intervals; ``attribution`` [prompt, pos], the
+            method's scores; ``token`` [prompt, pos].
         """
         started = time.perf_counter()
-        asked = EvaluationSettings(self.metric, self.baseline, self.players, self.special)
-        method = asked.put(method_of(self.of))
-        judge, own = asked.problem(model, batch, execution), method.problem(model, batch, execution)
-        scores = method.scores(own)
-        players = player_scores(own, scores.tokens)
-        measures, found = judged(judge, [players], self._judging)
+        method = with_settings(method_of(self.of), self.input_settings)
+        evaluation = attribution_input(model, batch, self.input_settings, execution=execution)
+        inputs = method.inputs(model, batch, execution)
+        scores = method.scores(inputs)
+        by_player = player_scores(inputs, scores.tokens)
+        measures, curves = evaluate_rankings(evaluation, [by_player], self.evaluation_settings)
         unit = as_metric(self.metric).unit
-        data = measure_variables(measures, 1, unit) | curve_variables(found, 1, unit)
-        draws = {"radius": self.radius, "draws": self.sensitivity_draws, "seed": self.seed}
-        if self.sensitivity_draws:
-            moved = max_sensitivity(method, own, players, **draws)
-            meaning = f"largest relative change of scores as the input moves by {self.radius} of its spread"
-            data |= bounded("max_sensitivity", ("method",), moved[:, None], units="fraction", meaning=meaning)
-        if self.randomise:
-            similar = randomisation_similarity(method, own, players, seed=self.seed)
-            meaning = "Spearman's correlation of scores' sizes with those on random weights"
-            data |= bounded(
-                "randomisation_similarity", ("method",), similar[:, None], units="correlation", meaning=meaning
-            )
-        tokens = attributed(own, scores).numpy()[None]
-        data["attribution"] = variable(("method", "prompt", "pos"), tokens, scores.units or unit, "what was judged")
-        data["token"] = token_texts(own.subject.text, own.batch.clean, own.batch.lengths)
+        data = measure_variables(measures, 1, unit) | curve_variables(curves, 1, unit)
+        data |= self._sensitivity_variables(method, inputs, by_player)
+        tokens = attributed_tokens(inputs, scores).numpy()[None]
+        data["attribution"] = variable(("method", "prompt", "pos"), tokens, scores.units or unit, "evaluated scores")
+        data["token"] = token_texts(inputs.model.text, inputs.batch.clean, inputs.batch.lengths)
         coords = {
             "method": [method.card.name],
             "prompt": list(range(len(batch))),
@@ -137,8 +121,26 @@ class Faithfulness(Method):
             "share": np.linspace(0, 1, 21),
         }
         cost = {
-            "forward_passes": (judge.tally.forward + own.tally.forward) / len(batch),
+            "forward_passes": (evaluation.tally.forward + inputs.tally.forward) / len(batch),
             "seconds": time.perf_counter() - started,
         }
-        own_only = xr.Dataset(data, coords=coords).isel(method=0)
-        return Result(own_only, run_info(self, model, batch, cost=cost, notes=scores.notes))
+        dataset = xr.Dataset(data, coords=coords).isel(method=0)
+        return Result(dataset, run_info(self, model, batch, cost=cost, notes=scores.notes))
+
+    def _sensitivity_variables(
+        self, method: Attribution, inputs: AttributionInput, scores: np.ndarray
+    ) -> dict[str, xr.DataArray]:
+        """Max-sensitivity and the similarity under random weights, as far as the fields ask for them."""
+        data: dict[str, xr.DataArray] = {}
+        if self.sensitivity_draws:
+            draws = {"radius": self.radius, "draws": self.sensitivity_draws, "seed": self.seed}
+            change = max_sensitivity(method, inputs, scores, **draws)
+            meaning = f"largest relative change of scores as the input moves by {self.radius} of its spread"
+            data |= bounded("max_sensitivity", ("method",), change[:, None], units="fraction", meaning=meaning)
+        if self.randomise:
+            similarity = randomisation_similarity(method, inputs, scores, seed=self.seed)
+            meaning = "Spearman's correlation of scores' magnitudes with those on random weights"
+            data |= bounded(
+                "randomisation_similarity", ("method",), similarity[:, None], units="correlation", meaning=meaning
+            )
+        return data

@@ -1,16 +1,15 @@
-"""The score's slope along each token's embedding, times its length: what the token adds if the score were linear."""
+"""Gradient times input: what each token adds to the score if the score is linear in its embedding."""
 
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from mechxai.core.errors import check_choice
 from mechxai.core.method import MethodCard, register
-from mechxai.core.metric import AnyMetric, as_metric
+from mechxai.core.metric import AnyMetric
 from mechxai.methods.attribution._lib.base import Attribution
-from mechxai.methods.attribution._lib.embedding_gradients import gradients, reduced
+from mechxai.methods.attribution._lib.embedding_gradients import embedding_gradients, reduce_vectors
 from mechxai.methods.attribution._lib.input import AttributionInput
-from mechxai.methods.attribution._lib.players import KINDS
-from mechxai.methods.attribution._lib.scores import Scores
+from mechxai.methods.attribution._lib.players import PlayerKind
+from mechxai.methods.attribution._lib.scores import TokenScores
 
 
 @final
@@ -23,7 +22,7 @@ from mechxai.methods.attribution._lib.scores import Scores
         cost="one forward and one backward pass per prompt",
         source="Shrikumar et al. 2016 (arXiv 1605.01713)",
         pros="cheap; signed; exact for linear models",
-        cons="zero is its baseline, like it or not; wrong where the score saturates; does not add up",
+        cons="its baseline is always zero; wrong where the score saturates; does not add up",
     )
 )
 @dataclass(frozen=True)
@@ -37,15 +36,11 @@ class GradientXInput(Attribution):
     """
 
     metric: AnyMetric = "logit_diff"
-    players: str = "token"
+    players: PlayerKind = "token"
     special: bool = False
 
-    looks_inside: ClassVar[bool] = True
+    needs_internals: ClassVar[bool] = True
 
-    def _check_fields(self) -> None:
-        as_metric(self.metric)
-        check_choice("players", self.players, KINDS)
-
-    def scores(self, problem: AttributionInput) -> Scores:
-        """Gradient times embedding, summed over dimensions; Captum's ``Saliency`` makes the gradient."""
-        return Scores(reduced(gradients(problem) * problem.embeddings, "sum"))
+    def scores(self, inputs: AttributionInput) -> TokenScores:
+        """Gradient times embedding, summed over dimensions; Captum's ``Saliency`` computes the gradient."""
+        return TokenScores(reduce_vectors(embedding_gradients(inputs) * inputs.embeddings, "sum"))

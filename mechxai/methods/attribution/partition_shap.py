@@ -1,4 +1,4 @@
-"""Owen values: Shapley values along a tree of tokens, words and stretches of text."""
+"""PartitionSHAP: Owen values, the Shapley values along a tree of tokens, words and stretches of text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,18 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mechxai.core.errors import ConfigError, check_choice
+from mechxai.core.errors import ConfigError
 from mechxai.core.method import MethodCard, register
-from mechxai.core.metric import AnyMetric, as_metric
+from mechxai.core.metric import AnyMetric
 from mechxai.methods.attribution._lib.base import Attribution
-from mechxai.methods.attribution._lib.baselines import BASELINES
-from mechxai.methods.attribution._lib.coalitions import score_of_present
+from mechxai.methods.attribution._lib.baselines import Baseline
+from mechxai.methods.attribution._lib.coalitions import value_function
 from mechxai.methods.attribution._lib.input import AttributionInput
-from mechxai.methods.attribution._lib.players import KINDS, players_of
+from mechxai.methods.attribution._lib.players import PlayerKind, players_of
 from mechxai.methods.attribution._lib.prompt_by_prompt import prompt_by_prompt
-from mechxai.methods.attribution._lib.scores import Scores, of_players, together
+from mechxai.methods.attribution._lib.scores import TokenScores, pad_rows, spread_over_tokens
 
-_AT_ONCE = 256  # coalitions asked together
+_COALITIONS_AT_ONCE = 256
 
 
 @final
@@ -32,7 +32,7 @@ _AT_ONCE = 256  # coalitions asked together
         cost="up to n_samples forward passes per prompt; about M^2 take the whole of a balanced tree",
         source="Lundberg & Lee 2017 (arXiv 1705.07874); Owen 1977; the shap package's PartitionExplainer",
         pros="adds up; fewer passes than Shapley values; stretches of text stay whole",
-        cons="depends on the tree; what is cut short is shared out evenly",
+        cons="depends on the tree; subtrees beyond the budget share their value evenly",
     )
 )
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class PartitionShap(Attribution):
 
     Attributes:
         metric: what is scored.
-        baseline: what stands in place of a player: ``pad``, ``mask``, ``zero``, ``mean``, ``counterfactual``,
+        baseline: what replaces an absent player: ``pad``, ``mask``, ``zero``, ``mean``, ``counterfactual``,
             ``blank``.
         n_samples: coalitions per prompt at most.
         players: ``token``, ``word`` or ``span``.
@@ -49,52 +49,51 @@ class PartitionShap(Attribution):
     """
 
     metric: AnyMetric = "logit_diff"
-    baseline: str = "pad"
+    baseline: Baseline = "pad"
     n_samples: int = 500
-    players: str = "token"
+    players: PlayerKind = "token"
     special: bool = False
 
     def _check_fields(self) -> None:
-        as_metric(self.metric)
-        check_choice("baseline", self.baseline, BASELINES)
-        check_choice("players", self.players, KINDS)
         if self.n_samples < 4:
-            raise ConfigError(f"partition_shap with n_samples={self.n_samples}", allowed="4 or more")
+            raise ConfigError(f"n_samples is {self.n_samples}: it must be at least 4")
 
-    def scores(self, problem: AttributionInput) -> Scores:
+    def scores(self, inputs: AttributionInput) -> TokenScores:
         """The Owen value of every player."""
-        found = together(prompt_by_prompt(self, problem, self._owen), problem.players.most)
-        return Scores(of_players(problem, found.nan_to_num()), complete=True)
+        values = pad_rows(prompt_by_prompt(self, inputs, self._owen_values), inputs.players.most)
+        return TokenScores(spread_over_tokens(inputs, values.nan_to_num()), complete=True)
 
-    def _owen(self, problem: AttributionInput, number: int) -> Tensor:
+    def _owen_values(self, inputs: AttributionInput, number: int) -> Tensor:
         """The values of a prompt's players, ``[player]``."""
         import shap  # noqa: PLC0415 - heavy
 
         del number
-        n = problem.players.most
+        n = inputs.players.most
         if n == 1:
-            return problem.target_score - problem.baseline_score
-        masker = _Masks(tree(self._leaves(problem)), (1, n))
-        explainer = shap.PartitionExplainer(score_of_present(problem), masker)
-        explanation: Any = explainer(np.ones((1, n)), max_evals=self.n_samples, batch_size=_AT_ONCE, silent=True)
+            return inputs.target_score - inputs.baseline_score
+        masker = _IdentityMasker(balanced_tree(self._leaves(inputs)), (1, n))
+        explainer = shap.PartitionExplainer(value_function(inputs), masker)
+        explanation: Any = explainer(
+            np.ones((1, n)), max_evals=self.n_samples, batch_size=_COALITIONS_AT_ONCE, silent=True
+        )
         return torch.from_numpy(np.asarray(explanation.values[0], dtype=np.float64))
 
-    def _leaves(self, problem: AttributionInput) -> list[list[int]]:
-        """The players, by word where they are tokens and words are known."""
-        n = problem.players.most
-        if self.players != "token" or problem.subject.text.tokenizer is None:
+    def _leaves(self, inputs: AttributionInput) -> list[list[int]]:
+        """The players, grouped by word if they are tokens and the model has a tokenizer."""
+        n = inputs.players.most
+        if self.players != "token" or inputs.model.text.tokenizer is None:
             return [[player] for player in range(n)]
-        words = players_of(problem.subject.text, problem.batch, "word", special=self.special)
+        words = players_of(inputs.model.text, inputs.batch, "word", special=self.special)
         by_word: dict[int, list[int]] = {}
-        for player, word in zip(problem.players.of_token[0].tolist(), words.of_token[0].tolist(), strict=True):
+        for player, word in zip(inputs.players.of_token[0].tolist(), words.of_token[0].tolist(), strict=True):
             if player >= 0:
                 by_word.setdefault(word, []).append(player)
         return list(by_word.values())
 
 
 @dataclass(frozen=True)
-class _Masks:
-    """What SHAP calls a masker: here the masked input is the mask itself."""
+class _IdentityMasker:
+    """A masker of SHAP that passes the mask on as the masked input."""
 
     clustering: np.ndarray
     shape: tuple[int, int]
@@ -104,20 +103,20 @@ class _Masks:
         return (np.asarray(mask, dtype=float).reshape(1, -1),)
 
 
-def tree(leaves: Sequence[Sequence[int]]) -> np.ndarray:
-    """A balanced binary tree over neighbouring leaves, those of a group joined first, as SciPy's linkage matrix.
+def balanced_tree(leaves: Sequence[Sequence[int]]) -> np.ndarray:
+    """A balanced binary tree over neighbouring leaves, with each group joined first, as SciPy's linkage matrix.
 
     Args:
         leaves: groups of players, in the order of the text.
 
     Returns:
-        ``[player - 1, 4]``: the two nodes joined, their distance (players beneath), and players beneath.
+        ``[player - 1, 4]``: the two nodes joined, their distance (number of players below), and that number again.
     """
     rows: list[tuple[int, int, float, int]] = []
     n_leaves = sum(len(group) for group in leaves)
 
     def join(nodes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-        """Node and players beneath, of nodes joined by halves."""
+        """The node that joins nodes, by halves, and the number of players below it."""
         if len(nodes) == 1:
             return nodes[0]
         middle = len(nodes) // 2

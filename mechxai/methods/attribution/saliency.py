@@ -1,16 +1,15 @@
-"""How fast the score changes with each token's embedding."""
+"""Saliency: the gradient of the score in each token's embedding."""
 
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from mechxai.core.errors import check_choice
 from mechxai.core.method import MethodCard, register
-from mechxai.core.metric import AnyMetric, as_metric
+from mechxai.core.metric import AnyMetric
 from mechxai.methods.attribution._lib.base import Attribution
-from mechxai.methods.attribution._lib.embedding_gradients import gradients, reduced
+from mechxai.methods.attribution._lib.embedding_gradients import Reduction, embedding_gradients, reduce_vectors
 from mechxai.methods.attribution._lib.input import AttributionInput
-from mechxai.methods.attribution._lib.players import KINDS
-from mechxai.methods.attribution._lib.scores import Scores
+from mechxai.methods.attribution._lib.players import PlayerKind
+from mechxai.methods.attribution._lib.scores import TokenScores
 
 
 @final
@@ -23,7 +22,7 @@ from mechxai.methods.attribution._lib.scores import Scores
         cost="one forward and one backward pass per prompt",
         source="Simonyan et al. 2013 (arXiv 1312.6034)",
         pros="the cheapest; no baseline",
-        cons="a size without a sense; saturates; says nothing of taking a token away",
+        cons="a magnitude without a sign; saturates; does not say what deleting a token would do",
     )
 )
 @dataclass(frozen=True)
@@ -32,24 +31,19 @@ class Saliency(Attribution):
 
     Attributes:
         metric: what is scored.
-        reduce: ``l2``, the gradient's length, never negative; or ``sum``, over its dimensions, with a sign.
+        reduce: ``l2``, the gradient's norm, never negative; or ``sum``, over its dimensions, with a sign.
         players: ``token``, ``word`` or ``span``, for ``player_value``.
         special: whether special tokens are scored too.
     """
 
     metric: AnyMetric = "logit_diff"
-    reduce: str = "l2"
-    players: str = "token"
+    reduce: Reduction = "l2"
+    players: PlayerKind = "token"
     special: bool = False
 
-    looks_inside: ClassVar[bool] = True
+    needs_internals: ClassVar[bool] = True
 
-    def _check_fields(self) -> None:
-        as_metric(self.metric)
-        check_choice("reduce", self.reduce, ("l2", "sum"))
-        check_choice("players", self.players, KINDS)
-
-    def scores(self, problem: AttributionInput) -> Scores:
-        """The length, or the sum, of each gradient."""
-        found = reduced(gradients(problem), self.reduce)
-        return Scores(found, units=f"{problem.metric.unit} per unit of embedding")
+    def scores(self, inputs: AttributionInput) -> TokenScores:
+        """The norm, or the sum, of each gradient."""
+        values = reduce_vectors(embedding_gradients(inputs), self.reduce)
+        return TokenScores(values, units=f"{inputs.metric.unit} per unit of embedding")

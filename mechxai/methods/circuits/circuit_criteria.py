@@ -1,6 +1,5 @@
-"""The three criteria for a circuit of Wang et al.: faithful, complete, minimal; by knocking out sets of its nodes."""
+"""The circuit criteria of Wang et al., faithfulness, completeness and minimality, by knocking out sets of nodes."""
 
-import time
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -10,16 +9,14 @@ from jaxtyping import Float
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError
-from mechxai.core.method import Method, MethodCard, register
-from mechxai.core.metric import AnyMetric, as_metric
+from mechxai.core.method import MethodCard, register
 from mechxai.core.result import Result, variable
 from mechxai.engine.execution import Execution
-from mechxai.methods.circuits._lib.circuit_runs import CircuitRuns
-from mechxai.methods.circuits._lib.discovery import check_discovery, edge_method, found_and_confirmed
-from mechxai.methods.circuits._lib.edge_selection import highest, pruned
+from mechxai.methods.circuits._lib.circuit_validation import CircuitValidation
+from mechxai.methods.circuits._lib.edge_selection import random_circuits
+from mechxai.methods.circuits._lib.field_checks import check_at_least, check_share
 from mechxai.methods.circuits._lib.knockouts import Knockouts
-from mechxai.methods.result_parts import run_info
-from mechxai.model.graph.writes import graph_blocks
+from mechxai.methods.circuits._lib.prepared_graph import prepare_graph
 from mechxai.model.hooked_model import HookedModel
 
 
@@ -32,135 +29,107 @@ from mechxai.model.hooked_model import HookedModel
         question="Does a circuit miss a part of the mechanism (completeness), or hold an idle one (minimality)?",
         cost="the method that finds it, and two passes per prompt for each node and set of nodes, twice",
         source="Wang et al. 2022 (arXiv 2211.00593), section 4",
-        pros="finds backups that faithfulness alone does not see",
+        pros="finds backup heads that faithfulness alone does not show",
         cons="there are too many sets to try all; some are drawn, one is built greedily",
     )
 )
 @dataclass(frozen=True)
-class CircuitCriteria(Method):
-    """``F`` is the metric with all edges outside cut; ``C`` the circuit, ``M`` the model, ``K`` a set of its nodes.
+class CircuitCriteria(CircuitValidation):
+    """Three criteria; ``F`` is the metric with all edges outside cut, ``C`` the circuit, ``M`` the model.
 
-    Faithful: ``F(C)`` is near ``F(M)``. Complete: so is ``F(C - K)`` to ``F(M - K)`` for every ``K``; one set is built
-    greedily to be the worst. Minimal: for every node ``v`` there is a ``K`` without which ``v`` is missed, that is,
-    ``F(C - K)`` and ``F(C - K - v)`` are far apart. All differences are given as shares of ``F(M) - F(no edge)``.
+    Faithful: ``F(C)`` is near ``F(M)``. Complete: ``F(C - K)`` is near ``F(M - K)`` for every set of nodes ``K``; one
+    set is built greedily to make them differ most. Minimal: for every node ``v`` there is a ``K`` for which
+    ``F(C - K)`` and ``F(C - K - v)`` are far apart. Differences are shares of ``F(M) - F(no edge)``.
 
     Attributes:
         of: the method that scores edges, its name (with its defaults), or a file of edges (``.nc``, ``.json``).
         fraction: of the edges, the circuit before pruning.
         rank: edges by ``absolute`` score, or ``signed``.
         reference: what readers see of writers outside: ``corrupted``, ``zero``, ``mean`` or ``resample``.
-        discover: share of the prompts on which edges are found; the others judge. 1 takes all for both.
-        split: by ``prompts`` or by ``templates``.
+        discover: share of the prompts that find the edges; the others test them. 1 takes all for both.
+        split: of the prompts, by ``prompts`` or by ``templates``.
         sets: random sets, each node in half of them.
-        greedy: nodes of the set that is built to be the worst.
-        draws: random circuits of the size.
-        metric: what is measured.
-        seed: of all draws.
+        greedy: nodes of the greedily built set.
+        draws: random circuits of the circuit's size.
+        metric: the metric of the runs.
+        seed: of all random draws.
     """
 
-    of: Any = "edge_attribution"
     fraction: float = 0.05
-    rank: str = "absolute"
-    reference: str = "corrupted"
-    discover: float = 0.5
-    split: str = "prompts"
     sets: int = 10
     greedy: int = 3
     draws: int = 20
-    metric: AnyMetric = "logit_diff"
-    seed: int = 0
 
     def _check_fields(self) -> None:
-        check_discovery(self.of, self.metric, rank=self.rank, away=self.reference, split=self.split)
-        shares, counts = (self.fraction, self.discover), (self.sets, self.greedy, self.draws)
-        if not all(0 < one <= 1 for one in shares) or min(counts) < 1:
-            raise ConfigError(
-                "circuit_criteria",
-                got=f"fraction={self.fraction}, discover={self.discover}, sets={self.sets}, greedy={self.greedy}, "
-                f"draws={self.draws}",
-                allowed="shares above 0, up to 1; 1 or more sets, nodes and draws",
-            )
+        check_share("fraction", self.fraction)
+        check_at_least(1, sets=self.sets, greedy=self.greedy, draws=self.draws)
 
     def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
         """The criteria.
 
         Returns:
-            ``unfaithful``, how far ``F(C)`` is from ``F(M)``, and ``unfaithful_random`` [draw]; ``incomplete`` [set],
-            with ``circuit_without``, ``model_without`` [set], ``F`` itself; ``incomplete_random`` [draw], of random
-            circuits and sets; ``missed`` [node], the largest difference that taking out a node makes, and ``given``
-            [node], the set beside which it does; ``n_edges``.
+            ``unfaithful``, the distance of ``F(C)`` from ``F(M)``, and ``unfaithful_random`` [draw]; ``incomplete``
+            [set], with ``circuit_without``, ``model_without`` [set], ``F`` itself; ``incomplete_random`` [draw], of
+            random circuits and sets; ``missed`` [node], the largest difference that knocking out a node makes, and
+            ``given`` [node], the set beside which it makes it; ``n_edges``.
 
         Raises:
             ModelSupportError: a model whose residual stream is not the sum of what its nodes write.
             ConfigError: too few prompts or templates, or an empty circuit.
         """
-        started = time.perf_counter()
-        metric, batch = as_metric(self.metric), batch.to(model.device)
-        metric.check(batch)
-        blocks = graph_blocks(model)
-        graph = blocks.graph
-        found_on, judged_on = found_and_confirmed(batch, self.discover, self.split)
-        scores = edge_method(self.of, self.metric)(model, found_on, execution=execution)
-        circuit = pruned(graph, highest(scores.data["value"].values, [self.fraction], rank=self.rank))[0]
-        runs = CircuitRuns.of(model, blocks, judged_on, metric=metric, kind=self.reference, seed=self.seed)
-        knockouts = Knockouts(graph, circuit, runs, execution=execution)
+        prepared = prepare_graph(model, batch, self.metric)
+        runs = self._split_runs(prepared)
+        discovery = self._discovery(runs, execution)
+        circuit = self._circuit(prepared, discovery.data["value"].values, self.fraction)
+        knockouts = Knockouts(prepared.graph, circuit, runs.tests, execution=execution)
         if not knockouts.nodes:
             raise ConfigError(
-                f"circuit_criteria with fraction={self.fraction}",
-                got="a circuit without a head or an MLP on a way from the embedding to the logits",
-                fix="a larger fraction",
+                f"The circuit of fraction={self.fraction} has no head or MLP between the embedding and the logits",
+                fix="Use a larger fraction",
             )
-        data, names = self._judged(knockouts, metric.unit)
-        coords = {"set": names, "node": knockouts.nodes, "draw": list(range(self.draws))}
-        cost = {
-            "forward_passes": scores.info.cost.get("forward_passes", 0.0) + 2.0 * knockouts.n_runs * len(judged_on),
-            "seconds": time.perf_counter() - started,
-        }
-        notes = [f"edges outside bring what they bring under reference={self.reference}"]
-        if found_on is judged_on:
-            notes.append("the circuit was judged on the prompts it was found on")
-        return Result(xr.Dataset(data, coords=coords), run_info(self, model, batch, cost=cost, notes=tuple(notes)))
+        data, set_names = self._criteria(knockouts, prepared.metric.unit)
+        coords = {"set": set_names, "node": knockouts.nodes, "draw": list(range(self.draws))}
+        n_runs = knockouts.n_runs * runs.n_test_prompts
+        return self._result(runs, data, coords, discovery=discovery, n_runs=n_runs)
 
-    def _judged(self, knockouts: Knockouts, unit: str) -> tuple[dict[str, xr.DataArray], list[str]]:
-        circuit, everything = knockouts.circuit, knockouts.everything
-        none, own, whole = knockouts.measured([~everything, circuit, everything])
+    def _criteria(self, knockouts: Knockouts, unit: str) -> tuple[dict[str, xr.DataArray], list[str]]:
+        """The variables of the result, and the names of the sets."""
+        circuit, all_edges = knockouts.circuit, knockouts.all_edges
+        f_none, f_circuit, f_model = knockouts.mean_scores([~all_edges, circuit, all_edges])
         generator = np.random.default_rng(self.seed)
-        drawn, worst = knockouts.drawn(self.sets, generator), knockouts.worst(self.greedy)
-        names = [*map(knockouts.name, drawn), f"greedy: {knockouts.name(worst)}"]
-        of_circuit, of_model = knockouts.apart([*drawn, worst])
-        missed, given = knockouts.missed(drawn)
-        unfaithful_random, incomplete_random = self._random(knockouts, whole, generator)
-        gap = abs(whole - none) or np.nan
-        what = "share of the metric's gap between no edge and all edges"
+        sets, greedy = knockouts.random_sets(self.sets, generator), knockouts.greedy_set(self.greedy)
+        set_names = [*map(knockouts.set_name, sets), f"greedy: {knockouts.set_name(greedy)}"]
+        circuit_without, model_without = knockouts.scores_without([*sets, greedy])
+        missed, beside = knockouts.node_effects(sets)
+        unfaithful_random, incomplete_random = self._random(knockouts, f_model, generator)
+        gap = abs(f_model - f_none) or np.nan
 
-        def share(dims: tuple[str, ...], change: Any, said: str) -> xr.DataArray:
-            return variable(dims, np.abs(change) / gap, "fraction", f"{what}, {said}")
+        def share(dims: tuple[str, ...], change: Any, meaning: str) -> xr.DataArray:
+            long_name = f"share of the metric's gap between no edge and all edges, {meaning}"
+            return variable(dims, np.abs(change) / gap, "fraction", long_name)
 
-        said = "the set beside which the node is missed the most"
         data = {
-            "missed": share(("node",), missed, "that taking out the node changes at most"),
-            "given": variable(("node",), np.array(given), "set", said),
-            "incomplete": share(("set",), of_circuit - of_model, "between circuit and model without a set"),
-            "circuit_without": variable(("set",), of_circuit, unit, "metric of the circuit without a set"),
-            "model_without": variable(("set",), of_model, unit, "metric of the model without a set"),
-            "incomplete_random": share(("draw",), incomplete_random, "random circuit and model without a set"),
-            "unfaithful": share((), whole - own, "between circuit and model"),
+            "missed": share(("node",), missed, "largest change by knocking out the node"),
+            "given": variable(("node",), np.array(beside), "set", "set beside which the node makes that change"),
+            "incomplete": share(("set",), circuit_without - model_without, "between circuit and model without a set"),
+            "circuit_without": variable(("set",), circuit_without, unit, "metric of the circuit without a set"),
+            "model_without": variable(("set",), model_without, unit, "metric of the model without a set"),
+            "incomplete_random": share(("draw",), incomplete_random, "between random circuit and model without a set"),
+            "unfaithful": share((), f_model - f_circuit, "between circuit and model"),
             "unfaithful_random": share(("draw",), unfaithful_random, "between random circuit and model"),
             "n_edges": variable((), int(circuit.sum()), "edges", "edges of the circuit after pruning"),
         }
-        return data, names
+        return data, set_names
 
     def _random(
-        self, knockouts: Knockouts, whole: float, generator: np.random.Generator
+        self, knockouts: Knockouts, f_model: float, generator: np.random.Generator
     ) -> tuple[Float[np.ndarray, " draw"], Float[np.ndarray, " draw"]]:
-        """Of random circuits: how far they are from the model, and so without a random half of the circuit's nodes."""
-        graph, size = knockouts.graph, float(knockouts.circuit.double().mean())
-        drawn = [
-            pruned(graph, highest(generator.random(len(graph.edges)), [size], rank="signed"))[0]
-            for _ in range(self.draws)
-        ]
-        sets = knockouts.drawn(self.draws, generator)
-        cut = [knockouts.out_of(one, chosen) for one, chosen in zip(drawn, sets, strict=True)]
-        model = [knockouts.out_of(knockouts.everything, chosen) for chosen in sets]
-        own, without, of_model = np.split(knockouts.measured([*drawn, *cut, *model]), 3)
-        return own - whole, without - of_model
+        """Random circuit minus model, whole and without a random half of the circuit's nodes."""
+        size = float(knockouts.circuit.double().mean())
+        circuits = list(random_circuits(knockouts.graph, [size], draws=self.draws, generator=generator))
+        sets = knockouts.random_sets(self.draws, generator)
+        cut_circuits = [knockouts.without(circuit, nodes) for circuit, nodes in zip(circuits, sets, strict=True)]
+        cut_models = [knockouts.without(knockouts.all_edges, nodes) for nodes in sets]
+        scores = knockouts.mean_scores([*circuits, *cut_circuits, *cut_models])
+        f_random, random_without, model_without = np.split(scores, 3)
+        return f_random - f_model, random_without - model_without

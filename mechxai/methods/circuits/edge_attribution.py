@@ -1,35 +1,35 @@
-"""Edge attribution: to first order, what every edge of the model carries of a behaviour, from a few gradients."""
+"""Edge attribution: a first-order estimate of the effect of patching every edge, from a few gradients (EAP, EAP-IG)."""
 
-import time
 from dataclasses import dataclass
 from functools import partial
-from typing import final
+from typing import Literal, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.errors import ConfigError, check_choice
+from mechxai.core.errors import ConfigError
 from mechxai.core.graph import Graph
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result
-from mechxai.engine.contrast import DIRECTIONS, with_reference
+from mechxai.engine.contrast import Direction, Run
 from mechxai.engine.execution import Execution
-from mechxai.engine.progress import Bar
+from mechxai.engine.progress import ProgressBar
 from mechxai.methods.circuits._lib.edge_result import EdgeScores, edge_result
-from mechxai.methods.circuits._lib.first_order import FirstOrder, later_passes
+from mechxai.methods.circuits._lib.field_checks import check_at_least
+from mechxai.methods.circuits._lib.first_order import FirstOrderScores, Steps, passes_from_writers
 from mechxai.methods.circuits._lib.pair_runs import PairRuns
-from mechxai.methods.circuits._lib.references import REFERENCES, reference
+from mechxai.methods.circuits._lib.prepared_graph import PreparedGraph, prepare_graph
+from mechxai.methods.circuits._lib.references import ReferenceKind, reference
 from mechxai.methods.circuits._lib.stream_scores import budget_bytes
-from mechxai.model.graph.writes import graph_blocks
 from mechxai.model.hooked_model import HookedModel
 
-KINDS = ("eap", "clean_corrupted", "eap_ig_inputs", "eap_ig_activations")
-RULES = ("midpoint", "left", "right", "gauss")
+AttributionKind = Literal["eap", "clean_corrupted", "eap_ig_inputs", "eap_ig_activations"]
+StepRule = Literal["midpoint", "left", "right", "gauss"]
 _MOST_BYTES = 512 * 2**20
-_TAPE = 100  # vectors of a layer that a few runs and their gradients keep
+_TAPE = 100  # vectors per layer that a few runs store for their gradients
 
 
 @final
@@ -43,55 +43,50 @@ _TAPE = 100  # vectors of a layer that a few runs and their gradients keep
         "eap_ig_activations: of each per step and layer, half of it on average)",
         source="Syed et al. 2023 (arXiv 2310.10348); Hanna et al. 2024 (arXiv 2403.17806); Mueller et al. 2025 "
         "(arXiv 2504.13151)",
-        pros="every edge at once, at the price of a few passes, and only of the positions that differ",
-        cons="first order: saturated edges (a sharp softmax) are missed, which EdgePatching shows",
+        pros="every edge at once, for a few passes over the positions that differ",
+        cons="first order: misses saturated edges (a sharp softmax), which EdgePatching shows",
     )
 )
 @dataclass(frozen=True)
 class EdgeAttribution(Method):
     """``(written - reference) . d metric / d read`` for every edge: positive where it supports the behaviour.
 
-    Heads' queries, keys and values are inputs of their own. The gradient at an input is that of all that comes of it.
+    A head's queries, keys and values are separate inputs. The gradient at an input is the total gradient through it.
 
     Attributes:
         kind: ``eap``, one gradient (of the clean run, or, denoising, of the corrupted); ``clean_corrupted``, the mean
-            of both; ``eap_ig_inputs``, the mean along the way from the corrupted embeddings to the clean;
-            ``eap_ig_activations``, for each writer the mean along the way of what it writes itself, from the reference
-            to the clean run, all else following (heads of a layer go together).
+            of both; ``eap_ig_inputs``, the mean between the corrupted embeddings and the clean;
+            ``eap_ig_activations``, for each writer the mean between its reference output and its clean output, with
+            all later nodes recomputed (heads of a layer move together).
         direction: of ``eap``: ``noise`` takes the gradient at the clean run, ``denoise`` at the corrupted.
-        steps: of both ``eap_ig``.
-        rule: where the steps lie: ``midpoint``, ``left`` (from the corrupted run on, as the authors' code has it),
-            ``right`` (up to the clean run, as their paper has it) or ``gauss`` (Gauss-Legendre).
-        reference: what stands in for a writer: the ``corrupted`` run, ``zero``, its ``mean`` over the corrupted
-            prompts, or the corrupted run of another prompt (``resample``); others than the first for ``eap`` and
-            ``eap_ig_activations`` alone.
-        metric: what is explained.
+        steps: of both ``eap_ig`` kinds.
+        rule: position of the steps: ``midpoint``, ``left`` (from the corrupted run on, as in the authors' code),
+            ``right`` (up to the clean run, as in their paper) or ``gauss`` (Gauss-Legendre).
+        reference: what replaces a writer's output: that of the ``corrupted`` run, ``zero``, its ``mean`` over the
+            corrupted prompts, or that of another prompt's corrupted run (``resample``); only ``eap`` and
+            ``eap_ig_activations`` take others than ``corrupted``.
+        metric: the metric to explain.
         seed: of ``resample``.
 
-    Source: as in the card; the sign is that of ``clean - corrupted``, so that what restores is positive.
+    Source: as in the card; the sign is that of ``clean - corrupted``, so that edges that restore are positive.
     """
 
-    kind: str = "eap_ig_inputs"
-    direction: str = "noise"
+    kind: AttributionKind = "eap_ig_inputs"
+    direction: Direction = "noise"
     steps: int = 5
-    rule: str = "midpoint"
-    reference: str = "corrupted"
+    rule: StepRule = "midpoint"
+    reference: ReferenceKind = "corrupted"
     metric: AnyMetric = "logit_diff"
     seed: int = 0
 
     def _check_fields(self) -> None:
         as_metric(self.metric)
-        check_choice("kind", self.kind, KINDS)
-        check_choice("direction", self.direction, DIRECTIONS)
-        check_choice("rule", self.rule, RULES)
-        check_choice("reference", self.reference, REFERENCES)
-        if self.steps < 1:
-            raise ConfigError(f"edge_attribution with steps={self.steps}", allowed="1 or more")
-        free = self.kind == "eap_ig_activations" or (self.kind == "eap" and self.direction == "noise")
-        if self.reference != "corrupted" and not free:
+        check_at_least(1, steps=self.steps)
+        takes_any = self.kind == "eap_ig_activations" or (self.kind == "eap" and self.direction == "noise")
+        if self.reference != "corrupted" and not takes_any:
             raise ConfigError(
-                f"edge_attribution with reference={self.reference}, kind={self.kind}, direction={self.direction}",
-                got="a gradient on the way to a run that there is none of",
+                f"reference={self.reference} does not fit kind={self.kind} with direction={self.direction}, whose "
+                "gradients need a run of the reference",
                 allowed="kind=eap with direction=noise, or kind=eap_ig_activations, with this reference; or "
                 "reference=corrupted",
             )
@@ -103,72 +98,72 @@ class EdgeAttribution(Method):
             ModelSupportError: a model whose residual stream is not the sum of what its nodes write.
             ShapeError: answers the metric cannot score.
         """
-        started = time.perf_counter()
-        metric, batch = as_metric(self.metric), batch.to(model.device)
-        metric.check(batch)
-        blocks = graph_blocks(model)
-        batch = with_reference(model, batch, metric)
-        known = reference(model, blocks, batch, kind=self.reference, seed=self.seed)
-        found: list[Tensor] = []
-        ends: list[tuple[Tensor, Tensor]] = []
-        passes = 0.0
-        with Bar("edge attribution", len(batch), shown=execution.progress, unit="prompts") as bar:
-            for rows, part in batch.parts(_prompts_at_once(model, batch, blocks.graph, execution=execution)):
+        prepared = prepare_graph(model, batch, self.metric).with_clean_logprobs()
+        graph, metric = prepared.graph, prepared.metric
+        cut = reference(prepared, self.reference, seed=self.seed)
+        scores: list[Tensor] = []
+        baselines: list[tuple[Tensor, Tensor]] = []
+        n_computed = 0.0  # prompts, each times the share of its positions that runs compute
+        with ProgressBar("edge attribution", len(batch), shown=execution.progress, unit="prompts") as bar:
+            for rows, sub_batch in prepared.batch.parts(_prompts_at_once(prepared, execution)):
                 runs = PairRuns(
-                    model, blocks, part, metric=metric, whole=self._whole, apart=self.reference == "corrupted"
+                    prepared.on(sub_batch), full_run=self._full_run, skip_shared=self.reference == "corrupted"
                 )
-                away = partial(known.written, model, blocks, batch, rows=rows) if known.kind != "corrupted" else None
-                scores = FirstOrder(blocks.graph, runs, self.along(), away)
-                edges = scores.along_writers() if self._by_writer else scores.along_inputs()
-                found.append(blocks.graph.of_matrix(edges))
-                ends.append((runs.end("clean").scores, runs.end("corrupted").scores))
-                passes += runs.computed * len(part)
-                bar.advance(len(part))
-        clean, corrupted = (torch.cat([one[end] for one in ends]).double().cpu().numpy() for end in (0, 1))
-        whole = EdgeScores(
-            blocks.graph,
-            torch.cat(found).double().cpu().numpy(),
+                writes = None if cut.kind == "corrupted" else partial(cut.written, prepared, rows=rows)
+                first_order = FirstOrderScores(graph, runs, self.integration_steps(), writes)
+                table = first_order.along_writers() if self._by_writer else first_order.along_inputs()
+                scores.append(graph.of_matrix(table))
+                baselines.append((runs.endpoint("clean").scores, runs.endpoint("corrupted").scores))
+                n_computed += runs.computed_share * len(sub_batch)
+                bar.advance(len(sub_batch))
+        clean, corrupted = (torch.cat(values).double().cpu().numpy() for values in zip(*baselines, strict=True))
+        edges = EdgeScores(
+            graph,
+            torch.cat(scores).double().cpu().numpy(),
             metric.unit,
             f"first-order change of {metric.name} that the edge brings",
             clean,
             corrupted,
         )
-        cost = {**self._passes(len(batch), passes, blocks.graph), "seconds": time.perf_counter() - started}
-        return edge_result(self, model, batch, found=whole, cost=cost)
+        return edge_result(self, prepared, edges, cost=prepared.cost(self._passes(len(batch), n_computed, graph)))
 
     @property
     def _by_writer(self) -> bool:
         return self.kind == "eap_ig_activations"
 
     @property
-    def _whole(self) -> str:
-        """The run that no gradient is taken in, so that it is made once."""
+    def _full_run(self) -> Run:
+        """The run that needs no gradient, so that it covers all positions once."""
         return "corrupted" if self.kind == "eap" and self.direction == "noise" else "clean"
 
-    def _passes(self, n_prompts: int, computed: float, graph: Graph) -> dict[str, float]:
-        """Passes: of one run whole, of the others the positions that differ."""
-        steps = self.along()
+    def _passes(self, n_prompts: int, n_computed: float, graph: Graph) -> dict[str, float]:
+        """Passes: one full run, and the others over the positions that differ."""
+        steps = self.integration_steps()
         if self._by_writer:
-            both = len(steps) * later_passes(graph) * computed
-            return {"forward_passes": n_prompts + computed + both, "backward_passes": both}
-        inner = sum(at not in (0.0, 1.0) for at, _ in steps)
-        return {"forward_passes": n_prompts + (1 + inner) * computed, "backward_passes": len(steps) * computed}
+            both = len(steps) * passes_from_writers(graph) * n_computed
+            return {"forward_passes": n_prompts + n_computed + both, "backward_passes": both}
+        n_between = sum(at not in (0.0, 1.0) for at, _ in steps)
+        return {
+            "forward_passes": n_prompts + (1 + n_between) * n_computed,
+            "backward_passes": len(steps) * n_computed,
+        }
 
-    def along(self) -> list[tuple[float, float]]:
-        """Where gradients are taken, as shares of the way from corrupted to clean, with their weights."""
+    def integration_steps(self) -> Steps:
+        """Points between the corrupted run (0) and the clean run (1) at which gradients are taken, with weights."""
         if self.kind == "eap":
             return [(1.0 if self.direction == "noise" else 0.0, 1.0)]
         if self.kind == "clean_corrupted":
             return [(0.0, 0.5), (1.0, 0.5)]
         if self.rule == "gauss":
-            at, weights = np.polynomial.legendre.leggauss(self.steps)
-            return [(float(one + 1) / 2, float(weight) / 2) for one, weight in zip(at, weights, strict=True)]
+            nodes, weights = np.polynomial.legendre.leggauss(self.steps)
+            return [(float(node + 1) / 2, float(weight) / 2) for node, weight in zip(nodes, weights, strict=True)]
         shift = {"left": 0.0, "midpoint": 0.5, "right": 1.0}[self.rule]
         return [((step + shift) / self.steps, 1 / self.steps) for step in range(self.steps)]
 
 
-def _prompts_at_once(model: HookedModel, batch: ContrastBatch, graph: Graph, *, execution: Execution) -> int:
-    """Prompts that go together, so that all writers of their runs and all readers' gradients fit."""
+def _prompts_at_once(prepared: PreparedGraph, execution: Execution) -> int:
+    """How many prompts run together, so that all writers of their runs and all readers' gradients fit."""
+    model, graph, batch = prepared.model, prepared.graph, prepared.batch
     size = torch.finfo(model.dtype).bits // 8
     vectors = 4 * len(graph.writers) + 2 * len(graph.readers) + _TAPE * graph.n_layers
     per_prompt = vectors * batch.n_pos * model.architecture.d_model * size

@@ -1,1 +1,1 @@
-"""Chains of thought: does the stated reasoning drive the answer?"""
+"""Chain-of-thought methods: how strongly an answer depends on the reasoning that a model writes before it."""

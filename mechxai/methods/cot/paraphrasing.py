@@ -1,13 +1,12 @@
-"""Paraphrasing: does the answer hang on the chain's wording?"""
+"""Paraphrasing: rephrase the first steps of the chain, let the model continue, and read the answer."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
-from mechxai.core.errors import check_choice
 from mechxai.core.method import MethodCard, register
-from mechxai.methods.cot._lib.curve import CurveMethod, Variant
-from mechxai.methods.cot._lib.questions import ChainQuestions, Steps
-from mechxai.methods.cot._lib.rewriting import HOW
+from mechxai.methods.cot._lib.curve import ChainVariant, CurveMethod
+from mechxai.methods.cot._lib.questions import Chain, ChainQuestions
+from mechxai.methods.cot._lib.rewriting import StepRewriter
 
 
 @final
@@ -16,46 +15,43 @@ from mechxai.methods.cot._lib.rewriting import HOW
         name="paraphrasing",
         family="cot",
         kind="chain_curve",
-        question="Does the answer hang on the wording of the chain, beyond its meaning?",
-        cost="the chain once; per step and problem a step rewritten, the rest of the chain and a reading",
+        question="Does the answer depend on the wording of the chain, beyond its meaning?",
+        cost="one chain per problem; per step, one rewriting, one continuation and one answer read",
         source="Lanham et al. 2023 (arXiv 2307.13702), section 2.5",
-        pros="would show a code in the wording",
-        cons="says nothing of a chain whose meaning is ignored: both keep their answers",
+        pros="would reveal information encoded in the wording",
+        cons="cannot tell a chain whose meaning is used from one that is ignored: neither answer changes",
     )
 )
 @dataclass(frozen=True)
 class Paraphrasing(CurveMethod):
-    """Says the first steps in other words, lets the model write on from there, and asks for the answer.
+    """Rephrases the first steps of the chain, lets the model continue from there, and reads the answer.
+
+    The other attributes and the variables of the result are those of `CurveMethod`.
 
     Attributes:
-        by: who rewrites steps: ``task``, as the problem has it; ``model``, as ``writer`` (or the model itself) writes
-            it.
+        by: what rephrases steps: ``task``, the problem's own paraphrase; ``model``, ``writer`` (or the model itself).
         writer: a `Generator` for ``by=model``.
-        seed: of what is drawn. The others are those of `CurveMethod`.
+        seed: of the writer's text.
     """
 
-    axis: ClassVar[str] = "share of the chain in other words"
+    axis: ClassVar[str] = "share of the chain that is rephrased"
 
-    by: str = "task"
+    by: StepRewriter = "task"
     writer: Any = None
     seed: int = 0
 
-    def _check_fields(self) -> None:
-        check_choice("by", self.by, HOW)
-
-    def changed(self, asking: ChainQuestions) -> list[Variant]:
-        """Chains whose first steps are said in other words, written on from there."""
-        places = asking.places
-        said = asking.rewritten("rephrased", places, by=self.by, writer=self.writer, seed=self.seed)
-        other = {(place.problem, place.step): text for place, text in zip(places, said, strict=True)}
-        starts: list[Steps | None] = []
-        for place in places:
-            steps = tuple(other[place.problem, step] for step in range(place.step + 1))
-            starts.append(None if None in steps else tuple(str(step) for step in steps))
-        completed = asking.completed(starts, [place.problem for place in places])
-        variants = [Variant(number, 0.0, steps) for number, steps in enumerate(asking.chains) if steps]
-        variants += [
-            Variant(place.problem, (place.step + 1) / len(asking.chains[place.problem]), steps)
-            for place, steps in zip(places, completed, strict=True)
+    def _variants(self, questions: ChainQuestions) -> list[ChainVariant]:
+        """Chains whose first steps are rephrased, continued by the model."""
+        steps = questions.steps
+        texts = questions.rewritten_steps("rephrased", steps, by=self.by, writer=self.writer, seed=self.seed)
+        rephrased = {(step.problem, step.index): text for step, text in zip(steps, texts, strict=True)}
+        beginnings: list[Chain | None] = []
+        for step in steps:
+            prefix = [rephrased[step.problem, index] for index in range(step.index + 1)]
+            beginnings.append(None if None in prefix else tuple(str(text) for text in prefix))
+        completed = questions.completed_chains(beginnings, [step.problem for step in steps])
+        unchanged = [ChainVariant(number, 0.0, chain) for number, chain in enumerate(questions.chains) if chain]
+        return unchanged + [
+            ChainVariant(step.problem, (step.index + 1) / len(questions.chains[step.problem]), chain)
+            for step, chain in zip(steps, completed, strict=True)
         ]
-        return variants

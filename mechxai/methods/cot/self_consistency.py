@@ -1,30 +1,29 @@
-"""Self-consistency: many chains are drawn, the answers vote, and the vote says how sure the model is."""
+"""Self-consistency: sample many chains per problem, take the majority of their answers, and report its vote share."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import final
 
 import numpy as np
 import xarray as xr
 
 from mechxai.core.errors import ConfigError
-from mechxai.core.method import Method, MethodCard, register
-from mechxai.core.reasoning import ReasoningBatch, plain
+from mechxai.core.method import MethodCard, register
+from mechxai.core.reasoning import plain
 from mechxai.core.result import Result, variable
-from mechxai.engine.execution import Execution
-from mechxai.methods.cot._lib.answer_reading import last_value
-from mechxai.methods.cot._lib.questions import ChainQuestions, Steps, check_asking
+from mechxai.methods.cot._lib.answer_reading import AnswerSource, final_answer
+from mechxai.methods.cot._lib.chain_method import ChainMethod
+from mechxai.methods.cot._lib.questions import Chain, ChainQuestions
 from mechxai.methods.cot._lib.texts import notes, parse_failures
 from mechxai.methods.result_parts import rates, run_info
-from mechxai.model.generation.generator import Generator
-from mechxai.model.hooked_model import HookedModel
 
 _SUBSETS = 100  # drawn for each number of chains
 _SEED_STEP = 100_003
 _COUNTS = (1, 2, 3, 5, 10, 20, 40, 80)
-_SHOWN = 5  # answers of a vote that are listed
+_LISTED = 5  # answers with the most votes
 Votes = Sequence[Sequence[str | None]]  # [problem][sample]
+Chains = Sequence[Sequence[Chain]]  # [problem][sample]
 
 
 @final
@@ -33,214 +32,204 @@ Votes = Sequence[Sequence[str | None]]  # [problem][sample]
         name="self_consistency",
         family="cot",
         kind="vote",
-        question="Do chains drawn at random agree on the answer, and is their majority right more often than one?",
-        cost="samples x (a chain and a reading) per problem",
+        question="Do sampled chains agree on the answer, and is their majority more accurate than one chain?",
+        cost="samples x (one chain and one answer read) per problem",
         source="Wang et al. 2022 (arXiv 2203.11171)",
-        pros="raises accuracy, and tells easy problems from hard ones",
-        cons="agreement is no truth: a model may be wrong each time alike",
+        pros="raises accuracy, and separates easy problems from hard ones",
+        cons="agreement is not correctness: a model may make the same error in every sample",
     )
 )
 @dataclass(frozen=True)
-class SelfConsistency(Method):
-    """Draws chains, reads an answer behind each, and lets them vote. Of answers tied, the one drawn first wins.
+class SelfConsistency(ChainMethod):
+    """Samples chains, reads the answer after each, and takes the majority; ties go to the answer sampled first.
+
+    The result's variables:
+        ``value`` and ``accuracy``, the share of problems with a correct majority; ``accuracy_by_n`` [n_samples], the
+        same for fewer chains (mean over random subsets); ``accuracy_single``, of one sampled chain;
+        ``accuracy_greedy``, of the likeliest chain; ``accuracy_no_chain``; ``gain``, accuracy of the majority minus
+        accuracy without a chain; ``vote_share``, ``entropy`` (bits), ``distinct_chains``, ``low_agreement`` (1 where
+        the majority's share is below ``low``) [prompt]; ``accuracy_flagged`` and ``accuracy_unflagged``, of majorities
+        with and without that flag; ``follows_chain``, among samples whose chain arrives at another answer than the
+        majority, the share that gives the chain's answer; ``parse_failures``. ``candidate`` and ``votes``
+        [prompt, place], the answers with the most votes. Means carry ``_low`` and ``_high``.
 
     Attributes:
         samples: chains per problem.
-        temperature: of the draws.
-        low: a vote share below it is flagged.
-        read: as in `EarlyAnswering`; likewise ``max_tokens``.
-        seed: of the draws.
+        temperature: of sampling.
+        low: majorities with a smaller share of the votes are flagged.
+        read: as in `EarlyAnswering`, like ``max_tokens``.
+        seed: of sampling.
     """
-
-    takes: ClassVar[type] = ReasoningBatch
 
     samples: int = 40
     temperature: float = 0.7
     low: float = 0.6
-    read: str = "auto"
+    read: AnswerSource = "auto"
     max_tokens: int = 128
     seed: int = 0
 
     def _check_fields(self) -> None:
-        check_asking(self.read, "own", self.max_tokens)
-        if self.samples < 2 or self.temperature <= 0 or not 0 < self.low <= 1:
-            raise ConfigError(
-                "self_consistency",
-                got=f"samples={self.samples}, temperature={self.temperature}, low={self.low}",
-                allowed="2 or more samples, a temperature above 0, low above 0 and up to 1",
-            )
+        if self.samples < 2:
+            raise ConfigError(f"samples is {self.samples}: it must be at least 2")
+        if self.temperature <= 0:
+            raise ConfigError(f"temperature is {self.temperature}: it must be above 0")
+        if not 0 < self.low <= 1:
+            raise ConfigError(f"low is {self.low}: it must be above 0 and at most 1")
 
-    def __call__(
-        self,
-        model: HookedModel | Generator,
-        batch: ReasoningBatch,
-        *,
-        execution: Execution = Execution(),  # noqa: B008 - frozen
-    ) -> Result:
-        """The votes.
-
-        Returns:
-            ``value`` and ``accuracy``, the share of problems whose majority is right; ``accuracy_by_n`` [n_samples], of
-            majorities of fewer chains (means over random subsets); ``accuracy_single``, of one chain;
-            ``accuracy_greedy``, of the likeliest chain; ``accuracy_no_chain``; ``gain``, by how much the majority is
-            right more often than that; ``vote_share``, ``entropy`` (bits), ``distinct_chains``, ``low_agreement`` (1
-            where the majority has less than ``low``) [prompt]; ``accuracy_flagged`` and ``accuracy_unflagged``, of
-            majorities so flagged and others; ``follows_chain``, of samples whose own chain ends in another value than
-            the majority's, the share that answers that value; ``parse_failures``. ``candidate`` and ``votes``
-            [prompt, place], the answers with most votes. Means carry ``_low`` and ``_high``.
-
-        Raises:
-            ModelSupportError: a model that does not write, or ``read=logprobs`` of one without log-probabilities.
-        """
-        asking = ChainQuestions(model, batch, execution, read=self.read, max_tokens=self.max_tokens)
-        chains, votes = self._drawn(asking)
-        right = [plain(problem.answer) for problem in asking.problems]
-        data = {
-            **self._accuracies(asking, votes, right),
-            **self._agreement(votes, right, chains),
-            **_listed(votes),
-            **_follows(asking, chains, votes),
+    def _measure(self, questions: ChainQuestions) -> Result:
+        n_problems = len(questions.batch)
+        chains, votes = self._sampled(questions)
+        correct = [plain(problem.answer) for problem in questions.problems]
+        texts = {"question": [problem.question for problem in questions.problems], "answer_right": correct}
+        measures = {
+            **self._accuracies(questions, votes, correct),
+            **self._agreement(votes, correct, chains),
+            **_most_voted(votes),
+            **_follows_chain(questions, chains, votes),
+            **parse_failures(questions),
+            **{
+                name: variable(("prompt",), np.array(values, dtype=str), "text", name) for name, values in texts.items()
+            },
         }
-        data |= parse_failures(asking)
-        texts = {"question": [problem.question for problem in asking.problems], "answer_right": right}
-        data |= {name: variable(("prompt",), np.array(own, dtype=str), "text", name) for name, own in texts.items()}
-        coords = {"prompt": list(range(len(batch))), "n_samples": self._counts}
-        flagged = int(data["low_agreement"].sum())
-        note = (f"{flagged} of {len(batch)} majorities have less than {self.low:.0%} of the votes",) if flagged else ()
-        whole = xr.Dataset(data, coords=coords)
-        info = run_info(self, asking.generator, batch, cost=asking.cost(), notes=(*notes(asking, whole), *note))
-        return Result(whole, info)
+        data = xr.Dataset(measures, coords={"prompt": list(range(n_problems)), "n_samples": self._counts})
+        n_flagged = int(data["low_agreement"].sum())
+        flagged = f"{n_flagged} of {n_problems} majorities have less than {self.low:.0%} of the votes"
+        all_notes = (*notes(questions, data), *([flagged] if n_flagged else []))
+        info = run_info(self, questions.generator, questions.batch, cost=questions.cost(), notes=all_notes)
+        return Result(data, info)
 
     @property
     def _counts(self) -> list[int]:
+        """The numbers of chains for which accuracy is computed."""
         return sorted({count for count in _COUNTS if count < self.samples} | {self.samples})
 
-    def _drawn(self, asking: ChainQuestions) -> tuple[list[list[Steps]], list[list[str | None]]]:
-        """Chains and answers, ``[problem][sample]``."""
-        asked = [asking.batch.wording.asked(problem.question) for problem in asking.problems]
+    def _sampled(self, questions: ChainQuestions) -> tuple[list[list[Chain]], list[list[str | None]]]:
+        """Sampled chains and their answers, ``[problem][sample]``."""
+        prompts = [questions.batch.wording.chain_start(problem.question) for problem in questions.problems]
         chains, votes = [], []
         for sample in range(self.samples):
             seed = self.seed + _SEED_STEP * (sample + 1)
-            own = asking.continued(asked, temperature=self.temperature, seed=seed)
-            chains.append(own)
-            votes.append(asking.answers(own).answers)
-        return [list(of) for of in zip(*chains, strict=True)], [list(of) for of in zip(*votes, strict=True)]
+            sampled = questions.continuations(prompts, temperature=self.temperature, seed=seed)
+            chains.append(sampled)
+            votes.append(questions.answers(sampled).answers)
+        return [list(row) for row in zip(*chains, strict=True)], [list(row) for row in zip(*votes, strict=True)]
 
-    def _accuracies(self, asking: ChainQuestions, votes: Votes, right: Sequence[str]) -> dict[str, xr.DataArray]:
-        generator = np.random.default_rng(self.seed)
+    def _accuracies(self, questions: ChainQuestions, votes: Votes, correct: Sequence[str]) -> dict[str, xr.DataArray]:
+        by_count = self._accuracy_by_count(votes, correct)
+        single = np.array(
+            [
+                np.mean([answer == right for answer in problem_votes])
+                for problem_votes, right in zip(votes, correct, strict=True)
+            ]
+        )
+        majority_correct = by_count[:, -1]
+        without_chain = np.array(questions.correct(questions.without_chain))
+        greedy = np.array(questions.correct(questions.with_chain))
+        meaning = "share of correct majorities"
+        gain_meaning = "accuracy of the majority minus accuracy without a chain"
+        by_count_meaning = f"{meaning}, by the number of chains"
+        return {
+            **rates("gain", (), majority_correct - without_chain, meaning=gain_meaning),
+            **rates("value", (), majority_correct, meaning=meaning),
+            **rates("accuracy", (), majority_correct, meaning=meaning),
+            "per_example": variable(("prompt",), majority_correct, "fraction", "1 where the majority is correct"),
+            **rates("accuracy_by_n", ("n_samples",), by_count, meaning=by_count_meaning),
+            **rates("accuracy_single", (), single, meaning="share of correct answers of one sampled chain"),
+            **rates("accuracy_greedy", (), greedy, meaning="share of correct answers of the likeliest chain"),
+            **rates("accuracy_no_chain", (), without_chain, meaning="share of correct answers without a chain"),
+        }
+
+    def _accuracy_by_count(self, votes: Votes, correct: Sequence[str]) -> np.ndarray:
+        """Per problem, how often the majority of a number of chains is correct, ``[prompt, n_samples]``."""
+        rng = np.random.default_rng(self.seed)
         table = np.zeros((len(votes), len(self._counts)))
-        for place, count in enumerate(self._counts):
+        for column, count in enumerate(self._counts):
             subsets = (
                 [np.arange(self.samples)]
                 if count == self.samples
-                else [np.sort(generator.permutation(self.samples)[:count]) for _ in range(_SUBSETS)]
+                else [np.sort(rng.permutation(self.samples)[:count]) for _ in range(_SUBSETS)]
             )
-            for row, (own, answer) in enumerate(zip(votes, right, strict=True)):
-                table[row, place] = np.mean(
-                    [majority([own[int(one)] for one in chosen]) == answer for chosen in subsets]
+            for row, (problem_votes, right) in enumerate(zip(votes, correct, strict=True)):
+                table[row, column] = np.mean(
+                    [majority([problem_votes[int(sample)] for sample in subset]) == right for subset in subsets]
                 )
-        share = {"units": "fraction"}
-        single = np.array(
-            [np.mean([answer == truth for answer in own]) for own, truth in zip(votes, right, strict=True)]
-        )
-        meaning, unaided = "share of right majorities", np.array(asking.right(asking.without_chain))
-        better = "by how much majorities are right more often than answers without a chain"
-        return {
-            **rates("gain", (), table[:, -1] - unaided, meaning=better, **share),
-            **rates("value", (), table[:, -1], meaning=meaning, **share),
-            **rates("accuracy", (), table[:, -1], meaning=meaning, **share),
-            "per_example": variable(("prompt",), table[:, -1], "fraction", "1 where the majority is right"),
-            **rates("accuracy_by_n", ("n_samples",), table, meaning=f"{meaning} of so many chains", **share),
-            **rates("accuracy_single", (), single, meaning="share of right answers of one drawn chain", **share),
-            **rates(
-                "accuracy_greedy",
-                (),
-                np.array(asking.right(asking.with_chain)),
-                meaning="share of right answers of the likeliest chain",
-                **share,
-            ),
-            **rates(
-                "accuracy_no_chain",
-                (),
-                unaided,
-                meaning="share of right answers without a chain",
-                **share,
-            ),
-        }
+        return table
 
-    def _agreement(
-        self, votes: Votes, right: Sequence[str], chains: Sequence[Sequence[Steps]]
-    ) -> dict[str, xr.DataArray]:
-        shares = np.array([_vote_share(own) for own in votes])
+    def _agreement(self, votes: Votes, correct: Sequence[str], chains: Chains) -> dict[str, xr.DataArray]:
+        """How far the sampled answers agree, and the accuracy of majorities with a small and a large vote share."""
+        shares = np.array([_vote_share(problem_votes) for problem_votes in votes])
         flagged = (shares < self.low).astype(float)
-        won = np.array([majority(own) == truth for own, truth in zip(votes, right, strict=True)], dtype=float)
-        distinct = [len({"".join(steps) for steps in own}) / len(own) for own in chains]
-        dims, share = ("prompt",), {"units": "fraction"}
+        majority_correct = np.array(
+            [majority(problem_votes) == right for problem_votes, right in zip(votes, correct, strict=True)], dtype=float
+        )
+        distinct = [len({"".join(chain) for chain in sampled}) / len(sampled) for sampled in chains]
+        entropies = [_entropy(problem_votes) for problem_votes in votes]
+        flag_meaning = f"1 where the majority has less than {self.low:.0%} of the votes"
+        accuracy_flagged = np.where(flagged > 0, majority_correct, np.nan)
+        accuracy_unflagged = np.where(flagged > 0, np.nan, majority_correct)
+        dims, share_meaning = ("prompt",), "share of the majority's votes"
         return {
-            "vote_share": variable(dims, shares, "fraction", "share of the majority's votes"),
-            "entropy": variable(dims, [_entropy(own) for own in votes], "bits", "entropy of the votes"),
-            "distinct_chains": variable(dims, distinct, "fraction", "different chains among those drawn"),
-            "low_agreement": variable(dims, flagged, "flag", f"1 where the majority has less than {self.low:.0%}"),
-            **rates("mean_vote_share", (), shares, meaning="share of the majority's votes", **share),
+            "vote_share": variable(dims, shares, "fraction", share_meaning),
+            "entropy": variable(dims, entropies, "bits", "entropy of the votes"),
+            "distinct_chains": variable(dims, distinct, "fraction", "share of distinct chains among the samples"),
+            "low_agreement": variable(dims, flagged, "flag", flag_meaning),
+            **rates("mean_vote_share", (), shares, meaning=share_meaning),
+            **rates("accuracy_flagged", (), accuracy_flagged, meaning="share of correct majorities, low agreement"),
             **rates(
-                "accuracy_flagged",
-                (),
-                np.where(flagged > 0, won, np.nan),
-                meaning="share of right flagged majorities",
-                **share,
-            ),
-            **rates(
-                "accuracy_unflagged",
-                (),
-                np.where(flagged > 0, np.nan, won),
-                meaning="share of right other majorities",
-                **share,
+                "accuracy_unflagged", (), accuracy_unflagged, meaning="share of correct majorities, high agreement"
             ),
         }
 
 
 def majority(votes: Sequence[str | None]) -> str | None:
-    """The answer with most votes; of those tied, the one that came first. None where none could be read."""
-    known = [vote for vote in votes if vote is not None]
-    return Counter(known).most_common(1)[0][0] if known else None  # equal counts keep the order in which they came
+    """The answer with the most votes, the first one among ties; None where no answer could be parsed."""
+    parsed = [vote for vote in votes if vote is not None]
+    return Counter(parsed).most_common(1)[0][0] if parsed else None  # equal counts keep their order of appearance
 
 
 def _vote_share(votes: Sequence[str | None]) -> float:
-    won = majority(votes)
-    return 0.0 if won is None else sum(vote == won for vote in votes) / len(votes)
+    answer = majority(votes)
+    return 0.0 if answer is None else sum(vote == answer for vote in votes) / len(votes)
 
 
 def _entropy(votes: Sequence[str | None]) -> float:
+    """In bits; answers that could not be parsed count as one answer."""
     counts = np.array(list(Counter(votes).values()), dtype=float)
     shares = counts / counts.sum()
     return float(-(shares * np.log2(shares)).sum() + 0.0)
 
 
-def _listed(votes: Votes) -> dict[str, xr.DataArray]:
-    names = np.full((len(votes), _SHOWN), "", dtype=object)
-    counts = np.zeros((len(votes), _SHOWN))
-    for row, own in enumerate(votes):
-        for place, (answer, count) in enumerate(Counter(own).most_common(_SHOWN)):
+def _most_voted(votes: Votes) -> dict[str, xr.DataArray]:
+    """The answers with the most votes, and their votes, ``[prompt, place]``."""
+    names = np.full((len(votes), _LISTED), "", dtype=object)
+    counts = np.zeros((len(votes), _LISTED))
+    for row, problem_votes in enumerate(votes):
+        for place, (answer, count) in enumerate(Counter(problem_votes).most_common(_LISTED)):
             names[row, place], counts[row, place] = "(not read)" if answer is None else answer, count
     dims = ("prompt", "place")
     return {
-        "candidate": variable(dims, names.astype(str), "text", "answers, those with most votes first"),
-        "votes": variable(dims, counts, "votes", "votes for each"),
+        "candidate": variable(dims, names.astype(str), "text", "answers in descending order of votes"),
+        "votes": variable(dims, counts, "votes", "votes for each answer"),
     }
 
 
-def _follows(asking: ChainQuestions, chains: Sequence[Sequence[Steps]], votes: Votes) -> dict[str, xr.DataArray]:
-    """Whether answers go with their own chain where that ends elsewhere than the majority."""
-    found = np.full(len(votes), np.nan)
-    for row, (own, answers, problem) in enumerate(zip(chains, votes, asking.problems, strict=True)):
-        won = majority(answers)
-        ends = [last_value(steps, problem) for steps in own]
-        astray = [(end, answer) for end, answer in zip(ends, answers, strict=True) if end is not None and end != won]
+def _follows_chain(questions: ChainQuestions, chains: Chains, votes: Votes) -> dict[str, xr.DataArray]:
+    """Among chains that arrive at another answer than the majority, the share whose answer is the chain's."""
+    shares = np.full(len(votes), np.nan)
+    for row, (sampled, answers, problem) in enumerate(zip(chains, votes, questions.problems, strict=True)):
+        majority_answer = majority(answers)
+        chain_answers = [final_answer(chain, problem) for chain in sampled]
+        astray = [
+            (chain_answer, answer)
+            for chain_answer, answer in zip(chain_answers, answers, strict=True)
+            if chain_answer is not None and chain_answer != majority_answer
+        ]
         if astray:
-            found[row] = np.mean([end == answer for end, answer in astray])
-    meaning = "of chains that end elsewhere than the majority, the share whose answer is where they end"
-    n_astray = int(np.isfinite(found).sum())
+            shares[row] = np.mean([chain_answer == answer for chain_answer, answer in astray])
+    meaning = "among chains that arrive at another answer than the majority, the share whose answer is the chain's"
+    n_astray = int(np.isfinite(shares).sum())
+    count_meaning = "problems with a chain that arrives at another answer than the majority"
     return {
-        **rates("follows_chain", (), found, units="fraction", meaning=meaning),
-        "n_astray": variable((), n_astray, "prompts", "problems with a chain that ends elsewhere than the majority"),
+        **rates("follows_chain", (), shares, meaning=meaning),
+        "n_astray": variable((), n_astray, "prompts", count_meaning),
     }

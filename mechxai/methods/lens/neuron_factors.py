@@ -16,7 +16,7 @@ from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.result import Result, variable
 from mechxai.engine.contrast import Run
 from mechxai.engine.execution import Execution
-from mechxai.engine.progress import Bar
+from mechxai.engine.progress import ProgressBar
 from mechxai.methods.fields import selected
 from mechxai.methods.lens._lib.factoring import ROUNDS, Factors, nonnegative_factors
 from mechxai.methods.lens._lib.silencing import divergence
@@ -147,7 +147,7 @@ class NeuronFactors(Method):
         layers = selected("layer", self.layers or (), a.n_layers)
         check_space(_BYTES * len(layers) * a.d_mlp * batch.n_pos, f"{batch.n_pos} tokens' neurons", torch.device("cpu"))
         arrays, unsettled, passes = self._empty_arrays(batch, len(layers), a.d_mlp), list[int](), len(batch)
-        with Bar("neuron factors", len(batch), shown=execution.progress, unit="prompts") as bar:
+        with ProgressBar("neuron factors", len(batch), shown=execution.progress, unit="prompts") as bar:
             for row in range(len(batch)):
                 factors = self._write_factors(model, batch, row, layers=layers, arrays=arrays)
                 unsettled += [] if factors.settled else [row]

@@ -31,6 +31,7 @@ AblationEdit = Literal["zero", "mean", "resample", "noise"]
     MethodCard(
         name="ablation",
         family="patching",
+        kind="ablation",
         question="Which components does the behaviour need?",
         cost="one forward pass per cell and prompt, less what the engine saves; mean and noise: one more per prompt",
         source="Wang et al. 2022 (arXiv 2211.00593); Miller et al. 2024 (arXiv 2407.08734) for the choices to state",
@@ -101,7 +102,7 @@ class Ablation(Method):
             (Intervention(site, edit),)
             for site, edit in zip(sites, self._edits(model, batch, sites, metric=metric), strict=True)
         ]
-        outcome = run_sweep(model, Sweep(batch, "clean", cells, metric), execution, what=f"ablating {self.site}")
+        outcome = run_sweep(model, Sweep(batch, "clean", cells, metric), execution, label=f"ablating {self.site}")
         both_runs = baselines(model, batch, metric, direction="noise", known=outcome.runs)
         return summarise(self, model, batch, axes=axes, outcome=outcome, baselines=both_runs)
 

@@ -23,6 +23,7 @@ from mechxai.model.hooked_model import HookedModel
     MethodCard(
         name="activation_patching",
         family="patching",
+        kind="patching",
         question="Which activations carry the difference between the clean and the corrupted prompt?",
         cost="one forward pass per cell and prompt, less what the engine saves",
         source="Meng et al. 2022 (arXiv 2202.05262); Zhang and Nanda 2023 (arXiv 2309.16042)",
@@ -93,7 +94,7 @@ class ActivationPatching(Method):
         sweep.check(model)
         batch = with_reference(model, batch, metric)
         axes, sweep = self._sweep(model, batch, metric)
-        outcome = run_sweep(model, sweep, execution, what=f"patching {self.site}")
+        outcome = run_sweep(model, sweep, execution, label=f"patching {self.site}")
         both_runs = baselines(model, batch, metric, direction=self.direction, known=outcome.runs)
         return summarise(self, model, batch, axes=axes, outcome=outcome, baselines=both_runs)
 

@@ -16,7 +16,7 @@ from mechxai.core.result import Result
 from mechxai.core.site import Site
 from mechxai.engine.contrast import Baselines, baseline, with_reference
 from mechxai.engine.execution import Execution
-from mechxai.engine.multi_sweep import noted, plan_sweeps, run_sweeps, summed
+from mechxai.engine.multi_sweep import distinct_notes, plan_sweeps, run_sweeps, total_cost
 from mechxai.engine.plan import Plan
 from mechxai.engine.run import Outcome
 from mechxai.engine.sources import RunSource, mean_source
@@ -32,6 +32,7 @@ _EMBED = Site("embed")
     MethodCard(
         name="causal_tracing",
         family="patching",
+        kind="patching",
         question="Where does the model recall what it knows of the subject?",
         cost="noise draws x (one forward pass per cell and prompt), less what the engine saves",
         source="Meng et al. 2022 (arXiv 2202.05262), section 2",
@@ -161,4 +162,4 @@ class CausalTracing(Method):
 def _averaged(draws: Sequence[Outcome]) -> Outcome:
     values = torch.stack([draw.values for draw in draws]).mean(0)
     level, floor = min(draw.level for draw in draws), max(draw.noise_floor for draw in draws)
-    return Outcome(values, level, floor, summed(draws), noted(draws))
+    return Outcome(values, level, floor, total_cost(draws), distinct_notes(draws))

@@ -9,7 +9,8 @@ from mechxai.core.grid import Position
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.probe_dataset import ProbeDataset
 from mechxai.core.result import Result
-from mechxai.core.site import Site, site_name
+from mechxai.core.site import Site
+from mechxai.core.site_table import site_name
 from mechxai.engine.execution import Execution
 from mechxai.methods.probes._lib.control_labels import Control, control_kind
 from mechxai.methods.probes._lib.fitting import ProbeKind, check_strengths

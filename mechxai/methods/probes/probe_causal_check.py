@@ -130,7 +130,7 @@ class ProbeCausalCheck(Method):
         directions = _Directions(model, behaviour, labels, position, self.placebos, self.seed)
         edits = EDITS if len(dataset.names) == 2 else tuple(edit for edit in EDITS if edit != "steer")
         cells = [cell for site in sites for cell in directions.cells(site, scores[site], edits)]
-        outcome = run_sweep(model, Sweep(behaviour, "clean", cells, metric), execution, what="probe directions")
+        outcome = run_sweep(model, Sweep(behaviour, "clean", cells, metric), execution, label="probe directions")
         both_runs = baselines(model, behaviour, metric, direction="noise", known=outcome.runs)
         shape = (len(sites), len(edits), 1 + self.placebos, len(behaviour))
         data, notes = causal_result(

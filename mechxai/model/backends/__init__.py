@@ -1,1 +1,1 @@
-"""The objects of TransformerLens behind one interface: hooks, edits, keys and values, limits."""
+"""TransformerLens objects behind one interface: hooks, edits, keys and values, limits."""

@@ -1,4 +1,4 @@
-"""Functions attached to a backend's hook points; and passes that end where nothing after is wanted."""
+"""Functions attached to a backend's hook points, and passes that stop before block 0."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,15 +17,15 @@ Hooks = Mapping[str, Sequence[HookFunction]]
 
 @contextmanager
 def attached(backend: Backend, hooks: Sequence[Hooks], sites: Sequence[Site] = ()) -> Iterator[None]:
-    """Functions attached to hook points, the tables one after the other; and the model in evaluation mode.
+    """Attaches functions to hook points, and puts the model into evaluation mode.
 
     Args:
-        backend: whose hook points.
-        hooks: tables, TransformerLens hook name -> functions.
+        backend: the model.
+        hooks: tables, TransformerLens hook name -> functions, attached one table after the other.
         sites: sites behind the functions, so that TransformerLens computes them.
     """
     points = [
-        (hook_point(backend, name), _reaching(backend, name, function))
+        (hook_point(backend, name), _effective(backend, name, function))
         for table in hooks
         for name, functions in table.items()
         for function in functions
@@ -35,21 +35,21 @@ def attached(backend: Backend, hooks: Sequence[Hooks], sites: Sequence[Site] = (
 
 
 class _Embedded(Exception):  # noqa: N818 - not an error: it ends a pass at block 0
-    """The embedding is done."""
+    """The embedding is computed."""
 
 
 def embedded(backend: Backend, tokens: Tokens, hooks: Sequence[Hooks] = ()) -> Float[Tensor, "row pos d_model"]:
-    """The residual stream before block 0, with functions attached on the way. Cost: the embedding of the rows."""
-    found: list[Tensor] = []
+    """The residual stream before block 0, with functions attached before it. Cost: the embedding of the rows."""
+    residuals: list[Tensor] = []
 
-    def ending(residual: Tensor) -> None:
-        found.append(residual.detach())
+    def stop(residual: Tensor) -> None:
+        residuals.append(residual.detach())
         raise _Embedded
 
-    end: Hooks = {Site("resid_pre", 0).hook: [ending]}
-    with attached(backend, (*hooks, end)), torch.no_grad(), suppress(_Embedded):
+    last: Hooks = {Site("resid_pre", 0).hook: [stop]}
+    with attached(backend, (*hooks, last)), torch.no_grad(), suppress(_Embedded):
         backend.run(tokens, None)
-    return found[0]
+    return residuals[0]
 
 
 def row_mask(tokens: Tokens, lengths: PromptInts | None) -> Bool[Tensor, "batch pos"] | None:
@@ -60,9 +60,9 @@ def row_mask(tokens: Tokens, lengths: PromptInts | None) -> Bool[Tensor, "batch 
     return torch.arange(tokens.shape[1], device=tokens.device)[None] < lengths[:, None]
 
 
-def _reaching(backend: Backend, hook: str, function: HookFunction) -> HookFunction:
-    """The function, made to change the activation in place where the backend would else ignore half of the edit."""
-    if torch.is_grad_enabled() or hook not in _in_place(backend):
+def _effective(backend: Backend, hook: str, function: HookFunction) -> HookFunction:
+    """The function, editing in place at hook points where the backend ignores part of a returned activation."""
+    if torch.is_grad_enabled() or hook not in _hooks_in_place(backend):
         return function
 
     def in_place(activation: Tensor) -> None:
@@ -73,6 +73,6 @@ def _reaching(backend: Backend, hook: str, function: HookFunction) -> HookFuncti
     return in_place
 
 
-def _in_place(backend: Backend) -> set[str]:
+def _hooks_in_place(backend: Backend) -> set[str]:
     layers = range(backend.architecture().n_layers) if backend.in_place else ()
     return {Site(name, layer).hook for name in backend.in_place for layer in layers}

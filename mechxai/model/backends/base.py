@@ -1,35 +1,35 @@
-"""The one interface behind which stand the two objects TransformerLens gives, and what both share.
+"""One interface to both TransformerLens objects, and the code they share.
 
-What differs between them stands in `hooked_transformer` and `bridge`, and nowhere else.
+The differences between them are in `hooked_transformer` and `bridge` only.
 """
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from mechxai.core.architecture import Architecture
-from mechxai.core.errors import ModelSupportError, SiteError
+from mechxai.core.errors import ModelSupportError, SiteError, out_of_range
 from mechxai.core.shapes import Mask, RowLogits, Tokens
-from mechxai.core.site import SITES, Site
+from mechxai.core.site import Site
+from mechxai.core.site_table import SITES, site_name
 from mechxai.model.backends.prefix import JoiningRows, KeysValues
 
-# TransformerLens computes these hook points only while a flag of its own is set.
-_FLAGS = {"result": "use_attn_result"}
+BackendName = Literal["auto", "hooked_transformer", "bridge"]
+Processing = Literal["folded", "raw"]
 UNEMBED_HOOK = "unembed.hook_in"  # the input of the unembedding, on both
-_OF_MLPS = ("resid_mid", "mlp_out", "mlp_pre", "mlp_post", "ln2_scale", "ln2_normalized")
 
 
 @runtime_checkable
 class Backend(Protocol):
-    """What `HookedModel` needs of a wrapped object."""
+    """A wrapped TransformerLens object, as `HookedModel` uses it."""
 
     name: ClassVar[str]
-    masks_rows: ClassVar[bool]  # whether attention masks are made per starting row, so that others cannot join them
-    in_place: ClassVar[frozenset[str]]  # sites whose residual stream only an edit in place reaches
+    masks_rows: ClassVar[bool]  # whether attention masks cover the starting rows only, so that no row can join later
+    in_place: ClassVar[frozenset[str]]  # sites where only an edit in place reaches the residual stream
 
     @property
     def inner(self) -> Any:
@@ -46,19 +46,19 @@ class Backend(Protocol):
         ...
 
     def check(self, site: Site, *, editing: bool = False) -> None:
-        """Refuses a site that this object lacks, or, when editing, one on which an edit would have no effect."""
+        """Refuses a site that the model does not have, or, when editing, one where an edit has no effect."""
         ...
 
     def run(self, tokens: Tokens, mask: Mask | None) -> RowLogits:
-        """Logits at every position that no hook has cut away."""
+        """Logits at every position, or at those that a hook has selected."""
         ...
 
     def record(self, tokens: Tokens, kept: KeysValues) -> None:
-        """A pass that leaves the keys and values of every layer in ``kept``; causal models only."""
+        """A pass that stores the keys and values of every layer in ``kept``; causal models only."""
         ...
 
     def resume(self, rows: JoiningRows) -> None:
-        """A pass over the last positions of rows that join on the way, their earlier keys and values from ``rows``."""
+        """A pass over the last positions of rows that join at later layers; earlier keys and values are in ``rows``."""
         ...
 
     def new_cache(self, n_rows: int) -> Any:
@@ -66,23 +66,23 @@ class Backend(Protocol):
         ...
 
     def run_cached(self, tokens: Tokens, cache: Any) -> RowLogits:
-        """Logits of the next tokens of every row, behind those the cache has seen; it sees these too."""
+        """Logits of the next tokens of every row; the cache holds earlier positions and takes these up."""
         ...
 
     def resumes(self) -> bool:
-        """Whether `record` and `resume` hold for this object."""
+        """Whether `record` and `resume` work for this model."""
         ...
 
     def plain_weights(self) -> bool:
-        """Whether its weights are ordinary tensors on one device, neither quantised nor spread over several."""
+        """Whether the weights are ordinary tensors on one device, neither quantised nor spread over several."""
         ...
 
     def optimize_layout(self) -> None:
-        """Gives the weights the memory layout the forward pass wants; values and shapes stay what they are."""
+        """Gives the weights the memory layout that the forward pass reads fastest; values and shapes do not change."""
         ...
 
     def final_norm(self, residual: Tensor) -> Tensor:
-        """What stands between the last block and the unembedding, ``[row, pos, d_model]`` to the same."""
+        """The layers between the last block and the unembedding, ``[row, pos, d_model]`` to the same shape."""
         ...
 
     def unembedding(self) -> tuple[Tensor, Tensor | None]:
@@ -91,14 +91,14 @@ class Backend(Protocol):
 
 
 def hook_point(backend: Backend, hook: str) -> Any:
-    """The hook point of a TransformerLens hook name (two names may share one)."""
+    """The hook point of a TransformerLens hook name; two names may share one."""
     return backend.hooks[hook]
 
 
 @contextmanager
 def flags(backend: Backend, sites: Iterable[Site]) -> Iterator[None]:
-    """TransformerLens' own flags set as the sites need them, and put back as they were."""
-    wanted = {_FLAGS[site.name] for site in sites if site.name in _FLAGS}
+    """Sets the TransformerLens flags that the sites need, and restores them afterwards."""
+    wanted = {site.row.flag for site in sites if site.row.flag}
     before = {flag: bool(getattr(backend.inner.cfg, flag, False)) for flag in wanted}
     try:
         for flag in wanted:
@@ -116,26 +116,27 @@ def _set_flag(backend: Backend, flag: str, *, value: bool) -> None:
         getattr(backend.inner, f"set_{flag}")(value)
     except NotImplementedError as error:
         raise ModelSupportError(
-            f"TransformerLens' {flag} was needed", got=str(error).splitlines()[0], fix="use z instead of result"
+            f"TransformerLens cannot set {flag} for this model: {str(error).splitlines()[0]}",
+            fix="Use site z instead of result",
         ) from error
 
 
 def modules(backend: Backend) -> list[Any]:
-    """Every module of the wrapped object, once; those that a bridge keeps out of sight included."""
-    # a bridge does not list the Hugging Face model it wraps among its modules
+    """Every module of the wrapped object, once, including the Hugging Face model under a bridge."""
+    # a bridge does not list the Hugging Face model among its modules
     waiting = [backend.inner, *([original] if (original := getattr(backend.inner, "original_model", None)) else [])]
-    found: dict[int, Any] = {}
+    by_id: dict[int, Any] = {}
     while waiting:  # `Module.modules` yields through a generator per level, ten times as slow on a bridge
         module = waiting.pop()
-        if id(module) not in found:
-            found[id(module)] = module
+        if id(module) not in by_id:
+            by_id[id(module)] = module
             waiting += [child for child in module._modules.values() if child is not None]
-    return list(found.values())
+    return list(by_id.values())
 
 
 @contextmanager
 def evaluating(backend: Backend) -> Iterator[None]:
-    """The model in evaluation mode (no dropout), library warnings silent, and everything as it was afterwards."""
+    """Puts the model into evaluation mode and silences library warnings; restores both afterwards."""
     training = [module for module in modules(backend) if module.training]
     try:
         for module in training:
@@ -151,7 +152,7 @@ def evaluating(backend: Backend) -> Iterator[None]:
 
 @contextmanager
 def frozen(backend: Backend) -> Iterator[None]:
-    """No parameter takes a gradient inside; those that did take one again afterwards."""
+    """Turns off gradients of all parameters, and restores them afterwards."""
     parameters = [parameter for parameter in backend.inner.parameters() if parameter.requires_grad]
     try:
         for parameter in parameters:
@@ -162,49 +163,66 @@ def frozen(backend: Backend) -> Iterator[None]:
             parameter.requires_grad_(requires_grad=True)
 
 
+def existing_sites(backend: Backend, sites: Sequence[str | Site], layers: Sequence[int] | None = None) -> list[Site]:
+    """Every whole site of these names and layers, each once.
+
+    Args:
+        backend: the model.
+        sites: site names, which stand for all ``layers``, or single sites.
+        layers: of the names; all by default.
+
+    Raises:
+        SiteError: a site that the model does not have.
+    """
+    chosen = range(backend.architecture().n_layers) if layers is None else layers
+    whole = list(dict.fromkeys(site for name in sites for site in _of_layers(name, chosen)))
+    for site in whole:
+        backend.check(site)
+    return whole
+
+
+def _of_layers(name: str | Site, layers: Sequence[int]) -> list[Site]:
+    if isinstance(name, Site):
+        return [name.whole]
+    return [Site(name, layer) for layer in layers] if site_name(name).has_layer else [Site(name)]
+
+
 def check_exists(backend: Backend, site: Site) -> None:
-    """Refuses a site that lies outside the model, or that models of its kind do not have."""
+    """Refuses a site outside the model, or one that models of its kind do not have.
+
+    Raises:
+        SiteError: says which layers, heads, neurons or sites there are.
+    """
     architecture = backend.architecture()
     if site.layer is not None and not 0 <= site.layer < architecture.n_layers:
-        raise SiteError(
-            f"Site {site} was asked", got=f"layer {site.layer}", allowed=f"layers 0 to {architecture.n_layers - 1}"
-        )
+        raise SiteError(f"{site}: {out_of_range('layer', site.layer, architecture.n_layers)}")
     axis = site.row.head_axis
     if axis and site.head is not None and not 0 <= site.head < architecture.size(axis):
-        kind = "key/value heads" if axis == "kv_head" else "heads"
-        raise SiteError(
-            f"Site {site} was asked", got=f"head {site.head}", allowed=f"{kind} 0 to {architecture.size(axis) - 1}"
-        )
+        kind = "key/value head" if axis == "kv_head" else "head"
+        raise SiteError(f"{site}: {out_of_range(kind, site.head, architecture.size(axis))}")
     if site.neuron is not None and not 0 <= site.neuron < architecture.d_mlp:
+        raise SiteError(f"{site}: {out_of_range('neuron', site.neuron, architecture.d_mlp)}")
+    if architecture.attn_only and site.row.needs_mlp:
         raise SiteError(
-            f"Site {site} was asked", got=f"neuron {site.neuron}", allowed=f"neurons 0 to {architecture.d_mlp - 1}"
-        )
-    if architecture.attn_only and site.name in _OF_MLPS:
-        raise SiteError(
-            f"Site {site} was asked of {architecture.family}",
-            got="an attention-only model",
-            allowed=[name for name in SITES if name not in _OF_MLPS],
+            f"{architecture.family} has no site {site.name}: it is an attention-only model",
+            allowed=[name for name, row in SITES.items() if not row.needs_mlp],
         )
     if _is_absent(backend, architecture, site.name) or site.hook not in backend.hooks:
-        have = [name for name in SITES if not _is_absent(backend, architecture, name)]
-        why = (
-            "attention and MLP read the same residual stream"
-            if site.name == "resid_mid"
-            else "this model has no such activation"
-        )
-        raise SiteError(f"Site {site} was asked of {architecture.family}", got=why, allowed=have)
+        reason = ": attention and MLP read the same residual stream" if site.row.serial_only else ""
+        present = [name for name in SITES if not _is_absent(backend, architecture, name)]
+        raise SiteError(f"{architecture.family} has no site {site.name}{reason}", allowed=present)
 
 
 def _is_absent(backend: Backend, architecture: Architecture, name: str) -> bool:
     """Whether no layer has this site."""
-    by_shape = (name == "resid_mid" and architecture.parallel) or (
+    by_shape = (SITES[name].serial_only and architecture.parallel) or (
         name == "pos_embed" and architecture.positions == "rotary"
     )
     return by_shape or SITES[name].hook.format(layer=0) not in backend.hooks
 
 
 def read_architecture(cfg: Any, *, causal: bool) -> Architecture:
-    """Sizes and block structure from a TransformerLens configuration."""
+    """Sizes and block structure, from a TransformerLens configuration."""
     positions = {"rotary": "rotary", "shortformer": "shortformer", "alibi": "alibi"}
     softcap = getattr(cfg, "output_logits_soft_cap", None)
     family = getattr(cfg, "architecture", None) or getattr(cfg, "original_architecture", None)
@@ -236,7 +254,9 @@ def as_dtype(name: str | torch.dtype) -> torch.dtype:
     """
     dtype = getattr(torch, name, None) if isinstance(name, str) else name
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise ModelSupportError(f"dtype={name!r} was asked", allowed="float32, float64, bfloat16, float16")
+        raise ModelSupportError(
+            f"dtype={name!r} is not a floating-point dtype", allowed="float32, float64, bfloat16, float16"
+        )
     return dtype
 
 

@@ -11,6 +11,7 @@ from mechxai.core.architecture import Architecture
 from mechxai.core.errors import ModelSupportError
 from mechxai.core.shapes import Mask, RowLogits, Tokens
 from mechxai.core.site import Site
+from mechxai.core.site_table import SITES
 from mechxai.model.backends.base import are_plain, check_exists, modules, read_architecture
 from mechxai.model.backends.prefix import JoiningRows, KeysValues
 from mechxai.model.dense.weight_layout import optimize_convolution_layout
@@ -23,12 +24,11 @@ class BridgeBackend:
     inner: Any
     name: ClassVar[str] = "bridge"
     masks_rows: ClassVar[bool] = True
-    # The hook stands at the MLP norm's input; a new tensor returned there would miss the residual connection around it.
-    in_place: ClassVar[frozenset[str]] = frozenset({"resid_mid"})
+    in_place: ClassVar[frozenset[str]] = frozenset(name for name, row in SITES.items() if "bridge" in row.in_place_on)
 
     @property
     def hooks(self) -> Mapping[str, Any]:
-        """The bridge's table, kept: it is built anew, aliases and all, each time the bridge is asked for it."""
+        """The bridge's table of hook points, built once: the bridge builds it anew at each access."""
         return self._table
 
     @cached_property
@@ -44,20 +44,20 @@ class BridgeBackend:
         return read_architecture(self.inner.cfg, causal="Bert" not in str(self.inner.cfg.architecture))
 
     def check(self, site: Site, *, editing: bool = False) -> None:
-        """Refuses what the model does not have, and on BERT what the bridge shows but does not obey."""
+        """Refuses a site that the model lacks, and on BERT one that the bridge shows but does not use."""
         check_exists(self, site)
         if self.architecture().causal:
             return
-        way_out = "use resid_pre, attn_out, mlp_out, q, k, v or z"
-        if editing and site.name in ("pattern", "attn_scores"):
+        alternatives = "Use resid_pre, attn_out, mlp_out, q, k, v or z"
+        if editing and site.row.bert_bridge == "read":
             raise ModelSupportError(
-                f"Editing {site} was asked",
-                got="on BERT the bridge's pattern is a copy, edits have no effect",
-                fix=way_out,
+                f"{site} cannot be edited on BERT: the bridge's {site.name} is a copy, edits have no effect",
+                fix=alternatives,
             )
-        if site.name in ("resid_mid", "result"):
+        if site.row.bert_bridge == "none":
             raise ModelSupportError(
-                f"Site {site} was asked", got="the bridge has no true value for it on post-norm BERT", fix=way_out
+                f"{site} is not available on BERT: the bridge has no true value for it in post-norm blocks",
+                fix=alternatives,
             )
 
     def run(self, tokens: Tokens, mask: Mask | None) -> RowLogits:
@@ -71,19 +71,19 @@ class BridgeBackend:
         )
 
     def resumes(self) -> bool:
-        """Under causal attention."""
+        """Whether attention is causal."""
         return self.architecture().causal
 
     def plain_weights(self) -> bool:
-        """Unless quantised or spread over devices."""
+        """Whether the weights are neither quantised nor spread over devices."""
         return are_plain(self.inner)
 
     def optimize_layout(self) -> None:
-        """Linear layers are laid out as they are read; of GPT-2's, which are not, the widest."""
+        """Transposes GPT-2's widest weights in memory; linear layers of other models are already as they are read."""
         optimize_convolution_layout(modules(self))
 
     def record(self, tokens: Tokens, kept: KeysValues) -> None:
-        """A pass with Hugging Face's own cache, read layer by layer."""
+        """A pass with a Hugging Face cache that stores keys and values layer by layer."""
         from mechxai.model.backends.kv_cache import keeping_cache  # noqa: PLC0415 - heavy
 
         self.inner(
@@ -94,14 +94,14 @@ class BridgeBackend:
         )
 
     def resume(self, rows: JoiningRows) -> None:
-        """A pass that starts with one row of no meaning, which is gone when the first rows join."""
+        """A pass that starts with a placeholder row, which the first joining rows replace."""
         from mechxai.model.backends.kv_cache import expanding_cache  # noqa: PLC0415 - heavy
 
         cache = expanding_cache(rows, self.inner.cfg.n_layers)
         self.inner(rows.placeholder, return_type="logits", prepend_bos=False, past_key_values=cache)
 
     def new_cache(self, n_rows: int) -> Any:
-        """Hugging Face's own, which grows by itself."""
+        """Hugging Face's cache, which grows as needed."""
         from transformers.cache_utils import DynamicCache  # noqa: PLC0415 - heavy
 
         del n_rows
@@ -112,7 +112,7 @@ class BridgeBackend:
         return self.inner(tokens, return_type="logits", prepend_bos=False, past_key_values=cache)
 
     def final_norm(self, residual: Tensor) -> Tensor:
-        """The bridge's final norm; for BERT Hugging Face's whole transform, whose norm comes after a layer."""
+        """The bridge's final norm; on BERT the whole transform of Hugging Face's head: a layer, then the norm."""
         if not self.architecture().causal:
             return self.inner.original_model.cls.predictions.transform(residual)
         return self.inner.ln_final(residual) if hasattr(self.inner, "ln_final") else residual

@@ -1,4 +1,4 @@
-"""Edits made in an activation, in some of its rows."""
+"""Interventions applied to activations."""
 
 from collections.abc import Sequence
 
@@ -15,12 +15,12 @@ def edited(activation: Tensor, edits: Sequence[tuple[slice, Intervention]], layo
 
     Args:
         activation: ``[rows, *axes]``.
-        edits: which rows (all prompts of ``layout``, in its order), and what to do there; made one after the other.
-        layout: of the prompts; a prompt that lacks the position an edit names stays as it is.
+        edits: rows (all prompts of ``layout``, in its order) and the intervention there, applied in order.
+        layout: of the prompts; a prompt without the position of an edit stays as it is.
     """
     new = activation.clone()
     for rows, intervention in edits:
-        part = new[rows]  # a view: what is written here is written into ``new``
+        part = new[rows]  # a view of ``new``
         site = intervention.site
         if site.pos is None:
             index = site.index(None, len(part))
@@ -37,20 +37,20 @@ def edited(activation: Tensor, edits: Sequence[tuple[slice, Intervention]], layo
 def run_hooks(
     interventions: Sequence[Intervention], layout: Layout, rows: slice | None = None
 ) -> dict[str, list[HookFunction]]:
-    """Functions that make interventions in every row of a run.
+    """Hook functions that apply interventions to every row of a run.
 
     Args:
-        interventions: made one after the other.
-        layout: of the prompts they were made for.
+        interventions: applied in order.
+        layout: of the prompts that the interventions are for.
         rows: the prompts of the run, one row each; all by default.
     """
     if rows is not None:
         layout = layout.rows(rows)
-        interventions = [one.rows(rows) for one in interventions]
-    everyone = slice(0, len(layout.lengths))
+        interventions = [intervention.rows(rows) for intervention in interventions]
+    all_rows = slice(0, len(layout.lengths))
     hooks: dict[str, list[HookFunction]] = {}
-    for one in interventions:
-        hooks.setdefault(one.site.hook, []).append(
-            lambda activation, one=one: edited(activation, [(everyone, one)], layout)
+    for intervention in interventions:
+        hooks.setdefault(intervention.site.hook, []).append(
+            lambda activation, edit=intervention: edited(activation, [(all_rows, edit)], layout)
         )
     return hooks

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from mechxai.core.architecture import Architecture
@@ -26,7 +27,7 @@ class HookedTransformerBackend:
 
     @property
     def hooks(self) -> Mapping[str, Any]:
-        """TransformerLens' own table."""
+        """TransformerLens' own table of hook points."""
         return self.inner.hook_dict
 
     def architecture(self) -> Architecture:
@@ -38,8 +39,8 @@ class HookedTransformerBackend:
         return read_architecture(self.inner.cfg, causal=self.inner.cfg.attention_dir == "causal")
 
     def check(self, site: Site, *, editing: bool = False) -> None:
-        """Refuses what the model does not have."""
-        del editing  # every hook of a HookedTransformer is obeyed
+        """Refuses a site that the model does not have."""
+        del editing  # every hook of a HookedTransformer can be edited
         check_exists(self, site)
 
     def run(self, tokens: Tokens, mask: Mask | None) -> RowLogits:
@@ -48,52 +49,59 @@ class HookedTransformerBackend:
         return self.inner(tokens, return_type="logits", prepend_bos=False, padding_side="right")
 
     def resumes(self) -> bool:
-        """Under causal attention, on one device."""
+        """Whether attention is causal and the model on one device."""
         return self.inner.cfg.attention_dir == "causal" and self.inner.cfg.n_devices == 1
 
     def plain_weights(self) -> bool:
-        """Unless quantised or spread over devices."""
+        """Whether the weights are neither quantised nor spread over devices."""
         return are_plain(self.inner) and not self.inner.cfg.load_in_4bit
 
     def optimize_layout(self) -> None:
-        """Strides that make TransformerLens' copies of weights views."""
+        """Restrides the weights, so that TransformerLens' reshapes are views instead of copies."""
         optimize_layout(self.inner)
 
     def record(self, tokens: Tokens, kept: KeysValues) -> None:
-        """The blocks with entries that keep what they are given, and the final norm and unembedding after them."""
+        """A pass from block 0 on with cache entries that store each layer's keys and values."""
         residual = self.inner.input_to_embed(tokens, prepend_bos=False, padding_side="right")[0]
-        entries = [_Keeping(kept) for _ in range(self.inner.cfg.n_layers)]
+        entries = [_StoringEntry(kept) for _ in range(self.inner.cfg.n_layers)]
         self.inner(residual, return_type="logits", start_at_layer=0, past_kv_cache=entries)
 
     def resume(self, rows: JoiningRows) -> None:
-        """The blocks from the first entry on; rows before it do not exist."""
+        """A pass that begins at the layer where the first rows join."""
         n_layers = self.inner.cfg.n_layers
-        entries = [_Extending(rows, layer) for layer in range(n_layers)]
+        entries = [_ExtendingEntry(rows, layer) for layer in range(n_layers)]
         first = rows.first_layer
         self.inner(rows.first, return_type="logits", start_at_layer=first, past_kv_cache=entries)
 
     def new_cache(self, n_rows: int) -> Any:
-        """TransformerLens' own."""
+        """TransformerLens' cache of keys and values."""
         from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache  # noqa: PLC0415 - heavy
 
         return TransformerLensKeyValueCache.init_cache(self.inner.cfg, self.inner.cfg.device, n_rows)
 
     def run_cached(self, tokens: Tokens, cache: Any) -> RowLogits:
-        """TransformerLens' own pass with its cache."""
-        return self.inner(tokens, return_type="logits", prepend_bos=False, padding_side="right", past_kv_cache=cache)
+        """A pass with TransformerLens' cache. Rows are unpadded, so the mask that its cache requires is all ones."""
+        return self.inner(
+            tokens,
+            return_type="logits",
+            prepend_bos=False,
+            padding_side="right",
+            past_kv_cache=cache,
+            attention_mask=torch.ones_like(tokens),
+        )
 
     def final_norm(self, residual: Tensor) -> Tensor:
-        """TransformerLens' own module; nothing where the model has no norm."""
-        own = getattr(self.inner, "ln_final", None)
-        return residual if own is None else own(residual)
+        """TransformerLens' final norm; the residual stream itself where the model has none."""
+        norm = getattr(self.inner, "ln_final", None)
+        return residual if norm is None else norm(residual)
 
     def unembedding(self) -> tuple[Tensor, Tensor | None]:
         """The model's own parameters."""
         return self.inner.unembed.W_U, self.inner.unembed.b_U
 
 
-class _Keeping:
-    """Stands where TransformerLens expects a cache entry; keeps a layer's keys and values."""
+class _StoringEntry:
+    """A TransformerLens cache entry that stores a layer's keys and values."""
 
     def __init__(self, kept: KeysValues) -> None:
         self._kept = kept
@@ -104,8 +112,8 @@ class _Keeping:
         return keys, values
 
 
-class _Extending:
-    """Stands where TransformerLens expects a cache entry; puts the prefix before the keys and values of all rows."""
+class _ExtendingEntry:
+    """A TransformerLens cache entry that puts the prefix before the keys and values of all rows."""
 
     def __init__(self, rows: JoiningRows, layer: int) -> None:
         self._rows, self._layer = rows, layer
@@ -117,7 +125,7 @@ class _Extending:
 
 @dataclass(frozen=True)
 class _Length:
-    """All that TransformerLens asks of past keys: how many positions they hold."""
+    """Stands for past keys, of which TransformerLens reads the number of positions only."""
 
     n_positions: int
 

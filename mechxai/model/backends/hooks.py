@@ -1,4 +1,4 @@
-"""Hooks that are there inside a ``with`` block and nowhere else."""
+"""Hooks that are attached inside a ``with`` block only."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,11 +12,11 @@ _LIBRARIES = ("transformer_lens.", "transformers.")
 
 @contextmanager
 def hooked(points: Sequence[tuple[Any, HookFunction]]) -> Iterator[None]:
-    """Functions attached to hook points; removed again, and only they, whatever happens inside.
+    """Attaches functions to hook points and removes these functions, and no others, at the end.
 
     Args:
-        points: (TransformerLens ``HookPoint``, function) pairs; functions at one point run in the order given. A
-            function returns the new activation, or None to leave it as it is.
+        points: (TransformerLens ``HookPoint``, function) pairs; functions at one point run in this order. A function
+            returns the new activation, or None to leave it as it is.
     """
     added: list[tuple[Any, Any]] = []
     try:
@@ -44,11 +44,11 @@ def gathered(residual: Tensor, at: Tensor) -> Tensor:
 
 
 def foreign_hooks(modules: Iterable[Any]) -> bool:
-    """Whether functions other than the libraries' own stand at any of these modules."""
+    """Whether any of these modules has a forward hook that is not the libraries' own."""
     for module in modules:
         tables = (module._forward_pre_hooks, module._forward_hooks)
         if any(tables) and hasattr(module, "fwd_hooks"):
-            return True  # a hook point, which has none of its own
+            return True  # libraries attach nothing to hook points
         functions = [function for table in tables for function in table.values()]
         if any(not str(getattr(function, "__module__", "")).startswith(_LIBRARIES) for function in functions):
             return True

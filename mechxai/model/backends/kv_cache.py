@@ -1,4 +1,4 @@
-"""Hugging Face's cache, made to keep a run's keys and values, or to put a frozen prefix before those of new rows."""
+"""Hugging Face caches that store a run's keys and values, or put a frozen prefix before those of new rows."""
 
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
@@ -6,8 +6,8 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from mechxai.model.backends.prefix import JoiningRows, KeysValues
 
 
-class _Keeping(DynamicLayer):
-    """Keeps what a layer computes."""
+class _StoringLayer(DynamicLayer):
+    """Stores the keys and values of a layer."""
 
     def __init__(self, kept: KeysValues) -> None:
         super().__init__()
@@ -18,8 +18,8 @@ class _Keeping(DynamicLayer):
         return key_states, value_states
 
 
-class _Expanding(DynamicLayer):
-    """Puts the prefix before the keys and values of however many rows come; stays as it is."""
+class _ExpandingLayer(DynamicLayer):
+    """Puts the prefix before the keys and values of any number of rows; the prefix itself does not change."""
 
     def __init__(self, rows: JoiningRows, layer: int) -> None:
         super().__init__()
@@ -33,16 +33,16 @@ class _Expanding(DynamicLayer):
 
 
 def keeping_cache(kept: KeysValues, n_layers: int) -> DynamicCache:
-    """A cache for a first pass."""
-    return _cache([_Keeping(kept) for _ in range(n_layers)])
+    """A cache for `Backend.record`."""
+    return _cache([_StoringLayer(kept) for _ in range(n_layers)])
 
 
 def expanding_cache(rows: JoiningRows, n_layers: int) -> DynamicCache:
-    """A cache for a pass over the last positions. Without a config, so that no layer drops keys."""
-    return _cache([_Expanding(rows, layer) for layer in range(n_layers)])
+    """A cache for `Backend.resume`. It has no config, so that no layer drops keys."""
+    return _cache([_ExpandingLayer(rows, layer) for layer in range(n_layers)])
 
 
 def _cache(layers: list[DynamicLayer]) -> DynamicCache:
     cache = DynamicCache()
-    cache.layers = layers  # pyright: ignore[reportAttributeAccessIssue]  # a list of layers is what it is
+    cache.layers = layers  # pyright: ignore[reportAttributeAccessIssue]  # typed as read-only
     return cache

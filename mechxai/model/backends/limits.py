@@ -1,4 +1,4 @@
-"""What a model and a machine can take: tokens of its vocabulary and context, activations that fit into memory."""
+"""Limits of a model and a machine: vocabulary, context length, memory."""
 
 from collections.abc import Sequence
 
@@ -12,37 +12,41 @@ from mechxai.model.backends.memory import available_bytes
 
 
 def check_tokens(tokens: Tensor, architecture: Architecture, name: str) -> None:
-    """Refuses tokens the model cannot read.
+    """Refuses tokens that the model cannot read.
 
     Raises:
         ShapeError: not whole numbers ``[batch, pos]``, more than the context holds, or outside the vocabulary.
     """
     if tokens.ndim != 2 or tokens.is_floating_point():
-        raise ShapeError("Tokens must be whole numbers, [batch, pos]", got=f"{tokens.dtype} {tuple(tokens.shape)}")
+        raise ShapeError(
+            f"Tokens must be whole numbers [batch, pos], not {str(tokens.dtype).removeprefix('torch.')} "
+            f"{list(tokens.shape)}",
+            fix="Add a batch dimension with tokens[None]" if tokens.ndim == 1 else None,
+        )
     if tokens.shape[1] > architecture.n_ctx:
         raise ShapeError(
-            f"{tokens.shape[1]} tokens were given",
-            allowed=f"up to n_ctx={architecture.n_ctx} for {name}",
-            fix="shorten the prompts",
+            f"The prompts have {tokens.shape[1]} tokens: {name} reads up to n_ctx={architecture.n_ctx}",
+            fix="Shorten the prompts",
         )
-    top = int(tokens.max()) if tokens.numel() else 0
-    if top >= architecture.d_vocab or int(tokens.min()) < 0:
+    lowest, highest = (int(tokens.min()), int(tokens.max())) if tokens.numel() else (0, 0)
+    if highest >= architecture.d_vocab or lowest < 0:
         raise ShapeError(
-            "A token id lies outside the vocabulary",
-            got=top,
+            f"Token id {lowest if lowest < 0 else highest} is outside the vocabulary of {name}",
             allowed=f"0 to {architecture.d_vocab - 1}",
-            fix="use this model's tokenizer",
+            fix="Use this model's tokenizer",
         )
 
 
 def inside(position: int, width: int) -> int:
-    """A position counted from the start, given from the start or (negative) from the end.
+    """A position counted from the start; negative positions count from the end.
 
     Raises:
         SiteError: outside ``width`` tokens.
     """
     if not -width <= position < width:
-        raise SiteError(f"Position {position} was asked", got=f"{width} tokens", allowed=f"{-width} to {width - 1}")
+        raise SiteError(
+            f"Position {position} is out of range: the prompts have {width} tokens", allowed=f"{-width} to {width - 1}"
+        )
     return position % width
 
 
@@ -61,8 +65,8 @@ def cache_bytes(
     return total * dtype.itemsize
 
 
-def check_space(need: int, what: str, device: torch.device) -> None:
-    """Refuses to cache more than is free.
+def check_space(need: int, contents: str, device: torch.device) -> None:
+    """Refuses to cache more bytes than are free.
 
     Raises:
         NoSpaceError: says how much is needed and how much there is.
@@ -70,7 +74,6 @@ def check_space(need: int, what: str, device: torch.device) -> None:
     free = available_bytes(device)
     if need > free:
         raise NoSpaceError(
-            f"Caching {what}",
-            got=f"{need / 2**30:.1f} GiB needed, {free / 2**30:.1f} GiB free on {device}",
-            fix="fewer sites, layers or positions, a smaller dtype, or mx.ActivationStore, which streams to disk",
+            f"Caching {contents} takes {need / 2**30:.1f} GiB: {free / 2**30:.1f} GiB are free on {device}",
+            fix="Choose fewer sites, layers or positions or a smaller dtype, or stream to disk with mx.ActivationStore",
         )

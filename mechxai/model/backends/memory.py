@@ -1,4 +1,4 @@
-"""How much memory is free."""
+"""Free memory of a device."""
 
 import os
 import pathlib

@@ -1,6 +1,6 @@
-"""Two passes that share their work: one that is recorded, and one whose rows go on from the record.
+"""A recorded pass, and passes whose rows start from the record.
 
-`record` runs prompts once and keeps the residual stream before every block and the keys and values of every layer.
+`record` runs prompts once and stores the residual stream before every block and the keys and values of every layer.
 `resume` then runs any number of rows that each differ from their prompt from some layer and position on.
 """
 
@@ -26,14 +26,14 @@ from mechxai.model.hooked_model import HookedModel
 
 @dataclass(frozen=True)
 class Recording:
-    """What a run leaves behind for rows that go on from it.
+    """Activations of a run from which other rows can start.
 
     Attributes:
         tokens: of the prompts, ``[prompt, pos]``.
         residuals: input of every block and, last, the output of the last block, ``[prompt, pos, d_model]``.
         kept: keys and values of every layer.
-        final: input of the unembedding at the positions asked, ``[prompt, k, d_model]``.
-        acts: whole site -> activation, for the sites asked.
+        final: input of the unembedding at the chosen positions, ``[prompt, k, d_model]``.
+        acts: whole site -> activation, for the chosen sites.
     """
 
     tokens: Tokens
@@ -46,7 +46,7 @@ class Recording:
         """The record of some prompts."""
         return Recording(
             self.tokens[chosen],
-            [one[chosen] for one in self.residuals],
+            [residual[chosen] for residual in self.residuals],
             self.kept.rows(chosen),
             self.final[chosen],
             {site: value[chosen] for site, value in self.acts.items()},
@@ -85,23 +85,23 @@ def record(
         model: the model.
         tokens: ``[prompt, pos]``, padded on the right.
         hooks: edits of the run.
-        sites: whole sites whose activations are wanted as well.
-        at: positions wanted at the input of the unembedding; all when None.
+        sites: whole sites whose activations are stored as well.
+        at: positions of the unembedding's input to store; all when None.
     """
     check_tokens(tokens, model.architecture, model.name)
     n_layers = model.architecture.n_layers
     residuals: dict[int, Tensor] = {}
     acts: dict[Site, Tensor] = {}
     final: list[Tensor] = []
-    keeping: dict[str, list[HookFunction]] = {}
+    storing: dict[str, list[HookFunction]] = {}
     for layer in range(n_layers):
-        keeping[Site("resid_pre", layer).hook] = [_into(residuals, layer)]
-    keeping[Site("resid_post", n_layers - 1).hook] = [_into(residuals, n_layers)]
+        storing[Site("resid_pre", layer).hook] = [_into(residuals, layer)]
+    storing[Site("resid_post", n_layers - 1).hook] = [_into(residuals, n_layers)]
     for site in sites:
-        keeping.setdefault(site.hook, []).append(_into(acts, site))
+        storing.setdefault(site.hook, []).append(_into(acts, site))
     kept = KeysValues()
     tokens = tokens.to(model.device)
-    tables = (hooks, keeping, {UNEMBED_HOOK: [_ending(final, at)]})
+    tables = (hooks, storing, {UNEMBED_HOOK: [_stop(final, at)]})
     with model.attached(tables, sites), torch.no_grad(), suppress(AllCached):
         model.backend.record(tokens, kept)
     return Recording(tokens, [residuals[layer] for layer in range(n_layers + 1)], kept, final[0], acts)
@@ -116,13 +116,13 @@ def resume(
     sites: Sequence[Site] = (),
     at: Int[Tensor, "row k"] | None = None,
 ) -> Tensor:
-    """The input of the unembedding, ``[row, k, d_model]``, of rows that go on from a record.
+    """The input of the unembedding, ``[row, k, d_model]``, of rows that start from a record.
 
     Args:
         model: the model.
         rows: the rows, in the order in which they join.
-        before: functions that see the rows of a layer before others join them.
-        after: functions that see them afterwards.
+        before: functions that see the rows of a layer before others join.
+        after: functions that see the rows after others have joined.
         sites: sites behind the functions, so that TransformerLens computes them.
         at: positions wanted, counted from ``rows.start``; all when None.
 
@@ -130,13 +130,13 @@ def resume(
     """
     n_layers = model.architecture.n_layers
     joining: dict[str, list[HookFunction]] = {}
-    passed_in = not model.backend.masks_rows  # whether the first rows are what the pass begins with
+    begins_with_rows = not model.backend.masks_rows  # else the pass begins with a placeholder
     for number, (layer, _) in enumerate(rows.joins):
-        if number or not passed_in:
+        if number or not begins_with_rows:
             site = Site("resid_pre", layer) if layer < n_layers else Site("resid_post", n_layers - 1)
             joining[site.hook] = [_joining(rows, number)]
     final: list[Tensor] = []
-    tables = (before, joining, after, {UNEMBED_HOOK: [_ending(final, at)]})
+    tables = (before, joining, after, {UNEMBED_HOOK: [_stop(final, at)]})
     with model.attached(tables, sites), torch.no_grad(), suppress(AllCached):
         model.backend.resume(rows)
     return final[0]
@@ -145,12 +145,12 @@ def resume(
 def residuals_before(
     model: HookedModel, tokens: Tokens, hooks: Hooks, *, keep: Mapping[Site, dict[Site, Tensor]] = MappingProxyType({})
 ) -> Tensor:
-    """The residual stream before block 0, ``[row, pos, d_model]``; sites before it go into ``keep``.
+    """The residual stream before block 0, ``[row, pos, d_model]``; activations at sites before it go into ``keep``.
 
     Cost: the embedding of the rows.
     """
-    keeping: Hooks = {site.hook: [_into(store, site)] for site, store in keep.items()}
-    return embedded(model.backend, tokens, (hooks, keeping))
+    storing: Hooks = {site.hook: [_into(store, site)] for site, store in keep.items()}
+    return embedded(model.backend, tokens, (hooks, storing))
 
 
 def _into(store: dict, key: object) -> HookFunction:
@@ -160,9 +160,9 @@ def _into(store: dict, key: object) -> HookFunction:
     return function
 
 
-def _ending(found: list[Tensor], at: Tensor | None) -> HookFunction:
+def _stop(final: list[Tensor], at: Tensor | None) -> HookFunction:
     def function(residual: Tensor) -> None:
-        found.append(residual if at is None else gathered(residual, at))
+        final.append(residual if at is None else gathered(residual, at))
         raise AllCached
 
     return function

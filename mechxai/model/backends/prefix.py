@@ -1,7 +1,7 @@
-"""Keys and values kept from one run, put before those of rows that run only their last positions.
+"""Keys and values of one run, put before those of rows that run only their last positions.
 
-Under causal attention an edit at position p leaves every earlier position as it was, so a row needs its earlier keys
-and values, but not to compute them. Both are kept in the layout of the backend that made them.
+Under causal attention an edit at position p leaves every earlier position unchanged, so a row needs its earlier keys
+and values but not to compute them. Both have the layout of the backend that computed them.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class KeysValues:
-    """Keys and values of some prompts, layer by layer, as the model's attention receives them.
+    """Keys and values of prompts, layer by layer, as the model's attention receives them.
 
     Attributes:
         keys: per layer, ``[prompt, pos, head, d_head]`` or ``[prompt, head, pos, d_head]``, by backend.
@@ -25,17 +25,17 @@ class KeysValues:
     values: list[Tensor] = field(default_factory=list)
 
     def add(self, keys: Tensor, values: Tensor) -> None:
-        """The next layer's."""
+        """Adds the next layer's keys and values."""
         self.keys.append(keys.detach())
         self.values.append(values.detach())
 
     def up_to(self, n_pos: int) -> "KeysValues":
-        """Those of the first positions, where heads come before positions."""
-        return KeysValues([one[:, :, :n_pos] for one in self.keys], [one[:, :, :n_pos] for one in self.values])
+        """The keys and values of the first positions, in the layout with heads before positions."""
+        return KeysValues([keys[:, :, :n_pos] for keys in self.keys], [values[:, :, :n_pos] for values in self.values])
 
     def rows(self, chosen: slice) -> "KeysValues":
-        """Those of some prompts."""
-        return KeysValues([one[chosen] for one in self.keys], [one[chosen] for one in self.values])
+        """The keys and values of some prompts."""
+        return KeysValues([keys[chosen] for keys in self.keys], [values[chosen] for values in self.values])
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,9 @@ class JoiningRows:
         prompts: the prompt of each row, in the order in which they join.
         joins: ``(layer, number of rows)``, ascending; layer ``n_layers`` stands for the last block's output.
         tokens: of the prompts, ``[prompt, pos]``.
-        given: the first rows' residual stream before block 0, where it is not the record's, ``[row, pos, d_model]``.
+        start: first position that the rows run.
+        stop: position before which they end.
+        given: the first rows' residual stream before block 0, ``[row, pos, d_model]``, unless the record's.
     """
 
     kept: KeysValues
@@ -72,43 +74,43 @@ class JoiningRows:
 
     @property
     def placeholder(self) -> Tensor:
-        """One row of tokens for a pass that must begin before the first rows join."""
+        """One row of tokens, for a pass that must begin before the first rows join."""
         return self.tokens[:1, self.start : self.stop]
 
     def joining(self, number: int) -> Tensor:
-        """The unedited residual stream of the rows of a join, ``[row, pos, d_model]``."""
+        """The unedited residual stream of the rows that join at the same layer, ``[row, pos, d_model]``."""
         layer, n_rows = self.joins[number]
         before = sum(count for _, count in self.joins[:number])
         prompts = self.prompts[before : before + n_rows]
-        found = self.residuals[layer][prompts, self.start : self.stop]
+        residual = self.residuals[layer][prompts, self.start : self.stop]
         if number or self.given is None:
-            return found
-        return torch.cat([self.given[:, self.start : self.stop], found[len(self.given) :]])
+            return residual
+        return torch.cat([self.given[:, self.start : self.stop], residual[len(self.given) :]])
 
     def extended(self, layer: int, keys: Tensor, values: Tensor, *, axis: int) -> tuple[Tensor, Tensor]:
-        """The keys and values of the rows there are so far, with their prefix before them along ``axis``."""
+        """The keys and values of the rows that have joined so far, behind their prefix along ``axis``."""
         if self.start == 0:
             return keys, values
         prompts = self.prompts[: len(keys)]
-        before = (self.kept.keys[layer], self.kept.values[layer])
-        chosen = [one.narrow(axis, 0, self.start) for one in before]
-        if len(before[0]) > 1:
-            chosen = [one[prompts] for one in chosen]
-        return _behind(chosen[0], keys, axis), _behind(chosen[1], values, axis)
+        recorded = (self.kept.keys[layer], self.kept.values[layer])
+        prefixes = [tensor.narrow(axis, 0, self.start) for tensor in recorded]
+        if len(recorded[0]) > 1:
+            prefixes = [prefix[prompts] for prefix in prefixes]
+        return _behind(prefixes[0], keys, axis), _behind(prefixes[1], values, axis)
 
 
-def _behind(before: Tensor, own: Tensor, axis: int) -> Tensor:
-    """``own`` behind ``before`` (of the same rows, or one for all) along ``axis``, heads before positions in memory.
+def _behind(prefix: Tensor, rest: Tensor, axis: int) -> Tensor:
+    """``rest`` behind ``prefix`` (of the same rows, or one for all) along ``axis``, heads before positions in memory.
 
-    So the products of attention read them as they lie; in any other order they would copy all of it first.
+    Attention's matrix products read this order without a copy.
     """
-    sizes = list(own.shape)
-    sizes[axis] += before.shape[axis]
+    sizes = list(rest.shape)
+    sizes[axis] += prefix.shape[axis]
     if axis == 1:
         rows, n_pos, heads, size = sizes
-        whole = own.new_empty(rows, heads, n_pos, size).transpose(1, 2)
+        joined = rest.new_empty(rows, heads, n_pos, size).transpose(1, 2)
     else:
-        whole = own.new_empty(sizes)
-    whole.narrow(axis, 0, before.shape[axis]).copy_(before.expand(len(own), *before.shape[1:]))
-    whole.narrow(axis, before.shape[axis], own.shape[axis]).copy_(own)
-    return whole
+        joined = rest.new_empty(sizes)
+    joined.narrow(axis, 0, prefix.shape[axis]).copy_(prefix.expand(len(rest), *prefix.shape[1:]))
+    joined.narrow(axis, prefix.shape[axis], rest.shape[axis]).copy_(rest)
+    return joined

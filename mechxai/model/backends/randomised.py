@@ -1,4 +1,4 @@
-"""A model with its weights drawn anew: what probes can read of it was never learnt."""
+"""A model with random weights, a baseline for probes: it has learnt nothing that they could read."""
 
 import copy
 from dataclasses import replace
@@ -16,8 +16,8 @@ def randomised(model: HookedModel, seed: int = 0) -> HookedModel:
     keep their size; biases and norms' weights stay.
 
     Args:
-        model: left alone.
-        seed: of the draw.
+        model: the trained model, which does not change.
+        seed: of the random weights.
 
     Cost: no forward pass; the weights once more in memory.
 
@@ -28,8 +28,8 @@ def randomised(model: HookedModel, seed: int = 0) -> HookedModel:
     with torch.no_grad():
         for parameter in inner.parameters():
             if parameter.ndim > 1:
-                drawn = torch.randn(parameter.shape, generator=generator) * float(parameter.float().std())
-                parameter.copy_(drawn)
+                weights = torch.randn(parameter.shape, generator=generator) * float(parameter.float().std())
+                parameter.copy_(weights)
     return replace(
         model,
         name=f"{model.name} with random weights",

@@ -1,4 +1,4 @@
-"""A name for weights that changes when they do."""
+"""Hashes of weights."""
 
 import hashlib
 from collections.abc import Mapping

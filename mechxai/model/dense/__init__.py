@@ -1,1 +1,1 @@
-"""A transformer as plain tensors, compared with the model before it is used."""
+"""Dense blocks: a transformer as plain tensors, compared with the model before use."""

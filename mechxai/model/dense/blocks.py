@@ -1,8 +1,8 @@
-"""A transformer as plain tensors: blocks over views of the model's own weights, without modules or hooks.
+"""Dense blocks: a transformer as plain tensors, views of the model's weights without modules or hooks.
 
-One block class for the common kind: a norm before attention and before the MLP, LayerNorm or RMSNorm, as many key/value
-heads as heads or fewer, learned or rotary positions, plain or gated MLP, serial or parallel. What it does not cover is
-not guessed at: `plain_model` gives None, and whoever asked uses the model's modules instead.
+`DenseBlock` covers the common kind: a norm before attention and before the MLP, LayerNorm or RMSNorm, grouped-query
+attention or not, learned or rotary positions, plain or gated MLP, serial or parallel. For any other kind `read_dense`
+returns None, and callers use the model's modules instead.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 Vectors = Float[Tensor, "row d_model"]
-_ROWS = 128  # few enough for a processor's cache
-_MLP_ROWS = {"cpu": 512}  # through an MLP at a time: enough for products of matrices; elsewhere all
+_ROWS = 128  # rows that fit a processor's cache
+_MLP_ROWS = {"cpu": 512}  # rows through an MLP at a time, enough for matrix products; on other devices all
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Affine:
     """``x @ weight + bias``.
 
     Attributes:
-        weight: ``[n_in, n_out]``, of any strides; a view of the model's own.
+        weight: ``[n_in, n_out]`` with any strides; a view of the model's weight.
         bias: ``[n_out]`` or None.
     """
 
@@ -31,7 +31,7 @@ class Affine:
     bias: Tensor | None
 
     def __call__(self, x: Tensor, *, out: Tensor | None = None) -> Tensor:
-        """``[row, n_in]`` to ``[row, n_out]``, into ``out`` where it is given."""
+        """``[row, n_in]`` to ``[row, n_out]``, written into ``out`` if there is one."""
         if self.bias is None:
             return torch.matmul(x, self.weight, out=out)
         return torch.addmm(self.bias, x, self.weight, out=out)
@@ -39,10 +39,11 @@ class Affine:
 
 @dataclass(frozen=True)
 class Norm:
-    """LayerNorm, RMSNorm or nothing, with the library's own kernels.
+    """LayerNorm, RMSNorm or no norm, with torch's kernels.
 
     Attributes:
         kind: ``LN``, ``RMS`` or ``none``.
+        eps: added to the variance.
         weight: ``[d_model]`` or None.
         bias: ``[d_model]`` or None.
     """
@@ -65,7 +66,7 @@ class Rotary:
 
     Attributes:
         table: number of positions -> cosines and sines, ``[pos, rotary_dim]`` each.
-        adjacent: pairs are neighbours (GPT-J) rather than halves (NeoX, Llama).
+        adjacent: whether pairs are neighbours (GPT-J) rather than halves (NeoX, Llama).
     """
 
     table: Callable[[int], tuple[Tensor, Tensor]]
@@ -76,24 +77,31 @@ class Rotary:
         stop = start + x.shape[1]
         cos, sin = (part[start:stop, None].to(x.dtype) for part in self.table(stop))
         n = cos.shape[-1]
-        turned, rest = x[..., :n], x[..., n:]
+        rotated, rest = x[..., :n], x[..., n:]
         if self.adjacent:
-            flipped = torch.stack([-turned[..., 1::2], turned[..., ::2]], -1).flatten(-2)
+            flipped = torch.stack([-rotated[..., 1::2], rotated[..., ::2]], -1).flatten(-2)
         else:
-            flipped = torch.cat([-turned[..., n // 2 :], turned[..., : n // 2]], -1)
-        turned = turned * cos + flipped * sin
-        return torch.cat([turned, rest], -1) if rest.shape[-1] else turned
+            flipped = torch.cat([-rotated[..., n // 2 :], rotated[..., : n // 2]], -1)
+        rotated = rotated * cos + flipped * sin
+        return torch.cat([rotated, rest], -1) if rest.shape[-1] else rotated
 
 
 @dataclass(frozen=True)
 class DenseBlock:
-    """One block's weights and what they do.
+    """One block's weights and its computation.
 
     Attributes:
-        mlp_in: to ``mlp_pre``; of a gated MLP, the gate's.
-        mlp_linear: of a gated MLP, what the gate is multiplied with.
-        mlp_bias: of a gated MLP, added to the product.
-        scale: what scores are multiplied by.
+        norm1: before attention.
+        norm2: before the MLP.
+        q: to queries; ``k`` and ``v`` likewise to keys and values, ``o`` from ``z`` to the residual stream.
+        mlp_in: to ``mlp_pre``; in a gated MLP, the gate's weights.
+        mlp_linear: in a gated MLP, the weights of the factor that the gate multiplies.
+        mlp_bias: in a gated MLP, added to the product.
+        mlp_out: from ``mlp_post`` to the residual stream.
+        activation: the MLP's activation function.
+        rotary: rotary position embedding, or None.
+        scale: multiplies attention scores.
+        parallel: whether attention and MLP read the same residual stream.
     """
 
     norm1: Norm
@@ -112,7 +120,7 @@ class DenseBlock:
     parallel: bool
 
     def post(self, pre: Tensor, normalized: Tensor, *, out: Tensor | None = None) -> Tensor:
-        """``mlp_post`` from ``mlp_pre``, ``[row, d_mlp]``; into ``out``, which may be ``pre``, a few rows at a time."""
+        """``mlp_post`` from ``mlp_pre``, ``[row, d_mlp]``; written into ``out``, which may be ``pre``, by few rows."""
         if out is None:
             return self._post(pre, normalized)
         for first in range(0, len(pre), _ROWS):
@@ -121,9 +129,9 @@ class DenseBlock:
         return out
 
     def mlp(self, read: Tensor) -> Tensor:
-        """``mlp_out`` of what the MLP reads, ``[row, d_model]``, its wide activations never held for all rows.
+        """``mlp_out`` from the MLP's input, ``[row, d_model]``; its wide activations exist for few rows at a time.
 
-        Blocks without an MLP have none to call.
+        Zero for blocks without an MLP.
         """
         mlp_in, mlp_out = self.mlp_in, self.mlp_out
         if mlp_in is None or mlp_out is None:
@@ -148,13 +156,15 @@ class DenseBlock:
 
 @dataclass(frozen=True)
 class DenseModel:
-    """All blocks; the final norm.
+    """All blocks and the final norm.
 
     Attributes:
         blocks: in order.
         final: the norm before the unembedding.
+        n_heads: query heads.
+        n_kv_heads: key/value heads.
         d_head: size of a head.
-        longest: positions up to which the blocks are the model's, where that is not all.
+        longest: the length up to which the blocks equal the model's; None for any length.
     """
 
     blocks: Sequence[DenseBlock]
@@ -169,7 +179,7 @@ class DenseModel:
         return self.blocks[layer].o.weight.view(self.n_heads, self.d_head, -1)
 
     def by_head(self, values: Tensor, axis: int) -> Tensor:
-        """Keys or values with one for every head along an axis, where groups of heads share them."""
+        """Keys or values repeated along an axis, so that each query head has its own."""
         return values.repeat_interleave(self.n_heads // self.n_kv_heads, axis)
 
 
@@ -183,23 +193,23 @@ def attend(  # noqa: PLR0913 - what attention takes
     scores_edit: Callable[[Tensor], Tensor] | None = None,
     pattern_edit: Callable[[Tensor], Tensor] | None = None,
 ) -> Float[Tensor, "row pos head d_head"]:
-    """``z`` of rows, of which those of one prompt share the keys and values before their own.
+    """``z`` of rows; the rows of one prompt share a prefix of keys and values.
 
     Args:
         q: scaled queries.
-        k: the rows' own keys, rotated.
-        v: their values.
-        prefix: keys and values of the positions before them, by prompt; rows take turns: the first of every prompt,
-            then the second of every prompt, and so on.
-        offset: place of the first query among the rows' own keys.
-        scores_edit: makes edits in masked scores, ``[row, head, pos, src]``.
-        pattern_edit: makes edits in the pattern, likewise.
+        k: the rows' keys behind the prefix, rotated.
+        v: the rows' values behind the prefix.
+        prefix: keys and values of the positions before, by prompt. Rows alternate: the first row of every prompt, then
+            the second row of every prompt, and so on.
+        offset: index of the first query among the keys ``k``.
+        scores_edit: edits masked scores, ``[row, head, pos, src]``.
+        pattern_edit: edits the pattern, ``[row, head, pos, src]``.
     """
     n_rows, n_heads, n_pos, d_head = q.shape
     n_kv, n_keys = k.shape[1], k.shape[2]
     grouped = q.reshape(n_rows, n_kv, n_heads // n_kv * n_pos, d_head)
     scores = (grouped @ k.transpose(-1, -2)).view(n_rows, n_heads, n_pos, n_keys)
-    if n_keys > offset + 1:  # some key lies after the first query
+    if n_keys > offset + 1:  # some keys follow the first query
         later = torch.ones(n_pos, n_keys, dtype=torch.bool, device=q.device).triu(1 + offset)
         scores = scores.masked_fill(later, -torch.inf)
     n_before = 0
@@ -212,16 +222,16 @@ def attend(  # noqa: PLR0913 - what attention takes
     pattern = scores.softmax(-1)
     if pattern_edit is not None:
         pattern = pattern_edit(pattern)
-    own = pattern[..., n_before:].reshape(n_rows, n_kv, -1, n_keys) @ v
+    z = pattern[..., n_before:].reshape(n_rows, n_kv, -1, n_keys) @ v
     if n_before and prefix is not None:
-        own = own + _shared(pattern[..., :n_before].reshape(n_rows, n_kv, -1, n_before), prefix[1])
-    return own.view(n_rows, n_heads, n_pos, d_head).transpose(1, 2)
+        z = z + _shared(pattern[..., :n_before].reshape(n_rows, n_kv, -1, n_before), prefix[1])
+    return z.view(n_rows, n_heads, n_pos, d_head).transpose(1, 2)
 
 
 def _shared(
     left: Float[Tensor, "row kv_head many inner"], right: Float[Tensor, "prompt kv_head inner outer"]
 ) -> Float[Tensor, "row kv_head many outer"]:
-    """Each row's matrix times its prompt's; the rows of a prompt as one, so that the prompt's is read once."""
+    """Each row's matrix times its prompt's; the rows of a prompt in one product, which reads the prompt's once."""
     n_prompts, n_kv, inner, outer = right.shape
     turns = left.unflatten(0, (-1, n_prompts)).permute(1, 2, 0, 3, 4)  # [prompt, kv_head, turn, many, inner]
     product = turns.reshape(n_prompts, n_kv, -1, inner) @ right

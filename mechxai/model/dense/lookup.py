@@ -1,4 +1,4 @@
-"""A model's plain blocks: whether there are any, and runs through them."""
+"""The dense blocks of a `HookedModel`, and recorded runs through them."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ from mechxai.model.hooked_model import HookedModel
 
 
 def dense_model_of(model: HookedModel) -> DenseModel | None:
-    """The model's blocks as plain tensors, or None where they are of another kind. Nothing is run."""
+    """The model's blocks as plain tensors, or None for blocks of another kind. Cost: no forward pass."""
     return dense_blocks(model.backend)
 
 
@@ -31,9 +31,9 @@ def record_dense(
     sites: Sequence[Site] = (),
     at: Int[Tensor, "prompt k"] | None = None,
 ) -> Recording:
-    """What `record` gives, through plain blocks; hooks may stand before block 0 only. Cost: one forward pass."""
-    plain = dense_model_of(model)
-    if plain is None:
+    """`record` through dense blocks, for hooks before block 0 only. Cost: one forward pass."""
+    dense = dense_model_of(model)
+    if dense is None:
         return record(model, tokens, hooks=hooks, sites=sites, at=at)
     check_tokens(tokens, model.architecture, model.name)
     acts: dict[Site, Tensor] = {}
@@ -41,7 +41,7 @@ def record_dense(
     tokens = tokens.to(model.device)
     with torch.no_grad():
         first = residuals_before(model, tokens, hooks, keep=dict.fromkeys(before, acts))
-        run = run_dense(plain, first, acts.__setitem__, wanted=dict.fromkeys(sites))
+        run = run_dense(dense, first, acts.__setitem__, wanted=dict.fromkeys(sites))
         last = run.residuals[-1]
-        final = plain.final(last if at is None else gathered(last, at))
+        final = dense.final(last if at is None else gathered(last, at))
     return Recording(tokens, run.residuals, run.kept, final, acts)

@@ -1,6 +1,6 @@
-"""A plain run: whole prompts through plain blocks, keeping what is asked.
+"""Runs of whole prompts through dense blocks.
 
-`run_dense` leaves behind what other rows can go on from. `pass_dense` leaves nothing behind and needs little memory.
+`run_dense` keeps what other rows can start from. `pass_dense` keeps nothing and needs little memory.
 """
 
 from collections.abc import Callable, Collection
@@ -11,38 +11,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechxai.core.site import Site
+from mechxai.core.site_table import SITES
 from mechxai.model.backends.prefix import KeysValues
 from mechxai.model.dense.blocks import Affine, DenseModel, attend
 from mechxai.model.dense.buffers import Buffers
 
-Keep = Callable[[Site, Tensor], None]  # told of every activation, as it comes by
-PLAIN_SITES = (
-    "resid_pre",
-    "resid_mid",
-    "resid_post",
-    "attn_out",
-    "mlp_out",
-    "q",
-    "k",
-    "v",
-    "z",
-    "result",
-    "attn_scores",
-    "pattern",
-    "mlp_pre",
-    "mlp_post",
-)
+Keep = Callable[[Site, Tensor], None]  # receives each activation as it is computed
+DENSE_SITES = tuple(name for name, row in SITES.items() if row.dense)
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run begins, if not with whole prompts before block 0.
+    """The start of a run, if not with whole prompts before block 0.
 
     Attributes:
         layer: the first block.
-        mid: whether with what its MLP reads, its attention being over.
-        before: keys and values of earlier positions, by prompt; rows take turns: the first of every prompt, then the
-            second of every prompt, and so on.
+        mid: whether the run starts at the input of that block's MLP, behind its attention.
+        before: keys and values of earlier positions, by prompt. Rows alternate: the first row of every prompt, then the
+            second row of every prompt, and so on.
     """
 
     layer: int = 0
@@ -52,11 +38,11 @@ class Start:
 
 @dataclass(frozen=True)
 class DenseRun:
-    """What a run leaves behind.
+    """Residual streams, keys and values of a run.
 
     Attributes:
-        residuals: input of every block from the start on (of the first, what was given) and, last, the output of the
-            last block, ``[prompt, pos, d_model]``.
+        residuals: input of every block from the start on and, last, the output of the last block,
+            ``[prompt, pos, d_model]``.
         kept: keys (rotated) and values, ``[prompt, kv_head, pos, d_head]``.
     """
 
@@ -65,7 +51,7 @@ class DenseRun:
 
 
 def run_dense(
-    plain: DenseModel,
+    dense: DenseModel,
     residual: Float[Tensor, "prompt pos d_model"],
     keep: Keep,
     *,
@@ -75,15 +61,15 @@ def run_dense(
     """Runs prompts from their embedding to the last block's output. Cost: one forward pass without unembedding.
 
     Args:
-        plain: the blocks.
+        dense: the blocks.
         residual: the residual stream before block 0.
-        keep: told of the activations of the wanted sites, each a tensor of its own.
+        keep: receives the activations of the wanted sites, each a new tensor.
         wanted: whole sites.
-        start: where to begin, and after which positions.
+        start: the first layer, and keys and values of earlier positions.
     """
     run = DenseRun([residual], KeysValues())
-    for layer in range(start.layer, len(plain.blocks)):
-        block = _BlockRun(plain, layer, keep, wanted, before=start.before)
+    for layer in range(start.layer, len(dense.blocks)):
+        block = _BlockRun(dense, layer, keep, wanted, before=start.before)
         if start.mid and layer == start.layer:
             residual = block.from_middle(residual)
         else:
@@ -94,47 +80,47 @@ def run_dense(
 
 
 def pass_dense(
-    plain: DenseModel,
+    dense: DenseModel,
     residual: Float[Tensor, "prompt pos d_model"],
     keep: Keep,
     *,
     wanted: Collection[Site],
     buffers: Buffers | None,
 ) -> None:
-    """Runs prompts as `run_dense` does and holds nothing. ``keep`` ends the pass by raising.
+    """Runs prompts as `run_dense` does and keeps nothing. ``keep`` ends the pass with an exception.
 
     Args:
-        plain: the blocks.
+        dense: the blocks.
         residual: the residual stream before block 0.
-        keep: told of the activations of the wanted sites; what it is given is overwritten once it returns.
+        keep: receives the activations of the wanted sites; their memory is overwritten once it returns.
         wanted: whole sites.
-        buffers: memory to work in; fresh each time when None.
+        buffers: memory to work in; newly allocated each time when None.
     """
-    for layer in range(len(plain.blocks)):
-        residual = _BlockRun(plain, layer, keep, wanted, buffers)(residual)[0]
+    for layer in range(len(dense.blocks)):
+        residual = _BlockRun(dense, layer, keep, wanted, buffers)(residual)[0]
 
 
 @dataclass(frozen=True)
 class _BlockRun:
     """One block on whole prompts."""
 
-    plain: DenseModel
+    dense: DenseModel
     layer: int
-    told: Keep
+    store: Keep
     wanted: Collection[Site]
     buffers: Buffers | None = None
     before: KeysValues | None = None
 
     def __call__(self, residual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The residual stream after the block; the keys, rotated, and values."""
+        """The residual stream after the block, the rotated keys, and the values."""
         n_prompts, n_pos, d_model = residual.shape
-        block, shape = self.plain.blocks[self.layer], residual.shape
+        block, shape = self.dense.blocks[self.layer], residual.shape
         self.keep("resid_pre", residual)
         flat = residual.reshape(-1, d_model)
         z, keys, values = self._attention(block.norm1(flat), n_prompts, n_pos)
         attn_out = self._affine("attn_out", block.o, z)
         self.keep("attn_out", attn_out.view(shape))
-        after = torch.add(flat, attn_out, out=self._room("after", flat, d_model))
+        after = torch.add(flat, attn_out, out=self._buffer("after", flat, d_model))
         if block.mlp_in is None or block.mlp_out is None:
             self.keep("resid_post", after.view(shape))
             return after.view(shape), keys, values
@@ -143,12 +129,12 @@ class _BlockRun:
         return self.from_middle(after.view(shape)), keys, values
 
     def from_middle(self, middle: Tensor) -> Tensor:
-        """The residual stream after a serial block, from what its MLP reads."""
-        middle = self.keep("resid_mid", middle)  # what is kept is what goes on, so that a gradient can be taken there
+        """The residual stream after a serial block, from the input of its MLP."""
+        middle = self.keep("resid_mid", middle)  # the stored tensor is the one used, so that it can have a gradient
         return self._with_mlp(middle, read=middle.reshape(-1, middle.shape[-1]))
 
     def _with_mlp(self, after: Tensor, *, read: Tensor) -> Tensor:
-        block, shape = self.plain.blocks[self.layer], after.shape
+        block, shape = self.dense.blocks[self.layer], after.shape
         if block.mlp_in is None or block.mlp_out is None:
             return after
         normalized = block.norm2(read)
@@ -159,14 +145,14 @@ class _BlockRun:
         mlp_out = self._affine("mlp_out", block.mlp_out, post)
         self.keep("mlp_out", mlp_out.view(shape))
         flat = after.reshape(-1, shape[-1])
-        after = torch.add(flat, mlp_out, out=self._room("resid_post", flat, shape[-1])).view(shape)
+        after = torch.add(flat, mlp_out, out=self._buffer("resid_post", flat, shape[-1])).view(shape)
         self.keep("resid_post", after)
         return after
 
     def _attention(self, normalized: Tensor, n_prompts: int, n_pos: int) -> tuple[Tensor, Tensor, Tensor]:
         """``z``, ``[prompt * pos, head * d_head]``; keys, rotated, and values, ``[prompt, kv_head, pos, d_head]``."""
-        plain, block = self.plain, self.plain.blocks[self.layer]
-        by_head = (n_prompts, n_pos, -1, plain.d_head)
+        dense, block = self.dense, self.dense.blocks[self.layer]
+        by_head = (n_prompts, n_pos, -1, dense.d_head)
         parts = (("q", block.q), ("k", block.k), ("v", block.v))
         q, k, v = (self._affine(name, part, normalized).view(by_head) for name, part in parts)
         for name, part in (("q", q), ("k", k), ("v", v)):
@@ -177,7 +163,7 @@ class _BlockRun:
             q, k = block.rotary(q, first), block.rotary(k, first)
         q, keys, values = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if prefix is not None or any(
-            site.name in ("attn_scores", "pattern") for site in self.wanted
+            "src_pos" in site.row.axes for site in self.wanted
         ):  # in all layers alike, or in none
             z = attend(
                 q * block.scale,
@@ -194,19 +180,19 @@ class _BlockRun:
             ).transpose(1, 2)
         self.keep("z", z)
         if Site("result", self.layer) in self.wanted:
-            by_source = block.o.weight.view(plain.n_heads, plain.d_head, -1)
+            by_source = block.o.weight.view(dense.n_heads, dense.d_head, -1)
             self.keep("result", torch.einsum("bphe,hed->bphd", z, by_source))
         return z.reshape(n_prompts * n_pos, -1), keys, values
 
     def keep(self, name: str, value: Tensor) -> Tensor:
-        """Tells of an activation that is wanted; gives it back."""
+        """Passes an activation on if its site is wanted; returns it."""
         site = Site(name, self.layer)
         if site in self.wanted:
-            self.told(site, value)
+            self.store(site, value)
         return value
 
     def _affine(self, name: str, affine: Affine, x: Tensor) -> Tensor:
-        return affine(x, out=self._room(name, x, affine.weight.shape[1]))
+        return affine(x, out=self._buffer(name, x, affine.weight.shape[1]))
 
-    def _room(self, name: str, like: Tensor, width: int) -> Tensor | None:
+    def _buffer(self, name: str, like: Tensor, width: int) -> Tensor | None:
         return None if self.buffers is None else self.buffers(name, like, width)

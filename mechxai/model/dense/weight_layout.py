@@ -1,8 +1,8 @@
-"""Weights laid out in memory as the matrix products want them, and activation functions in one kernel.
+"""Weights in the memory layout that matrix products read fastest, and activation functions as single kernels.
 
-TransformerLens keeps attention weights by head and copies them into matrices on every forward pass, as it does the
-unembedding's and gated MLPs' transposes: about half of its time on short prompts. The same numbers with other strides
-make those copies views. Nothing is held twice, nothing is computed differently.
+TransformerLens stores attention weights by head and copies them into matrices on every forward pass, as it does the
+transposes of the unembedding and of gated MLPs: about half of its time on short prompts. With other strides of the same
+numbers, these copies become views. Nothing is stored twice or computed differently.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -23,24 +23,24 @@ _ORDERS = {
     "W_O": (2, 0, 1),  # d_model x (head d_head)
     "W_U": (1, 0),  # d_vocab x d_model
     "W_gate": (1, 0),
-    "W_in": (1, 0),  # d_mlp x d_model: rows 4 d_model apart fall on the same cache lines
+    "W_in": (1, 0),  # d_mlp x d_model: rows that are 4 d_model apart share cache lines
 }
-_PAGE = 4096  # bytes; rows that are multiples of it apart compete for the same places in a processor's cache
+_PAGE = 4096  # bytes; rows that are multiples of it apart compete for the same lines of a processor's cache
 _GATED = {"W_out": (1, 0)}  # read transposed by gated MLPs only
 
 
 def optimize_layout(hooked_transformer: Any) -> None:
-    """Gives a HookedTransformer's weights the strides its forward pass wants. Costs one copy of each, once."""
+    """Gives a HookedTransformer's weights the strides that its forward pass reads. Cost: one copy of each, once."""
     for module in hooked_transformer.modules():
-        own = dict(module.named_parameters(recurse=False))
-        orders = _ORDERS | (_GATED if "W_gate" in own else {})
-        for name, parameter in own.items():
+        parameters = dict(module.named_parameters(recurse=False))
+        orders = _ORDERS | (_GATED if "W_gate" in parameters else {})
+        for name, parameter in parameters.items():
             if name in orders and parameter.ndim == len(orders[name]):
                 _restride(parameter, orders[name])
 
 
 def optimize_convolution_layout(modules: Iterable[Any]) -> None:
-    """Gives Hugging Face's ``Conv1D`` weights (GPT-2's) whose rows fall on the same cache lines other strides."""
+    """Transposes Hugging Face's ``Conv1D`` weights (GPT-2's) in memory where their rows share cache lines."""
     for module in modules:
         if type(module).__name__ == "Conv1D" and (module.weight.shape[1] * module.weight.element_size()) % _PAGE == 0:
             _restride(module.weight, (1, 0))
@@ -49,25 +49,25 @@ def optimize_convolution_layout(modules: Iterable[Any]) -> None:
 def _restride(parameter: torch.nn.Parameter, order: tuple[int, ...]) -> None:
     in_memory = parameter.data.permute(order)
     if not in_memory.is_contiguous():
-        back = sorted(range(len(order)), key=lambda axis: order[axis])
-        parameter.data = in_memory.contiguous().permute(back)
+        inverse = sorted(range(len(order)), key=lambda axis: order[axis])
+        parameter.data = in_memory.contiguous().permute(inverse)
 
 
 @contextmanager
 def one_kernel(modules: Iterable[Any]) -> Iterator[None]:
-    """GPT-2's GELU and TransformerLens' norms by torch's own kernels, inside a ``with`` block.
+    """Replaces GPT-2's GELU and TransformerLens' norms by torch's kernels, inside a ``with`` block.
 
-    The functions are the same; made of eight and six operations, they take a quarter of a block's time. Norms at whose
-    hook points something stands keep their own forward.
+    The functions are the same; written as eight and six operations, they take a quarter of a block's time. Norms whose
+    hook points have hooks keep their forward.
     """
     changed: list[tuple[Any, str, Any]] = []
     try:
         for module in modules:
-            own = vars(module).get("act_fn")
-            if getattr(own, "__name__", "") == "gelu_new":  # HookedTransformer's MLPs
-                changed.append((module, "act_fn", own))
+            activation = vars(module).get("act_fn")
+            if getattr(activation, "__name__", "") == "gelu_new":  # HookedTransformer's MLPs
+                changed.append((module, "act_fn", activation))
                 module.act_fn = _gelu_tanh
-            elif type(module).__name__ == "NewGELUActivation":  # Hugging Face's, a module of its own
+            elif type(module).__name__ == "NewGELUActivation":  # Hugging Face's, a module
                 changed.append((module, "forward", vars(module).get("forward")))
                 module.forward = _gelu_tanh
             elif (kernel := _norm(module)) is not None:
@@ -86,7 +86,7 @@ _gelu_tanh: Callable[[Tensor], Tensor] = lambda x: F.gelu(x, approximate="tanh")
 
 
 def _norm(module: Any) -> Callable[[Tensor], Tensor] | None:
-    """One kernel for a norm of TransformerLens' that works in the dtype of its model; None for whatever else."""
+    """One kernel for a TransformerLens norm that works in the model's dtype; None for other modules."""
     kind = type(module).__name__
     points = [getattr(module, name, None) for name in ("hook_scale", "hook_normalized")]
     if kind.removesuffix("Pre") not in ("LayerNorm", "RMSNorm") or any(point is None for point in points):
@@ -94,17 +94,17 @@ def _norm(module: Any) -> Callable[[Tensor], Tensor] | None:
     if not hasattr(module, "cfg") or module.cfg.dtype not in (torch.float32, torch.float64):
         return None
     if any(getattr(module, name, None) is not None for name in ("original_component", "_original_component")):
-        return None  # a bridge's, which calls another library's norm
+        return None  # on the bridge, it calls another library's norm
     weight, bias, eps = getattr(module, "w", None), getattr(module, "b", None), float(module.eps)
-    of_layer = kind.startswith("Layer")
-    given: list[Tensor] = []  # the last input and its norm: attention asks for the same one three times over
+    is_layer_norm = kind.startswith("Layer")
+    last: list[Tensor] = []  # the last input and its norm: attention normalises the same input three times
 
     def kernel(x: Tensor) -> Tensor:
-        if given and given[0] is x:
-            return given[1]
+        if last and last[0] is x:
+            return last[1]
         size = x.shape[-1:]
-        out = F.layer_norm(x, size, weight, bias, eps) if of_layer else F.rms_norm(x, size, weight, eps)
-        given[:] = [x, out]
+        out = F.layer_norm(x, size, weight, bias, eps) if is_layer_norm else F.rms_norm(x, size, weight, eps)
+        last[:] = [x, out]
         return out
 
     return None if any(_hooked(point) for point in points) else kernel

@@ -1,6 +1,6 @@
-"""Plain blocks found in a model: views of its weights, its norms recognised by what they compute, all of it tried out.
+"""`read_dense`: dense blocks as views of a model's weights; norms are recognised by what they compute.
 
-Both TransformerLens objects name their weights alike (``W_Q``, ``W_in`` ...), so one reader serves both.
+Both TransformerLens objects use the same names for weights (``W_Q``, ``W_in`` ...), so one reader serves both.
 """
 
 from collections.abc import Callable
@@ -21,8 +21,8 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "swish": F.silu,
     "relu": F.relu,
 }
-# TransformerLens settings that make a block something else, where they are set
-_OTHERS = (
+# TransformerLens settings that dense blocks do not cover
+_UNSUPPORTED = (
     "use_qk_norm",
     "use_normalization_before_and_after",
     "use_attention_sinks",
@@ -37,9 +37,9 @@ _CLOSE = 1e-4
 
 
 def read_dense(inner: Any, architecture: Architecture) -> DenseModel | None:
-    """The model's blocks as plain tensors, or None where they are not of the kind `DenseBlock` is."""
+    """The model's blocks as plain tensors, or None for blocks that `DenseBlock` does not cover."""
     cfg = inner.cfg
-    if any(getattr(cfg, name, None) for name in _OTHERS) or (getattr(cfg, "attn_scores_soft_cap", None) or 0) > 0:
+    if any(getattr(cfg, name, None) for name in _UNSUPPORTED) or (getattr(cfg, "attn_scores_soft_cap", None) or 0) > 0:
         return None
     if not architecture.causal or architecture.positions not in ("standard", "rotary", "none"):
         return None
@@ -48,22 +48,22 @@ def read_dense(inner: Any, architecture: Architecture) -> DenseModel | None:
     with torch.no_grad():
         blocks = [_block(inner, block, architecture) for block in inner.blocks]
         final = norm_of(getattr(inner, "ln_final", None), architecture, cfg)
-    found = [block for block in blocks if block is not None]
-    if final is None or len(found) < len(blocks):
+    covered = [block for block in blocks if block is not None]
+    if final is None or len(covered) < len(blocks):
         return None
     a = architecture
-    return DenseModel(found, final, a.n_heads, a.n_kv_heads, a.d_head, _longest(inner))
+    return DenseModel(covered, final, a.n_heads, a.n_kv_heads, a.d_head, _longest(inner))
 
 
 def _longest(inner: Any) -> int | None:
-    """The shortest attention window, or length at which rotary tables change, that the configuration names."""
+    """The shortest attention window, or length at which rotary tables change, in the configuration; None without."""
     config = getattr(getattr(inner, "original_model", None), "config", None)
-    given = [getattr(config, name, None) for name in ("sliding_window", "window_size", "attention_chunk_size")]
+    lengths = [getattr(config, name, None) for name in ("sliding_window", "window_size", "attention_chunk_size")]
     rope = getattr(config, "rope_parameters", None) or {}
     if rope.get("rope_type") in ("dynamic", "longrope"):
         name = "original_max_position_embeddings"
-        given.append(rope.get(name) or getattr(config, name, None) or getattr(config, "max_position_embeddings", 1))
-    return min((length for length in given if isinstance(length, int) and length > 0), default=None)
+        lengths.append(rope.get(name) or getattr(config, name, None) or getattr(config, "max_position_embeddings", 1))
+    return min((length for length in lengths if isinstance(length, int) and length > 0), default=None)
 
 
 def _block(inner: Any, block: Any, a: Architecture) -> DenseBlock | None:
@@ -75,8 +75,10 @@ def _block(inner: Any, block: Any, a: Architecture) -> DenseBlock | None:
     if norm1 is None or norm2 is None or (a.positions == "rotary" and rotary is None):
         return None
     keys = [getattr(attn, f"_W_{name}", None) for name in "KV"]
-    key, value = (own if own is not None else getattr(attn, f"W_{name}") for own, name in zip(keys, "KV", strict=True))
-    biases = [_own(attn, f"_b_{name}", f"b_{name}") for name in "QKV"]
+    key, value = (
+        weight if weight is not None else getattr(attn, f"W_{name}") for weight, name in zip(keys, "KV", strict=True)
+    )
+    biases = [_bias(attn, f"_b_{name}", f"b_{name}") for name in "QKV"]
     if a.attn_only:
         mlp_in = mlp_linear = mlp_out = mlp_bias = None
     else:
@@ -110,9 +112,10 @@ def _by_head(weight: Tensor) -> Tensor:
     return weight.detach().permute(1, 0, 2).reshape(weight.shape[1], -1)
 
 
-def _own(module: Any, *names: str) -> Tensor | None:
-    found = next((value for name in names if (value := getattr(module, name, None)) is not None), None)
-    return None if found is None else found.detach().reshape(-1)
+def _bias(module: Any, *names: str) -> Tensor | None:
+    """The first bias that the module has, flat."""
+    bias = next((value for name in names if (value := getattr(module, name, None)) is not None), None)
+    return None if bias is None else bias.detach().reshape(-1)
 
 
 def _detached(tensor: Tensor | None) -> Tensor | None:
@@ -128,24 +131,24 @@ def _scale(attn: Any, a: Architecture) -> float:
 
 
 def norm_of(module: Any, a: Architecture, cfg: Any) -> Norm | None:
-    """The norm that computes what the module computes, found by trying."""
+    """The norm that gives the module's outputs for random inputs; None where none does."""
     if module is None or a.norm == "none":
         return Norm("none", 0.0)
     original = getattr(module, "original_component", None) or module
-    found = {name: getattr(original, name, None) for name in ("weight", "bias", "w", "b")}
-    weight = _detached(found["weight"] if found["weight"] is not None else found["w"])
-    bias = _detached(found["bias"] if found["bias"] is not None else found["b"])
-    given = [getattr(original, name, None) for name in ("eps", "variance_epsilon")]
-    eps = next((float(value) for value in given if value), cfg.eps)
+    tensors = {name: getattr(original, name, None) for name in ("weight", "bias", "w", "b")}
+    weight = _detached(tensors["weight"] if tensors["weight"] is not None else tensors["w"])
+    bias = _detached(tensors["bias"] if tensors["bias"] is not None else tensors["b"])
+    epsilons = [getattr(original, name, None) for name in ("eps", "variance_epsilon")]
+    eps = next((float(value) for value in epsilons if value), cfg.eps)
     parameter = next(iter(module.parameters()), None)
     parameter = parameter if parameter is not None else next(iter(module.buffers()), torch.zeros(1))
     x = torch.randn(1, 4, a.d_model, generator=torch.Generator().manual_seed(0)).to(_like(module, parameter))
-    right = module(x)
+    expected = module(x)
     candidates = [Norm("LN", eps, weight, bias), Norm("LN", eps), Norm("RMS", eps, weight), Norm("RMS", eps)]
     if weight is not None:
         candidates.append(Norm("RMS", eps, 1 + weight))  # Gemma's
     for candidate in candidates:
-        if candidate.kind == a.norm and torch.allclose(candidate(x), right, rtol=_close(x), atol=_close(x)):
+        if candidate.kind == a.norm and torch.allclose(candidate(x), expected, rtol=_close(x), atol=_close(x)):
             return candidate
     return None
 
@@ -155,7 +158,7 @@ def _close(x: Tensor) -> float:
 
 
 def _like(module: Any, parameter: Tensor) -> Tensor:
-    """A tensor of the dtype and device the module works in, where it has parameters; else of its configuration."""
+    """A tensor of the module's dtype and device: of its parameters, or of its configuration where it has none."""
     cfg = getattr(module, "cfg", None) or getattr(module, "config", None)
     if parameter.is_floating_point() and parameter.numel() > 1:
         return parameter
@@ -167,26 +170,26 @@ def _rotary(inner: Any, attn: Any) -> Rotary | None:
     adjacent = bool(getattr(inner.cfg, "rotary_adjacent_pairs", False))
     if isinstance(getattr(attn, "rotary_cos", None), Tensor):  # HookedTransformer
 
-        def own(n_pos: int) -> tuple[Tensor, Tensor]:
+        def hooked_transformer(n_pos: int) -> tuple[Tensor, Tensor]:
             if n_pos > len(attn.rotary_cos):
-                attn._extend_rotary_embeddings(n_pos)  # as its forward pass does
+                attn._extend_rotary_embeddings(n_pos)  # as the forward pass does
             return attn.rotary_cos, attn.rotary_sin
 
-        return Rotary(own, adjacent)
+        return Rotary(hooked_transformer, adjacent)
     module = getattr(getattr(inner, "rotary_emb", None), "original_component", None)
     if module is None:
         return None
-    known: dict[int, tuple[Tensor, Tensor]] = {}
+    tables: dict[int, tuple[Tensor, Tensor]] = {}
 
     def hugging_face(n_pos: int) -> tuple[Tensor, Tensor]:
-        longest = max(known, default=0)
+        longest = max(tables, default=0)
         if longest < n_pos:
             device = next(inner.parameters()).device
             dtype = next(inner.parameters()).dtype
             cos, sin = module(torch.zeros(1, dtype=dtype, device=device), torch.arange(n_pos, device=device)[None])
-            known.clear()
-            known[n_pos] = (cos[0], sin[0])
+            tables.clear()
+            tables[n_pos] = (cos[0], sin[0])
             longest = n_pos
-        return known[longest]
+        return tables[longest]
 
     return Rotary(hugging_face, adjacent)

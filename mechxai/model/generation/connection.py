@@ -1,4 +1,4 @@
-"""Requests to an OpenAI-compatible endpoint: retried, a few at a time, counted, and never asked twice."""
+"""Requests to an OpenAI-compatible endpoint: retried, concurrent, counted, and stored so that none is sent twice."""
 
 import hashlib
 import json
@@ -18,27 +18,28 @@ from mechxai.core.errors import ArtifactError, ConfigError, ModelSupportError
 from mechxai.core.files import write_atomic
 
 Body = Mapping[str, object]
-Answered = dict[str, Any]
+Response = dict[str, Any]
 ROUTES = ("completions", "chat.completions")
-_PAUSE = 0.5  # seconds before a damaged answer is asked for again, doubled each time
+_PAUSE = 0.5  # seconds before a request with a damaged response is sent again, doubled each time
 
 
 @dataclass(frozen=True, eq=False)
 class Connection:
-    """How an endpoint is reached.
+    """The address of an endpoint and how requests are sent there.
 
-    The official ``openai`` client sends, waits and retries (connection lost, 408, 429, 5xx, with growing pauses); this
-    keeps every answer on disk, so that a run which is killed pays for nothing twice.
+    The official ``openai`` client sends, waits and retries (lost connections, 408, 429, 5xx, with growing pauses).
+    Every response is stored on disk, so that an interrupted run resumes without paying twice.
 
-    The key is read from the environment when first used. It is in no field, file or message.
+    The key is read from the environment at first use. No field, file or message contains it.
 
     Attributes:
-        base_url: where; by default what the environment says (``OPENAI_BASE_URL``), else the client's own.
+        base_url: the address; by default ``OPENAI_BASE_URL`` of the environment, else the client's own.
         key_from: the environment variable that holds the key; a server at ``base_url`` may need none.
-        cache: a folder for answers, one file each; None keeps them for this process only.
-        at_once: requests under way together.
+        cache: a folder for responses, one file each; None stores them for this process only.
+        at_once: concurrent requests.
         retries: of one request.
-        timeout: seconds to wait for one answer.
+        timeout: seconds to wait for one response.
+        spent: requests, reused responses and tokens so far.
     """
 
     base_url: str | None = None
@@ -48,75 +49,74 @@ class Connection:
     retries: int = 5
     timeout: float = 60.0
     spent: Counter[str] = field(default_factory=Counter[str], init=False, repr=False)
-    _known: dict[str, Answered] = field(default_factory=dict[str, Answered], init=False, repr=False)
+    _responses: dict[str, Response] = field(default_factory=dict[str, Response], init=False, repr=False)
     _lock: Any = field(default_factory=threading.Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.at_once < 1 or self.retries < 0 or self.timeout <= 0:
-            raise ConfigError(
-                "A connection to an endpoint",
-                got=f"at_once={self.at_once}, retries={self.retries}, timeout={self.timeout}",
-                allowed="at_once >= 1, retries >= 0, timeout > 0",
-            )
-        _check_url("base_url of an endpoint", self.base_url or "", self.key_from)
+        if self.at_once < 1:
+            raise ConfigError(f"at_once is {self.at_once}: it must be at least 1")
+        if self.retries < 0:
+            raise ConfigError(f"retries is {self.retries}: it must be at least 0")
+        if self.timeout <= 0:
+            raise ConfigError(f"timeout is {self.timeout}: it must be above 0")
+        _check_url("base_url", self.base_url or "", self.key_from)
 
     @property
     def place(self) -> str:
-        """Where requests go, as it may be shown.
+        """The address of the endpoint, without secrets.
 
         Raises:
-            ConfigError: the environment's address holds a user, a password or a query.
+            ConfigError: the address in the environment contains a user, a password or a query.
         """
         from_environment = "" if self.base_url else os.environ.get("OPENAI_BASE_URL", "")
-        _check_url("The environment's OPENAI_BASE_URL", from_environment, self.key_from)
+        _check_url("OPENAI_BASE_URL", from_environment, self.key_from)
         return self.base_url or from_environment or "the client's default"
 
-    def ask_all(self, route: str, bodies: Sequence[Body]) -> list[Answered]:
-        """The answers to many requests, in their order, `at_once` at a time; those that are known cost nothing.
+    def ask_all(self, route: str, bodies: Sequence[Body]) -> list[Response]:
+        """The responses to many requests, in their order, ``at_once`` at a time; stored responses cost nothing.
 
         Args:
             route: ``completions`` or ``chat.completions``.
-            bodies: the requests, as the endpoint takes them.
+            bodies: the requests, in the endpoint's format.
 
         Raises:
-            ArtifactError: no answer, after all retries; what was answered before is kept.
-            ConfigError: no key, or one that is refused.
-            ModelSupportError: the endpoint does not take such requests.
+            ArtifactError: no response after all retries; earlier responses stay stored.
+            ConfigError: no key, or a key that the endpoint refuses.
+            ModelSupportError: the endpoint does not support such requests.
         """
-        different = {self._digest(route, body): body for body in bodies}
-        missing = [digest for digest in different if digest not in self._known and not self._read(digest)]
+        by_digest = {self._digest(route, body): body for body in bodies}
+        missing = [digest for digest in by_digest if digest not in self._responses and not self._load(digest)]
         self.spent["answers reused"] += len(bodies) - len(missing)
         if missing:
-            self._ask_first_then_rest(route, [(digest, different[digest]) for digest in missing])
-        return [self._known[self._digest(route, body)] for body in bodies]
+            self._send_first_then_rest(route, [(digest, by_digest[digest]) for digest in missing])
+        return [self._responses[self._digest(route, body)] for body in bodies]
 
-    def _ask_first_then_rest(self, route: str, asked: Sequence[tuple[str, Body]]) -> None:
-        """One request alone, which shows what is wrong with all; then the others together."""
-        self._ask(route, *asked[0])
+    def _send_first_then_rest(self, route: str, requests: Sequence[tuple[str, Body]]) -> None:
+        """Sends one request alone, which fails if all would; then the others concurrently."""
+        self._send(route, *requests[0])
         with ThreadPoolExecutor(self.at_once) as pool:
-            waiting = [pool.submit(self._ask, route, digest, body) for digest, body in asked[1:]]
+            futures = [pool.submit(self._send, route, digest, body) for digest, body in requests[1:]]
             try:
-                for one in waiting:
-                    one.result()
+                for future in futures:
+                    future.result()
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
 
-    def _ask(self, route: str, digest: str, body: Body) -> None:
-        answer = self._sent(route, body)
+    def _send(self, route: str, digest: str, body: Body) -> None:
+        """Sends one request, and stores the response."""
+        answer = self._response(route, body)
         with self._lock:
-            self._known[digest] = answer
+            self._responses[digest] = answer
             self.spent["requests"] += 1
             usage = answer.get("usage") or {}
             for name in ("prompt_tokens", "completion_tokens"):
                 self.spent[name] += int(usage.get(name) or 0)
         if self.cache is not None:
-            kept = {"place": self.place, "route": route, "request": body, "answer": answer}
-            write_atomic(
-                self._file(digest), json.dumps(kept, default=str)
-            )  # as ASCII, for texts may hold halves of characters
+            record = {"place": self.place, "route": route, "request": body, "answer": answer}
+            write_atomic(self._file(digest), json.dumps(record, default=str))  # ASCII: texts may hold half characters
 
-    def _sent(self, route: str, body: Body) -> Answered:
+    def _response(self, route: str, body: Body) -> Response:
         import openai  # noqa: PLC0415 - optional
 
         create = self._client.completions.create if route == ROUTES[0] else self._client.chat.completions.create
@@ -125,15 +125,14 @@ class Connection:
                 return _usable(create(**body).model_dump(mode="python", warnings="none"))
             except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
                 raise ConfigError(
-                    f"The endpoint at {self.place} was asked",
-                    got=self._said(error),
-                    fix=f"put a valid key into {self.key_from}",
+                    f"The endpoint at {self.place} refuses the key: {self._message(error)}",
+                    fix=f"Put a valid key into {self.key_from}",
                 ) from None
             except (openai.BadRequestError, openai.NotFoundError, openai.UnprocessableEntityError) as error:
                 raise ModelSupportError(
-                    f"Model {body.get('model')!r} at {self.place} was asked ({route})", got=self._said(error)
+                    f"Model {body.get('model')!r} at {self.place} refuses the request ({route}): {self._message(error)}"
                 ) from None
-            except openai.APIStatusError as error:  # the client has retried already
+            except openai.APIStatusError as error:  # the client has retried
                 raise self._no_answer(error) from None
             except (openai.APIConnectionError, openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
                 if isinstance(error, openai.APIConnectionError) or attempt == self.retries:
@@ -143,12 +142,11 @@ class Connection:
 
     def _no_answer(self, error: Exception) -> ArtifactError:
         return ArtifactError(
-            f"The endpoint at {self.place} was asked",
-            got=f"no usable answer after {self.retries} retries: {self._said(error)}",
-            fix="check base_url and the server; run again to go on, as answers so far are kept where cache is set",
+            f"The endpoint at {self.place} gave no usable answer after {self.retries} retries: {self._message(error)}",
+            fix="Check base_url and the server. Run again to resume: responses are stored where cache is set",
         )
 
-    def _said(self, error: Exception) -> str:
+    def _message(self, error: Exception) -> str:
         """An error's message, without the key."""
         message = f"{type(error).__name__}: {error}"
         return message.replace(self._key, "***") if self._key else message
@@ -163,56 +161,58 @@ class Connection:
             import openai  # noqa: PLC0415 - optional
         except ImportError:
             raise ConfigError(
-                "An endpoint was asked", got="no openai package", fix="pip install 'mechxai[endpoint]'"
+                "Endpoints need the openai package", fix='Install it with: pip install "mechxai[endpoint]"'
             ) from None
         if not self._key and self.base_url is None and "OPENAI_BASE_URL" not in os.environ:
             raise ConfigError(
-                "An endpoint was asked",
-                got=f"no key in {self.key_from} and no base_url",
-                fix=f"set {self.key_from}, or give the base_url of a server that needs no key",
+                f"There is no key in {self.key_from} and no base_url",
+                fix=f"Set {self.key_from}, or give the base_url of a server that needs no key",
             )
         return openai.OpenAI(
             api_key=self._key or "none", base_url=self.base_url, max_retries=self.retries, timeout=self.timeout
         )
 
     def _digest(self, route: str, body: Body) -> str:
-        whole = json.dumps([self.place, route, body], sort_keys=True, default=str)
-        return hashlib.sha256(whole.encode()).hexdigest()
+        request = json.dumps([self.place, route, body], sort_keys=True, default=str)
+        return hashlib.sha256(request.encode()).hexdigest()
 
     def _file(self, digest: str) -> Path:
         return Path(self.cache or ".") / digest[:2] / f"{digest}.json"
 
-    def _read(self, digest: str) -> bool:
-        """Takes an answer from disk; False where there is none, or a damaged one, which is asked for again."""
+    def _load(self, digest: str) -> bool:
+        """Loads a stored response; False where there is none, or a damaged one, whose request is sent again."""
         if self.cache is None:
             return False
         try:
-            self._known[digest] = _usable(json.loads(self._file(digest).read_text(encoding="utf-8"))["answer"])
+            self._responses[digest] = _usable(json.loads(self._file(digest).read_text(encoding="utf-8"))["answer"])
         except (OSError, ValueError, KeyError, TypeError):
             return False
         return True
 
 
-def _usable(answer: object) -> Answered:
-    """An answer that holds a choice at least; a ValueError says that it holds none, so that it is asked for again."""
-    own = cast("Answered", answer).get("choices") if isinstance(answer, dict) else None
-    if not (isinstance(own, list) and own and isinstance(own[0], dict)):
+def _usable(answer: object) -> Response:
+    """The response, if it has a choice; a ValueError without one, so that the request is sent again."""
+    listed = cast("Response", answer).get("choices") if isinstance(answer, dict) else None
+    if not (isinstance(listed, list) and listed and isinstance(listed[0], dict)):
         raise ValueError("no choices in the answer")
-    return cast("Answered", answer)
+    return cast("Response", answer)
 
 
-def _check_url(what: str, url: str, key_from: str) -> None:
+def _check_url(field: str, url: str, key_from: str) -> None:
+    """Refuses an address that is no URL, or that contains a user, a password or a query."""
     parts = urlsplit(url)
     if not url or (parts.netloc and "@" not in parts.netloc and not parts.query):
         return
+    allowed = "http(s)://host/path"
+    if not parts.netloc and not {"@", "?"} & set(url):
+        raise ConfigError(f"{field}={url!r} is not a URL", allowed=allowed, fix="Begin it with http://")
     raise ConfigError(
-        what,
-        got="one with a user, a password or a query in it" if parts.netloc else repr(url),
-        allowed="http(s)://host/path",
-        fix=f"put the key into the environment variable {key_from}" if parts.netloc else "begin it with http://",
+        f"{field} has a user, a password or a query in it",
+        allowed=allowed,
+        fix=f"Put the key into the environment variable {key_from}",
     )
 
 
-def choices(answers: Iterable[Answered]) -> list[Mapping[str, Any]]:
-    """The first choice of every answer; those of a `Connection` have one."""
+def choices(answers: Iterable[Response]) -> list[Mapping[str, Any]]:
+    """The first choice of every response; the responses of a `Connection` have one."""
     return [answer["choices"][0] for answer in answers]

@@ -1,4 +1,4 @@
-"""What methods that read texts ask of a model: to write on, and how probable it holds each of some answers."""
+"""The `Generator` protocol: continuations of prompts, and log-probabilities of answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from mechxai.core.errors import ConfigError
 
 @dataclass(frozen=True)
 class Writing:
-    """How a text is continued.
+    """Settings of a continuation.
 
     Attributes:
-        max_tokens: at most so many.
-        temperature: 0 takes the likeliest token each time; above, tokens are drawn.
-        stop: texts before which writing ends.
-        seed: of the draws. A prompt's text depends on it and on the prompt, not on the prompts beside it.
+        max_tokens: the most tokens to write.
+        temperature: 0 takes the likeliest token each time; above 0, tokens are drawn.
+        stop: texts that end a continuation; they are left out of it.
+        seed: of the draws. A continuation depends on the seed and its prompt, not on other prompts.
     """
 
     max_tokens: int = 128
@@ -27,20 +27,18 @@ class Writing:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.max_tokens < 1 or self.temperature < 0:
-            raise ConfigError(
-                "Writing was asked",
-                got=f"max_tokens={self.max_tokens}, temperature={self.temperature}",
-                allowed="1 token or more, a temperature of 0 or more",
-            )
+        if self.max_tokens < 1:
+            raise ConfigError(f"max_tokens is {self.max_tokens}: it must be at least 1")
+        if self.temperature < 0:
+            raise ConfigError(f"temperature is {self.temperature}: it must be at least 0")
 
 
 class Written(NamedTuple):
-    """What was written behind a prompt.
+    """The continuation of a prompt.
 
     Attributes:
-        text: up to the first stop, which is left out.
-        ended: whether it ended by itself or at a stop; else tokens ran out.
+        text: up to the first stop text, which is left out.
+        ended: whether it ended by itself or at a stop text; otherwise it reached the most tokens.
     """
 
     text: str
@@ -49,54 +47,55 @@ class Written(NamedTuple):
 
 @runtime_checkable
 class Generator(Protocol):
-    """A model that writes: `LocalGenerator` over a `HookedModel`, or `EndpointGenerator` over an endpoint."""
+    """A model that continues texts: `LocalGenerator` over a `HookedModel`, or `EndpointGenerator` over an endpoint."""
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """The model's name."""
         ...
 
     @property
     def card(self) -> Mapping[str, Any]:
-        """Of a bundled model, its card; else empty."""
+        """The card of a bundled model; empty for others."""
         ...
 
     def info(self) -> dict[str, object]:
-        """What a result records of it."""
+        """The description of the model that results record."""
         ...
 
     def spent(self) -> dict[str, float]:
-        """What was asked of it so far: passes, or requests and tokens."""
+        """The cost so far: forward passes, or requests and tokens."""
         ...
 
     def write(self, prompts: Sequence[str], writing: Writing) -> list[Written]:
-        """What it writes behind each prompt, up to the first of ``stop`` (left out)."""
+        """The continuation of each prompt, up to the first stop text."""
         ...
 
     def fits(self, text: str, more: int = 0) -> bool:
-        """Whether a text and so many tokens more are not too long for it, as far as is known."""
+        """Whether a text and ``more`` tokens fit the context; True where the context length is unknown."""
         ...
 
     def length(self, text: str) -> int:
-        """How long a text is: in tokens, or in words where tokens are not known."""
+        """The length of a text in tokens, or in words where the tokenizer is unknown."""
         ...
 
     def scores(self, options: Sequence[str]) -> bool:
-        """Whether it can say how probable each of these answers is, at a price worth paying."""
+        """Whether `logprobs` of these answers is available at a reasonable cost."""
         ...
 
     def logprobs(self, prompts: Sequence[str], options: Sequence[str], end: str = "") -> Float[Tensor, "prompt option"]:
-        """The log-probability of each answer behind each prompt; NaN for all of a prompt whose answer is none of them.
+        """The log-probability of each answer behind each prompt; NaN where they say nothing about a prompt's answer.
 
-        Where one answer begins like another (2 and 29), ``end`` behind them tells them apart and is counted in.
+        Where one answer begins like another (2 and 29), ``end`` is appended to all; its tokens count.
 
         Raises:
-            ModelSupportError: it gives none.
+            ModelSupportError: the model gives no log-probabilities.
         """
         ...
 
 
 def cut_at(text: str, stop: Sequence[str]) -> tuple[str, bool]:
-    """A text up to the first of some others, spaces around those left aside; and whether one was there."""
-    found = [place for one in stop if one and (place := text.find(one.strip() or one)) >= 0]
-    return (text[: min(found)], True) if found else (text, False)
+    """The text up to the first stop text (without the spaces around it), and whether there was one."""
+    places = [text.find(mark.strip() or mark) for mark in stop if mark]
+    ends = [place for place in places if place >= 0]
+    return (text[: min(ends)], True) if ends else (text, False)

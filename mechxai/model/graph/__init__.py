@@ -1,1 +1,1 @@
-"""A model as a graph of nodes and edges: writes, cuts, gradients, circuits."""
+"""A model as a graph: writes of nodes, edges changed one at a time, gradients at readers, runs of circuits."""

@@ -1,4 +1,4 @@
-"""What a head or an MLP writes when one of its inputs sees one writer otherwise: every edge into a block at once."""
+"""The writes of heads and MLPs when one writer is changed in one of their inputs, for all edges into a block."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ _ROWS_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Cut:
-    """One edge, and what comes of it where its reader writes.
+    """One edge, and the activations that change with it.
 
     Attributes:
-        reader: number in ``graph.readers``.
-        writer: number in ``graph.writers``.
+        reader: index in ``graph.readers``.
+        writer: index in ``graph.writers``.
         changed: site of a head or an MLP -> its new value, ``[prompt, pos, d]``; a group's keys and values change all
             its heads. For the logits, the last block's output.
     """
@@ -33,14 +33,14 @@ class Cut:
 
 @dataclass(frozen=True)
 class Cuts:
-    """Every edge of a model, moved one at a time.
+    """Every edge of a model, changed one at a time.
 
     Attributes:
         blocks: of the model.
-        base: the run in which edges are moved.
-        moves: what is added to a reader's input for each writer, ``[writer, prompt, pos, d_model]``; changed on the way
-            where MLPs follow.
-        mlps_follow: whether the MLPs between writer and reader answer to the move; else nothing between them does.
+        base: the run in which edges are changed.
+        moves: the vector added to a reader's input for each writer, ``[writer, prompt, pos, d_model]``; updated from
+            block to block if MLPs follow.
+        mlps_follow: whether MLPs between writer and reader respond to the change; otherwise nothing between them does.
     """
 
     blocks: Blocks
@@ -49,20 +49,20 @@ class Cuts:
     mlps_follow: bool = False
 
     @property
-    def plain(self) -> DenseModel:
-        """The blocks themselves."""
-        return self.blocks.plain
+    def dense(self) -> DenseModel:
+        """The blocks as plain tensors."""
+        return self.blocks.dense
 
     @property
     def graph(self) -> Graph:
-        """Their graph."""
+        """Nodes and edges of the blocks."""
         return self.blocks.graph
 
     def blocks_in_turn(self) -> Iterator[tuple[int, Iterator[Cut]]]:
         """The edges into each block's attention, then into its MLP.
 
         Yields:
-            The layer, and the cuts; to be gone through before the next are asked for.
+            The layer and its cuts, which must be consumed before the next layer's.
 
         Cost: three projections and three attentions, and an MLP, of each block per writer before it.
         """
@@ -76,7 +76,7 @@ class Cuts:
                     self.moves[: len(written)] += written - self.base.values[at]
 
     def into_logits(self) -> Written:
-        """The last block's output with each writer moved, ``[writer, prompt, pos, d_model]``; after all blocks."""
+        """The last block's output with each writer changed, ``[writer, prompt, pos, d_model]``; after all blocks."""
         return self.base.residuals[-1] + self.moves
 
     def _into_attention(self, layer: int) -> Iterator[Cut]:
@@ -92,7 +92,7 @@ class Cuts:
                 yield from self._of_part(part, writers, z, layer=layer, first=first)
 
     def _into_mlp(self, layer: int, written: Written) -> Iterator[Cut]:
-        """Cuts with what the MLP writes.
+        """Cuts with the MLP's write.
 
         Yields:
             One per writer.
@@ -102,30 +102,31 @@ class Cuts:
             yield Cut(reader, writer, {Site("mlp_out", layer): value})
 
     def _mlp_written(self, layer: int) -> Written:
-        """What a block's MLP writes for each writer before it."""
-        block, read = self.plain.blocks[layer], self.base.middles[layer]
-        found = [
+        """The MLP's write for each writer before it."""
+        block, read = self.dense.blocks[layer], self.base.middles[layer]
+        values = [
             block.mlp((read + move).flatten(0, 1)).view_as(read)
             for move in self.moves[: self.graph.n_before_mlp(layer)]
         ]
-        return torch.stack(found)
+        return torch.stack(values)
 
     @property
     def _at_once(self) -> int:
         return max(1, _ROWS_AT_ONCE // self.moves.shape[1])
 
     def _attended(self, layer: int, moves: Written) -> tuple[Tensor, Tensor, Tensor]:
-        """``z`` with all queries moved, all keys, all values: ``[writer, prompt, pos, head, d_head]`` each."""
-        block, shape = self.plain.blocks[layer], moves.shape[:3]
+        """``z`` with all queries changed, all keys, all values: ``[writer, prompt, pos, head, d_head]`` each."""
+        block, shape = self.dense.blocks[layer], moves.shape[:3]
         read = self.base.residuals[layer]
-        normalized, usual = block.norm1(read + moves), block.norm1(read)
+        normalized, unchanged = block.norm1(read + moves), block.norm1(read)
         moved = [
-            part(normalized.flatten(0, 2)).view(*shape, -1, self.plain.d_head) for part in (block.q, block.k, block.v)
+            part(normalized.flatten(0, 2)).view(*shape, -1, self.dense.d_head) for part in (block.q, block.k, block.v)
         ]
         before = [
-            part(usual.flatten(0, 1)).view(*shape[1:], -1, self.plain.d_head) for part in (block.q, block.k, block.v)
+            part(unchanged.flatten(0, 1)).view(*shape[1:], -1, self.dense.d_head)
+            for part in (block.q, block.k, block.v)
         ]
-        found = []
+        z = []
         for number in range(3):
             q, k, v = (
                 (moved[part] if part == number else before[part].expand_as(moved[part])).flatten(0, 1)
@@ -133,16 +134,16 @@ class Cuts:
             )
             if block.rotary is not None:
                 q, k = block.rotary(q, 0), block.rotary(k, 0)
-            q, k, v = (one.transpose(1, 2) for one in (q, k, v))
-            found.append(attend(q * block.scale, k, v, prefix=None, offset=0).unflatten(0, shape[:2]))
-        return found[0], found[1], found[2]
+            q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+            z.append(attend(q * block.scale, k, v, prefix=None, offset=0).unflatten(0, shape[:2]))
+        return z[0], z[1], z[2]
 
     def _of_part(self, part: str, writers: range, z: Tensor, *, layer: int, first: int) -> Iterator[Cut]:
         n_heads, n_kv = self.graph.n_heads, self.graph.n_kv_heads
-        many = n_heads if part == "q" else n_kv
+        n_parts = n_heads if part == "q" else n_kv
         offset = {"q": 0, "k": n_heads, "v": n_heads + n_kv}[part]
-        for number in range(many):
-            heads = range(number * n_heads // many, (number + 1) * n_heads // many)
+        for number in range(n_parts):
+            heads = range(number * n_heads // n_parts, (number + 1) * n_heads // n_parts)
             for at, writer in enumerate(writers):
                 changed = {Site("z", layer, head=head): z[at, :, :, head] for head in heads}
                 yield Cut(first + offset + number, writer, changed)

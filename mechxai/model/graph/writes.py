@@ -1,4 +1,4 @@
-"""What every node of a model's graph writes into the residual stream, and the model's plain blocks it is read from."""
+"""The vectors that every node of a model's graph writes into the residual stream."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,31 +25,36 @@ Written = Float[Tensor, "writer prompt pos d_model"]
 
 @dataclass(frozen=True)
 class Blocks:
-    """A model's blocks as plain tensors, and their graph."""
+    """A model's blocks and their graph.
 
-    plain: DenseModel
+    Attributes:
+        dense: the blocks as plain tensors.
+        graph: nodes and edges.
+    """
+
+    dense: DenseModel
     graph: Graph
 
 
 def graph_blocks(model: HookedModel) -> Blocks:
-    """The blocks of a model whose residual stream is the sum of what its nodes write, with its graph.
+    """The dense blocks and the graph of a model whose residual stream is the sum of its nodes' writes.
 
     Raises:
-        ModelSupportError: it is not that sum (post-norm blocks), or the blocks are of a kind that is not known.
+        ModelSupportError: the residual stream is not that sum (post-norm blocks), or dense blocks do not cover the
+            model.
     """
-    plain = dense_model_of(model)
-    if plain is None or not model.architecture.causal:
+    dense = dense_model_of(model)
+    if dense is None or not model.architecture.causal:
         raise ModelSupportError(
-            f"The graph of {model.name} was asked",
-            got=f"{model.architecture.family}, whose blocks are not known to add what their nodes write",
+            f"{model.name} ({model.architecture.family}) has no graph of edges",
             allowed="causal pre-norm blocks: LayerNorm or RMSNorm, grouped-query or not, serial or parallel",
-            fix="patch nodes instead (mx.ActivationPatching), which any model takes",
+            fix="Patch nodes instead (mx.ActivationPatching), which any model supports",
         )
-    return Blocks(plain, Graph.of(model.architecture))
+    return Blocks(dense, Graph.of(model.architecture))
 
 
 def embedded(model: HookedModel, tokens: Tokens) -> Streams:
-    """What ``embed`` writes: token and position, as the first block reads them. Cost: the embedding of the tokens."""
+    """The write of ``embed``: token and position, as the first block reads them. Cost: the embedding of the tokens."""
     check_tokens(tokens, model.architecture, model.name)
     with torch.no_grad():
         return residuals_before(model, tokens.to(model.device), {})
@@ -57,13 +62,13 @@ def embedded(model: HookedModel, tokens: Tokens) -> Streams:
 
 @dataclass(frozen=True)
 class Writes:
-    """A run, taken apart.
+    """The writes and residual streams of a run.
 
     Attributes:
-        values: what each writer adds, ``[writer, prompt, pos, d_model]``.
-        residuals: input of every block and, last, the output of the last.
-        middles: what each MLP reads.
-        kept: the keys, rotated, and values, of all positions.
+        values: the vector that each writer adds, ``[writer, prompt, pos, d_model]``.
+        residuals: input of every block and, last, the output of the last block.
+        middles: the input of each MLP.
+        kept: rotated keys, and values, of all positions.
     """
 
     values: Written
@@ -72,41 +77,41 @@ class Writes:
     kept: KeysValues
 
     def later(self, first: int) -> "Writes":
-        """From a position on."""
-        residuals, middles = ([one[:, first:] for one in streams] for streams in (self.residuals, self.middles))
+        """The same from position ``first`` on."""
+        residuals, middles = ([stream[:, first:] for stream in streams] for streams in (self.residuals, self.middles))
         return Writes(self.values[:, :, first:], residuals, middles, self.kept)
 
 
 def writes(blocks: Blocks, first: Streams, *, before: KeysValues | None = None) -> Writes:
-    """Runs prompts and keeps what every node writes. Cost: one forward pass without unembedding.
+    """Runs prompts and stores what every node writes. Cost: one forward pass without unembedding.
 
     Args:
         blocks: of the model.
-        first: what ``embed`` writes.
-        before: keys and values of earlier positions, where ``first`` does not begin with the first.
+        first: the write of ``embed``.
+        before: keys and values of earlier positions, if ``first`` begins at a later one.
     """
     graph = blocks.graph
     names = ["z", *(["mlp_out"] if graph.mlps else [])]
     names += ["resid_mid"] if graph.mlps and not graph.parallel else []
-    kept: dict[Site, Tensor] = {}
+    activations: dict[Site, Tensor] = {}
     with torch.no_grad():
         wanted = {Site(name, layer): None for name in names for layer in range(graph.n_layers)}
-        run = run_dense(blocks.plain, first, kept.__setitem__, wanted=wanted, start=Start(before=before))
-    middles = [kept[site] for site in wanted if site.name == "resid_mid"]
-    return Writes(writes_of(blocks, first, kept), run.residuals, middles or run.residuals[:-1], run.kept)
+        run = run_dense(blocks.dense, first, activations.__setitem__, wanted=wanted, start=Start(before=before))
+    middles = [activations[site] for site in wanted if site.name == "resid_mid"]
+    return Writes(writes_of(blocks, first, activations), run.residuals, middles or run.residuals[:-1], run.kept)
 
 
-def writes_of(blocks: Blocks, first: Streams, kept: Mapping[Site, Tensor]) -> Written:
-    """What every node of a run writes, from its embedding and its kept ``z`` and ``mlp_out``."""
-    plain, graph = blocks.plain, blocks.graph
+def writes_of(blocks: Blocks, first: Streams, activations: Mapping[Site, Tensor]) -> Written:
+    """The write of every node of a run, from its embedding and its stored ``z`` and ``mlp_out``."""
+    dense, graph = blocks.dense, blocks.graph
     values = first.new_empty(len(graph.writers), *first.shape)
     values[0] = first.detach()
     with torch.no_grad():
-        for layer, block in enumerate(plain.blocks):
+        for layer, block in enumerate(dense.blocks):
             at = graph.n_before_attention(layer)
-            out = block.o.weight.view(plain.n_heads, plain.d_head, -1)
-            z = kept[Site("z", layer)].detach().flatten(0, 1).transpose(0, 1)  # [head, prompt * pos, d_head]
+            out = block.o.weight.view(dense.n_heads, dense.d_head, -1)
+            z = activations[Site("z", layer)].detach().flatten(0, 1).transpose(0, 1)  # [head, prompt * pos, d_head]
             torch.bmm(z, out, out=values[at : at + graph.n_heads].flatten(1, 2))
             if graph.mlps:
-                values[at + graph.n_heads] = kept[Site("mlp_out", layer)].detach()
+                values[at + graph.n_heads] = activations[Site("mlp_out", layer)].detach()
     return values

@@ -1,4 +1,4 @@
-"""A model of which only a function from texts to scores is known: explained by what it says of texts with gaps."""
+"""A function from texts to scores as a model, for methods that need nothing but outputs."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -25,15 +25,16 @@ _SIZES = Architecture("black box", 1, 1, 1, 1, 1, 0, 2**49, 2**31, causal=False,
 class BlackBox(NamedOutputs):
     """A function from texts to scores of named outputs. Make one with `black_box` or `load_endpoint`.
 
-    Its tokens are words and marks; the function sees nothing of them but the text they make.
+    Tokens are words and punctuation marks; the function gets the text that they form.
 
     Attributes:
-        name: for results.
-        function: from texts to numbers ``[text, output]``; they stand where logits stand.
-        outputs: what each output is called.
-        version: what decides the function's numbers, for run ids.
+        name: in results.
+        function: from texts to scores ``[text, output]``, which take the place of logits.
+        outputs: names of the outputs.
+        version: identifies the function, for run ids.
         text: cuts texts into words.
-        architecture: of no matter but its family.
+        architecture: a placeholder, except for its family.
+        card: empty; bundled models have one.
     """
 
     name: str
@@ -50,7 +51,7 @@ class BlackBox(NamedOutputs):
         return torch.device("cpu")
 
     def info(self) -> dict[str, object]:
-        """What a result records of its model."""
+        """The description of the model that results record."""
         digest = hashlib.blake2b(repr((self.name, self.version, self.outputs)).encode(), digest_size=8).hexdigest()
         return {
             "name": self.name,
@@ -64,30 +65,30 @@ class BlackBox(NamedOutputs):
         }
 
     def outputs_of(self, texts: Sequence[str]) -> Float[Tensor, "text output"]:
-        """What the function gives, checked; float64.
+        """The function's scores, checked; float64.
 
         Raises:
             ShapeError: not one row of finite numbers per text, one number per output.
         """
-        found = np.asarray(self.function(texts), dtype=np.float64)
+        scores = np.asarray(self.function(texts), dtype=np.float64)
         shape = (len(texts), len(self.outputs))
-        if found.shape != shape or not np.isfinite(found).all():
+        if scores.shape != shape or not np.isfinite(scores).all():
+            problem = f"have shape {scores.shape}" if scores.shape != shape else "are not finite"
             raise ShapeError(
-                f"The scores of {self.name}",
-                got=f"shape {found.shape}" if found.shape != shape else "numbers that are not finite",
+                f"The scores of {self.name} {problem}",
                 allowed=f"finite numbers of shape {shape}: a row per text, {list(self.outputs)}",
             )
-        return torch.from_numpy(found)
+        return torch.from_numpy(scores)
 
     def texts(self, tokens: Tokens, lengths: PromptInts) -> list[str]:
-        """The texts that rows of tokens make."""
+        """The texts that rows of tokens form."""
         rows = zip(tokens.tolist(), lengths.tolist(), strict=True)
         return [self.text.tokenizer.decode(row[:length]) for row, length in rows]
 
     def logits(
         self, tokens: Tokens, *, lengths: PromptInts | None = None, at: Int[Tensor, "batch k"] | None = None
     ) -> RowLogits:
-        """The outputs ``[batch, 1, output]``; ``at`` is of no matter. Cost: one call of the function."""
+        """The outputs ``[batch, 1, output]``; ``at`` has no effect. Cost: one call of the function."""
         del at
         lengths = tokens.new_full((len(tokens),), tokens.shape[1]) if lengths is None else lengths
         return self.outputs_of(self.texts(tokens, lengths))[:, None]
@@ -96,28 +97,30 @@ class BlackBox(NamedOutputs):
 def black_box(
     function: Scoring, outputs: Sequence[str], *, name: str = "black box", version: str = "unknown"
 ) -> BlackBox:
-    """Any function from texts to scores, as a model to be explained.
+    """Makes a model of any function from texts to scores.
 
-    `Occlusion`, `Lime`, `KernelShap`, `PartitionShap` and `ExactShapley` need no more.
+    `Occlusion`, `Lime`, `KernelShap`, `PartitionShap` and `ExactShapley` explain it.
+
+    >>> model = mx.black_box(lambda texts: classifier.predict_log_proba(texts), ["ham", "spam"])
 
     Args:
-        function: from texts to numbers ``[text, output]``, where logits stand: for probabilities give their logarithms.
-        outputs: what each output is called; two or more.
-        name: for results.
-        version: what decides the function's numbers; a run of the command line is found again by it.
+        function: from texts to scores ``[text, output]`` in the place of logits; for probabilities, their logarithms.
+        outputs: names of the outputs; two or more.
+        name: in results.
+        version: identifies the function: change it when the function changes, so that runs are not mixed up.
 
     Raises:
-        ConfigError: fewer than two outputs, or one twice.
+        ConfigError: fewer than two outputs, an empty name, or one twice.
     """
-    check_outputs(f"Black box {name!r}", outputs)
+    check_outputs(name, outputs)
     return BlackBox(name, function, tuple(outputs), version)
 
 
-def check_outputs(what: str, outputs: Sequence[str]) -> None:
+def check_outputs(name: str, outputs: Sequence[str]) -> None:
     """Refuses fewer than two outputs, an empty one, or one twice.
 
     Raises:
-        ConfigError: says so.
+        ConfigError: names the outputs.
     """
     if len(set(outputs)) < max(2, len(outputs)) or not all(outputs):
-        raise ConfigError(f"{what} was asked", got=f"outputs {list(outputs)}", allowed="two or more, each once")
+        raise ConfigError(f"{name!r} cannot have outputs {list(outputs)}", allowed="two or more different names")

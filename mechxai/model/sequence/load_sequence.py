@@ -1,8 +1,8 @@
-"""From a folder or a Hugging Face id to a `SequenceModel`."""
+"""`load_classifier` and `load_encoder`: a `SequenceModel` from a folder or a Hugging Face id."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -12,38 +12,37 @@ from mechxai.core.fingerprint import Fingerprints
 from mechxai.model.backends.base import as_dtype
 from mechxai.model.backends.device import device_of, quiet_loading
 from mechxai.model.backends.weight_hash import hash_parameters
-from mechxai.model.sequence.sequence_model import LikenessHead, SequenceModel, class_head, text_embeddings
+from mechxai.model.sequence.sequence_model import Pooling, SequenceModel, SimilarityHead, class_head, text_embeddings
 from mechxai.model.text import TextCodec
 from mechxai.model.zoo.bundled import zoo_card, zoo_folder
 
-_POOLINGS = ("mean", "first")
-NOTHING = "nothing"  # the output beside the references, always 0
+NOTHING = "nothing"  # the last output beside the references, always 0
 
 
 def load_classifier(
     name: str, *, device: str = "auto", dtype: str = "float32", revision: str | None = None
 ) -> SequenceModel:
-    """A Hugging Face text classifier, to be explained class by class.
+    """Loads a Hugging Face text classifier; attribution explains its classes.
+
+    >>> model = mx.load_classifier("zoo/sentiment")
 
     Args:
         name: a bundled classifier (``zoo/sentiment``), a folder with ``config.json``, safetensors and a tokenizer, or
             a Hugging Face id.
         device: ``cpu``, ``cuda`` ...; ``auto`` takes the first GPU if there is one.
         dtype: ``float32``, ``bfloat16``, ``float16`` or ``float64``.
-        revision: of a Hugging Face id.
+        revision: branch, tag or commit of a Hugging Face id.
 
     Raises:
-        ArtifactError: nothing of that name is to be found.
-        ModelSupportError: a model with one label, which has nothing to be told apart; or no classifier.
+        ArtifactError: no model has this name, or its folder is incomplete.
+        ModelSupportError: the model has a single label (a regression).
     """
     inner, tokenizer = _loaded(name, "AutoModelForSequenceClassification", device, dtype=dtype, revision=revision)
     labels = [str(inner.config.id2label[number]) for number in range(inner.config.num_labels)]
     if len(labels) < 2:
         raise ModelSupportError(
-            f"Classifier {name!r} was asked",
-            got=f"one label, {labels}",
-            allowed="two labels or more",
-            fix="a model that predicts a number can be explained as an encoder, or with a head of two labels",
+            f"Classifier {name!r} has one label, {labels[0]!r}: it must have two or more",
+            fix="Load a model that predicts a number with mx.load_encoder, or give it a head with two labels",
         )
     return _model(name, inner, tokenizer, tuple(labels), head=class_head, revision=revision)
 
@@ -52,70 +51,73 @@ def load_encoder(
     name: str,
     *,
     references: Sequence[str],
-    pooling: str = "mean",
+    pooling: Pooling = "mean",
     device: str = "auto",
     dtype: str = "float32",
     revision: str | None = None,
 ) -> SequenceModel:
-    """A Hugging Face encoder, its outputs the cosine similarity of a text to reference texts.
+    """Loads a Hugging Face encoder; its outputs are the cosine similarities of a text to reference texts.
+
+    >>> model = mx.load_encoder("sentence-transformers/all-MiniLM-L6-v2", references=["a happy review"])
 
     Args:
-        name: a folder, or a Hugging Face id (a ``sentence-transformers`` model is one).
-        references: texts to compare with; ``nothing`` comes as one output more and is always 0.
-        pooling: ``mean`` over tokens, or ``first`` token.
+        name: a folder, or a Hugging Face id such as a ``sentence-transformers`` model.
+        references: texts to compare with. A last output, ``nothing``, is always 0.
+        pooling: ``mean`` over tokens, or the ``first`` token.
         device: as in `load_classifier`.
-        dtype: likewise.
-        revision: likewise.
+        dtype: as in `load_classifier`.
+        revision: as in `load_classifier`.
 
     Raises:
-        ConfigError: no references.
-        ArtifactError: nothing of that name is to be found.
+        ConfigError: no references, or an empty one.
+        ArtifactError: no model has this name, or its folder is incomplete.
     """
-    check_choice("pooling", pooling, _POOLINGS)
+    check_choice("pooling", pooling, get_args(Pooling))
     texts = [text for text in references if text.strip()]
     if not texts or len(texts) < len(references):
         raise ConfigError(
-            "An encoder was asked", got=f"references {list(references)}", fix="give texts to compare with"
+            f"references is {list(references)}: it must hold texts", fix="Give one or more texts to compare with"
         )
     inner, tokenizer = _loaded(name, "AutoModel", device, dtype=dtype, revision=revision)
-    found = _model(name, inner, tokenizer, (*texts, NOTHING), head=class_head, revision=revision)
+    encoder = _model(name, inner, tokenizer, (*texts, NOTHING), head=class_head, revision=revision)
     with torch.no_grad():
-        words = [found.embeddings(found.tokens(text)[0]) for text in texts]
-        known = torch.cat([text_embeddings(inner, one, pooling) for one in words])
-    return _model(name, inner, tokenizer, (*texts, NOTHING), head=LikenessHead(known, pooling), revision=revision)
+        tokens = [encoder.embeddings(encoder.tokens(text)[0]) for text in texts]
+        references_unit = torch.cat([text_embeddings(inner, row, pooling) for row in tokens])
+    return _model(
+        name, inner, tokenizer, (*texts, NOTHING), head=SimilarityHead(references_unit, pooling), revision=revision
+    )
 
 
 def _loaded(name: str, kind: str, device: str, *, dtype: str, revision: str | None) -> tuple[Any, Any]:
     import transformers  # noqa: PLC0415 - heavy
 
-    place, number = device_of(device), as_dtype(dtype)
+    torch_device, torch_dtype = device_of(device), as_dtype(dtype)
     name = str(zoo_folder(name)) if name.startswith("zoo/") else name
     local = Path(name).is_dir()
-    where: dict[str, Any] = {"revision": revision, "trust_remote_code": False, "local_files_only": local}
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": False, "local_files_only": local}
     safe = {"use_safetensors": True} if local else {}
     with quiet_loading():
         try:
             auto = getattr(transformers, kind)
-            inner = auto.from_pretrained(name, dtype=number, attn_implementation="eager", **safe, **where)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(name, **where)
+            inner = auto.from_pretrained(name, dtype=torch_dtype, attn_implementation="eager", **safe, **options)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
         except (OSError, ValueError) as error:
             raise ArtifactError(
-                f"Model {name!r} was asked",
-                got=str(error).splitlines()[0],
+                f"Model {name!r} cannot be loaded: {str(error).splitlines()[0].rstrip('.')}",
                 allowed="a folder with config.json, *.safetensors and a tokenizer, or a Hugging Face id",
-                fix="check the spelling, or the network for a Hugging Face id",
+                fix="Check the spelling, or the network for a Hugging Face id",
             ) from error
-    return inner.eval().requires_grad_(requires_grad=False).to(place), tokenizer
+    return inner.eval().requires_grad_(requires_grad=False).to(torch_device), tokenizer
 
 
-def _model(  # noqa: PLR0917 - what was loaded
+def _model(  # noqa: PLR0917 - the parts of a loaded model
     name: str, inner: Any, tokenizer: Any, outputs: tuple[str, ...], *, head: Any, revision: str | None
 ) -> SequenceModel:
     label = Path(name).name if Path(name).is_dir() else name
     card = zoo_card(name) if name.startswith("zoo/") else {}
     codec = TextCodec(tokenizer, None, masked=True)
     digest = hash_parameters(inner)
-    if isinstance(head, LikenessHead):  # what it is compared with decides as much as its weights
+    if isinstance(head, SimilarityHead):  # the references decide the outputs as much as the weights
         digest += f"-{Fingerprints()([head.pooling, *outputs])[:8]}"
     return SequenceModel(label, inner, codec, outputs, head, _architecture(inner), digest, revision, card)
 

@@ -1,11 +1,11 @@
-"""Models with one output vector per text: classifiers by their labels, encoders by their likeness to reference texts.
+"""Models with one output vector per text: classifiers, and encoders compared with reference texts.
 
-They are explained like language models: their outputs stand where logits stand, at a single position.
+Attribution methods explain them like language models: their outputs take the place of logits, at a single position.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -17,23 +17,26 @@ from mechxai.model.backends.limits import check_tokens
 from mechxai.model.sequence.named_outputs import NamedOutputs
 from mechxai.model.text import TextCodec
 
+Pooling = Literal["mean", "first"]
 Head = Callable[[Any, Tensor], Float[Tensor, "row output"]]  # the Hugging Face model, embeddings -> outputs
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SequenceModel(NamedOutputs):
-    """A Hugging Face model whose outputs are of whole texts. Make one with `load_classifier` or `load_encoder`.
+    """A Hugging Face model with outputs for whole texts. Make one with `load_classifier` or `load_encoder`.
 
-    Rows of different length run apart, so that no padding is ever read, and a batch gives what its texts give alone.
+    Rows of different length run separately, so padding is never read and a batch has the numbers of its single texts.
 
     Attributes:
-        name: folder name or Hugging Face id.
+        name: zoo name, folder name or Hugging Face id.
         inner: the Hugging Face model, its parameters frozen.
-        text: its tokenizer, special tokens put around every text.
-        outputs: what each output is called: the labels, or the reference texts.
+        text: its tokenizer, which puts special tokens around every text.
+        outputs: names of the outputs: the labels, or the reference texts.
         head: from the model and embeddings ``[row, pos, d_model]`` of rows of one length to outputs.
         architecture: sizes; ``d_vocab`` counts tokens.
         weight_hash: of the weights.
+        revision: of a Hugging Face id.
+        card: of a bundled model; empty for others.
     """
 
     name: str
@@ -48,16 +51,16 @@ class SequenceModel(NamedOutputs):
 
     @property
     def device(self) -> torch.device:
-        """Where it runs."""
+        """The device of the weights."""
         return next(self.inner.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights."""
+        """The dtype of the weights."""
         return next(self.inner.parameters()).dtype
 
     def info(self) -> dict[str, object]:
-        """What a result records of its model."""
+        """The description of the model that results record."""
         return {
             "name": self.name,
             "backend": "hugging_face",
@@ -73,18 +76,18 @@ class SequenceModel(NamedOutputs):
     # Forward ---------------------------------------------------------------------------------------------------------
 
     def embeddings(self, tokens: Tokens) -> Float[Tensor, "batch pos d_model"]:
-        """The word embeddings."""
+        """The token embeddings, without positions."""
         check_tokens(tokens, self.architecture, self.name)
         return self.inner.get_input_embeddings()(tokens.to(self.device)).detach()
 
     def mean_embedding(self) -> Float[Tensor, " d_model"]:
-        """Their mean over the vocabulary."""
+        """The mean token embedding over the vocabulary."""
         return self.inner.get_input_embeddings().weight.detach().double().mean(0).to(self.dtype)
 
     def outputs_of(
         self, embeddings: Float[Tensor, "batch pos d_model"], lengths: PromptInts
     ) -> Float[Tensor, "batch output"]:
-        """The outputs of rows with these embeddings; differentiable. Cost: one forward pass."""
+        """The outputs of rows with these token embeddings; differentiable. Cost: one forward pass."""
         order, parts = [], []
         for length in lengths.unique().tolist():
             rows = (lengths == length).nonzero()[:, 0]
@@ -95,7 +98,7 @@ class SequenceModel(NamedOutputs):
     def logits(
         self, tokens: Tokens, *, lengths: PromptInts | None = None, at: Int[Tensor, "batch k"] | None = None
     ) -> RowLogits:
-        """The outputs ``[batch, 1, output]``; ``at`` is of no matter. Cost: one forward pass."""
+        """The outputs ``[batch, 1, output]``; ``at`` has no effect. Cost: one forward pass."""
         del at
         lengths = tokens.new_full((len(tokens),), tokens.shape[1]) if lengths is None else lengths
         with torch.no_grad():
@@ -104,37 +107,37 @@ class SequenceModel(NamedOutputs):
     def patterns(
         self, embeddings: Float[Tensor, "batch pos d_model"], lengths: PromptInts, layers: Sequence[int]
     ) -> Float[Tensor, "layer batch head dest src"]:
-        """Attention patterns, zero behind each row's end. Cost: one forward pass."""
+        """Attention patterns, zero behind each row's last token. Cost: one forward pass."""
         width = embeddings.shape[1]
-        found = None
+        patterns = None
         for length in lengths.unique().tolist():
             rows = (lengths == length).nonzero()[:, 0]
             with torch.no_grad():
-                given = embeddings[rows, : int(length)]
-                attentions = self.inner.base_model(inputs_embeds=given, output_attentions=True).attentions
+                inputs = embeddings[rows, : int(length)]
+                attentions = self.inner.base_model(inputs_embeds=inputs, output_attentions=True).attentions
             stacked = torch.stack([attentions[layer] for layer in layers])
-            if found is None:
-                found = stacked.new_zeros(len(layers), len(lengths), stacked.shape[2], width, width)
-            found[:, rows, :, : int(length), : int(length)] = stacked
-        return torch.zeros(len(layers), 0, 1, width, width) if found is None else found
+            if patterns is None:
+                patterns = stacked.new_zeros(len(layers), len(lengths), stacked.shape[2], width, width)
+            patterns[:, rows, :, : int(length), : int(length)] = stacked
+        return torch.zeros(len(layers), 0, 1, width, width) if patterns is None else patterns
 
 
 def class_head(inner: Any, embeddings: Tensor) -> Tensor:
     """A classifier's logits."""
-    return inner(inputs_embeds=embeddings, attention_mask=_whole(embeddings)).logits
+    return inner(inputs_embeds=embeddings, attention_mask=_full_mask(embeddings)).logits
 
 
 @dataclass(frozen=True, eq=False)
-class LikenessHead:
-    """Cosine similarity of a text's embedding to those of references, and 0 for none of them.
+class SimilarityHead:
+    """Cosine similarity of a text's embedding to reference embeddings, and a last output that is always 0.
 
     Attributes:
-        references: ``[reference, d_model]``, of length 1.
+        references: unit vectors ``[reference, d_model]``.
         pooling: ``mean`` over tokens, or ``first``.
     """
 
     references: Float[Tensor, "reference d_model"]
-    pooling: str
+    pooling: Pooling
 
     def __call__(self, inner: Any, embeddings: Tensor) -> Tensor:
         """Similarities, ``[row, reference + 1]``, the last 0."""
@@ -142,12 +145,12 @@ class LikenessHead:
         return torch.cat([similar, torch.zeros_like(similar[:, :1])], 1)
 
 
-def text_embeddings(inner: Any, embeddings: Tensor, pooling: str) -> Tensor:
-    """The embedding of each text, of length 1, ``[row, d_model]``, from its words', rows of one length."""
-    hidden = inner(inputs_embeds=embeddings, attention_mask=_whole(embeddings)).last_hidden_state
+def text_embeddings(inner: Any, embeddings: Tensor, pooling: Pooling) -> Tensor:
+    """The unit embedding of each text, ``[row, d_model]``, from token embeddings of rows of one length."""
+    hidden = inner(inputs_embeds=embeddings, attention_mask=_full_mask(embeddings)).last_hidden_state
     pooled = hidden.mean(1) if pooling == "mean" else hidden[:, 0]
     return pooled / pooled.norm(dim=-1, keepdim=True)
 
 
-def _whole(embeddings: Tensor) -> Tensor:
+def _full_mask(embeddings: Tensor) -> Tensor:
     return torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)

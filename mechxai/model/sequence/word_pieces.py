@@ -1,4 +1,4 @@
-"""Words as tokens, for models of which nothing is known but that they take text."""
+"""Words as tokens, for models without a known tokenizer."""
 
 import hashlib
 import re
@@ -7,16 +7,16 @@ from typing import Any
 
 _PIECE = re.compile(r"\s*\w+|\s*[^\w\s]+|\s+")
 REMOVED, MASKED = 0, 1
-_BYTES = 6  # a float64 holds such numbers exactly
+_BYTES = 6  # of an id: a float64 holds it exactly
 _SPECIAL = {REMOVED: "", MASKED: " ..."}
 
 
 class Pieces:
-    """Cuts text into words and marks, each with the space before it, so that they put together give the text again.
+    """Cuts text into words and punctuation marks, each with the space before it; together they give the text again.
 
-    A piece's number is a hash of it, so any text has a token for every word, and the same one everywhere. It stands
-    where a tokenizer of Hugging Face's does, as far as `TextCodec` asks: a removed piece (``pad``) is no text, a masked
-    one (``mask``) an ellipsis.
+    A piece's id is a hash of the piece, so every word has a token, the same in every process. The class has the part of
+    a Hugging Face tokenizer's interface that `TextCodec` uses: a removed piece (``pad``) is an empty text, a masked one
+    (``mask``) an ellipsis.
     """
 
     pad_token_id, mask_token_id, eos_token_id, unk_token_id = REMOVED, MASKED, None, None
@@ -29,18 +29,18 @@ class Pieces:
     def __call__(
         self, text: str, *, add_special_tokens: bool = True, return_offsets_mapping: bool = False
     ) -> dict[str, Any]:
-        """``input_ids`` of a text, with ``offset_mapping`` where asked; there are no special tokens to add."""
+        """``input_ids`` of a text, with ``offset_mapping`` on request; there are no special tokens to add."""
         del add_special_tokens
-        found = list(_PIECE.finditer(text))
-        ids = [self._number(match.group()) for match in found]
-        return {"input_ids": ids, **({"offset_mapping": [m.span() for m in found]} if return_offsets_mapping else {})}
+        matches = list(_PIECE.finditer(text))
+        ids = [self._id(match.group()) for match in matches]
+        return {"input_ids": ids, **({"offset_mapping": [m.span() for m in matches]} if return_offsets_mapping else {})}
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of pieces, one after the other."""
-        return "".join(self._texts[int(number)] for number in ids)
+        """The text that pieces form."""
+        return "".join(self._texts[int(piece_id)] for piece_id in ids)
 
-    def _number(self, piece: str) -> int:
+    def _id(self, piece: str) -> int:
         digest = hashlib.blake2b(piece.encode(), digest_size=_BYTES).digest()
-        number = int.from_bytes(digest) + len(_SPECIAL)
-        self._texts[number] = piece
-        return number
+        piece_id = int.from_bytes(digest) + len(_SPECIAL)
+        self._texts[piece_id] = piece
+        return piece_id

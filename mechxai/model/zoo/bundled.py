@@ -1,10 +1,10 @@
-"""The bundled models: where they lie and what their cards say."""
+"""The bundled models: their folders and cards."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from mechxai.core.errors import ArtifactError, nearest
+from mechxai.core.errors import ArtifactError, unknown
 
 _HERE = Path(__file__).parent
 
@@ -15,9 +15,9 @@ def zoo_names() -> list[str]:
 
 
 def zoo_language_models() -> list[str]:
-    """Names of the bundled models that `mechxai.load` takes: all but classifiers."""
+    """Names of the bundled models that `mechxai.load` takes: all except classifiers."""
     return [
-        name for name in zoo_names() if not any("Classification" in one for one in _architectures(zoo_folder(name)))
+        name for name in zoo_names() if not any("Classification" in kind for kind in _architectures(zoo_folder(name)))
     ]
 
 
@@ -29,17 +29,15 @@ def zoo_folder(name: str) -> Path:
     """The folder of a bundled model.
 
     Raises:
-        ArtifactError: no model of that name; says which there are.
+        ArtifactError: no bundled model has this name; suggests the nearest.
     """
     if name not in zoo_names():
-        raise ArtifactError(
-            f"Bundled model {name!r} was asked", got="no such model", allowed=nearest(name, zoo_names())
-        )
+        raise ArtifactError(unknown("bundled model", name, zoo_names()))
     return _HERE / name.removeprefix("zoo/")
 
 
 def zoo_card(name: str) -> dict[str, Any]:
-    """What a bundled model is, how it was made, what it can do; under ``truth`` its known circuit, if it has one."""
+    """A bundled model's card: its task, training and accuracy; under ``truth`` its known circuit, if it has one."""
     folder = zoo_folder(name)
     card = json.loads((folder / "card.json").read_text())
     truth = folder / "truth.json"

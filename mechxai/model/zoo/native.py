@@ -1,4 +1,4 @@
-"""Folders in TransformerLens' own format, for models no Hugging Face class can hold (no LayerNorm, attention only)."""
+"""Folders in TransformerLens' format, for models without a Hugging Face class (no LayerNorm, attention only)."""
 
 import json
 from pathlib import Path
@@ -14,13 +14,13 @@ _FORMAT = "HookedTransformer"
 
 
 def is_native(folder: Path) -> bool:
-    """Whether the folder holds such a model."""
+    """Whether the folder holds a model in TransformerLens' format."""
     config = folder / "config.json"
     return config.is_file() and json.loads(config.read_text()).get("architectures") == [_FORMAT]
 
 
 def save(folder: Path, config: dict[str, Any], state: dict[str, torch.Tensor]) -> None:
-    """Writes a model: ``config`` are ``HookedTransformerConfig`` fields, ``state`` its state dict."""
+    """Writes a model: ``config`` has ``HookedTransformerConfig`` fields, ``state`` is its state dict."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps({"architectures": [_FORMAT], **config}, indent=2) + "\n")
     save_file({name: value.contiguous() for name, value in state.items()}, folder / "model.safetensors")
@@ -30,19 +30,18 @@ def load(folder: Path, backend: str, *, device: torch.device, dtype: torch.dtype
     """The wrapped object and the hash of its weights.
 
     Raises:
-        ModelSupportError: ``hooked_transformer`` was asked where TransformerLens no longer has it, or ``bridge`` where
-            it cannot yet read the format.
+        ModelSupportError: ``hooked_transformer`` with a TransformerLens that no longer has it, or ``bridge`` with one
+            that cannot yet read the format.
         ArtifactError: the weights do not fit the config.
     """
     config = json.loads((folder / "config.json").read_text())
     config.pop("architectures")
     state = load_file(folder / "model.safetensors")
-    inner, found = _bridge(config, state) if backend == "bridge" else _hooked_transformer(config, state, backend)
-    missing = [name for name in found.missing_keys if not name.endswith(("mask", "IGNORE"))]
-    if missing or found.unexpected_keys:
+    inner, keys = _bridge(config, state) if backend == "bridge" else _hooked_transformer(config, state, backend)
+    missing = [name for name in keys.missing_keys if not name.endswith(("mask", "IGNORE"))]
+    if missing or keys.unexpected_keys:
         raise ArtifactError(
-            f"The weights in {folder.name} do not fit its config",
-            got=f"missing {missing}, unexpected {found.unexpected_keys}",
+            f"The weights in {folder.name} do not fit its config: missing {missing}, unexpected {keys.unexpected_keys}"
         )
     return inner.to(device).to(dtype).eval(), hash_tensors(state)
 
@@ -54,9 +53,8 @@ def _hooked_transformer(config: dict[str, Any], state: dict[str, torch.Tensor], 
         if backend == "auto":
             return _bridge(config, state)
         raise ModelSupportError(
-            "backend='hooked_transformer' was asked",
-            got="TransformerLens 4 no longer has it",
-            fix="use backend='bridge'",
+            "backend='hooked_transformer' is not available: TransformerLens 4 no longer has HookedTransformer",
+            fix="Use backend='bridge'",
         ) from error
     inner = HookedTransformer(HookedTransformerConfig.from_dict({**config, "device": "cpu"}), move_to_device=False)
     return inner, inner.load_state_dict(state, strict=False)
@@ -72,9 +70,8 @@ def _bridge(config: dict[str, Any], state: dict[str, torch.Tensor]) -> tuple[Any
         )
     except ImportError as error:
         raise ModelSupportError(
-            "backend='bridge' was asked for a model in TransformerLens' own format",
-            got="TransformerLens 3.9 cannot convert it",
-            fix="use backend='hooked_transformer', or transformer-lens>=4",
+            "backend='bridge' does not support this model: TransformerLens 3.9 cannot convert its own format",
+            fix="Use backend='hooked_transformer', or transformer-lens>=4",
         ) from error
     inner = TransformerBridge.boot_native(config)
     return inner, inner.load_state_dict(conversion.convert_tl_checkpoint(state, inner.cfg), strict=False)

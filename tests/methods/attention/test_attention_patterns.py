@@ -1,4 +1,4 @@
-"""Patterns are the model's, and queries times keys are its scores: grouped-query and rotary models included."""
+"""Attention patterns equal Hugging Face's and the softmax of queries times keys, on every architecture."""
 
 import numpy as np
 import pytest
@@ -57,12 +57,12 @@ def test_some_layers_and_heads_of_the_corrupted_run(model_of, pairs):
 
 
 @pytest.mark.parametrize(("settings", "message"), [({"layers": (3,)}, "Layer 3"), ({"heads": (-5,)}, "Head -5")])
-def test_layers_and_heads_that_are_not_there_are_refused(model_of, pairs, settings, message):
+def test_unknown_layers_and_heads_are_refused(model_of, pairs, settings, message):
     model = model_of("gpt2")
     with pytest.raises(SiteError, match=message):
         mx.AttentionPatterns(**settings)(model, pairs(model))
 
 
-def test_another_run_is_refused():
-    with pytest.raises(ConfigError, match="did you mean 'corrupted'"):
+def test_an_unknown_run_is_refused():
+    with pytest.raises(ConfigError, match="Did you mean 'corrupted'"):
         mx.AttentionPatterns(run="corrupt")

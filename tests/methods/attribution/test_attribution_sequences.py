@@ -1,4 +1,4 @@
-"""Classifiers and encoders are explained like language models: equal to Captum, to plain passes, and to singles."""
+"""Attribution of classifiers and encoders equals Captum, plain forward passes, and texts run one at a time."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,8 @@ import torch
 
 import mechxai as mx
 from mechxai.core.errors import ArtifactError, ConfigError, ModelSupportError, ShapeError
-from tests.methods.attribution.test_attribution import ATTENTION, COMPLETE, EVERY
+from mechxai.engine.execution import Execution
+from tests.methods.attribution.cases import ATTENTION, COMPLETE, EVERY
 
 TEXTS = ["Mary gave a drink to John.", "The keys are on the table, near the cabinet."]
 
@@ -41,6 +42,13 @@ def test_padded_texts_equal_singles(classifier, method):
     together = method(classifier, mx.tasks.prompts(classifier, texts=TEXTS)).data["value"].values[0]
     alone = method(classifier, mx.tasks.prompts(classifier, texts=TEXTS[:1])).data["value"].values[0]
     assert together[: len(alone)] == pytest.approx(alone, abs=2e-5, nan_ok=True)
+
+
+def test_texts_in_chunks_have_the_same_scores(classifier):
+    batch = mx.tasks.prompts(classifier, texts=TEXTS)
+    together = mx.Occlusion()(classifier, batch).data["value"].values
+    one_by_one = mx.Occlusion()(classifier, batch, execution=Execution(tokens_per_wave=1)).data["value"].values
+    assert one_by_one == pytest.approx(together, abs=2e-5, nan_ok=True)
 
 
 def test_outputs_equal_hugging_faces(checkpoint, classifier):
@@ -82,7 +90,7 @@ def test_attention_of_a_classifier_is_its_answer_positions(classifier):
     assert batch.answer_pos.tolist() == expected
 
 
-def test_an_encoder_is_explained_by_likeness(encoder):
+def test_an_encoder_is_scored_by_cosine_similarity(encoder):
     batch = mx.tasks.prompts(encoder, texts=TEXTS, answers=["a drink", "the old table"], wrong=["nothing", "a drink"])
     data = mx.Occlusion()(encoder, batch).data
     similar = encoder.logits(batch.clean, lengths=batch.lengths)[:, 0]
@@ -94,17 +102,17 @@ def test_an_encoder_is_explained_by_likeness(encoder):
     assert float(own) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_classifier_is_judged_and_compared(classifier):
+def test_attributions_of_a_classifier_are_evaluated_and_compared(classifier):
     batch = mx.tasks.prompts(classifier, texts=TEXTS)
     few = {"random_draws": 3, "infidelity_draws": 6, "soft_draws": 1}
     result = mx.CompareAttributions(("integrated_gradients", "attention_scores", "occlusion"), **few)(classifier, batch)
     assert result.data.sizes["method"] == 3
     assert np.isfinite(result.data["comprehensiveness"].values).all()
-    judged = mx.Faithfulness("occlusion", **few, sensitivity_draws=1)(classifier, batch)
-    assert np.isfinite(float(judged.data["max_sensitivity"]))
+    faithfulness = mx.Faithfulness("occlusion", **few, sensitivity_draws=1)(classifier, batch)
+    assert np.isfinite(float(faithfulness.data["max_sensitivity"]))
 
 
-def test_what_is_no_classifier_says_so(checkpoint, tmp_path):
+def test_a_checkpoint_of_another_kind_is_refused(checkpoint, tmp_path):
     with pytest.raises(ModelSupportError, match="one label"):
         mx.load_classifier(str(checkpoint("bert-regressor")))
     with pytest.raises(ModelSupportError, match="load_classifier"):
@@ -115,7 +123,7 @@ def test_what_is_no_classifier_says_so(checkpoint, tmp_path):
         mx.load_encoder(str(checkpoint("bert-encoder")), references=[])
 
 
-def test_classes_that_are_not_there_are_refused(classifier):
+def test_unknown_classes_are_refused(classifier):
     with pytest.raises(ConfigError, match="'HAPPY'"):
         mx.tasks.prompts(classifier, texts=TEXTS[:1], answers=["HAPPY"])
     with pytest.raises(ConfigError, match="9"):

@@ -1,4 +1,4 @@
-"""Functions from texts to scores are explained by what they say of texts with gaps; what looks inside is refused."""
+"""Attribution of black boxes: by hand on a film critic, from texts with deletions; gradient methods are refused."""
 
 import numpy as np
 import pytest
@@ -11,8 +11,8 @@ TEXTS = ["This film is not good, really.", "good"]
 SCORES_ONLY = [mx.Occlusion(), mx.Lime(), mx.KernelShap(), mx.PartitionShap(), mx.ExactShapley()]
 
 
-class Asked:
-    """``good`` counts 2, unless ``not`` stands before it: then the pair counts -1. Writes down what it is asked."""
+class Critic:
+    """Scores ``good`` with 2, and a text with both ``not`` and ``good`` with -1; records the texts it scores."""
 
     def __init__(self):
         self.texts = []
@@ -23,13 +23,13 @@ class Asked:
 
 
 @pytest.fixture
-def asked():
-    return Asked()
+def critic():
+    return Critic()
 
 
 @pytest.fixture
-def box(asked):
-    return mx.black_box(asked, ["positive", "negative"], name="film critic")
+def box(critic):
+    return mx.black_box(critic, ["positive", "negative"], name="film critic")
 
 
 @pytest.fixture
@@ -58,44 +58,44 @@ def test_by_hand(box, batch):
         assert found["delta"].values == pytest.approx([0, 0], abs=1e-6)
 
 
-def test_it_sees_texts_with_gaps_and_each_once(asked, box, batch):
-    asked.texts.clear()
+def test_it_scores_each_text_with_deletions_once(critic, box, batch):
+    critic.texts.clear()
     mx.Occlusion()(box, batch)
-    assert "This film is good, really." in asked.texts
-    assert " film is not good, really." in asked.texts
-    assert len(asked.texts) <= 10 + 2 + 2, "gaps, wholes, nothing left"
-    asked.texts.clear()
+    assert "This film is good, really." in critic.texts
+    assert " film is not good, really." in critic.texts
+    assert len(critic.texts) <= 10 + 2 + 2, "single deletions, full texts, empty texts"
+    critic.texts.clear()
     mx.Lime()(box, batch)
-    assert len(asked.texts) < 2**8 + 10
+    assert len(critic.texts) < 2**8 + 10
 
 
-def test_an_ellipsis_may_stand_in_the_gap(asked, box, batch):
-    asked.texts.clear()
+def test_an_ellipsis_can_replace_a_deleted_word(critic, box, batch):
+    critic.texts.clear()
     mx.Occlusion(baseline="mask", players="word")(box, batch)
-    assert "This film is ... good, really." in asked.texts
+    assert "This film is ... good, really." in critic.texts
 
 
-def test_counterfactual_words_may_stand_in_the_gap(asked, box):
+def test_counterfactual_words_can_replace_deleted_words(critic, box):
     batch = mx.tasks.prompts(
         box, texts=TEXTS[:1], answers=["positive"], wrong=["negative"], counterfactuals=["That play was so bad, today."]
     )
-    asked.texts.clear()
+    critic.texts.clear()
     mx.Occlusion(baseline="counterfactual")(box, batch)
-    assert "This film is so good, really." in asked.texts
+    assert "This film is so good, really." in critic.texts
 
 
-def test_what_it_says_first_is_explained_by_default(box):
+def test_the_highest_output_is_the_default_answer(box):
     batch = mx.tasks.prompts(box, texts=TEXTS)
     assert batch.answers[:, 0, 0].tolist() == [1, 0]
     assert mx.Occlusion()(box, batch).data["target_score"].values.tolist() == [1, 2]
 
 
 def test_faithfulness_and_comparison(box, batch):
-    compared = mx.CompareAttributions([mx.Occlusion(), mx.ExactShapley(), mx.Lime()])(box, batch)
-    assert np.isfinite(compared.data["comprehensiveness"].values).all()
-    judged = mx.Faithfulness(of="occlusion")(box, batch)
-    assert np.isnan(judged.data["max_sensitivity"]), "nothing lies between two words"
-    assert np.isnan(judged.data["randomisation_similarity"])
+    comparison = mx.CompareAttributions([mx.Occlusion(), mx.ExactShapley(), mx.Lime()])(box, batch)
+    assert np.isfinite(comparison.data["comprehensiveness"].values).all()
+    faithfulness = mx.Faithfulness(of="occlusion")(box, batch)
+    assert np.isnan(faithfulness.data["max_sensitivity"]), "a black box has no embeddings to move"
+    assert np.isnan(faithfulness.data["randomisation_similarity"])
 
 
 @pytest.mark.parametrize(
@@ -103,11 +103,11 @@ def test_faithfulness_and_comparison(box, batch):
     [mx.Saliency(), mx.GradientXInput(), mx.IntegratedGradients(), mx.SmoothGrad(), mx.AttentionScores(), mx.AttentionRollout()],  # noqa: E501
     ids=lambda method: method.card.name,
 )  # fmt: skip
-def test_what_looks_inside_is_refused_before_anything_is_asked(asked, box, batch, method):
-    asked.texts.clear()
-    with pytest.raises(ModelSupportError, match=r"of film critic was asked.*use occlusion, lime"):
+def test_methods_that_need_internals_are_refused_before_any_call(critic, box, batch, method):
+    critic.texts.clear()
+    with pytest.raises(ModelSupportError, match=r"film critic is a black box.*Use occlusion, lime"):
         method(box, batch)
-    assert not asked.texts
+    assert not critic.texts
 
 
 def test_bad_input(box, batch):
@@ -124,7 +124,7 @@ def test_bad_input(box, batch):
             mx.tasks.prompts(broken, texts=TEXTS)
 
 
-def test_pieces_put_together_are_the_text():
+def test_joined_pieces_are_the_text():
     for text in ("", "  two  spaces ", "don't (ever) stop!\nNow: <b>1,000</b> größer", "日本語 text"):
         pieces = Pieces()
         found = pieces(text, return_offsets_mapping=True)

@@ -1,4 +1,4 @@
-"""Faithfulness and comparison: measures by hand on a linear model, laws, known truth, what is flagged."""
+"""Faithfulness and comparison: measures by hand on a linear model, laws, known truth, caveats."""
 
 from dataclasses import replace
 
@@ -10,11 +10,17 @@ import mechxai as mx
 from mechxai.core.errors import ConfigError, SiteError
 from mechxai.engine.execution import Execution
 from mechxai.methods.attribution._lib.evaluation.comparison import MEASURES
-from mechxai.methods.attribution._lib.evaluation.curves import curves, ranks, sizes
-from mechxai.methods.attribution._lib.evaluation.measures import infidelity, rank_agreement, soft_removal, top_overlap
-from mechxai.methods.attribution._lib.method_names import ATTRIBUTIONS
+from mechxai.methods.attribution._lib.evaluation.curves import perturbation_curves, ranks, top_counts
+from mechxai.methods.attribution._lib.evaluation.measures import (
+    infidelity,
+    rank_agreement,
+    soft_faithfulness,
+    top_overlap,
+)
+from mechxai.methods.attribution._lib.method_names import attribution_methods
+from mechxai.methods.attribution.compare_attributions import DEFAULT_METHODS
 from tests.conftest import FOLDED
-from tests.methods.attribution.test_attribution import Linear
+from tests.methods.attribution.cases import Linear
 
 FEW = {"random_draws": 4, "infidelity_draws": 8, "soft_draws": 2}
 
@@ -31,14 +37,14 @@ def linear():
     return model, batch, worth.numpy()
 
 
-def problem_of(model, batch, metric="logit_diff", baseline="zero"):
-    return mx.Occlusion(metric=metric, baseline=baseline).problem(model, batch, Execution())
+def inputs_of(model, batch, metric="logit_diff", baseline="zero"):
+    return mx.Occlusion(metric=metric, baseline=baseline).inputs(model, batch, Execution())
 
 
 def test_curves_and_their_measures_by_hand(linear):
     model, batch, worth = linear
-    problem = problem_of(model, batch)
-    found = curves(problem, worth[None, None].astype(float), [0.25, 0.5])
+    inputs = inputs_of(model, batch)
+    found = perturbation_curves(inputs, worth[None, None].astype(float), [0.25, 0.5])
     # in order 3, 1, 0.5, -2: gone one by one 2.5 -> -0.5 -> -1.5 -> -2 -> 0; come one by one 0 -> 3 -> 4 -> 4.5 -> 2.5
     assert found.deletion[0, 0] == pytest.approx([2.5, -0.5, -1.5, -2.0, 0.0])
     assert found.insertion[0, 0] == pytest.approx([0.0, 3.0, 4.0, 4.5, 2.5])
@@ -48,17 +54,17 @@ def test_curves_and_their_measures_by_hand(linear):
     assert found.area(found.insertion)[0, 0] == pytest.approx((0 + 3 + 4 + 4.5 + 2.5 / 2) / 4)
 
 
-def test_sizes_are_counted_once():
-    assert sizes(16, (0.01, 0.05, 0.1, 0.2, 0.5)) == [1, 2, 4, 8]
-    assert sizes(1, (0.01, 0.5)) == [1]
+def test_equal_counts_of_fractions_are_used_once():
+    assert top_counts(16, (0.01, 0.05, 0.1, 0.2, 0.5)) == [1, 2, 4, 8]
+    assert top_counts(1, (0.01, 0.5)) == [1]
     assert ranks(np.array([0.1, np.nan, 5.0])).tolist() == [1, 2, 0]
 
 
 def test_true_scores_have_no_infidelity(linear):
     model, batch, worth = linear
-    problem = problem_of(model, batch)
+    inputs = inputs_of(model, batch)
     scores = np.stack([worth, 2 * worth, np.zeros(4), -worth])[:, None].astype(float)
-    error, scaled = infidelity(problem, scores, draws=20, seed=0)
+    error, scaled = infidelity(inputs, scores, draws=20, seed=0)
     assert error[0] == pytest.approx(0, abs=1e-9)
     assert error[1] > 0.1
     assert scaled[:, 0] == pytest.approx([0, 0, 1, 0], abs=1e-9)  # a sign is a scaling too
@@ -68,18 +74,18 @@ def test_true_scores_have_no_infidelity(linear):
 def test_soft_measures_by_hand(model_of, pairs):
     model = model_of("gpt2")
     batch = mx.tasks.prompts(model, texts=["When Mary and John went to the"])
-    problem = problem_of(model, batch, metric="prob")
+    inputs = inputs_of(model, batch, metric="prob")
     p = {
-        "whole": float(problem.target_score[0]),
-        "nothing": float(problem.baseline_score[0]),
+        "whole": float(inputs.target_score[0]),
+        "nothing": float(inputs.baseline_score[0]),
     }
-    n = problem.players.most
+    n = inputs.players.most
     first = np.zeros((1, 1, n))
     first[0, 0, 0] = 1.0  # one player kept for certain, all others never: no chance is left
-    comprehensive, sufficient = soft_removal(problem, first, draws=2, seed=0)
+    comprehensive, sufficient = soft_faithfulness(inputs, first, draws=2, seed=0)
     absent = torch.ones(1, 1, n, dtype=torch.bool)
     absent[0, 0, 0] = False
-    alone, without = (float(problem.without(mask)[0, 0]) for mask in (absent, ~absent))
+    alone, without = (float(inputs.scores_without(mask)[0, 0]) for mask in (absent, ~absent))
     room = max(0.0, p["whole"] - p["nothing"])
     assert room > 0
     assert comprehensive[0, 0] == pytest.approx(np.clip(max(0.0, p["whole"] - without) / room, 0, 1), abs=1e-3)
@@ -115,7 +121,7 @@ def test_faithfulness_on_every_model(model_of, pairs, kind, backend, processing)
     assert -1 <= float(result.data["randomisation_similarity"]) <= 1
 
 
-def test_padded_batch_is_judged_as_singles(model_of, pairs):
+def test_a_padded_batch_has_the_measures_of_single_prompts(model_of, pairs):
     model = model_of("llama")
     batch = pairs(model, n=2, width=8, lengths=[8, 6])
     method = mx.Faithfulness("occlusion", **FEW, sensitivity_draws=0, randomise=False)
@@ -126,7 +132,7 @@ def test_padded_batch_is_judged_as_singles(model_of, pairs):
         assert here == pytest.approx(there, abs=1e-4, nan_ok=True), name
 
 
-def test_generation_is_judged(model_of):
+def test_a_continuation_is_evaluated(model_of):
     model = model_of("gpt2")
     batch = mx.ContrastBatch.from_prompts(
         model, ["The capital of France is"], ["The capital of France is"], [" Paris. The"], [" the park"]
@@ -137,7 +143,7 @@ def test_generation_is_judged(model_of):
     assert result.data["comprehensiveness"].attrs["units"] == "nats"
 
 
-def test_a_method_that_ignores_the_model_is_seen_through(zoo):
+def test_random_weights_change_the_scores(zoo):
     batch = mx.tasks.ioi(zoo, n=6)
     learnt = mx.Faithfulness("occlusion", **FEW, sensitivity_draws=0)(zoo, batch).data
     assert float(learnt["randomisation_similarity"]) < 0.6
@@ -154,7 +160,7 @@ def test_the_tokens_that_matter_are_found_where_they_are_known():
     assert (result.data["auroc_low"] <= result.data["auroc"]).all()
 
 
-def test_comparison_is_what_each_method_gives_alone(model_of, pairs):
+def test_the_comparison_equals_each_method_alone(model_of, pairs):
     model = model_of("neox")
     batch = pairs(model, n=2, width=7, lengths=[7, 6])
     result = mx.CompareAttributions((mx.Occlusion(), "gradient_x_input", mx.Occlusion(baseline="mean")), **FEW)(
@@ -172,7 +178,7 @@ def test_comparison_is_what_each_method_gives_alone(model_of, pairs):
 
 
 @pytest.mark.slow
-def test_broken_rules_are_told(zoo):
+def test_caveats_are_notes(zoo):
     batch = mx.tasks.ioi(zoo, n=4)
     methods = (mx.IntegratedGradients(n_steps=1, max_steps=1), mx.AttentionScores(), "lime")
     notes = " ".join(mx.CompareAttributions(methods, **FEW)(zoo, batch).info.notes)
@@ -181,8 +187,8 @@ def test_broken_rules_are_told(zoo):
     assert "linear model explains less than half" in notes
 
 
-@pytest.mark.parametrize("name", ATTRIBUTIONS)
-def test_every_method_can_be_asked_by_name(name, zoo):
+@pytest.mark.parametrize("name", attribution_methods())
+def test_every_method_has_a_name(name, zoo):
     batch = mx.tasks.ioi(zoo, n=2)
     result = mx.CompareAttributions((name,), players="span", **FEW)(zoo, batch)
     assert result.data.sizes["method"] == 1
@@ -191,12 +197,12 @@ def test_every_method_can_be_asked_by_name(name, zoo):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: mx.CompareAttributions(("salience",)), "did you mean 'saliency'"),
+        (lambda: mx.CompareAttributions(("salience",)), "Did you mean 'saliency'"),
         (lambda: mx.CompareAttributions(()), "no methods"),
         (lambda: mx.CompareAttributions(top=0.0), "top"),
-        (lambda: mx.Faithfulness("shap"), "Attribution 'shap'"),
+        (lambda: mx.Faithfulness("shap"), "Unknown attribution method 'shap'"),
         (lambda: mx.Faithfulness(fractions=(0.0,)), "fractions"),
-        (lambda: mx.Faithfulness(random_draws=0), "random 0"),
+        (lambda: mx.Faithfulness(random_draws=0), "random_draws is 0"),
         (lambda: mx.Faithfulness(radius=0.0), "radius"),
     ],
 )
@@ -205,23 +211,29 @@ def test_bad_fields_are_refused(make, message):
         make()
 
 
-def test_a_truth_that_is_no_role_is_refused(zoo):
+def test_an_unknown_role_is_refused(zoo):
     batch = mx.tasks.ioi(zoo, n=2)
     with pytest.raises(SiteError, match="S3"):
         mx.CompareAttributions(("saliency",), truth=("S3",))(zoo, batch)
 
 
-def test_masked_models_are_judged(model_of):
+def test_masked_models_are_evaluated(model_of):
     model = model_of("bert")
     batch = mx.tasks.prompts(model, texts=["The capital of [MASK] is Paris.", "Mary gave [MASK] to John."])
     result = mx.Faithfulness("occlusion", **FEW, sensitivity_draws=1)(model, batch)
     assert np.isfinite(float(result.data["comprehensiveness"]))
 
 
-def test_the_metric_of_the_judge_is_that_of_the_method(model_of, pairs):
+def test_the_methods_use_the_metric_of_the_comparison(model_of, pairs):
     model = model_of("gpt2")
     batch = pairs(model)
     result = mx.CompareAttributions((mx.Occlusion(metric="prob"),), metric="logit", **FEW)(model, batch)
     alone = mx.Occlusion(metric="logit")(model, batch)
     assert result.data["attribution"].values[0] == pytest.approx(alone.data["value"].values, abs=1e-5)
     assert replace(mx.Occlusion(), metric="logit").metric == "logit"
+
+
+def test_the_methods_by_name_are_the_registered_ones():
+    methods = attribution_methods()
+    assert set(DEFAULT_METHODS) | {"exact_shapley"} == set(methods)
+    assert all(kind.card.name == name and kind.card.family == "attribution" for name, kind in methods.items())

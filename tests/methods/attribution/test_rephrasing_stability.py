@@ -1,11 +1,16 @@
-"""Stability over rephrasings: by hand on a linear model, chance, what is refused."""
+"""Stability over rephrasings: by hand, against chance, and refusals."""
 
 import numpy as np
 import pytest
 
 import mechxai as mx
 from mechxai.core.errors import ConfigError, ShapeError
-from mechxai.methods.attribution.rephrasing_stability import _by_word, _interval, _of_words, _pairs
+from mechxai.methods.attribution.rephrasing_stability import (
+    _bootstrap_interval,
+    _pairwise_agreement,
+    _word_scores,
+    _word_shares,
+)
 
 IOI = (
     "When Mary and John went to the store , John gave a drink to",
@@ -16,19 +21,19 @@ IOI = (
 
 def test_words_pairs_and_intervals_by_hand():
     rows = [
-        _by_word((" The", " cat", " the", "."), np.array([3.0, 2.0, 1.0, 9.0]), (".",)),
-        _by_word((" cat", " the", " the", " dog"), np.array([2.0, 3.0, 1.0, 5.0]), (".",)),
-        _by_word((" cat", " the", " the"), np.array([1.0, 2.0, 3.0]), (".",)),
+        _word_scores((" The", " cat", " the", "."), np.array([3.0, 2.0, 1.0, 9.0]), (".",)),
+        _word_scores((" cat", " the", " the", " dog"), np.array([2.0, 3.0, 1.0, 5.0]), (".",)),
+        _word_scores((" cat", " the", " the"), np.array([1.0, 2.0, 3.0]), (".",)),
     ]
     assert rows[0] == {("the", 0): 3.0, ("cat", 0): 2.0, ("the", 1): 1.0}
-    shared, agreement = _pairs(rows)
+    shared, agreement = _pairwise_agreement(rows)
     assert shared.tolist() == [[3, 3, 3], [3, 4, 3], [3, 3, 3]]
     assert agreement[0, 1] == pytest.approx(1)
     assert np.isnan(agreement[0, 0])
     assert agreement[0, 2] == pytest.approx(-0.5)  # the, cat, the: ranks 3 2 1 against 2 1 3
-    low, high = _interval(agreement)
+    low, high = _bootstrap_interval(agreement)
     assert low <= np.nanmean(agreement) <= high
-    words, shares = _of_words(rows)
+    words, shares = _word_shares(rows)
     assert set(words) == {"the", "cat", "the (2)"}
     assert shares[:, words.index("cat")] == pytest.approx([2 / 6, 2 / 11, 1 / 6])
 
@@ -50,13 +55,13 @@ def test_rephrasings_agree_better_than_chance(zoo):
     assert mx.plot(result).layout.title.text
 
 
-def test_what_cannot_be_compared_is_refused(zoo):
+def test_rephrasings_without_shared_words_are_refused(zoo):
     one = mx.tasks.prompts(zoo, texts=IOI[:1])
     with pytest.raises(ShapeError, match="two or more"):
         mx.RephrasingStability("occlusion")(zoo, one)
     with pytest.raises(ShapeError, match="share 3 words"):
         mx.RephrasingStability("occlusion")(zoo, mx.tasks.prompts(zoo, texts=["Mary and John", "the store"]))
-    with pytest.raises(ConfigError, match="did you mean 'word'"):
+    with pytest.raises(ConfigError, match="Did you mean 'word'"):
         mx.RephrasingStability(players="words")
     with pytest.raises(ConfigError, match="shuffles"):
         mx.RephrasingStability(shuffles=0)

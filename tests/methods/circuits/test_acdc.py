@@ -1,4 +1,4 @@
-"""ACDC: the same as cutting one by one, and the known circuit on models that have one."""
+"""ACDC against cutting edges one by one, and against known circuits."""
 
 import numpy as np
 import pytest
@@ -7,14 +7,12 @@ from sklearn.metrics import roc_auc_score
 
 import mechxai as mx
 from mechxai.core.errors import ConfigError
-from mechxai.core.metric import as_metric
-from mechxai.engine.contrast import with_reference
 from mechxai.engine.execution import Execution
 from mechxai.methods.circuits import acdc
 from mechxai.methods.circuits._lib.circuit_runs import CircuitRuns
 from mechxai.methods.circuits._lib.edge_selection import pruned
+from mechxai.methods.circuits._lib.prepared_graph import prepare_graph
 from mechxai.methods.circuits._lib.references import reference
-from mechxai.model.graph.writes import graph_blocks
 
 
 def truth(model, name):
@@ -27,14 +25,14 @@ def kept(data, row=0):
 
 
 @pytest.mark.parametrize("kind", ["zero", "mean"])
-def test_exactly_the_known_circuit_is_left(kind):
+def test_exactly_the_known_circuit_remains(kind):
     model = mx.load("zoo/handmade-ioi", device="cpu")
     batch = mx.tasks.ioi(model, n=12, template=0)
     data = mx.Acdc(thresholds=(0.01,), metric="logit_diff", reference=kind)(model, batch).data
     assert kept(data) == truth(model, "edges")
 
 
-def test_what_corrupted_prompts_can_show_is_left():
+def test_edges_that_corrupted_prompts_can_show_remain():
     model = mx.load("zoo/handmade-ioi", device="cpu")
     batch = mx.tasks.ioi(model, n=8, corruption="abc")
     data = mx.Acdc(thresholds=(0.001, 0.1))(model, batch).data
@@ -59,10 +57,10 @@ def test_induction():
         pytest.param("neox", "kl_divergence", marks=pytest.mark.slow),
     ],
 )
-def test_the_same_as_one_by_one(model_of, pairs, kind, metric, monkeypatch):
+def test_batched_cuts_equal_cuts_one_by_one(model_of, pairs, kind, metric, monkeypatch):
     model = model_of(kind)
     batch = pairs(model)
-    monkeypatch.setattr(acdc, "_TOGETHER", 7)
+    monkeypatch.setattr(acdc, "_CUTS_AT_ONCE", 7)
     threshold = 0.02 if metric == "logit_diff" else 1e-4
     data = mx.Acdc(thresholds=(threshold,), metric=metric)(model, batch).data
     left = _one_by_one(model, batch, threshold, metric)
@@ -71,11 +69,10 @@ def test_the_same_as_one_by_one(model_of, pairs, kind, metric, monkeypatch):
 
 
 def _one_by_one(model, batch, threshold, metric):
-    blocks, metric = graph_blocks(model), as_metric(metric)
-    graph = blocks.graph
-    batch = with_reference(model, batch, metric)
-    known = reference(model, blocks, batch, kind="corrupted", seed=0)
-    runs, sign = CircuitRuns(model, blocks, batch, metric, known), 1 if metric.name == "kl_divergence" else -1
+    prepared = prepare_graph(model, batch, metric).with_clean_logprobs()
+    graph = prepared.graph
+    runs = CircuitRuns(prepared, reference(prepared, "corrupted", seed=0))
+    sign = 1 if prepared.metric.name == "kl_divergence" else -1
 
     def loss(left):
         return sign * float(runs.scores(left[None], Execution()).mean())
@@ -88,7 +85,7 @@ def _one_by_one(model, batch, threshold, metric):
                 continue
             edge = int(graph.numbers([(src, reader)])[0])
             if not pruned(graph, left[None])[0, edge]:
-                left[edge] = False  # leads nowhere any more
+                left[edge] = False  # on no path any more
                 continue
             cut = left.clone()
             cut[edge] = False
@@ -98,7 +95,7 @@ def _one_by_one(model, batch, threshold, metric):
     return pruned(graph, left[None])[0]
 
 
-def test_higher_thresholds_leave_less():
+def test_higher_thresholds_leave_fewer_edges():
     model = mx.load("zoo/planted-ioi", device="cpu")
     data = mx.Acdc(thresholds=(0.01, 1.0, 100.0))(model, mx.tasks.ioi(model, n=4)).data
     assert data["n_edges"].values[0] > data["n_edges"].values[2] == 0
@@ -108,7 +105,7 @@ def test_higher_thresholds_leave_less():
 
 def test_refused():
     for thresholds in ((), (0.1, 0.01), (0.0, 1.0)):
-        with pytest.raises(ConfigError, match="growing numbers above 0"):
+        with pytest.raises(ConfigError, match="increasing numbers above 0"):
             mx.Acdc(thresholds=thresholds)
     with pytest.raises(ConfigError, match="resample"):
         mx.Acdc(reference="noise")

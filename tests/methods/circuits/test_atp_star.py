@@ -1,4 +1,4 @@
-"""AtP*: patterns made anew against the model's own, dropped gradients against edges, both against exact patching."""
+"""AtP*: recomputed patterns against the model's, dropped gradients against edges, both against exact patching."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ LENGTHS = [9, 7]
 @pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
 @pytest.mark.parametrize("site", ["q", "k"])
 def test_fixed_scores_are_slopes_towards_the_patched_pattern(model_of, pairs, kind, backend, processing, site):
-    """The pattern that the model itself makes of a patched query or key, gone to a little; heads and positions."""
+    """Slopes towards the pattern that the model computes from a patched query or key, for heads and positions."""
     if (kind, backend) == ("llama", "bridge"):
         pytest.skip("its RMSNorm works in float32, too coarse for slopes")
     model = model_of(kind, backend, processing, "float64")
@@ -43,8 +43,8 @@ def test_fixed_scores_are_slopes_towards_the_patched_pattern(model_of, pairs, ki
 
 
 @pytest.mark.parametrize("site", ["q", "k"])
-def test_fixed_scores_are_exact_where_all_after_the_pattern_is_linear(site):
-    """The last layer of a model without norms; there a plain gradient through a sharp softmax is far off."""
+def test_fixed_scores_are_exact_where_everything_after_the_pattern_is_linear(site):
+    """In the last layer of a model without norms, where a plain gradient through a sharp softmax is far off."""
     model = mx.load("zoo/handmade-ioi", device="cpu")
     batch = mx.tasks.ioi(model, n=8)
     settings = {"over": ("layer", "head"), "layers": [2]}
@@ -59,8 +59,8 @@ def test_fixed_scores_are_exact_where_all_after_the_pattern_is_linear(site):
 
 
 @pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
-def test_dropped_gradients_are_what_edges_say(model_of, pairs, kind, backend, processing):
-    """Three layers: of the last, every drop but its own leaves all; of the second, the third's leaves the direct."""
+def test_dropped_gradients_agree_with_edges(model_of, pairs, kind, backend, processing):
+    """In three layers: dropping another layer leaves all of the last layer's effect, and the second's direct effect."""
     model = model_of(kind, backend, processing)
     assert model.architecture.n_layers == 3
     batch = pairs(model, lengths=LENGTHS, first=3)
@@ -81,7 +81,7 @@ def test_dropped_gradients_are_what_edges_say(model_of, pairs, kind, backend, pr
     assert "recovered" in plain
 
 
-def test_both_together_find_what_exact_patching_finds():
+def test_both_together_rank_heads_as_exact_patching_does():
     model = mx.load("zoo/planted-ioi", device="cpu")
     batch = mx.tasks.ioi(model, n=16)
     over = ("layer", "head")

@@ -1,4 +1,4 @@
-"""Attribution patching: slopes of patching on every model, the sum of a writer's edges, and TransformerLens' own."""
+"""Attribution patching against slopes of patching, sums of a writer's edges, and TransformerLens."""
 
 import numpy as np
 import pytest
@@ -105,7 +105,7 @@ def test_nodes_equal_transformer_lens(model_of, pairs):
 
 
 def test_edges_equal_transformer_lens_4(model_of, pairs):
-    """Head by head; its edges need as many key/value heads as heads."""
+    """Head by head; TransformerLens' edges need as many key/value heads as heads."""
     model = model_of("gpt2", "bridge", "raw")
     batch = pairs(model)
     known = theirs(model, batch, "edge")
@@ -126,7 +126,7 @@ def _name(node):
 
 
 def test_a_masked_model(model_of, pairs):
-    """No graph is needed, so a bidirectional model will do."""
+    """Attribution patching needs no graph, so bidirectional models are supported."""
     model = model_of("bert")
     data = mx.AttributionPatching("mlp_out", ("layer",))(model, pairs(model)).data
     assert np.isfinite(data["value"]).all()

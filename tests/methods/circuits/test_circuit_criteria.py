@@ -1,4 +1,4 @@
-"""Faithful, complete, minimal: knockouts by hand, the whole model as its own circuit, a circuit that is known."""
+"""Circuit criteria: knockouts by hand, the whole model as a circuit, and a known circuit."""
 
 import numpy as np
 import pytest
@@ -7,11 +7,10 @@ import torch
 import mechxai as mx
 from mechxai.core.errors import ConfigError, ModelSupportError
 from mechxai.core.graph import Graph
-from mechxai.core.metric import as_metric
 from mechxai.methods.circuits._lib.circuit_runs import CircuitRuns
 from mechxai.methods.circuits._lib.knockouts import Knockouts
+from mechxai.methods.circuits._lib.prepared_graph import prepare_graph
 from mechxai.methods.circuits._lib.references import Reference
-from mechxai.model.graph.writes import graph_blocks
 
 
 def test_knockouts_by_hand(model_of, pairs):
@@ -20,20 +19,26 @@ def test_knockouts_by_hand(model_of, pairs):
     circuit = torch.zeros(len(graph.edges), dtype=torch.bool)
     circuit[graph.numbers(edges)] = True
     model = model_of("gpt2")
-    batch, blocks = pairs(model, n=2), graph_blocks(model)
-    runs = CircuitRuns(model, blocks, batch, as_metric("logit_diff"), Reference("zero"))
+    batch = pairs(model, n=2)
+    runs = CircuitRuns(prepare_graph(model, batch, "logit_diff"), Reference("zero"))
     knockouts = Knockouts(graph, circuit, runs, execution=mx.Execution())  # only the graph matters here
-    assert knockouts.nodes == ["a0.h0", "a0.h1", "m0", "a1.h0", "a1.h1"]  # keys and values of a group are of its heads
+    assert knockouts.nodes == [
+        "a0.h0",
+        "a0.h1",
+        "m0",
+        "a1.h0",
+        "a1.h1",
+    ]  # keys and values of a group belong to all its heads
 
-    def left(*names):
+    def edges_without(*names):
         chosen = np.array([node in names for node in knockouts.nodes])
-        return [edge for edge, kept in zip(graph.edges, knockouts.out_of(circuit, chosen), strict=True) if kept]
+        return [edge for edge, kept in zip(graph.edges, knockouts.without(circuit, chosen), strict=True) if kept]
 
-    assert left() == edges
-    assert left("a0.h0") == [edges[1], *edges[3:]]  # not the values, which the other head reads too
-    assert left("m0") == [*edges[:2], edges[4]]
-    assert left("a1.h1", "a0.h0") == [edges[1], edges[3]]
-    assert knockouts.name(np.zeros(5, bool)) == "none"
+    assert edges_without() == edges
+    assert edges_without("a0.h0") == [edges[1], *edges[3:]]  # not the values, which the other head reads too
+    assert edges_without("m0") == [*edges[:2], edges[4]]
+    assert edges_without("a1.h1", "a0.h0") == [edges[1], edges[3]]
+    assert knockouts.set_name(np.zeros(5, bool)) == "none"
 
 
 def test_the_whole_model_is_faithful_and_complete(model_of, pairs):
@@ -49,7 +54,7 @@ def test_the_whole_model_is_faithful_and_complete(model_of, pairs):
         assert data.sizes["node"] == model.architecture.n_layers * (model.architecture.n_heads + 1)
 
 
-def test_a_known_circuit_holds_and_one_without_a_part_does_not():
+def test_a_known_circuit_meets_the_criteria():
     model = mx.load("zoo/handmade-ioi", device="cpu")
     batch = mx.tasks.ioi(model, n=16)
     truth = model.card["truth"]
@@ -70,8 +75,14 @@ def test_a_known_circuit_holds_and_one_without_a_part_does_not():
 
 
 def test_refused(model_of, pairs):
-    for settings in ({"fraction": 0.0}, {"sets": 0}, {"greedy": 0}, {"discover": 1.5}):
-        with pytest.raises(ConfigError, match="shares above 0"):
+    for settings, problem in (
+        ({"fraction": 0.0}, r"fraction is 0\.0: it must be above 0"),
+        ({"sets": 0}, "sets is 0: it must be at least 1"),
+        ({"greedy": 0}, "greedy is 0: it must be at least 1"),
+        ({"draws": 0}, "draws is 0: it must be at least 1"),
+        ({"discover": 1.5}, r"discover is 1\.5: it must be above 0 and at most 1"),
+    ):
+        with pytest.raises(ConfigError, match=problem):
             mx.CircuitCriteria(**settings)
     with pytest.raises(ConfigError, match="edge_pruning"):
         mx.CircuitCriteria(of="edge_prunning")

@@ -1,4 +1,4 @@
-"""Stability: prompts that are all alike, means taken anew against runs made anew, chance by drawing."""
+"""Circuit stability: identical prompts, resampled means against repeated runs, frequencies by hand."""
 
 import numpy as np
 import pytest
@@ -6,10 +6,10 @@ import torch
 
 import mechxai as mx
 from mechxai.core.errors import ConfigError, ModelSupportError
-from mechxai.methods.circuits.circuit_stability import _Scores
+from mechxai.methods.circuits.circuit_stability import _Scorer
 
 
-def test_prompts_all_alike_leave_nothing_to_chance(model_of, pairs):
+def test_identical_prompts_give_identical_circuits(model_of, pairs):
     model = model_of("llama")
     one = pairs(model, n=1)
     batch = one.rows(torch.zeros(6, dtype=torch.long))
@@ -20,15 +20,15 @@ def test_prompts_all_alike_leave_nothing_to_chance(model_of, pairs):
     np.testing.assert_allclose(data["score_low"], data["score_high"], atol=1e-6)
 
 
-def test_means_taken_anew_are_runs_made_anew(model_of, pairs):
+def test_resampled_means_equal_repeated_runs(model_of, pairs):
     model = model_of("gpt2")
     batch = pairs(model, n=5)
     method = mx.EdgeAttribution("eap")
     chosen = np.array([0, 3, 3, 4, 1])
-    cheap, dear = (_Scores(method, 1, model, batch, execution=mx.Execution()) for _ in range(2))
-    dear._by_prompt = False
-    np.testing.assert_allclose(cheap.of(chosen, 0), dear.of(chosen, 0), atol=1e-5)
-    assert cheap.passes < 3 * len(batch) <= 3 * dear.passes
+    averaged, repeated = (_Scorer(method, 1, model, batch, execution=mx.Execution()) for _ in range(2))
+    repeated._has_prompt_scores = False
+    np.testing.assert_allclose(averaged.scores(chosen, 0), repeated.scores(chosen, 0), atol=1e-5)
+    assert averaged.passes < 3 * len(batch) <= 3 * repeated.passes
 
 
 def test_frequency_by_hand(model_of, pairs):
@@ -62,9 +62,9 @@ def test_seeds_are_taken_in_turn():
 
 
 def test_refused(model_of, pairs):
-    with pytest.raises(ConfigError, match="2 or more draws"):
+    with pytest.raises(ConfigError, match="draws is 1: it must be at least 2"):
         mx.CircuitStability(draws=1)
-    with pytest.raises(ConfigError, match="a method without chance"):
+    with pytest.raises(ConfigError, match="edge_patching has no seed"):
         mx.CircuitStability("edge_patching", seeds=2)
     with pytest.raises(ConfigError, match="4 or more"):
         mx.CircuitStability()(model_of("gpt2"), pairs(model_of("gpt2"), n=3))

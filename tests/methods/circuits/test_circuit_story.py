@@ -1,4 +1,4 @@
-"""The whole story on every kind of model, in bfloat16 too; edge sweeps resumed; the memory of scores bounded."""
+"""Every circuit method on every kind of model, in bfloat16 too; resumed edge sweeps; the memory of edge scores."""
 
 import resource
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 import mechxai as mx
 
-STORY = [
+METHODS = [
     mx.ActivationPatching("resid_pre", ("layer", "pos")),
     mx.AttributionPatching("q", qk_fix=True, grad_drop=True),
     *(mx.EdgeAttribution(kind, steps=2) for kind in ("eap", "clean_corrupted", "eap_ig_inputs", "eap_ig_activations")),
@@ -36,10 +36,10 @@ STORY = [
         ),
     ],
 )
-def test_every_part_runs(model_of, pairs, kind, dtype):
+def test_every_method_runs(model_of, pairs, kind, dtype):
     model = model_of(kind, "auto", "folded", dtype)
     batch = pairs(model, n=4, lengths=[9, 7, 9, 8], first=3)
-    for method in STORY:
+    for method in METHODS:
         result = method(model, batch)
         values = result.data[next(name for name in result.data.data_vars if result.data[name].dtype.kind == "f")]
         assert np.isfinite(values.values).any(), method.card.name
@@ -59,7 +59,7 @@ def test_bfloat16_scores_are_near_float32s(model_of, pairs, kind):
         assert np.corrcoef(exact, rounded)[0, 1] > 0.98
 
 
-def test_an_edge_sweep_goes_on_where_it_was_stopped(model_of, pairs, tmp_path):
+def test_an_interrupted_edge_sweep_resumes(model_of, pairs, tmp_path):
     model = model_of("gpt2")
     batch = pairs(model, n=4)
     execution = mx.Execution(cells=tmp_path / "cells")

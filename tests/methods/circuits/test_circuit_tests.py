@@ -1,4 +1,4 @@
-"""Hypotheses about circuits: the statistics by hand, and what they say of a circuit that is known."""
+"""Hypothesis tests of circuits: the statistics by hand, and the tests of a known circuit."""
 
 import numpy as np
 import pytest
@@ -8,11 +8,11 @@ import mechxai as mx
 from mechxai.core.errors import ConfigError
 from mechxai.core.graph import Graph
 from mechxai.methods.circuits._lib.edge_selection import pruned
-from mechxai.methods.circuits._lib.hypotheses import exceeding, holm, independence_test, sign_test
-from mechxai.methods.circuits.circuit_tests import _way
+from mechxai.methods.circuits._lib.hypotheses import exceedance, holm, independence_test, sign_test
+from mechxai.methods.circuits.circuit_tests import _random_path
 
 
-def test_signs_by_hand():
+def test_sign_test_by_hand():
     share, p = sign_test(np.array([1.0, 1, 1, 0]), np.zeros(4))
     assert share == pytest.approx(0.875), "three above, one tie"
     assert p == pytest.approx(0.25), "three of three, two-sided"
@@ -30,27 +30,27 @@ def test_independence():
     assert depends > free
 
 
-def test_shares_and_holm_by_hand():
-    assert exceeding(2.0, np.array([1.0, 2.0, 3.0])) == pytest.approx(3 / 4)
-    assert exceeding(9.0, np.array([1.0, 2.0, 3.0])) == pytest.approx(1 / 4)
+def test_exceedance_and_holm_by_hand():
+    assert exceedance(2.0, np.array([1.0, 2.0, 3.0])) == pytest.approx(3 / 4)
+    assert exceedance(9.0, np.array([1.0, 2.0, 3.0])) == pytest.approx(1 / 4)
     np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03])), [0.03, 0.06, 0.06])
     np.testing.assert_allclose(holm(np.array([0.9, 0.8])), [1.0, 1.0])
 
 
 @pytest.mark.parametrize("graph", [Graph(3, 4, 4, mlps=True, parallel=False), Graph(3, 4, 2, mlps=True, parallel=True)])
-def test_random_ways_lead_from_the_embedding_to_the_logits(graph):
+def test_random_paths_lead_from_the_embedding_to_the_logits(graph):
     generator = np.random.default_rng(0)
     lengths = set()
     for _ in range(50):
-        way = _way(graph, generator)
+        path = _random_path(graph, generator)
         chosen = torch.zeros(1, len(graph.edges), dtype=torch.bool)
-        chosen[0, way] = True
+        chosen[0, path] = True
         assert torch.equal(pruned(graph, chosen), chosen), "all of it is of use"
-        lengths.add(len(way))
+        lengths.add(len(path))
     assert len(lengths) > 2
 
 
-def test_the_known_circuit_passes_what_it_should():
+def test_the_known_circuit_passes():
     model = mx.load("zoo/handmade-ioi", device="cpu")
     batch = mx.tasks.ioi(model, n=16)
     result = mx.CircuitTests("edge_patching", fraction=0.027, draws=60)(model, batch)
@@ -65,7 +65,7 @@ def test_the_known_circuit_passes_what_it_should():
     assert any("reference=corrupted" in note for note in result.info.notes)
 
 
-def test_a_circuit_with_edges_it_does_not_need_and_one_that_lacks_some():
+def test_a_circuit_that_is_too_large_and_one_that_is_too_small():
     model = mx.load("zoo/handmade-ioi", device="cpu")
     batch = mx.tasks.ioi(model, n=16)
     large = mx.CircuitTests(fraction=0.2, draws=40)(model, batch).data
@@ -78,15 +78,15 @@ def test_a_circuit_with_edges_it_does_not_need_and_one_that_lacks_some():
 
 
 def test_refused():
-    for settings, said in (
+    for settings, problem in (
         ({"of": "acdcc"}, "acdc"),
-        ({"fraction": 0.0}, "shares above 0"),
-        ({"draws": 0}, "1 or more draws"),
-        ({"tolerance": -0.1}, "a tolerance of 0 or more"),
+        ({"fraction": 0.0}, "above 0 and at most 1"),
+        ({"draws": 0}, "draws is 0: it must be at least 1"),
+        ({"tolerance": -0.1}, "it must be at least 0"),
         ({"split": "rows"}, "templates"),
         ({"reference": "noise"}, "resample"),
     ):
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=problem):
             mx.CircuitTests(**settings)
     model = mx.load("zoo/handmade-ioi", device="cpu")
     with pytest.raises(ConfigError, match="a larger fraction"):

@@ -1,4 +1,4 @@
-"""Circuits on a GPU: equal to the CPU within float32's rounding; the whole story in bfloat16."""
+"""Circuit methods on a GPU: equal to the CPU within float32's rounding; every method in bfloat16."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_gpu_equals_cpu(checkpoint, pairs, kind, method):
     np.testing.assert_allclose(found[0][name], found[1][name], atol=2e-3)
 
 
-def test_acdc_on_a_gpu_leaves_what_it_leaves_on_a_cpu():
+def test_acdc_on_a_gpu_equals_acdc_on_a_cpu():
     kept = []
     for device in ("cpu", "cuda"):
         model = mx.load("zoo/handmade-ioi", device=device)
@@ -47,7 +47,7 @@ def test_acdc_on_a_gpu_leaves_what_it_leaves_on_a_cpu():
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "neox"])
-def test_bfloat16_runs_through_the_story(checkpoint, pairs, kind):
+def test_every_method_runs_in_bfloat16(checkpoint, pairs, kind):
     model = mx.load(str(checkpoint(kind)), device="cuda", dtype="bfloat16")
     batch = pairs(model, n=4)
     for method in METHODS:

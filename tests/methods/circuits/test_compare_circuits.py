@@ -1,12 +1,14 @@
-"""Circuits compared: each row is an evaluation, methods that take no reference are left out, no truth is refused."""
+"""Comparison of discovery methods: rows equal evaluations, and references that a method does not take are NaN."""
 
 import numpy as np
 import pytest
 
 import mechxai as mx
 from mechxai.core.errors import ConfigError
+from mechxai.methods import registry
+from mechxai.methods.circuits._lib.discovery import DISCOVERY_METHODS, discovery_methods
 from mechxai.methods.circuits.compare_circuits import task_of
-from mechxai.report.tables import own_tables
+from mechxai.report.by_kind import result_tables
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +19,12 @@ def compared():
         methods=["eap", "edge_patching"], references=["corrupted", "zero"], beside=["zoo/handmade-induction"]
     )
     return model, batch, method(model, batch)
+
+
+def test_discovery_methods_are_the_registered_methods_that_score_edges():
+    registered = {card.name for card in registry.cards() if card.kind == "edges"}
+    assert set(DISCOVERY_METHODS) | {"edge_attribution"} == set(discovery_methods())
+    assert registered == {method.card.name for method in discovery_methods().values()}
 
 
 def test_rows_are_evaluations(compared):
@@ -40,7 +48,7 @@ def test_rows_are_evaluations(compared):
         assert float(own["cmd"]) < float(own["cmd_random"])
 
 
-def test_methods_without_the_reference_are_left_out(compared):
+def test_methods_without_the_reference_are_nan(compared):
     data = compared[2].data
     assert np.isnan(data["auroc"].sel({"method": "edge_patching", "reference": "zero"})).all()
     assert np.isfinite(data["auroc"].sel({"method": "edge_patching", "reference": "corrupted"})).all()
@@ -48,7 +56,7 @@ def test_methods_without_the_reference_are_left_out(compared):
 
 
 def test_tables(compared):
-    tables = own_tables(compared[2], compared[0].card)
+    tables = result_tables(compared[2], compared[0].card)
     assert len(tables) == 2
     rows = tables["Ways of finding the circuit of zoo/handmade-ioi"]
     assert [row["method"] for row in rows].count("eap") == 2
@@ -56,12 +64,12 @@ def test_tables(compared):
     assert len(rows) == 3
 
 
-def test_other_models_have_their_own_task():
+def test_other_models_use_their_task():
     model = mx.load("zoo/interchange-ioi", device="cpu")
     assert task_of(model, 4, 0).info["name"] == "ioi"
     plain = mx.load("zoo/ioi", device="cpu")
     batch = mx.tasks.ioi(plain, n=4)
-    with pytest.raises(ConfigError, match="no known circuit"):
+    with pytest.raises(ConfigError, match="has no known circuit"):
         mx.CompareCircuits()(plain, batch)
     with pytest.raises(ConfigError, match="eap_ig_inputs"):
         mx.CompareCircuits(methods=["eap_ig"])

@@ -1,4 +1,4 @@
-"""Edge pruning: its gates by hand, its gradient against slopes, its circuits against ones that are known."""
+"""Edge pruning: gates by hand, the gradient against slopes, circuits against known circuits."""
 
 import math
 
@@ -9,21 +9,20 @@ from sklearn.metrics import roc_auc_score
 
 import mechxai as mx
 from mechxai.core.errors import ConfigError, ModelSupportError
-from mechxai.core.metric import as_metric
 from mechxai.methods.circuits._lib.circuit_runs import CircuitRuns
-from mechxai.methods.circuits._lib.hard_concrete import drawn, open_share, settled
+from mechxai.methods.circuits._lib.hard_concrete import deterministic_gates, open_probability, sampled_gates
+from mechxai.methods.circuits._lib.prepared_graph import prepare_graph
 from mechxai.methods.circuits._lib.references import reference
-from mechxai.model.graph.writes import graph_blocks
 from tests.conftest import FOLDED
 
 
 def test_gates_by_hand():
     odds = torch.tensor([-20.0, 0.0, 20.0], dtype=torch.float64)
-    assert settled(odds).tolist() == pytest.approx([0, 0.5, 1])
+    assert deterministic_gates(odds).tolist() == pytest.approx([0, 0.5, 1])
     shift = 2 / 3 * math.log(0.1 / 1.1)
-    assert float(open_share(odds)[1]) == pytest.approx(1 / (1 + math.exp(shift)))
-    many = drawn(torch.full((200_000,), 0.3), torch.Generator().manual_seed(0))
-    share = float(open_share(torch.tensor(0.3)))
+    assert float(open_probability(odds)[1]) == pytest.approx(1 / (1 + math.exp(shift)))
+    many = sampled_gates(torch.full((200_000,), 0.3), torch.Generator().manual_seed(0))
+    share = float(open_probability(torch.tensor(0.3)))
     assert float((many > 0).double().mean()) == pytest.approx(share, abs=0.005)
     assert 0.05 < float((many == 1).double().mean()) < 0.5
     assert float(many.min()) == 0
@@ -34,26 +33,27 @@ def test_gates_by_hand():
 def test_gradients_of_shares_are_slopes(model_of, pairs, kind, backend, processing):
     model = model_of(kind, backend, processing, "float64")
     batch = pairs(model, n=2, lengths=[9, 7], first=3)
-    blocks, metric = graph_blocks(model), as_metric("logit_diff")
-    runs = CircuitRuns(model, blocks, batch, metric, reference(model, blocks, batch, kind="corrupted", seed=0))
+    prepared = prepare_graph(model, batch, "logit_diff")
+    blocks = prepared.blocks
+    runs = CircuitRuns(prepared, reference(prepared, "corrupted", seed=0))
     generator = torch.Generator().manual_seed(0)
     shares = torch.rand(1, *blocks.graph.reads.shape, generator=generator, dtype=torch.float64)
     shares = (shares * blocks.graph.reads).requires_grad_()
-    everyone = torch.arange(2)
+    prompts = torch.arange(2)
     with torch.enable_grad():
-        total = runs.differentiable(shares, everyone).sum()
+        total = runs.differentiable(shares, prompts).sum()
         (gradient,) = torch.autograd.grad(total, shares)
     places = blocks.graph.reads.nonzero()
     for row, writer in places[torch.randperm(len(places), generator=generator)[:5]].tolist():
         moved = shares.detach().clone()
         moved[0, row, writer] += 1e-5
-        slope = float(runs.differentiable(moved, everyone).sum() - total) / 1e-5
+        slope = float(runs.differentiable(moved, prompts).sum() - total) / 1e-5
         assert float(gradient[0, row, writer]) == pytest.approx(slope, abs=2e-4, rel=2e-3)
     assert not any(parameter.grad is not None for parameter in model.inner.parameters())
 
 
 @pytest.mark.parametrize(("name", "away"), [("zoo/handmade-ioi", "zero"), ("zoo/handmade-induction", "corrupted")])
-def test_true_edges_are_kept(name, away):
+def test_known_edges_are_kept(name, away):
     model = mx.load(name, device="cpu")
     if name == "zoo/handmade-ioi":
         batch, truth = mx.tasks.ioi(model, n=16), model.card["truth"]["edges"]
@@ -75,8 +75,14 @@ def test_true_edges_are_kept(name, away):
 
 
 def test_refused(model_of, pairs):
-    for settings in ({"keep": 0.0}, {"keep": 1.0}, {"steps": 0}, {"lr": 0.0}, {"batch_size": 0}):
-        with pytest.raises(ConfigError, match="keep between 0 and 1"):
+    for settings, problem in (
+        ({"keep": 0.0}, r"keep is 0\.0: it must be above 0 and below 1"),
+        ({"keep": 1.0}, r"keep is 1\.0: it must be above 0 and below 1"),
+        ({"steps": 0}, "steps is 0: it must be at least 1"),
+        ({"lr": 0.0}, r"lr is 0\.0: it must be above 0"),
+        ({"batch_size": 0}, "batch_size is 0: it must be at least 1"),
+    ):
+        with pytest.raises(ConfigError, match=problem):
             mx.EdgePruning(**settings)
     with pytest.raises(ConfigError, match="resample"):
         mx.EdgePruning(reference="sample")

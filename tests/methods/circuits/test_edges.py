@@ -1,4 +1,4 @@
-"""Edges: exact against runs under circuits, first order against slopes, both against circuits that are known."""
+"""Edge scores: exact ones against runs of circuits, first-order ones against slopes, both against known circuits."""
 
 from itertools import product
 
@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 import mechxai as mx
 from mechxai.core.errors import ConfigError, ModelSupportError, ShapeError
 from mechxai.core.metric import as_metric
-from mechxai.engine.chunk import scored
+from mechxai.engine.chunk import metric_values
 from mechxai.model.backends.hooks import gathered
 from mechxai.model.graph.circuit import run_circuits
 from mechxai.model.graph.writes import embedded, graph_blocks, writes
@@ -20,18 +20,18 @@ LENGTHS = [9, 7]
 
 
 def measured(model, batch, circuits, run="clean", metric="logit_diff"):
-    """The metric under circuits (a share of each edge), ``[circuit, prompt]``; the other run stands for the rest."""
+    """The metric under circuits (a share of each edge), ``[circuit, prompt]``; the other run is the reference."""
     blocks, metric = graph_blocks(model), as_metric(metric)
     other = "corrupted" if run == "clean" else "clean"
     first = embedded(model, batch.tokens(run))
     away = writes(blocks, embedded(model, batch.tokens(other))).values
     ends = run_circuits(blocks, first, away, circuits=circuits)
     at = metric.positions(batch)
-    everyone = torch.arange(len(batch))
+    prompts = torch.arange(len(batch))
     with torch.no_grad():
         return torch.stack(
             [
-                scored(model, metric, batch, final=blocks.plain.final(gathered(end, at)), prompts=everyone)
+                metric_values(model, metric, batch, final=blocks.dense.final(gathered(end, at)), prompts=prompts)
                 for end in ends
             ]
         )
@@ -42,7 +42,7 @@ def some_edges(graph, n=12, seed=0):
 
 
 def without(graph, edges, share=0.0):
-    """For each edge a circuit that has all others, and ``share`` of it."""
+    """For each edge a circuit with all other edges, and ``share`` of this one."""
     table = torch.ones(len(edges) + 1, len(graph.edges), dtype=torch.float64)
     table[range(len(edges)), edges] = share
     circuits = torch.zeros(len(table), *graph.reads.shape, dtype=torch.float64)
@@ -52,7 +52,7 @@ def without(graph, edges, share=0.0):
 
 @pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
 @pytest.mark.parametrize("direction", ["noise", pytest.param("denoise", marks=pytest.mark.slow)])
-def test_exact_edges_are_circuits_without_them(model_of, pairs, kind, backend, processing, direction):
+def test_exact_scores_equal_runs_of_circuits_without_the_edge(model_of, pairs, kind, backend, processing, direction):
     model = model_of(kind, backend, processing)
     batch = pairs(model, lengths=LENGTHS, first=3)
     graph = graph_blocks(model).graph
@@ -66,7 +66,7 @@ def test_exact_edges_are_circuits_without_them(model_of, pairs, kind, backend, p
 
 @pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
 def test_first_order_scores_are_slopes_of_cutting(model_of, pairs, kind, backend, processing):
-    """The derivative by each edge's share: what EAP is, with no hook, norm or head of its own."""
+    """EAP is the derivative by each edge's share, here by finite differences."""
     model = model_of(kind, backend, processing, "float64")
     batch = pairs(model, lengths=LENGTHS, first=3)
     graph = graph_blocks(model).graph
@@ -95,8 +95,8 @@ def test_one_step_of_integrated_gradients_is_eap(model_of, pairs):
 
 
 @pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
-def test_the_way_of_each_writer_is_complete(model_of, pairs, kind, backend, processing):
-    """Heads of a layer, or an MLP, moved from corrupted to clean: their edges' scores sum to what that brings."""
+def test_scores_along_each_writer_are_complete(model_of, pairs, kind, backend, processing):
+    """The scores of a layer's heads, or of an MLP, sum to the effect of moving them from corrupted to clean."""
     model = model_of(kind, backend, processing, "float64")
     batch = pairs(model, lengths=LENGTHS, first=3)
     data = mx.EdgeAttribution("eap_ig_activations", steps=16, rule="gauss")(model, batch).data
@@ -124,9 +124,9 @@ def test_shared_positions_are_run_once_and_change_nothing(model_of, pairs, kind,
     assert short.info.cost["forward_passes"] < whole.info.cost["forward_passes"]
 
 
-def test_where_steps_lie():
+def test_integration_steps():
     def at(**settings):
-        return mx.EdgeAttribution(**settings).along()
+        return mx.EdgeAttribution(**settings).integration_steps()
 
     assert at(steps=2) == [(0.25, 0.5), (0.75, 0.5)]
     assert at(steps=2, rule="left") == [(0.0, 0.5), (0.5, 0.5)]
@@ -141,7 +141,7 @@ def test_where_steps_lie():
 @pytest.mark.parametrize("direction", ["noise", pytest.param("denoise", marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_an_edge_at_one_position_equals_transformer_lens_hooks(model_of, pairs, direction):
-    """What a head reads, and what an MLP reads, of one node at one position, by hooks on split inputs."""
+    """Edges from one node into a head and into an MLP at one position, by hooks on split inputs."""
     model = model_of("gpt2", "hooked_transformer", "folded", "float64")
     batch = pairs(model, n=3, lengths=[9, 7, 8], first=2)
     places = (3, "END")
@@ -186,7 +186,7 @@ def test_an_edge_at_one_position_equals_transformer_lens_hooks(model_of, pairs, 
         assert ours == pytest.approx(float(moved), abs=1e-8), (src, dest, label)
 
 
-def test_an_edge_at_a_position_before_any_difference_brings_nothing(model_of, pairs):
+def test_an_edge_at_a_position_before_any_difference_has_no_effect(model_of, pairs):
     model = model_of("neox")
     batch = pairs(model, n=2, first=4)
     data = mx.EdgePatching(pos=[1, -1])(model, batch).data
@@ -196,7 +196,7 @@ def test_an_edge_at_a_position_before_any_difference_brings_nothing(model_of, pa
 
 
 def test_edges_into_the_logits_are_exact_without_a_norm():
-    """Behind nothing but the unembedding the score is linear: first order is all there is, and it adds up."""
+    """With only the unembedding after it, the score is linear: first order is exact, and scores add up."""
     model = mx.load("zoo/handmade-ioi", device="cpu")
     batch = mx.tasks.ioi(model, n=6)
     exact, first = mx.EdgePatching()(model, batch).data, mx.EdgeAttribution("eap")(model, batch).data
@@ -212,7 +212,7 @@ def test_edges_into_the_logits_are_exact_without_a_norm():
     [mx.EdgePatching(), mx.EdgeAttribution(), mx.EdgeAttribution("eap"), mx.EdgeAttribution("clean_corrupted")],
     ids=lambda method: getattr(method, "kind", "exact"),
 )
-def test_true_edges_are_found(name, method):
+def test_known_edges_are_found(name, method):
     model = mx.load(name, device="cpu")
     batch, truth = _task(model)
     data = method(model, batch).data
@@ -238,7 +238,7 @@ def _task(model):
 
 
 @pytest.mark.parametrize("method", [mx.EdgePatching(), mx.EdgeAttribution()], ids=["exact", "eap_ig"])
-def test_padded_batches_equal_singles_and_parts_the_whole(model_of, pairs, method):
+def test_padded_batches_equal_single_prompts_and_sub_batches(model_of, pairs, method):
     model = model_of("llama")
     batch = pairs(model, lengths=LENGTHS, first=3)
     whole = method(model, batch).data["per_example"].values
@@ -261,8 +261,8 @@ def test_other_metrics(model_of, pairs, metric):
 
 
 @pytest.mark.parametrize("reference", ["zero", "mean", "resample"])
-def test_other_references_take_their_place(model_of, pairs, reference):
-    """Scores are linear in what is taken away: the clean output less the reference."""
+def test_scores_under_other_references(model_of, pairs, reference):
+    """Scores are linear in the clean output minus the reference."""
     model = model_of("gpt2")
     batch = pairs(model, n=3)
     data = mx.EdgeAttribution("eap", reference=reference)(model, batch).data
@@ -290,14 +290,14 @@ def test_refused(model_of, pairs):
     for method in (mx.EdgeAttribution(), mx.EdgePatching(), mx.EvaluateCircuit()):
         with pytest.raises(ModelSupportError, match="causal pre-norm blocks"):
             method(bert, pairs(bert))
-    for settings, said in (
+    for settings, problem in (
         ({"kind": "eap_ig"}, "eap_ig_inputs"),
         ({"rule": "simpson"}, "midpoint"),
-        ({"steps": 0}, "1 or more"),
+        ({"steps": 0}, "steps is 0: it must be at least 1"),
         ({"reference": "zero"}, "kind=eap with direction=noise"),
         ({"kind": "eap", "reference": "mean", "direction": "denoise"}, "direction=noise"),
     ):
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=problem):
             mx.EdgeAttribution(**settings)
     with pytest.raises(ConfigError, match="denoise"):
         mx.EdgePatching(direction="denoising")

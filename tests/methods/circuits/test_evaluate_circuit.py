@@ -1,4 +1,4 @@
-"""Circuits alone: the curve, the areas under it, pruning, chance, and circuits that are known."""
+"""Circuit evaluation: the curve, the areas under it, pruning, random circuits and known circuits."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import torch
 import mechxai as mx
 from mechxai.core.errors import ConfigError
 from mechxai.core.graph import Graph
-from mechxai.methods.circuits._lib.edge_selection import FRACTIONS, highest, pruned
+from mechxai.methods.circuits._lib.edge_selection import FRACTIONS, pruned, top_edges
 from mechxai.methods.circuits._lib.faithfulness_curve import areas
 from tests.conftest import FOLDED
 
@@ -18,7 +18,7 @@ def handmade():
     return model, mx.tasks.ioi(model, n=12)
 
 
-def test_the_known_circuit_alone_does_it_all_and_random_ones_do_not(handmade):
+def test_the_known_circuit_is_faithful_and_random_circuits_are_not(handmade):
     data = mx.EvaluateCircuit(truth="visible_swap", fractions=(0.02, 0.05, 0.5, 1.0))(*handmade).data
     np.testing.assert_allclose(data["faithfulness"], [0, 1, 1, 1], atol=1e-3)
     assert data["n_edges"].values.tolist()[-1] == 193
@@ -37,9 +37,7 @@ def test_the_known_circuit_alone_does_it_all_and_random_ones_do_not(handmade):
     "reference", ["corrupted", "mean", *(pytest.param(one, marks=pytest.mark.slow) for one in ("zero", "resample"))]
 )
 @pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
-def test_all_edges_are_the_model_whatever_stands_in_for_the_others(
-    model_of, pairs, kind, backend, processing, reference
-):
+def test_all_edges_are_the_model_under_every_reference(model_of, pairs, kind, backend, processing, reference):
     model = model_of(kind, backend, processing)
     batch = pairs(model, n=4)
     method = mx.EvaluateCircuit(fractions=(0.1, 1.0), reference=reference, random_draws=1)
@@ -59,7 +57,7 @@ def test_no_edges_are_the_corrupted_run(model_of, pairs):
     assert data.sizes["draw"] == 0
 
 
-def test_found_and_confirmed_on_different_prompts(handmade, monkeypatch):
+def test_circuits_are_tested_on_other_prompts(handmade, monkeypatch):
     model, batch = handmade
     seen = []
     original = mx.EdgeAttribution.__call__
@@ -74,12 +72,12 @@ def test_found_and_confirmed_on_different_prompts(handmade, monkeypatch):
     assert torch.equal(seen[0], batch.clean[:3])
     whole = mx.EvaluateCircuit(discover=1.0, random_draws=0)(model, batch)
     assert torch.equal(seen[1], batch.clean)
-    assert any("confirmed on the prompts it was found on" in note for note in whole.info.notes)
+    assert any("tested on the prompts it was found on" in note for note in whole.info.notes)
     with pytest.raises(ConfigError, match="discover=1"):
         method(model, batch.rows(slice(0, 1)))
 
 
-def test_confirmed_on_other_templates(handmade, monkeypatch):
+def test_circuits_are_tested_on_other_templates(handmade, monkeypatch):
     model, batch = handmade
     seen = []
     original = mx.EdgeAttribution.__call__
@@ -98,7 +96,7 @@ def test_confirmed_on_other_templates(handmade, monkeypatch):
         mx.EvaluateCircuit(split="templates")(model, one)
 
 
-def test_edges_by_other_methods(handmade):
+def test_edges_of_other_methods(handmade):
     model, batch = handmade
     names = [
         mx.EvaluateCircuit("edge_patching", random_draws=0, truth="visible_swap"),
@@ -120,15 +118,15 @@ def test_areas_by_hand():
     assert over[0] == 0.5
 
 
-def test_the_highest_edges():
+def test_top_edges():
     scores = np.array([0.1, -3.0, np.nan, 2.0])
-    assert highest(scores, [0.25, 0.5, 1.0], rank="absolute").tolist() == [
+    assert top_edges(scores, [0.25, 0.5, 1.0], rank="absolute").tolist() == [
         [False, True, False, False],
         [False, True, False, True],
         [True, True, True, True],
     ]
-    assert highest(scores, [0.25], rank="signed").tolist() == [[False, False, False, True]]
-    assert highest(scores, [0.2], rank="signed").sum() == 0
+    assert top_edges(scores, [0.25], rank="signed").tolist() == [[False, False, False, True]]
+    assert top_edges(scores, [0.2], rank="signed").sum() == 0
 
 
 def of(graph, *edges):
@@ -160,18 +158,18 @@ def test_pruning_of_groups():
 
 
 def test_refused(handmade):
-    for settings, said in (
+    for settings, problem in (
         ({"of": "acdcc"}, "edge_attribution"),
-        ({"fractions": (0.5, 0.1)}, "growing"),
+        ({"fractions": (0.5, 0.1)}, "increasing"),
         ({"fractions": (0.0, 1.0)}, "above 0"),
-        ({"fractions": ()}, "growing"),
-        ({"discover": 0.0}, "discover above 0"),
-        ({"random_draws": -1}, "0 or more draws"),
+        ({"fractions": ()}, "increasing"),
+        ({"discover": 0.0}, r"discover is 0\.0: it must be above 0"),
+        ({"random_draws": -1}, "random_draws is -1: it must be at least 0"),
         ({"rank": "size"}, "absolute"),
         ({"split": "rows"}, "templates"),
         ({"reference": "corrupt"}, "corrupted"),
     ):
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=problem):
             mx.EvaluateCircuit(**settings)
     with pytest.raises(ConfigError, match="visible_swap"):
         mx.EvaluateCircuit(truth="visible_swop")(*handmade)

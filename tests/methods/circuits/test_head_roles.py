@@ -1,4 +1,4 @@
-"""Roles of heads on models whose circuit is known."""
+"""Head roles on models with a known circuit."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from mechxai.methods.circuits._lib.copying import copying_scores
 
 
 def other_sequences(model, n, seed=0):
-    """Repeated sequences against entirely other ones: `mx.tasks.induction` leaves what the previous-token head sees."""
+    """Repeated sequences against other random ones; `mx.tasks.induction` does not corrupt the previous-token head."""
     clean, other = (mx.tasks.induction(model, n=n, seed=seed + step) for step in (0, 1000))
     return mx.ContrastBatch.from_tokens(clean.clean, other.clean, clean.answers, other.answers)
 
@@ -47,12 +47,12 @@ def found(known):
     return mx.HeadRoles()(*known)
 
 
-def test_exactly_the_true_roles_are_named(known, found):
+def test_roles_are_exactly_the_known_ones(known, found):
     assert named(found) == truth(known[0])
 
 
 def test_a_head_whose_input_is_not_corrupted_has_no_effect():
-    """`mx.tasks.induction` changes the answer alone, so only what the truth file calls visible can be named."""
+    """`mx.tasks.induction` changes only the answer, so only heads that the truth file calls visible get a role."""
     model = mx.load("zoo/handmade-induction", device="cpu")
     visible = {edge["src"] for edge in model.card["truth"]["visible_answer"]}
     result = mx.HeadRoles()(model, mx.tasks.induction(model, n=24))
@@ -64,7 +64,7 @@ def test_a_head_whose_input_is_not_corrupted_has_no_effect():
     assert result.data["previous_token"].values[0, 2] > 0.99, "its score is there all the same"
 
 
-def test_heads_that_do_nothing_have_no_effect_and_no_name(known, found):
+def test_idle_heads_have_no_effect_and_no_role(known, found):
     model, _ = known
     inactive = model.card["truth"]["inactive"]
     assert len(inactive) == model.architecture.n_layers * model.architecture.n_heads - len(truth(model))
@@ -74,26 +74,26 @@ def test_heads_that_do_nothing_have_no_effect_and_no_name(known, found):
             assert abs(found.data[effect].values[place(node)]) < 1e-3, f"{node}: {effect}"
 
 
-def test_scores_of_the_true_heads(known, found):
+def test_scores_of_the_known_heads(known, found):
     for node, role in truth(known[0]).items():
         assert found.data[role].values[place(node)] > 0.8, f"{node} {role}"
 
 
-def test_scores_of_the_last_heads_effect(known, found):
-    """The head that writes the answer carries all of the difference, either way."""
+def test_effect_of_the_last_head(known, found):
+    """The head that writes the answer carries all of the difference in both directions."""
     last = list(truth(known[0]))[-1]
     for effect in ("effect", "effect_noise"):
         assert found.data[effect].values[place(last)] == pytest.approx(1.0, abs=0.05)
 
 
-def test_another_seed_and_held_out_prompts_name_the_same(known):
+def test_another_seed_and_held_out_prompts_give_the_same_roles(known):
     model, _ = known
     again = TASKS[model.name](model, n=12, seed=9)
     assert named(mx.HeadRoles(seed=4, n_random=8)(model, again)) == truth(model)
 
 
-def test_what_idle_heads_look_at_is_said_without_a_name(known, found):
-    """Head 0.0 of both handmade models looks at its own token, which does nothing."""
+def test_idle_heads_have_a_pattern_but_no_role(known, found):
+    """Head 0.0 of both handmade models attends to its own token, which has no effect."""
     assert found.data["attends_to"].values[0, 0] == "itself"
     assert found.data["positional"].values[0, 0] == pytest.approx(1.0, abs=1e-3)
     assert found.data["role"].values[0, 0] == ""
@@ -107,7 +107,7 @@ def test_no_sentences_no_syntactic_scores():
     assert not any("syntactic" in note for note in result.info.notes)
 
 
-def test_a_pattern_without_an_effect_earns_no_name(known):
+def test_a_pattern_without_an_effect_gives_no_role(known):
     model, batch = known
     strict = mx.HeadRoles(effect=2.0)(model, batch)
     assert named(strict) == {}
@@ -117,7 +117,7 @@ def test_a_pattern_without_an_effect_earns_no_name(known):
     )
 
 
-def test_effects_are_those_of_patching(known, found):
+def test_effects_equal_activation_patching(known, found):
     model, batch = known
     for direction, name in (("denoise", "effect"), ("noise", "effect_noise")):
         patched = mx.ActivationPatching("z", ("layer", "head"), direction=direction)(model, batch)
@@ -136,7 +136,7 @@ def test_only_the_name_mover_copies():
     assert against[2, 2] == 0.0
 
 
-def test_a_name_mover_turned_round_is_a_negative_one():
+def test_a_negated_name_mover_is_a_negative_name_mover():
     model = mx.load("zoo/handmade-ioi", device="cpu")
     with torch.no_grad():
         model.inner.blocks[2].attn.W_O[2] *= -0.5
@@ -148,7 +148,7 @@ def test_a_name_mover_turned_round_is_a_negative_one():
     assert str(data["role"].values[2, 2]) == "negative_name_mover"
 
 
-def test_s_inhibition_is_what_reaches_the_name_movers_queries():
+def test_s_inhibition_heads_reach_the_name_movers_queries():
     model = mx.load("zoo/handmade-ioi", device="cpu")
     batch = mx.tasks.ioi(model, n=16)
     data = mx.HeadRoles()(model, batch).data
@@ -185,7 +185,7 @@ def test_variables_and_units(known, found):
     assert found.info.cost["forward_passes"] > 0
 
 
-def test_no_difference_between_the_runs_is_said(pairs, model_of):
+def test_equal_runs_are_noted(pairs, model_of):
     model = model_of("gpt2")
     import warnings
 
@@ -197,8 +197,12 @@ def test_no_difference_between_the_runs_is_said(pairs, model_of):
 
 
 def test_refused(model_of, pairs):
-    with pytest.raises(ModelSupportError, match=r"bidirectional model.*use a causal language model"):
+    with pytest.raises(ModelSupportError, match=r"bidirectional model.*Use a causal language model"):
         mx.HeadRoles()(model_of("bert"), pairs(model_of("bert")))
-    for settings in ({"period": 1}, {"n_random": 0}, {"syntax": -1}):
-        with pytest.raises(ConfigError, match="period >= 2, n_random >= 1, syntax >= 0"):
+    for settings, problem in (
+        ({"period": 1}, "period is 1: it must be at least 2"),
+        ({"n_random": 0}, "n_random is 0: it must be at least 1"),
+        ({"syntax": -1}, "syntax is -1: it must be at least 0"),
+    ):
+        with pytest.raises(ConfigError, match=problem):
             mx.HeadRoles(**settings)

@@ -1,4 +1,4 @@
-"""Routes: importances by hand and by plain loops, flow that is conserved, known circuits on the way."""
+"""Information flow routes: importances by hand and by plain loops, conservation of flow, known circuits."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_importances_by_hand():
     pattern = torch.tensor([[[0.5, 0.5]], [[0.25, 0.75]]])
     values = torch.tensor([[[2.0], [4.0]], [[6.0], [0.0]]])  # [src, head, d_head]
     out = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])
-    heads = heads_proximity(pattern, values, out, whole=whole, at=at)
+    heads = heads_proximity(pattern, values, out, vectors=whole, at=at)
     assert heads.tolist() == [[[1.0, 3.0]], [[1.0, 0.0]]]
     residual, bias = (proximity(torch.tensor([one]), whole) for one in ([1.0, 1.0], [-1.0, 0.0]))
     assert (residual.tolist(), bias.tolist()) == ([2.0], [0.0])
@@ -43,7 +43,7 @@ def test_importances_by_hand():
     assert all((one == 0).all() for one in cancelled), "addends that cancel have no importance"
 
 
-def test_few_elements_are_held_together_however_long_the_prompt(monkeypatch):
+def test_memory_is_bounded_for_long_prompts(monkeypatch):
     torch.manual_seed(0)
     n, at = 40, torch.tensor([3, 4, 5, 17, 30, 31, 39])
     pattern, values, out = torch.rand(2, 7, n), torch.randn(n, 2, 3), torch.randn(2, 3, 8)
@@ -54,17 +54,17 @@ def test_few_elements_are_held_together_however_long_the_prompt(monkeypatch):
         held.append(gap.numel())
         return nearness(gap, whole)
 
-    at_once = heads_proximity(pattern, values, out, whole=whole, at=at)
+    at_once = heads_proximity(pattern, values, out, vectors=whole, at=at)
     monkeypatch.setattr(flow_shares, "_nearness", counted)
     monkeypatch.setattr(flow_shares, "_ELEMENTS", {"cpu": n * 8})
-    in_parts = heads_proximity(pattern, values, out, whole=whole, at=at)
+    in_parts = heads_proximity(pattern, values, out, vectors=whole, at=at)
     torch.testing.assert_close(in_parts, at_once)
     assert max(held) <= n * 8
     assert len(held) > 2
 
 
 def test_flow_by_hand():
-    """Both layers of an attention-only model: every route from the start down to a token, one after the other."""
+    """Both layers of an attention-only model, route by route from the start down to a token."""
     model = mx.load("zoo/handmade-induction", device="cpu")
     batch = mx.tasks.induction(model, n=2, seed=0)
     data = routes(model, batch)
@@ -114,8 +114,8 @@ def test_laws(model_of, pairs, kind, backend, processing):
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "neox"])
-def test_a_padded_batch_is_its_prompts_alone(model_of, pairs, kind, monkeypatch):
-    """However few elements are held together."""
+def test_a_padded_batch_equals_single_prompts(model_of, pairs, kind, monkeypatch):
+    """With few elements in memory at once."""
     model = model_of(kind)
     batch = pairs(model, n=3, lengths=[9, 6, 7], first=3)
     together = routes(model, batch, 0.05, pos=-2)
@@ -157,7 +157,7 @@ def _near(part, whole):
 
 
 def _below(model, cache, layer, flow, threshold, data):
-    """What one block passes on, one node, head and source at a time; importances are held against the result's."""
+    """The flow that one block passes on, by loops over nodes, heads and sources; checks the result's importances."""
     a, block = model.architecture, model.inner.blocks[layer]
     at = {name: cache[f"blocks.{layer}.hook_{name}"][0].double() for name in ("resid_pre", "resid_post", "mlp_out")}
     v, pattern = (cache[f"blocks.{layer}.attn.hook_{name}"][0].double() for name in ("v", "pattern"))
@@ -223,7 +223,7 @@ def test_the_planted_name_movers_bring_the_recipient():
     assert arriving.mean() > 0.6
 
 
-def test_a_threshold_only_takes_away(model_of, pairs):
+def test_a_threshold_only_removes_flow(model_of, pairs):
     model = model_of("gpt2")
     batch = pairs(model, n=2)
     every, some, none = (routes(model, batch, threshold) for threshold in (0.0, 0.1, 0.99))
@@ -233,7 +233,7 @@ def test_a_threshold_only_takes_away(model_of, pairs):
     assert np.isnan(none["mlp"].values[:, 0]).all()
 
 
-def test_prompts_of_ones_own_from_any_position(zoo):
+def test_user_prompts_from_any_position(zoo):
     batch = mx.tasks.prompts(zoo, texts=["When Mary and John went to the store, John gave a drink to"])
     data = routes(zoo, batch, pos=3)
     assert data["start"].item() == 3
@@ -241,8 +241,8 @@ def test_prompts_of_ones_own_from_any_position(zoo):
     assert data["token"].values[0, 2].strip() == "Mary"
 
 
-def test_an_edit_is_read_where_it_was_made(model_of, pairs):
-    """One that takes a head's reading away takes it off the routes; one behind the sum is an error."""
+def test_edits_change_the_routes(model_of, pairs):
+    """Ablating a head's pattern removes the head from the routes; an edit of its z is an error."""
     model = model_of("llama")
     batch = pairs(model, n=3, lengths=[9, 7, 8], first=3)
     quiet = mx.Intervention(mx.Site("pattern", 1, head=2), mx.ZeroAblate())

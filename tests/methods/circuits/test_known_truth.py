@@ -1,4 +1,4 @@
-"""Known circuits by edge and by pairs of nodes, by hand; the model trained by interchange interventions."""
+"""Known circuits by edge and by pairs of nodes, by hand, and on the model trained by interchange interventions."""
 
 import numpy as np
 import pytest
@@ -6,16 +6,16 @@ import pytest
 import mechxai as mx
 from mechxai.core.errors import SiteError
 from mechxai.core.graph import Graph
-from mechxai.methods.circuits._lib.known_truth import Truth
+from mechxai.methods.circuits._lib.known_truth import KnownCircuit
 
 GRAPH = Graph(n_layers=2, n_heads=2, n_kv_heads=2, mlps=True, parallel=False)
 
 
 def test_by_edge_and_by_node():
     edges = [("embed", "a0.h0.q"), ("m0", "logits")]
-    by_edge = Truth.of(GRAPH, edges)
+    by_edge = KnownCircuit.of(GRAPH, edges)
     assert [edge for edge, known in zip(GRAPH.edges, by_edge.true, strict=True) if known] == edges
-    by_node = Truth.of(GRAPH, [("embed", "a0.h0"), ("m0", "logits")])
+    by_node = KnownCircuit.of(GRAPH, [("embed", "a0.h0"), ("m0", "logits")])
     known = by_node.true[by_node.units]
     expected = [("embed", "a0.h0.q"), ("embed", "a0.h0.k"), ("embed", "a0.h0.v"), edges[1]]
     assert {edge for edge, one in zip(GRAPH.edges, known, strict=True) if one} == set(expected)
@@ -25,7 +25,7 @@ def test_by_edge_and_by_node():
     values[0, GRAPH.numbers([("embed", "a0.h0.q")]).numpy()] = 1.0
     assert by_node.largest(values)[0][by_node.true].tolist() == [3.0, 0.0]
     with pytest.raises(SiteError, match=r"a1\.h0 -> a0\.h1"):
-        Truth.of(GRAPH, [("embed", "a0.h0"), ("a1.h0", "a0.h1")])
+        KnownCircuit.of(GRAPH, [("embed", "a0.h0"), ("a1.h0", "a0.h1")])
 
 
 def test_edges_of_the_interchange_model_are_found_by_exact_patching():

@@ -1,4 +1,4 @@
-"""Path patching against three runs by hand, and against exact edges; the circuit's paths on a model that is known."""
+"""Path patching against three runs by hand, against exact edges, and on a known circuit's paths."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ LENGTHS = [9, 7]
 
 
 def by_hand(model, batch, sender, receiver, freeze):
-    """Wang et al.: the other run's sender, other heads frozen; the receiver's input taken from there; run with it."""
+    """The three runs of Wang et al.: patch the sender, other heads frozen; save the receiver's input; patch it in."""
     own, other = (
         model.cache(batch.tokens(run), ["z", "mlp_out"], lengths=batch.lengths) for run in ("clean", "corrupted")
     )
@@ -49,7 +49,7 @@ def test_three_runs_by_hand(model_of, pairs, kind, backend, processing, freeze):
     assert np.abs(found["value"]).max() > 1e-4
 
 
-def test_frozen_all_over_it_is_an_edge(model_of, pairs):
+def test_with_all_nodes_frozen_a_path_is_an_edge(model_of, pairs):
     model = model_of("llama")
     batch = pairs(model, lengths=LENGTHS, first=3)
     for direction in ("noise", "denoise"):
@@ -59,7 +59,7 @@ def test_frozen_all_over_it_is_an_edge(model_of, pairs):
         np.testing.assert_allclose(paths, edges.sel(edge=paths["edge"]), atol=1e-5)
 
 
-def test_mlps_on_the_way_make_a_difference(model_of, pairs):
+def test_mlps_between_sender_and_receiver_matter(model_of, pairs):
     model = model_of("gpt2")
     batch = pairs(model)
     heads, everything = (mx.PathPatching(["a0.*"], freeze=one)(model, batch).data["value"] for one in ("heads", "all"))
@@ -67,7 +67,7 @@ def test_mlps_on_the_way_make_a_difference(model_of, pairs):
 
 
 def test_paths_to_the_logits_without_mlps_are_direct_effects():
-    """An attention-only model: nothing follows between a head and the logits, whatever is frozen."""
+    """In an attention-only model nothing is recomputed between a head and the logits."""
     model = mx.load("zoo/handmade-ioi", device="cpu")
     batch = mx.tasks.ioi(model, n=6)
     heads, everything = (mx.PathPatching(["a*"], freeze=one)(model, batch).data for one in ("heads", "all"))
@@ -76,14 +76,14 @@ def test_paths_to_the_logits_without_mlps_are_direct_effects():
     assert abs(float(heads["recovered"].sel(edge="a1.h3 -> logits"))) < 1e-3, "its effect goes through the name mover"
 
 
-def test_what_the_s_inhibition_head_brings_to_the_name_movers_queries():
+def test_the_s_inhibition_head_acts_through_the_name_movers_queries():
     model = mx.load("zoo/handmade-ioi", device="cpu")
     data = mx.PathPatching(["a1.*"], ["a2.h2.q", "a2.h2.k"])(model, mx.tasks.ioi(model, n=6)).data["recovered"]
     assert float(data.sel(edge="a1.h3 -> a2.h2.q")) > 0.9
     assert np.abs(data.drop_sel(edge="a1.h3 -> a2.h2.q")).max() < 0.05
 
 
-def test_names_stand_for_several(model_of, pairs):
+def test_names_match_several_nodes(model_of, pairs):
     model = model_of("gpt2")
     data = mx.PathPatching(["a0.*", "embed"], ["a1.h0", "m1"])(model, pairs(model)).data
     assert set(data["src"].values) == {"embed", "a0.h0", "a0.h1", "a0.h2", "a0.h3"}
@@ -101,7 +101,7 @@ def test_refused(model_of, pairs):
         mx.PathPatching(["m2"], ["a0.h0"])(model, pairs(model))
     with pytest.raises(ConfigError, match="heads"):
         mx.PathPatching(freeze="mlps")
-    with pytest.raises(ConfigError, match="give names"):
+    with pytest.raises(ConfigError, match="Give names"):
         mx.PathPatching(senders=())
     with pytest.raises(ModelSupportError, match="causal pre-norm"):
         mx.PathPatching()(model_of("bert"), pairs(model_of("bert")))

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 import mechxai as mx
-from mechxai.methods.circuits._lib.head_names import Naming
+from mechxai.methods.circuits._lib.head_names import RoleThresholds
 from mechxai.methods.circuits._lib.pattern_scores import position_scores, random_tokens, repeated_scores, syntax_scores
 from mechxai.tasks.dependencies import dependencies
 from tests.conftest import MODELS
 
 
 class Written:
-    """Activations with the patterns a test wrote."""
+    """Activations with patterns from the test."""
 
     def __init__(self, patterns):
         self.patterns = patterns
@@ -25,7 +25,7 @@ class Written:
 
 
 def looking(n_pos, source):
-    """A pattern that looks from every query to ``source(query)`` alone."""
+    """A pattern in which every query attends to ``source(query)`` alone."""
     pattern = torch.zeros(n_pos, n_pos)
     for query in range(n_pos):
         pattern[query, max(source(query), 0)] = 1.0
@@ -34,7 +34,7 @@ def looking(n_pos, source):
 
 @pytest.fixture
 def planted(monkeypatch):
-    """A model of one layer whose patterns are written by the test."""
+    """A model of one layer with patterns from the test."""
     model = mx.load("zoo/ioi", device="cpu")
 
     def plant(*heads):
@@ -70,7 +70,7 @@ def test_positions_by_hand(planted, zoo):
 
 
 def test_syntax_by_hand(planted, zoo):
-    """A head that follows obl alone gets 1 against 0; a previous-token head gets the same on and off the relation."""
+    """A head along obl alone scores 1 against 0; a previous-token head scores the same off the relation."""
     known = dependencies(zoo, 16, sources=["greater_than"])
     obl = known.related[known.related[:, 0] == known.relations.index("obl")]
 
@@ -132,13 +132,14 @@ def scores(**given):
         ({"induction": 0.3, "syntactic": 0.3}, 1.0, "", ""),
     ],
 )
-def test_names(given, effect, role, looks):
-    naming = Naming(attention=0.4, effect=0.05, copying=0.5)
-    assert naming.roles(scores(**given), np.array([[effect]])).item() == role
-    assert naming.attends_to(scores(**given), np.array([[2]]), np.array([["obj"]])).item() == looks
+def test_roles_and_patterns(given, effect, role, looks):
+    thresholds = RoleThresholds(attention=0.4, effect=0.05, copying=0.5)
+    assert thresholds.roles(scores(**given), np.array([[effect]])).item() == role
+    assert thresholds.attended_patterns(scores(**given), np.array([[2]]), np.array([["obj"]])).item() == looks
 
 
 @pytest.mark.parametrize(("distance", "looks"), [(0, "itself"), (1, "previous_token"), (5, "5 tokens back")])
-def test_distances_in_words(distance, looks):
-    naming = Naming(attention=0.4, effect=0.05, copying=0.5)
-    assert naming.attends_to(scores(positional=1.0), np.array([[distance]]), np.array([[""]])).item() == looks
+def test_labels_of_distances(distance, looks):
+    thresholds = RoleThresholds(attention=0.4, effect=0.05, copying=0.5)
+    attended = thresholds.attended_patterns(scores(positional=1.0), np.array([[distance]]), np.array([[""]]))
+    assert attended.item() == looks

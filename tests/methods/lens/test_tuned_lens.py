@@ -178,7 +178,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, moment):
     assert whole.returncode == 0
     killed = subprocess.Popen([*command, f"output={tmp_path / 'killed'}"], cwd=tmp_path)
     end = time.monotonic() + 120
-    while time.monotonic() < end and not list((tmp_path / "killed").rglob("state.pt")):
+    while time.monotonic() < end and not list((tmp_path / "killed").rglob("state.safetensors")):
         time.sleep(0.02)
     time.sleep(moment)
     os.kill(killed.pid, signal.SIGKILL)

@@ -144,7 +144,7 @@ def test_what_cannot_be_judged_is_refused_before_any_pass(zoo, numbers, monkeypa
         quick()(zoo, replace(loose, labels=labels))
     short = torch.tensor([split == "test" for split in splits])
     cut = replace(loose, lengths=torch.where(short, 3, lengths), roles={})
-    with pytest.raises(ShapeError, match=r"no labelled test prompt"):
+    with pytest.raises(ShapeError, match=r"No labelled test prompt"):
         quick(pos=[4])(zoo, cut)
     with pytest.raises(ShapeError, match=r"Prompt 0: labels do not match. Got: 1 spans, 2 labels"):
         mx.ProbeDataset.from_spans(zoo, ["Mary gave"], [[(0, 4)]], [["A", "B"]])

@@ -8,15 +8,15 @@ import torch
 
 import mechxai as mx
 from mechxai.core.errors import ModelSupportError, SiteError
-from mechxai.core.site import SITES
+from mechxai.core.site_table import SITES
 from mechxai.model.backends.capture import AllCached, Keeper
 from mechxai.model.dense import cache as cache_run
-from mechxai.model.dense import check as plain_proof
-from mechxai.model.dense import run as plain_run
+from mechxai.model.dense import check as dense_check
+from mechxai.model.dense import run as dense_run
 from mechxai.model.dense.blocks import Affine, Norm
 from mechxai.model.dense.buffers import Buffers
 from mechxai.model.dense.check import dense_blocks, equivalence_check
-from mechxai.model.dense.run import PLAIN_SITES, pass_dense, run_dense
+from mechxai.model.dense.run import DENSE_SITES, pass_dense, run_dense
 from tests.conftest import FOLDED, MODELS
 
 BERT = [("bert", "auto", "raw")]
@@ -27,7 +27,7 @@ def tokens_of(model, shape=(3, 21), seed=0):
     return torch.randint(10, model.architecture.d_vocab, shape, generator=torch.Generator().manual_seed(seed))
 
 
-def names_of(model, candidates=PLAIN_SITES):
+def names_of(model, candidates=DENSE_SITES):
     found = []
     for name in candidates:
         try:
@@ -54,14 +54,14 @@ def passes(monkeypatch):
         seen.append(len(residual))
         return pass_dense(plain, residual, *args, **kwargs)
 
-    monkeypatch.setattr(cache_run, "pass_plain", counted)
+    monkeypatch.setattr(cache_run, "pass_dense", counted)
     return seen
 
 
 @pytest.fixture
 def unknown(monkeypatch):
     """Nothing is known of any model yet."""
-    monkeypatch.setattr(plain_proof, "_known", weakref.WeakKeyDictionary())
+    monkeypatch.setattr(dense_check, "_entries", weakref.WeakKeyDictionary())
 
 
 def alike(ours, theirs, atol=2e-5):
@@ -91,7 +91,7 @@ def test_plain_values_are_the_hooked_ones(model_of, passes, kind, backend, proce
 
 
 @pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
-@pytest.mark.parametrize("name", PLAIN_SITES)
+@pytest.mark.parametrize("name", DENSE_SITES)
 def test_each_site_alone(model_of, kind, backend, processing, name):
     model = model_of(kind, backend, processing)
     if names_of(model, [name]):
@@ -267,7 +267,7 @@ def test_nothing_runs_after_the_last_wanted_site(model_of, monkeypatch, kind, ba
         ("attn_out", [first, only_attention]),
         ("z", [first, only_z]),
     ):
-        monkeypatch.setattr(cache_run, "plain_blocks", lambda _, b=blocks: dataclasses.replace(plain, blocks=b))
+        monkeypatch.setattr(cache_run, "dense_blocks", lambda _, b=blocks: dataclasses.replace(plain, blocks=b))
         acts = model.cache(tokens, [name], layers=[0, 1])
         for layer in (0, 1):
             torch.testing.assert_close(acts[name, layer], expected[name, layer], atol=2e-5, rtol=1e-5)
@@ -337,8 +337,8 @@ def test_wrong_blocks_are_not_trusted(model_of, monkeypatch, unknown, passes, ki
     model = model_of(kind, backend, processing)
     tokens = tokens_of(model)
     expected = hooked(model, tokens, ["resid_post"])
-    read = plain_proof.read_plain
-    monkeypatch.setattr(plain_proof, "read_plain", lambda *given: wrong(read(*given)))
+    read = dense_check.read_dense
+    monkeypatch.setattr(dense_check, "read_dense", lambda *given: wrong(read(*given)))
     found = model.cache(tokens, ["resid_post"])
     assert not passes
     for site, value in found.values.items():
@@ -348,9 +348,9 @@ def test_wrong_blocks_are_not_trusted(model_of, monkeypatch, unknown, passes, ki
 def test_what_agrees_is_trusted_though_something_else_does_not(model_of, monkeypatch, unknown, passes):
     model = model_of("gpt2")
     tokens = tokens_of(model)
-    read = plain_proof.read_plain
+    read = dense_check.read_dense
     monkeypatch.setattr(
-        plain_proof, "read_plain", lambda *given: dataclasses.replace(read(*given), final=Norm("none", 0.0))
+        dense_check, "read_dense", lambda *given: dataclasses.replace(read(*given), final=Norm("none", 0.0))
     )
     alike(model.cache(tokens, ["resid_post"]), hooked(model, tokens, ["resid_post"]))
     assert passes
@@ -360,7 +360,7 @@ def test_what_agrees_is_trusted_though_something_else_does_not(model_of, monkeyp
 def test_blocks_that_hold_for_short_prompts_only(model_of, monkeypatch, passes):
     model = model_of("gpt2")
     plain = dense_blocks(model.backend)
-    monkeypatch.setattr(cache_run, "plain_blocks", lambda _: dataclasses.replace(plain, longest=8))
+    monkeypatch.setattr(cache_run, "dense_blocks", lambda _: dataclasses.replace(plain, longest=8))
     model.cache(tokens_of(model, (2, 9)), ["resid_post"])
     assert not passes
     model.cache(tokens_of(model, (2, 8)), ["resid_post"])
@@ -373,7 +373,7 @@ def test_what_hugging_face_says_of_lengths_is_read(model_of, monkeypatch, unknow
     assert dense_blocks(model.backend).longest is None
     for name, value in setting.items():
         monkeypatch.setattr(model.inner.original_model.config, name, value, raising=False)
-    plain_proof._known.clear()
+    dense_check._entries.clear()
     assert dense_blocks(model.backend).longest == (8 if "sliding_window" in setting else 64)
 
 
@@ -420,5 +420,5 @@ def test_changed_weights_are_seen(checkpoint, kind, backend, processing):
 
 
 def test_plain_sites_are_sites():
-    assert set(PLAIN_SITES) <= set(SITES)
-    assert plain_run.PLAIN_SITES is PLAIN_SITES
+    assert set(DENSE_SITES) <= set(SITES)
+    assert dense_run.DENSE_SITES is DENSE_SITES

@@ -13,6 +13,7 @@ from mechxai.core.reasoning import ReasoningBatch
 from mechxai.model.generation import connection as connections
 from mechxai.model.generation.cached import CachedGenerator
 from mechxai.model.generation.connection import Connection
+from mechxai.model.generation.decoding import Decoder
 from mechxai.model.generation.generator import Writing, cut_at
 from mechxai.model.generation.local import LocalGenerator
 from mechxai.model.zoo.bundled import zoo_folder
@@ -111,15 +112,15 @@ def test_bidirectional_models_do_not_write(model_of):
 
 
 def test_memory_that_runs_out_halves_the_rows(cot, monkeypatch):
-    generator, whole = LocalGenerator(cot), LocalGenerator._written
+    generator, decoded = LocalGenerator(cot), Decoder.decoded
     expected = generator.write(["Tom has 4 coins.", "Amy has 5 coins.", "Bob has 6 coins."], Writing(4))
 
     def scarce(self, rows, writing):
         if len(rows) > 1:
             raise torch.cuda.OutOfMemoryError("too much")
-        return whole(self, rows, writing)
+        return decoded(self, rows, writing)
 
-    monkeypatch.setattr(LocalGenerator, "_written", scarce)
+    monkeypatch.setattr(Decoder, "decoded", scarce)
     assert generator.write(["Tom has 4 coins.", "Amy has 5 coins.", "Bob has 6 coins."], Writing(4)) == expected
 
 
@@ -140,7 +141,7 @@ def test_what_was_said_is_kept_and_a_torn_line_is_asked_again(cot, tmp_path):
 
 def test_words_outside_the_vocabulary_are_refused(cot):
     for ask in (lambda own: own.write(["Tom has zebras."], Writing(1)), lambda own: own.logprobs(["A zebra"], (" 1",))):
-        with pytest.raises(AlignmentError, match="outside its vocabulary"):
+        with pytest.raises(AlignmentError, match="outside the vocabulary of zoo/cot"):
             ask(LocalGenerator(cot))
     with pytest.raises(AlignmentError, match="wording"):
         mx.BiasingFeature("always_first")(cot, mx.tasks.cot_arithmetic(cot, n=6))
@@ -152,14 +153,14 @@ def test_what_it_writes_it_can_read_again(cot, monkeypatch):
     own = codec.ids("4 plus 8 ?")[1:] + codec.ids("x . 55")[2:]
     text = cot.tokenizer.decode(own)
     assert codec.unknown in codec.ids(text)
-    readable = generator._readable(text, own, Writing(9))
+    readable = generator.decoder._readable(text, own, Writing(9))
     assert codec.ids(readable)[1:] == own
 
 
 def test_wrong_writing_is_refused():
-    with pytest.raises(ConfigError, match="1 token or more"):
+    with pytest.raises(ConfigError, match="max_tokens is 0: it must be at least 1"):
         Writing(0)
-    with pytest.raises(ConfigError, match="no name"):
+    with pytest.raises(ConfigError, match="has no name"):
         mx.load_generator("")
     with pytest.raises(ConfigError, match="system message"):
         mx.load_generator("x", system="be brief")
@@ -273,3 +274,53 @@ def test_a_gpu_writes_what_a_cpu_writes():
     assert list(cpu["chain"].values) == list(gpu["chain"].values)
     assert cpu["per_example"].equals(gpu["per_example"])
     assert float(abs(cpu_flow["recovered"] - gpu_flow["recovered"]).max()) < 1e-3
+
+
+# model.generate -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
+def test_generate_is_hugging_faces_greedy_generate(model_of, checkpoint, kind, backend, processing):
+    """One text, a list of texts of different length, and token ids."""
+    model = model_of(kind, backend, processing)
+    theirs = AutoModelForCausalLM.from_pretrained(checkpoint(kind), attn_implementation="eager").eval()
+    expected = []
+    for text in TEXTS:
+        ids = torch.tensor([model.text.ids(text)])
+        ended = {"eos_token_id": model.tokenizer.eos_token_id, "pad_token_id": model.tokenizer.eos_token_id}
+        whole = theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False, **ended)
+        expected.append([token for token in whole[0, ids.shape[1] :].tolist() if token != ended["eos_token_id"]])
+    texts = [model.tokenizer.decode(ids) for ids in expected]
+    assert [model.generate(text, 8) for text in TEXTS] == texts
+    assert model.generate(TEXTS, max_new_tokens=8) == texts
+    tokens, lengths = model.tokens(TEXTS)
+    written = model.generate(tokens, 8, lengths=lengths)
+    assert [[token for token in row if token >= 0] for row in written.tolist()] == expected
+
+
+def test_generate_draws_by_its_seed(cot):
+    texts = ["Tom has 4 coins.", "Amy has 5 coins."]
+    drawn = cot.generate(texts, 6, temperature=2.0, seed=1)
+    assert drawn == [cot.generate(text, 6, temperature=2.0, seed=1) for text in texts]
+    assert drawn != cot.generate(texts, 6, temperature=2.0, seed=2)
+    assert len(cot.generate(texts[0])) > 0
+
+
+def test_generate_refuses_what_cannot_be_continued(cot, model_of):
+    with pytest.raises(ModelSupportError, match="bidirectional"):
+        model_of("bert").generate("When Mary")
+    with pytest.raises(ShapeError, match=r"has \d+ tokens: zoo/cot continues prompts of fewer than 128"):
+        cot.generate("Tom has 4 coins. " * 40)
+    with pytest.raises(ConfigError, match="max_new_tokens is 0: it must be at least 1"):
+        cot.generate("Tom has 4 coins.", 0)
+    with pytest.raises(ConfigError, match="temperature is -1"):
+        cot.generate("Tom has 4 coins.", temperature=-1.0)
+    with pytest.raises(ShapeError, match="There are no prompts"):
+        cot.generate([])
+
+
+def test_generators_show_themselves_in_a_few_lines(cot):
+    for shown in (LocalGenerator(cot), mx.load_generator("gpt", api="chat", system="Be brief.")):
+        assert shown.name in repr(shown)
+        assert len(repr(shown).splitlines()) <= 25
+        assert shown.name in shown._repr_html_()

@@ -17,7 +17,7 @@ from tests.conftest import FOLDED, MODELS
 
 def parts(model):
     blocks = graph_blocks(model)
-    return blocks, blocks.plain, blocks.graph
+    return blocks, blocks.dense, blocks.graph
 
 
 def tokens(seed=0, rows=2, width=7):
@@ -56,7 +56,7 @@ def test_tables_of_edges_and_numbers():
     assert torch.equal(table[2], graph.reads)
     edge = graph.edges[5]
     assert graph.numbers([edge]).tolist() == [5]
-    with pytest.raises(SiteError, match=r"embed -> a0\.h1\.q"):
+    with pytest.raises(SiteError, match=r"Unknown edge .embed -> a0\.h1\.x"):
         graph.numbers([("embed", "a0.h1.x")])
 
 

@@ -144,9 +144,9 @@ def test_a_slow_answer_is_asked_for_again(server):
         ("500", ArtifactError, "no usable answer after 1 retries"),
         ("cut", ArtifactError, "no usable answer"),
         ("garbage", ArtifactError, "no usable answer"),
-        ("401", ConfigError, "put a valid key into OPENAI_API_KEY"),
+        ("401", ConfigError, "Put a valid key into OPENAI_API_KEY"),
         ("400", ModelSupportError, "fault 400"),
-        ("no_logprobs", ModelSupportError, "use a server that returns them"),
+        ("no_logprobs", ModelSupportError, "Use a server that gives them"),
         ("no_choices", ArtifactError, "no choices"),
     ],
 )
@@ -164,26 +164,26 @@ def test_a_fault_that_stays_is_said(server, monkeypatch, fault, error, said):
 def test_no_server(zoo):
     with serving(zoo) as gone:
         url = gone.url
-    with pytest.raises(ArtifactError, match="check base_url"):
+    with pytest.raises(ArtifactError, match="Check base_url"):
         mx.load_endpoint("zoo", NAMES, connection=Connection(url, retries=1)).outputs_of(TEXTS)
 
 
 def test_refused_before_any_request(server, monkeypatch):
     for settings in ({"outputs": [" a"]}, {"outputs": [" a", " a"]}, {"outputs": [" a", ELSE]}):
-        with pytest.raises(ConfigError, match="was asked"):
+        with pytest.raises(ConfigError, match=r"cannot have outputs|cannot be an output"):
             mx.load_endpoint("zoo", connection=at(server), **settings)
     with pytest.raises(ConfigError, match="api=chat"):
         mx.load_endpoint("zoo", NAMES, connection=at(server), system="Be brief.")
     with pytest.raises(ConfigError, match="chat"):
         mx.load_endpoint("zoo", NAMES, connection=at(server), api="chats")
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    with pytest.raises(ConfigError, match="set OPENAI_API_KEY"):
+    with pytest.raises(ConfigError, match="Set OPENAI_API_KEY"):
         mx.load_endpoint("zoo", NAMES).outputs_of(TEXTS)
     for url in ("http://user:pass@127.0.0.1/v1", "nowhere"):
         with pytest.raises(ConfigError, match="base_url") as caught:
             Connection(url)
         assert "pass@" not in str(caught.value)
-    with pytest.raises(ConfigError, match="at_once >= 1"):
+    with pytest.raises(ConfigError, match="at_once is 0: it must be at least 1"):
         Connection(server.url, at_once=0)
     assert not server.seen
 
@@ -192,7 +192,7 @@ def test_answers_that_cannot_be_told_apart_or_placed(server):
     chat = mx.load_endpoint("zoo", ["Mary", "Mary and John"], api="chat", connection=at(server))
     with pytest.raises(ConfigError, match="differ in their first token"):
         chat.outputs_of(TEXTS[:1])
-    with pytest.raises(AlignmentError, match="end the text without a space"):
+    with pytest.raises(AlignmentError, match="End the text without a space"):
         mx.load_endpoint("zoo", ["Mary", "John"], connection=at(server)).outputs_of([TEXTS[0] + " "])
 
 

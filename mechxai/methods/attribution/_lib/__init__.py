@@ -1,1 +1,1 @@
-"""What attribution methods share."""
+"""Code shared by the attribution methods."""

@@ -1,74 +1,76 @@
-"""What all methods of attribution have in common: from a model and prompts to a problem, from scores to a result."""
+"""`Attribution`: the base of the methods that score the tokens of a prompt."""
 
 import time
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ModelSupportError
 from mechxai.core.method import Method
-from mechxai.core.metric import AnyMetric
+from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result
 from mechxai.engine.execution import Execution
-from mechxai.methods.attribution._lib.input import AttributionInput, attribution_input
-from mechxai.methods.attribution._lib.scores import Scores, attribution_result
+from mechxai.methods.attribution._lib.baselines import Baseline
+from mechxai.methods.attribution._lib.input import AttributionInput, InputSettings, attribution_input
+from mechxai.methods.attribution._lib.players import PlayerKind
+from mechxai.methods.attribution._lib.scores import TokenScores, attribution_result
 
-_NO_BASELINE = "zero"  # for the baseline score of methods that have none of their own
+_DEFAULT_BASELINE: Baseline = "zero"  # for the baseline score of methods without a baseline field
 
 
 class Attribution(Method):
-    """A way of giving every token a score. Concrete ones are final frozen dataclasses with these fields among theirs.
+    """Base of the attribution methods. Concrete ones are final frozen dataclasses with these fields among theirs.
 
     Attributes:
+        needs_internals: whether the method needs gradients or attention, which a black box lacks.
         metric: what is scored.
-        players: what gets a score: ``token``, ``word`` or ``span``.
+        players: what receives a score: ``token``, ``word`` or ``span``.
         special: whether special tokens are players too.
-        looks_inside: whether it needs gradients or attention; else a black box will do.
     """
 
-    looks_inside: ClassVar[bool] = False
+    needs_internals: ClassVar[bool] = False
 
     metric: AnyMetric
-    players: str
+    players: PlayerKind
     special: bool
 
-    @abstractmethod
-    def scores(self, problem: AttributionInput) -> Scores:
-        """The scores of a problem."""
+    def _check_fields(self) -> None:
+        as_metric(self.metric)
 
-    def problem(self, model: Any, batch: ContrastBatch, execution: Execution) -> AttributionInput:
-        """The problem that the fields describe; bad ones are refused before any forward pass."""
-        problem = attribution_input(
-            model,
-            batch,
-            metric=self.metric,
-            baseline=str(self.settings().get("baseline", _NO_BASELINE)),
-            players=self.players,
-            special=self.special,
-            execution=execution,
-        )
-        if self.looks_inside and not problem.subject.inside:
+    @abstractmethod
+    def scores(self, inputs: AttributionInput) -> TokenScores:
+        """The score of every token of the inputs' prompts."""
+
+    def inputs(self, model: Any, batch: ContrastBatch, execution: Execution) -> AttributionInput:
+        """The input that the method's fields describe.
+
+        Raises:
+            ConfigError, ShapeError, ModelSupportError: fields that do not fit, before any forward pass.
+        """
+        baseline = cast("Baseline", self.settings().get("baseline", _DEFAULT_BASELINE))
+        settings = InputSettings(self.metric, baseline, self.players, self.special)
+        inputs = attribution_input(model, batch, settings, execution=execution)
+        if self.needs_internals and not inputs.model.has_internals:
             raise ModelSupportError(
-                f"{self.card.name} of {model.name} was asked",
-                got="a black box, which takes text and gives scores",
-                fix="use occlusion, lime, kernel_shap, partition_shap or exact_shapley, which need no more",
+                f"{self.card.name} needs gradients or attention, and {model.name} is a black box",
+                fix="Use occlusion, lime, kernel_shap, partition_shap or exact_shapley, which need scores only",
             )
-        return problem
+        return inputs
 
     def __call__(self, model: Any, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
         """A score for every token of the batch's clean prompts; see `attribution_result` for the variables.
 
         Args:
-            model: a `HookedModel`, or anything else `Explained`.
-            batch: the prompts, with the answers (and wrong answers) that are scored.
+            model: a `HookedModel`, classifier, encoder, black box, or any other `AttributionModel`.
+            batch: the prompts, with the answers (and wrong answers) that the metric scores.
             execution: how to run.
 
         Raises:
             ConfigError, ShapeError: a baseline, players or answers that do not fit, before any forward pass.
         """
         started = time.perf_counter()
-        problem = self.problem(model, batch, execution)
-        scores = self.scores(problem)
+        inputs = self.inputs(model, batch, execution)
+        scores = self.scores(inputs)
         return attribution_result(
-            self, model, batch, problem=problem, scores=scores, seconds=time.perf_counter() - started
+            self, model, batch, inputs=inputs, scores=scores, seconds=time.perf_counter() - started
         )

@@ -1,77 +1,81 @@
-"""What stands in place of a token that is taken away, by name; there is no neutral one, so each result says which."""
+"""Baselines: the embeddings that replace a deleted token.
+
+No baseline is neutral, so every result records which one it used.
+"""
+
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError, check_choice
-from mechxai.methods.attribution._lib.adapters.hooked import AttributionModel, Embeddings
+from mechxai.methods.attribution._lib.adapters.protocol import AttributionModel, Embeddings
 from mechxai.methods.attribution._lib.players import Players
 
-BASELINES = ("pad", "mask", "zero", "mean", "counterfactual", "blank")
+Baseline = Literal["pad", "mask", "zero", "mean", "counterfactual", "blank"]
+_TOKEN_IDS = {"pad": ("pad_token_id", "eos_token_id"), "mask": ("mask_token_id",)}  # of the tokenizer, first available
 
 
 def baseline_embeddings(
-    subject: AttributionModel, batch: ContrastBatch, name: str, *, embeddings: Embeddings, players: Players
+    model: AttributionModel, batch: ContrastBatch, baseline: Baseline, *, embeddings: Embeddings, players: Players
 ) -> Embeddings:
-    """The prompts with every player taken away; special tokens and padding as they are.
+    """The prompts with every player deleted; special tokens and padding keep their embeddings.
 
     Args:
-        subject: the model.
+        model: the model.
         batch: the prompts.
-        name: ``pad``, the tokenizer's padding token (else its end-of-sequence token); ``mask``, its mask token;
+        baseline: ``pad``, the tokenizer's padding token (else its end-of-sequence token); ``mask``, its mask token;
             ``zero``, the zero vector; ``mean``, the mean embedding of the vocabulary; ``counterfactual``, the batch's
             corrupted prompts; ``blank``, the token of a space.
         embeddings: of the clean prompts.
-        players: what can be taken away.
+        players: what can be deleted.
 
     Raises:
-        ConfigError: another name, a token the tokenizer does not have, or no counterfactual in the batch.
+        ConfigError: an unknown baseline, a token that the tokenizer lacks, or a prompt without a counterfactual.
     """
-    check_choice("baseline", name, BASELINES)
-    free = players.free(embeddings.device)[..., None]
-    return torch.where(free, _all_away(subject, batch, name, embeddings=embeddings), embeddings)
+    check_choice("baseline", baseline, get_args(Baseline))
+    has_player = players.has_player(embeddings.device)[..., None]
+    return torch.where(has_player, _replacements(model, batch, baseline, embeddings=embeddings), embeddings)
 
 
-def _all_away(subject: AttributionModel, batch: ContrastBatch, name: str, *, embeddings: Tensor) -> Tensor:
-    if name == "zero":
+def _replacements(model: AttributionModel, batch: ContrastBatch, baseline: Baseline, *, embeddings: Tensor) -> Tensor:
+    """The baseline's embedding at every position."""
+    if baseline == "zero":
         return torch.zeros_like(embeddings)
-    if name == "mean":
-        return subject.mean_embedding().to(embeddings).expand_as(embeddings)
-    if name == "counterfactual":
-        if bool((batch.first_difference >= batch.lengths).any()):
-            row = int((batch.first_difference >= batch.lengths).nonzero()[0])
+    if baseline == "mean":
+        return model.mean_embedding().to(embeddings).expand_as(embeddings)
+    if baseline == "counterfactual":
+        unchanged = batch.first_difference >= batch.lengths
+        if bool(unchanged.any()):
             raise ConfigError(
-                "baseline='counterfactual' was asked",
-                got=f"prompt {row} has none: its corrupted prompt is the clean one",
-                fix="give corrupted prompts, or use pad, mean, zero or blank",
+                f"baseline='counterfactual': prompt {int(unchanged.nonzero()[0])} has no counterfactual, "
+                "its corrupted prompt is the clean one",
+                fix="Give corrupted prompts, or use pad, mean, zero or blank",
             )
-        return subject.embeddings(batch.corrupted)
-    token = torch.tensor([[_token(subject, name)]], device=embeddings.device)
-    return subject.embeddings(token).to(embeddings).expand_as(embeddings)
+        return model.embeddings(batch.corrupted)
+    token = torch.tensor([[_baseline_token(model, baseline)]], device=embeddings.device)
+    return model.embeddings(token).to(embeddings).expand_as(embeddings)
 
 
-def _token(subject: AttributionModel, name: str) -> int:
-    tokenizer = subject.text.tokenizer
+def _baseline_token(model: AttributionModel, baseline: Baseline) -> int:
+    tokenizer = model.text.tokenizer
     if tokenizer is None:
-        raise ConfigError(f"baseline={name!r} was asked", got="a model without tokenizer", fix="use zero or mean")
-    if name == "blank":
-        return _blank(subject)
-    names = ("pad_token_id", "eos_token_id") if name == "pad" else ("mask_token_id",)
-    found = [token for one in names if (token := getattr(tokenizer, one, None)) is not None]
-    if not found:
-        raise ConfigError(
-            f"baseline={name!r} was asked", got="the tokenizer has no such token", fix="use zero, mean or blank"
-        )
-    return int(found[0])
+        raise ConfigError(f"baseline={baseline!r} needs a tokenizer", fix="Use zero or mean")
+    if baseline == "blank":
+        return _blank_token(model)
+    token_ids = [getattr(tokenizer, name, None) for name in _TOKEN_IDS[baseline]]
+    for token_id in token_ids:
+        if token_id is not None:
+            return int(token_id)
+    raise ConfigError(f"baseline={baseline!r}: the tokenizer has no such token", fix="Use zero, mean or blank")
 
 
-def _blank(subject: AttributionModel) -> int:
-    ids = subject.text.bare_ids(" ")
-    if len(ids) != 1 or ids[0] == getattr(subject.text.tokenizer, "unk_token_id", None):
+def _blank_token(model: AttributionModel) -> int:
+    ids = model.text.bare_ids(" ")
+    if len(ids) != 1 or ids[0] == getattr(model.text.tokenizer, "unk_token_id", None):
         raise ConfigError(
-            "baseline='blank' was asked",
-            got=f"a space is {len(ids)} tokens here, or unknown",
-            fix="use pad, zero or mean",
+            f"baseline='blank': a space is {len(ids)} tokens of this tokenizer, or unknown",
+            fix="Use pad, zero or mean",
         )
     return int(ids[0])

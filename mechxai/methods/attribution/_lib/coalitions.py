@@ -1,4 +1,4 @@
-"""A prompt's score as a function of which players are there: all that SHAP and LIME need to know of a model."""
+"""The value function of a prompt: its score given which players are present, as SHAP and LIME take it."""
 
 from collections.abc import Callable
 
@@ -7,18 +7,18 @@ import torch
 
 from mechxai.methods.attribution._lib.input import AttributionInput
 
-Present = Callable[[np.ndarray], np.ndarray]  # 1 where a player is there, [cell, player], to scores, [cell]
+ValueFunction = Callable[[np.ndarray], np.ndarray]  # 1 where a player is present, [coalition, player], to [coalition]
 
 
-def score_of_present(problem: AttributionInput) -> Present:
-    """The function of a problem of one prompt. Cost: a forward pass per row in which some are there and some not."""
+def value_function(inputs: AttributionInput) -> ValueFunction:
+    """The value function of a single prompt. Cost: a forward pass per coalition that is neither full nor empty."""
 
-    def function(present: np.ndarray) -> np.ndarray:
-        there = torch.as_tensor(np.asarray(present)) > 0.5  # [cell, player]
-        found = torch.where(there.all(1), problem.target_score, problem.baseline_score)
-        mixed = (there.any(1) & ~there.all(1)).nonzero()[:, 0]
-        if len(mixed):
-            found[mixed] = problem.without(~there[mixed][:, None])[:, 0]
-        return found.numpy()
+    def values(coalitions: np.ndarray) -> np.ndarray:
+        present = torch.as_tensor(np.asarray(coalitions)) > 0.5  # [coalition, player]
+        scores = torch.where(present.all(1), inputs.target_score, inputs.baseline_score)
+        partial = (present.any(1) & ~present.all(1)).nonzero()[:, 0]
+        if len(partial):
+            scores[partial] = inputs.scores_without(~present[partial][:, None])[:, 0]
+        return scores.numpy()
 
-    return function
+    return values

@@ -1,61 +1,64 @@
-"""Gradients of the score in the embeddings, some prompts at a time; the algorithms are Captum's."""
+"""Gradients of the score in the embeddings, computed with Captum for a few prompts at a time."""
 
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from mechxai.methods.attribution._lib.input import AttributionInput
 
+Reduction = Literal["l2", "sum"]  # of a vector per token to one number
 
-def forward_of(problem: AttributionInput) -> Callable[[Tensor, Tensor], Tensor]:
-    """The score as Captum calls it: embeddings ``[row, pos, d_model]`` and each row's prompt to ``[row]``."""
+
+def captum_forward(inputs: AttributionInput) -> Callable[[Tensor, Tensor], Tensor]:
+    """The score as Captum calls it: embeddings ``[row, pos, d_model]`` and each row's prompt number to ``[row]``."""
 
     def forward(embeddings: Tensor, prompts: Tensor) -> Tensor:
-        problem.tally.backward += len(prompts)
-        return problem.score(embeddings, prompts)
+        inputs.tally.backward += len(prompts)
+        return inputs.score(embeddings, prompts)
 
     return forward
 
 
 @contextmanager
-def quiet() -> Generator[None]:
-    """Captum's reminders silent: that it sets ``requires_grad``, that a batch is larger than asked."""
+def captum_gradients() -> Generator[None]:
+    """Enables gradients and silences Captum's warnings about ``requires_grad`` and batch sizes."""
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.filterwarnings("ignore", module="captum")
         yield
 
 
 @contextmanager
-def seeded(seed: int) -> Generator[None]:
-    """Torch's global draws from a seed, and the generators as they were afterwards; Captum takes none of its own."""
+def torch_seed(seed: int) -> Generator[None]:
+    """Seeds torch's global generators, which Captum draws from, and restores them afterwards."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
 
 
-def gradients(problem: AttributionInput) -> Tensor:
+def embedding_gradients(inputs: AttributionInput) -> Tensor:
     """The gradient of each prompt's score in its embeddings, ``[prompt, pos, d_model]``.
 
-    Captum's ``Saliency`` with its sign kept.
+    Captum's ``Saliency`` without the absolute value.
 
     Cost: a forward and a backward pass per prompt.
     """
     from captum.attr import Saliency  # noqa: PLC0415 - heavy
 
-    saliency = Saliency(forward_of(problem))
+    saliency = Saliency(captum_forward(inputs))
 
-    def some(rows: Tensor) -> Tensor:
-        with quiet():
-            points = problem.embeddings[rows].clone()
+    def gradients(rows: Tensor) -> Tensor:
+        with captum_gradients():
+            points = inputs.embeddings[rows].clone()
             return saliency.attribute(points, abs=False, additional_forward_args=(rows,)).detach()
 
-    return problem.in_parts(some)
+    return inputs.in_row_chunks(gradients)
 
 
-def reduced(vectors: Tensor, how: str) -> Tensor:
-    """One number per token from one per dimension: ``sum`` keeps signs and adds up; ``l2`` is a size only."""
-    wide = vectors.double()
-    return (wide.sum(-1) if how == "sum" else wide.norm(dim=-1)).cpu()
+def reduce_vectors(vectors: Tensor, reduction: Reduction) -> Tensor:
+    """One number per vector, float64 on the CPU: ``sum`` keeps signs and adds up; ``l2`` is a magnitude."""
+    double = vectors.double()
+    return (double.sum(-1) if reduction == "sum" else double.norm(dim=-1)).cpu()

@@ -1,58 +1,44 @@
-"""The methods of attribution by name, for configs and the command line."""
+"""Attribution methods by name, as configs and the command line give them."""
 
+import importlib
+import pkgutil
 from collections.abc import Sequence
 
-from mechxai.core.errors import ConfigError, nearest
+from mechxai.core.errors import ConfigError, unknown
+from mechxai.core.method import METHODS
+from mechxai.methods import attribution
 from mechxai.methods.attribution._lib.base import Attribution
-from mechxai.methods.attribution.attention_rollout import AttentionRollout
-from mechxai.methods.attribution.attention_scores import AttentionScores
-from mechxai.methods.attribution.exact_shapley import ExactShapley
-from mechxai.methods.attribution.gradient_x_input import GradientXInput
-from mechxai.methods.attribution.integrated_gradients import IntegratedGradients
-from mechxai.methods.attribution.kernel_shap import KernelShap
-from mechxai.methods.attribution.lime import Lime
-from mechxai.methods.attribution.occlusion import Occlusion
-from mechxai.methods.attribution.partition_shap import PartitionShap
-from mechxai.methods.attribution.saliency import Saliency
-from mechxai.methods.attribution.smooth_grad import SmoothGrad
 
-Named = str | Attribution
-ATTRIBUTIONS: dict[str, type[Attribution]] = {
-    kind.card.name: kind
-    for kind in (
-        Saliency,
-        GradientXInput,
-        IntegratedGradients,
-        SmoothGrad,
-        Occlusion,
-        Lime,
-        KernelShap,
-        PartitionShap,
-        ExactShapley,
-        AttentionScores,
-        AttentionRollout,
-    )
-}
+MethodOrName = str | Attribution
 
 
-def method_of(named: Named) -> Attribution:
-    """The method a name means, with its defaults; a method itself.
+def attribution_methods() -> dict[str, type[Attribution]]:
+    """Every registered attribution method by name; imports the modules of the family first."""
+    for module in pkgutil.iter_modules(attribution.__path__):
+        if not module.name.startswith("_"):
+            importlib.import_module(f"{attribution.__name__}.{module.name}")
+    return {name: kind for name, kind in METHODS.items() if issubclass(kind, Attribution)}
+
+
+def method_of(method: MethodOrName) -> Attribution:
+    """The method with that name and its default fields; a method is returned as it is.
 
     Raises:
-        ConfigError: no method of attribution has that name.
+        ConfigError: no attribution method has that name.
     """
-    if isinstance(named, Attribution):
-        return named
-    if named not in ATTRIBUTIONS:
-        raise ConfigError(f"Attribution {named!r} was asked", allowed=nearest(named, ATTRIBUTIONS))
-    return ATTRIBUTIONS[named]()
+    if isinstance(method, Attribution):
+        return method
+    methods = attribution_methods()
+    if method not in methods:
+        raise ConfigError(unknown("attribution method", method, methods))
+    return methods[method]()
 
 
-def labelled(methods: Sequence[Named]) -> dict[str, Attribution]:
-    """Methods by label: their name, and a number where a name comes again."""
-    found: dict[str, Attribution] = {}
+def labelled(methods: Sequence[MethodOrName]) -> dict[str, Attribution]:
+    """Methods by label: the name, with a number from the second method of that name on."""
+    labels: dict[str, Attribution] = {}
     for method in map(method_of, methods):
         name = method.card.name
-        again = sum(one.card.name == name for one in found.values())
-        found[f"{name} {again + 1}" if again else name] = method
-    return found
+        n_before = sum(other.card.name == name for other in labels.values())
+        labels[f"{name} {n_before + 1}" if n_before else name] = method
+    return labels

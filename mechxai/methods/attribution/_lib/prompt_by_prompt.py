@@ -1,50 +1,47 @@
-"""Prompts explained one after the other: a bar with the time left, and each finished one on disk before the next."""
+"""Runs an attribution method prompt by prompt, saving each finished prompt before the next begins."""
 
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from torch import Tensor
 
 from mechxai.core.fingerprint import Fingerprints
 from mechxai.core.method import Method
-from mechxai.engine.checkpoint import WaveStore
-from mechxai.engine.progress import Bar
+from mechxai.engine.checkpoint import TENSOR, CheckpointStore
+from mechxai.engine.progress import ProgressBar
 from mechxai.methods.attribution._lib.input import AttributionInput
 
 
 def prompt_by_prompt(
     method: Method, problem: AttributionInput, run: Callable[[AttributionInput, int], Tensor]
 ) -> list[Tensor]:
-    """What a function gives for each prompt alone, without padding.
+    """The value of a function for each prompt alone, without padding.
 
     Args:
-        method: whose settings decide the values; named beside the bar.
+        method: the method; its settings are part of the checkpoint's key, its name stands beside the progress bar.
         problem: all prompts.
-        run: takes the problem of one prompt and its number; gives numbers in any shape.
+        run: takes the input of one prompt and its number; returns a tensor of any shape.
 
-    Where the execution has a folder for cells, finished prompts are kept there and found again.
+    With ``execution.cells``, finished prompts are saved there, and an interrupted run resumes.
     """
-    folder, n = problem.execution.cells, len(problem)
-    store = None if folder is None else WaveStore(folder, _key(method, problem))
+    folder, n_prompts = problem.execution.cells, len(problem)
+    store = CheckpointStore(folder, "" if folder is None else _key(method, problem), TENSOR)
     shown = problem.execution.progress
-    inner = replace(problem, execution=replace(problem.execution, progress=shown and n == 1)).knowing(
-        {"target_score": problem.target_score, "baseline_score": problem.baseline_score}
-    )
-    found = []
-    with Bar(method.card.name, n, shown=shown and n > 1, unit="prompts") as bar:
-        for number, one in enumerate(inner.each()):
-            kept = store.load(number) if store else None
-            values = run(one, number) if kept is None else kept
-            if store and kept is None:
-                store.save(number, values)
-            found.append(values)
-            bar.advance(1, computed=kept is None)
-    return found
+    execution = replace(problem.execution, progress=shown and n_prompts == 1)
+    inner = replace(problem.with_end_scores(), execution=execution)
+    values = []
+    with ProgressBar(method.card.name, n_prompts, shown=shown and n_prompts > 1, unit="prompts") as bar:
+        for number, prompt in enumerate(inner.each()):
+            value, computed = store.load_or_compute(number, partial(run, prompt, number))
+            values.append(value)
+            bar.advance(1, computed=computed)
+    return values
 
 
 def _key(method: Method, problem: AttributionInput) -> str:
-    hashed = Fingerprints()
+    fingerprint = Fingerprints()
     decisive = (method.settings(), problem.batch.identity, problem.embeddings, problem.baseline)
-    parts = [problem.subject.identity, *(hashed(part) for part in decisive), hashed(problem.players.of_token)]
+    parts = [problem.model.identity, *(fingerprint(part) for part in decisive), fingerprint(problem.players.of_token)]
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()

@@ -1,1 +1,1 @@
-"""What circuit methods share."""
+"""Parts shared by the circuit methods."""

@@ -1,4 +1,4 @@
-"""The metric of many circuits, some prompts and some circuits at a time."""
+"""The metric of many circuits, a few prompts and a few circuits at a time."""
 
 from dataclasses import dataclass
 
@@ -7,91 +7,83 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.metric import Metric
 from mechxai.core.shapes import Rows
-from mechxai.engine.contrast import with_reference
 from mechxai.engine.execution import Execution
-from mechxai.engine.progress import Bar
+from mechxai.engine.progress import ProgressBar
 from mechxai.engine.sweep import run_tokens
-from mechxai.methods.circuits._lib.references import Reference, reference
-from mechxai.methods.circuits._lib.stream_scores import budget_bytes, score_of
+from mechxai.methods.circuits._lib.prepared_graph import PreparedGraph
+from mechxai.methods.circuits._lib.references import Reference, ReferenceKind, reference
+from mechxai.methods.circuits._lib.stream_scores import budget_bytes, stream_scorer
 from mechxai.model.backends.base import frozen
 from mechxai.model.graph.circuit import run_circuits
-from mechxai.model.graph.writes import Blocks, Streams, Written, embedded
-from mechxai.model.hooked_model import HookedModel
+from mechxai.model.graph.writes import Streams, Written, embedded
 
 _MOST_BYTES = 256 * 2**20
+_MOST_PROMPTS = 16
 
 
 @dataclass(frozen=True)
 class CircuitRuns:
-    """What circuits are run on.
+    """Runs of the clean prompts in which each reader sees only its circuit's writers.
 
     Attributes:
-        model: the model.
-        blocks: its blocks.
-        batch: the prompts; the clean ones are run.
-        metric: what is measured.
-        reference: what readers see of writers outside a circuit.
+        prepared: the graph, prompts and metric.
+        reference: the output that readers see of writers outside a circuit.
     """
 
-    model: HookedModel
-    blocks: Blocks
-    batch: ContrastBatch
-    metric: Metric
+    prepared: PreparedGraph
     reference: Reference
 
     @staticmethod
-    def of(
-        model: HookedModel, blocks: Blocks, batch: ContrastBatch, *, metric: Metric, kind: str, seed: int
-    ) -> "CircuitRuns":
-        """With what a metric and a kind of `Reference` ask for. Cost: up to a pass per prompt for each.
+    def of(prepared: PreparedGraph, reference_kind: ReferenceKind, *, seed: int) -> "CircuitRuns":
+        """The runs under a kind of reference. Cost: up to a pass per prompt for the metric and for the reference.
 
         Raises:
             ConfigError: a reference that the prompts do not allow.
         """
-        batch = with_reference(model, batch, metric)
-        return CircuitRuns(model, blocks, batch, metric, reference(model, blocks, batch, kind=kind, seed=seed))
+        prepared = prepared.with_clean_logprobs()
+        return CircuitRuns(prepared, reference(prepared, reference_kind, seed=seed))
 
     def scores(self, edges: Bool[Tensor, "circuit edge"], execution: Execution) -> Float[Tensor, "circuit prompt"]:
         """The metric of every prompt under every circuit, float64 on the CPU. Cost: about two passes for each."""
-        graph, found = self.blocks.graph, torch.zeros(len(edges), len(self.batch), dtype=torch.float64)
-        circuits = graph.chosen(edges.to(self.model.device))
-        prompts, many = self._at_once(len(edges), execution)
-        with Bar("circuits", found.numel(), shown=execution.progress, unit="runs") as bar, torch.no_grad():
-            for rows, part in self.batch.parts(prompts):
-                score = score_of(self.model, self.blocks, part, metric=self.metric)
-                start, away = self._streams(part, rows)
-                for low in range(0, len(edges), many):
-                    here = slice(low, low + many)
-                    last = run_circuits(self.blocks, start, away, circuits=circuits[here])
-                    found[here, rows] = torch.stack([score(one) for one in last]).double().cpu()
-                    bar.advance(len(last) * len(part))
-        return found
+        prepared, blocks = self.prepared, self.prepared.blocks
+        scores = torch.zeros(len(edges), len(prepared.batch), dtype=torch.float64)
+        circuits = prepared.graph.chosen(edges.to(prepared.model.device))
+        prompts_at_once, circuits_at_once = self._at_once(len(edges), execution)
+        with ProgressBar("circuits", scores.numel(), shown=execution.progress, unit="runs") as bar, torch.no_grad():
+            for rows, sub_batch in prepared.batch.parts(prompts_at_once):
+                score = stream_scorer(prepared.on(sub_batch))
+                embeds, replacements = self._streams(sub_batch, rows)
+                for low in range(0, len(edges), circuits_at_once):
+                    chunk = slice(low, low + circuits_at_once)
+                    last = run_circuits(blocks, embeds, replacements, circuits=circuits[chunk])
+                    scores[chunk, rows] = torch.stack([score(stream) for stream in last]).double().cpu()
+                    bar.advance(len(last) * len(sub_batch))
+        return scores
 
     def differentiable(
         self, circuits: Float[Tensor, "circuit reader writer"], prompts: Int[Tensor, " chosen"]
     ) -> Float[Tensor, "circuit chosen"]:
         """The metric of some prompts under shares of edges, with a gradient. Cost: about two passes for each."""
-        part = self.batch.rows(prompts)
-        score = score_of(self.model, self.blocks, part, metric=self.metric)
+        prepared = self.prepared.on(self.prepared.batch.rows(prompts))
+        score = stream_scorer(prepared)
         with torch.no_grad():
-            start, away = self._streams(part, prompts)
-        with frozen(self.model.backend):
-            last = run_circuits(self.blocks, start, away, circuits=circuits)
-            return torch.stack([score(one) for one in last])
+            embeds, replacements = self._streams(prepared.batch, prompts)
+        with frozen(prepared.model.backend):
+            last = run_circuits(prepared.blocks, embeds, replacements, circuits=circuits)
+            return torch.stack([score(stream) for stream in last])
 
-    def _streams(self, part: ContrastBatch, rows: Rows) -> tuple[Streams, Written]:
-        """What ``embed`` writes for some prompts, and what stands in for every writer."""
-        start = embedded(self.model, run_tokens(part, "clean", self.metric)[0])
-        like = start.new_empty(len(self.blocks.graph.writers), *start.shape)
-        return start, self.reference.written(self.model, self.blocks, self.batch, rows=rows, like=like)
+    def _streams(self, sub_batch: ContrastBatch, rows: Rows) -> tuple[Streams, Written]:
+        """The output of ``embed`` for some prompts, and the reference output of every writer."""
+        embeds = embedded(self.prepared.model, run_tokens(sub_batch, "clean", self.prepared.metric)[0])
+        like = embeds.new_empty(len(self.prepared.graph.writers), *embeds.shape)
+        return embeds, self.reference.written(self.prepared, rows=rows, like=like)
 
     def _at_once(self, n_circuits: int, execution: Execution) -> tuple[int, int]:
-        """Prompts and circuits that go together."""
-        a = self.model.architecture
-        readers = len(self.blocks.graph.attention_readers(0))
-        one = 4 * (len(self.blocks.graph.writers) + 4 * readers) * self.batch.n_pos * a.d_model
-        rows = max(1, budget_bytes(self.model, execution, most=_MOST_BYTES) // one)
-        prompts = max(1, min(len(self.batch), rows, 16))
+        """How many prompts, and how many circuits, run together."""
+        model, graph, batch = self.prepared.model, self.prepared.graph, self.prepared.batch
+        n_readers = len(graph.attention_readers(0))
+        row_bytes = 4 * (len(graph.writers) + 4 * n_readers) * batch.n_pos * model.architecture.d_model
+        rows = max(1, budget_bytes(model, execution, most=_MOST_BYTES) // row_bytes)
+        prompts = max(1, min(len(batch), rows, _MOST_PROMPTS))
         return prompts, max(1, min(n_circuits, rows // prompts))

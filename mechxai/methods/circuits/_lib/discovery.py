@@ -1,90 +1,70 @@
-"""Which method finds the edges, and on which prompts; the others confirm."""
+"""Discovery methods by name, and the split of the prompts into those that find a circuit and those that test it."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Literal, get_args
 
 import torch
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError, check_choice
-from mechxai.core.method import Method
-from mechxai.core.metric import AnyMetric, as_metric
-from mechxai.methods.circuits._lib.edge_selection import RANKS
-from mechxai.methods.circuits._lib.references import REFERENCES
+from mechxai.core.method import METHODS, Method
+from mechxai.core.metric import AnyMetric
+from mechxai.methods.circuits._lib.references import ReferenceKind
 from mechxai.methods.circuits._lib.saved_edges import SavedEdges, is_saved
 from mechxai.methods.circuits.acdc import Acdc
-from mechxai.methods.circuits.edge_attribution import KINDS, EdgeAttribution
+from mechxai.methods.circuits.edge_attribution import AttributionKind, EdgeAttribution
 from mechxai.methods.circuits.edge_patching import EdgePatching
 from mechxai.methods.circuits.edge_pruning import EdgePruning
 
-
-def _attribution(kind: str, metric: AnyMetric, away: str) -> Method:
-    return EdgeAttribution(kind, metric=metric, reference=away)
-
-
-def _exact(metric: AnyMetric, away: str) -> Method:
-    check_choice("reference", away, ("corrupted",))
-    return EdgePatching(metric=metric)
+Split = Literal["prompts", "templates"]
+_EXACT_METHODS = (EdgePatching, Acdc, EdgePruning)  # beside the kinds of edge attribution
+DISCOVERY_METHODS = (*get_args(AttributionKind), *(method.card.name for method in _EXACT_METHODS))
 
 
-# By name: a method, or a kind of edge attribution, from the metric and what stands in for what is cut.
-FINDERS: dict[str, Callable[[AnyMetric, str], Method]] = {
-    "edge_attribution": lambda metric, away: EdgeAttribution(metric=metric, reference=away),
-    **{kind: partial(_attribution, kind) for kind in KINDS},
-    "edge_patching": _exact,
-    "acdc": lambda _metric, away: Acdc(reference=away),
-    "edge_pruning": lambda _metric, away: EdgePruning(reference=away),
-}
+def discovery_methods() -> Mapping[str, type[Method]]:
+    """Every name that stands for a discovery method: registered methods that score edges, kinds of edge attribution."""
+    registered = {name: method for name, method in METHODS.items() if method.card.kind == "edges"}
+    return registered | dict.fromkeys(get_args(AttributionKind), EdgeAttribution)
 
 
-def edge_method(of: Any, metric: AnyMetric, reference: str = "corrupted") -> Method:
-    """A method that scores edges, that of a name with its defaults, or the edges of a file.
+def edge_method(of: Any, metric: AnyMetric, reference: ReferenceKind = "corrupted") -> Method:
+    """The discovery method that a field ``of`` names.
 
     Args:
-        of: the method, a name of `FINDERS`, or the path of a circuit file (see `SavedEdges`).
-        metric: of those that take any; ``acdc`` and ``edge_pruning`` have their own.
-        reference: what stands in for what is cut, of a name.
+        of: a method; a name of `discovery_methods`, for that method with its defaults; or the path of a circuit file
+            (see `SavedEdges`).
+        metric: of a named method, unless its own default is another than ``logit_diff`` (``acdc``, ``edge_pruning``).
+        reference: of a named method, for the edges that it cuts.
 
     Raises:
-        ConfigError: another name; a reference that it does not take.
+        ConfigError: an unknown name; a reference that the method does not take.
         ArtifactError: no such file.
     """
     if isinstance(of, Method):
         return of
     if is_saved(of):
         return SavedEdges(of)
-    check_choice("of", str(of), tuple(FINDERS))
-    return FINDERS[str(of)](metric, reference)
+    name, methods = str(of), discovery_methods()
+    check_choice("of", name, methods)
+    method = methods[name]
+    defaults = {field.name: field.default for field in fields(method)}  # type: ignore[arg-type] # every method is a dataclass
+    settings: dict[str, Any] = {"kind": name} if name in get_args(AttributionKind) else {}
+    if defaults.get("metric") == EdgeAttribution.metric:
+        settings["metric"] = metric
+    if "reference" in defaults:
+        settings["reference"] = reference
+    elif reference != "corrupted":
+        raise ConfigError(f"{name} takes no reference={reference!r}", allowed="corrupted")
+    return method(**settings)
 
 
-def check_discovery(of: Any, metric: AnyMetric, *, rank: str, away: str, split: str) -> None:
-    """Refuses what finding edges on some prompts and cutting the others on the rest cannot be asked.
-
-    Args:
-        of: as in `edge_method`.
-        metric: likewise.
-        rank: how edges are ranked.
-        away: what stands in for what is cut.
-        split: what prompts are split by.
-
-    Raises:
-        ConfigError: one that is not known.
-        ArtifactError: no such file of edges.
-    """
-    as_metric(metric)
-    edge_method(of, metric)
-    check_choice("rank", rank, RANKS)
-    check_choice("reference", away, REFERENCES)
-    check_choice("split", split, ("prompts", "templates"))
-
-
-def found_and_confirmed(batch: ContrastBatch, discover: float, split: str) -> tuple[ContrastBatch, ContrastBatch]:
-    """The prompts to find edges on, and those to confirm them on.
+def split_prompts(batch: ContrastBatch, discover: float, split: Split) -> tuple[ContrastBatch, ContrastBatch]:
+    """The prompts that find the edges, and the prompts that test them.
 
     Args:
         batch: the prompts.
-        discover: share for finding; 1 takes all for both.
+        discover: share of the prompts that find edges; 1 takes all for both.
         split: by ``prompts``, or by ``templates``.
 
     Raises:
@@ -92,14 +72,14 @@ def found_and_confirmed(batch: ContrastBatch, discover: float, split: str) -> tu
     """
     if discover == 1:
         return batch, batch
-    names = batch.groups if split == "templates" else tuple(map(str, range(len(batch))))
-    kinds = list(dict.fromkeys(names))
-    n = round(discover * len(kinds))
-    if not 0 < n < len(kinds):
+    labels = batch.groups if split == "templates" else tuple(map(str, range(len(batch))))
+    groups = list(dict.fromkeys(labels))
+    n = round(discover * len(groups))
+    if not 0 < n < len(groups):
         raise ConfigError(
-            f"{len(batch)} prompts were to be split by {split} for finding and confirming",
-            got=f"{n} and {len(kinds) - n} {split}",
-            fix="give more of them, or discover=1 to confirm on those that were used",
+            f"{len(batch)} prompts cannot be split by {split} with discover={discover}: {n} {split} would find the "
+            f"circuit and {len(groups) - n} would test it",
+            fix="Give more of them, or discover=1 to test on the prompts that find the circuit",
         )
-    first = torch.tensor([name in kinds[:n] for name in names], device=batch.clean.device)
+    first = torch.tensor([label in groups[:n] for label in labels], device=batch.clean.device)
     return batch.rows(first.nonzero()[:, 0]), batch.rows((~first).nonzero()[:, 0])

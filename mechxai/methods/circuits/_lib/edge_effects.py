@@ -1,4 +1,4 @@
-"""The exact effect of moving what some readers see of some writers, one pair at a time, through the engine."""
+"""Exact edge effects: the metric when one reader sees one writer as in the other run, edge by edge, by the engine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,114 +7,110 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mechxai.core.batch import ContrastBatch
 from mechxai.core.edit import Intervention, ReplaceFrom
 from mechxai.core.errors import UnfinishedError
-from mechxai.core.graph import Graph
-from mechxai.core.metric import Metric
 from mechxai.core.shapes import PromptInts
+from mechxai.engine.contrast import Direction
 from mechxai.engine.execution import Execution
 from mechxai.engine.run import Outcome, run_sweep
 from mechxai.engine.sweep import Cell, Sweep, run_tokens
-from mechxai.methods.circuits._lib.stream_scores import score_of
+from mechxai.methods.circuits._lib.prepared_graph import PreparedGraph
+from mechxai.methods.circuits._lib.stream_scores import stream_scorer
 from mechxai.model.graph.cuts import Cut, Cuts
-from mechxai.model.graph.writes import Blocks, embedded, writes
-from mechxai.model.hooked_model import HookedModel
+from mechxai.model.graph.writes import embedded, writes
 
-_MOST_BYTES = 256 * 2**20  # of values that a sweep's cells put in
+_MOST_BYTES = 256 * 2**20  # of the values that a sweep's cells put in
 Effects = Float[Tensor, "prompt reader writer"]
 
 
 @dataclass(frozen=True)
 class EdgeEffects:
-    """What is asked of edges.
+    """Sweeps over edges, each with one writer's output moved to the other run as one reader sees it.
 
     Attributes:
-        model: the model.
-        blocks: its blocks.
-        batch: the prompts.
-        metric: what is measured.
+        prepared: the graph, prompts and metric.
         direction: ``noise`` or ``denoise``.
-        mlps_follow: whether MLPs between writer and reader answer to the move.
-        at: the position of each prompt at which alone readers see the move, ``[prompt]``; all by default.
-        outcomes: of the sweeps that were run.
-        unfinished: of those whose waves are left to other shards.
+        mlps_follow: whether MLPs between writer and reader respond to the move; else they are frozen.
+        positions: the one position of each prompt at which readers see the move, ``[prompt]``; all by default.
+        outcomes: of the finished sweeps.
+        unfinished: errors of sweeps whose waves are left to other shards.
     """
 
-    model: HookedModel
-    blocks: Blocks
-    batch: ContrastBatch
-    metric: Metric
-    direction: str
+    prepared: PreparedGraph
+    direction: Direction
     mlps_follow: bool = False
-    at: PromptInts | None = None
+    positions: PromptInts | None = None
     outcomes: list[Outcome] = field(default_factory=list[Outcome])
     unfinished: list[UnfinishedError] = field(default_factory=list[UnfinishedError])
 
-    def measured(self, chosen: Bool[Tensor, "reader writer"], execution: Execution) -> Effects:
-        """The metric with each chosen edge moved; NaN for the others.
+    def scores(self, edges: Bool[Tensor, "reader writer"], execution: Execution) -> Effects:
+        """The metric with each of these edges moved; NaN for the others.
 
         Raises:
-            UnfinishedError: this process's shard is done, of every block, and others are not.
+            UnfinishedError: this process has finished its shard of every block, and other shards are not done.
 
         Cost: a suffix of a pass per edge and prompt.
         """
-        graph = self.blocks.graph
-        total = torch.full((len(self.batch), *graph.reads.shape), torch.nan, dtype=torch.float64)
-        at_once = _prompts_at_once(self.model, self.batch, graph)
-        for rows, part in self.batch.parts(at_once):
-            at = None if self.at is None else self.at[rows]
-            self._measure(part, chosen & graph.reads, total[rows], at=at, execution=execution)
+        prepared = self.prepared
+        scores = torch.full((len(prepared.batch), *prepared.graph.reads.shape), torch.nan, dtype=torch.float64)
+        for rows, sub_batch in prepared.batch.parts(_prompts_at_once(prepared)):
+            positions = None if self.positions is None else self.positions[rows]
+            edges_of_graph = edges & prepared.graph.reads
+            self._fill_scores(
+                scores[rows], prepared.on(sub_batch), edges_of_graph, positions=positions, execution=execution
+            )
         if self.unfinished:
             raise self.unfinished[-1]
-        return total
+        return scores
 
-    def _measure(
+    def _fill_scores(
         self,
-        part: ContrastBatch,
-        chosen: Bool[Tensor, "reader writer"],
-        total: Effects,
+        scores: Effects,
+        prepared: PreparedGraph,
+        edges: Bool[Tensor, "reader writer"],
         *,
-        at: PromptInts | None,
+        positions: PromptInts | None,
         execution: Execution,
     ) -> None:
+        """Writes the metric of a sub-batch's edges into its rows of the scores."""
+        batch, blocks = prepared.batch, prepared.blocks
         runs = ("clean", "corrupted") if self.direction == "noise" else ("corrupted", "clean")
-        tokens = (run_tokens(part, run, self.metric)[0] for run in runs)
-        base, other = (writes(self.blocks, embedded(self.model, one)) for one in tokens)
-        moves, first = other.values - base.values, part.first_difference
-        if at is not None:
-            places = torch.arange(moves.shape[2], device=moves.device)[None] == at[:, None]
-            moves, first = moves * places[None, :, :, None], torch.maximum(first, at)
-        cuts = Cuts(self.blocks, base, moves, self.mlps_follow)
+        run_ids = (run_tokens(batch, run, prepared.metric)[0] for run in runs)
+        base, source = (writes(blocks, embedded(prepared.model, tokens)) for tokens in run_ids)
+        moves, first = source.values - base.values, batch.first_difference
+        if positions is not None:
+            at_position = torch.arange(moves.shape[2], device=moves.device)[None] == positions[:, None]
+            moves, first = moves * at_position[None, :, :, None], torch.maximum(first, positions)
+        cuts = Cuts(blocks, base, moves, self.mlps_follow)
         with torch.no_grad():
-            for layer, found in cuts.blocks_in_turn():
-                asked = [cut for cut in found if chosen[cut.reader, cut.writer]]
-                if asked:
-                    sweep = Sweep(part, runs[0], [_cell(cut, first) for cut in asked], self.metric)
+            for layer, layer_cuts in cuts.blocks_in_turn():
+                selected = [cut for cut in layer_cuts if edges[cut.reader, cut.writer]]
+                if selected:
+                    sweep = Sweep(batch, runs[0], [_cell(cut, first) for cut in selected], prepared.metric)
                     try:
-                        outcome = run_sweep(self.model, sweep, execution, what=f"edges into block {layer}")
+                        outcome = run_sweep(prepared.model, sweep, execution, label=f"edges into block {layer}")
                     except UnfinishedError as error:
                         self.unfinished.append(error)
                         continue
-                    _fill(total, asked, outcome)
+                    _fill(scores, selected, outcome)
                     self.outcomes.append(outcome)
-            score = score_of(self.model, self.blocks, part, metric=self.metric)
+            score = stream_scorer(prepared)
             for writer, last in enumerate(cuts.into_logits()):
-                if chosen[-1, writer]:
-                    total[:, -1, writer] = score(last).double().cpu()
+                if edges[-1, writer]:
+                    scores[:, -1, writer] = score(last).double().cpu()
 
 
-def _fill(total: Effects, asked: Sequence[Cut], outcome: Outcome) -> None:
-    for cut, values in zip(asked, outcome.values, strict=True):
-        total[:, cut.reader, cut.writer] = values
+def _fill(scores: Effects, cuts: Sequence[Cut], outcome: Outcome) -> None:
+    for cut, values in zip(cuts, outcome.values, strict=True):
+        scores[:, cut.reader, cut.writer] = values
 
 
 def _cell(cut: Cut, first: PromptInts) -> Cell:
     return tuple(Intervention(site, ReplaceFrom(values, first)) for site, values in cut.changed.items())
 
 
-def _prompts_at_once(model: HookedModel, batch: ContrastBatch, graph: Graph) -> int:
+def _prompts_at_once(prepared: PreparedGraph) -> int:
     """Prompts whose writers, twice, and whose cells' values for one block fit."""
-    a = model.architecture
-    per_layer = len(graph.writers) * (3 * a.n_heads * a.d_head + a.d_model) + 3 * len(graph.writers) * a.d_model
-    return max(1, min(len(batch), _MOST_BYTES // (4 * per_layer * batch.n_pos)))
+    a, n_writers = prepared.model.architecture, len(prepared.graph.writers)
+    per_layer = n_writers * (3 * a.n_heads * a.d_head + a.d_model) + 3 * n_writers * a.d_model
+    return max(1, min(len(prepared.batch), _MOST_BYTES // (4 * per_layer * prepared.batch.n_pos)))

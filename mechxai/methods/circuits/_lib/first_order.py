@@ -1,4 +1,4 @@
-"""From gradients to scores of edges: along the way between two runs, or along that of each writer for itself."""
+"""First-order edge scores from gradients, integrated between the two runs' embeddings or for each writer by itself."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,62 +8,72 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechxai.core.graph import Graph
-from mechxai.methods.circuits._lib.pair_runs import PairRuns, Point
+from mechxai.engine.contrast import Run
+from mechxai.methods.circuits._lib.pair_runs import GradientPoint, PairRuns
 from mechxai.model.graph.gradients import Gradients
 from mechxai.model.graph.writes import Written
 
-Steps = Sequence[tuple[float, float]]  # shares of the way from the reference to the clean run, and their weights
-_ENDS = {0.0: "corrupted", 1.0: "clean"}
+Steps = Sequence[tuple[float, float]]  # positions between reference (0) and clean run (1), and their weights
+_RUN_AT: dict[float, Run] = {0.0: "corrupted", 1.0: "clean"}
 
 
 @dataclass(frozen=True)
-class FirstOrder:
-    """Scores of some prompts' edges.
+class FirstOrderScores:
+    """Scores of the edges on some prompts.
 
     Attributes:
         graph: the model's.
-        runs: of the prompts.
-        steps: where gradients are taken.
-        away: what writers write instead, in the shape of what it is given as ``like``; None for the corrupted run.
+        runs: the clean and the corrupted run of the prompts.
+        steps: where between the runs gradients are taken.
+        reference_writes: a function of ``like``, a tensor of the shape wanted, that gives the writers' reference
+            output; None for their output in the corrupted run.
     """
 
     graph: Graph
     runs: PairRuns
     steps: Steps
-    away: Callable[..., Written] | None = None
+    reference_writes: Callable[..., Written] | None = None
 
     def along_inputs(self) -> Float[Tensor, "prompt reader writer"]:
-        """Gradients on the way from the corrupted embeddings to the clean. Cost: two passes a step."""
-        clean, corrupted = self.runs.given["clean"], self.runs.given["corrupted"]
-        points = [Point(corrupted + at * (clean - corrupted), weight, _ENDS.get(at)) for at, weight in self.steps]
+        """Scores with gradients between the corrupted embeddings and the clean ones. Cost: two passes a step."""
+        clean, corrupted = self.runs.embeds["clean"], self.runs.embeds["corrupted"]
+        points = [
+            GradientPoint(corrupted + at * (clean - corrupted), weight, _RUN_AT.get(at)) for at, weight in self.steps
+        ]
         gradients = self.runs.gradients(points)
         return products(self.graph, self._moves(), gradients)
 
     def along_writers(self) -> Float[Tensor, "prompt reader writer"]:
-        """Gradients on the way of each writer, in the clean run. Cost: two passes a step from each writer on."""
-        moves, whole = self._moves(), self.runs.whole
-        total = moves.new_zeros(moves.shape[1], *self.graph.reads.shape, dtype=torch.float32)
-        for group in _groups(self.graph):
-            usual = whole.middles[group.layer] if group.mid else whole.residuals[group.layer]
+        """Scores with gradients between the reference and the clean output of each writer, all else clean.
+
+        Cost: two passes a step from each writer on.
+        """
+        moves, clean = self._moves(), self.runs.full
+        scores = moves.new_zeros(moves.shape[1], *self.graph.reads.shape, dtype=torch.float32)
+        for group in _writer_groups(self.graph):
+            residual = clean.middles[group.layer] if group.mid else clean.residuals[group.layer]
             change = moves[group.writers].sum(0)
-            points = [Point(usual + (at - 1) * change, weight) for at, weight in self.steps]
+            points = [GradientPoint(residual + (at - 1) * change, weight) for at, weight in self.steps]
             gradients = self.runs.gradients(points, layer=group.layer, mid=group.mid)
-            total += products(self.graph, moves, gradients, writers=group.writers)
-        return total
+            scores += products(self.graph, moves, gradients, writers=group.writers)
+        return scores
 
     def _moves(self) -> Written:
-        clean = self.runs.end("clean").written
-        return clean - (self.runs.end("corrupted").written if self.away is None else self.away(like=clean))
+        """Clean minus reference output of every writer."""
+        clean = self.runs.endpoint("clean").written
+        if self.reference_writes is not None:
+            return clean - self.reference_writes(like=clean)
+        return clean - self.runs.endpoint("corrupted").written
 
 
 @dataclass(frozen=True)
-class _Group:
-    """Writers that write at the same place.
+class _WriterGroup:
+    """Writers that write into the same residual stream.
 
     Attributes:
         writers: their numbers.
         layer: the block that reads the residual stream after them; the number of blocks for none.
-        mid: whether its MLP does so first.
+        mid: whether that block's MLP reads it first.
     """
 
     writers: slice
@@ -71,42 +81,42 @@ class _Group:
     mid: bool
 
 
-def _groups(graph: Graph) -> Iterator[_Group]:
+def _writer_groups(graph: Graph) -> Iterator[_WriterGroup]:
     """The embedding, the heads of each layer, its MLP.
 
     Yields:
-        Them in order.
+        The groups in order of the layers.
     """
-    yield _Group(slice(0, 1), 0, mid=False)
+    yield _WriterGroup(slice(0, 1), 0, mid=False)
     for layer in range(graph.n_layers):
         n = graph.n_before_attention(layer)
         serial = graph.mlps and not graph.parallel
-        yield _Group(slice(n, n + graph.n_heads), layer if serial else layer + 1, mid=serial)
+        yield _WriterGroup(slice(n, n + graph.n_heads), layer if serial else layer + 1, mid=serial)
         if graph.mlps:
-            yield _Group(slice(n + graph.n_heads, n + graph.n_heads + 1), layer + 1, mid=False)
+            yield _WriterGroup(slice(n + graph.n_heads, n + graph.n_heads + 1), layer + 1, mid=False)
 
 
-def later_passes(graph: Graph) -> float:
-    """Passes that runs from each writer on come to, together."""
-    return sum(1 - group.layer / graph.n_layers for group in _groups(graph))
+def passes_from_writers(graph: Graph) -> float:
+    """Forward passes that one run from each group of writers on adds up to."""
+    return sum(1 - group.layer / graph.n_layers for group in _writer_groups(graph))
 
 
 def products(
     graph: Graph, moves: Written, gradients: Gradients, *, writers: slice = slice(None)
 ) -> Float[Tensor, "prompt reader writer"]:
-    """Every writer's move times the gradient at every reader that sees it; what is no edge stays 0.
+    """Every writer's move times the gradient at every reader that sees it; 0 where there is no edge.
 
     Args:
         graph: the model's.
         moves: of all writers.
         gradients: at readers.
-        writers: those that are asked for.
+        writers: whose products to take.
     """
     low, high, _ = writers.indices(len(moves))
     by_prompt = moves.transpose(0, 1).flatten(2)  # [prompt, writer, pos * d_model]
     total = moves.new_zeros(moves.shape[1], *graph.reads.shape, dtype=torch.float32)
     for readers in gradients.readers:
         seen = slice(low, min(high, readers.seen))
-        read = readers.values.transpose(0, 1).flatten(2)
-        total[:, readers.rows, seen] = (read @ by_prompt[:, seen].transpose(1, 2)).float()
+        gradient = readers.values.transpose(0, 1).flatten(2)  # [prompt, reader, pos * d_model]
+        total[:, readers.rows, seen] = (gradient @ by_prompt[:, seen].transpose(1, 2)).float()
     return total

@@ -1,4 +1,4 @@
-"""How much each addend of a vector matters to it: the importances of the edges into one node of the residual stream."""
+"""Importances of the edges into a node of the residual stream: how near each addend is to the vector it is part of."""
 
 from collections.abc import Sequence
 
@@ -6,18 +6,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-_ELEMENTS = {"cpu": 2**18}  # of differences held together: few enough for a processor's cache
+_ELEMENTS = {"cpu": 2**18}  # elements of differences at once: few enough for a processor's cache
 _ELEMENTS_ELSEWHERE = 2**25
 
 Vectors = Float[Tensor, "dest d_model"]
 
 
-def proximity(addends: Vectors, whole: Vectors) -> Float[Tensor, " dest"]:
-    """``max(0, ||y|| - ||y - z||)`` in the 1-norm of one addend of each vector, taken dimension by dimension.
+def proximity(addends: Vectors, vectors: Vectors) -> Float[Tensor, " dest"]:
+    """``max(0, ||y|| - ||y - z||)`` in the 1-norm, for one addend ``z`` of each vector ``y``.
 
     Source: Ferrando et al. 2022 (arXiv 2210.04205), as Ferrando & Voita 2024 use it.
     """
-    return _nearness(addends - whole, whole)
+    return _nearness(addends - vectors, vectors)
 
 
 def heads_proximity(
@@ -25,57 +25,60 @@ def heads_proximity(
     values: Float[Tensor, "src head d_head"],
     out: Float[Tensor, "head d_head d_model"],
     *,
-    whole: Vectors,
+    vectors: Vectors,
     at: Int[Tensor, " dest"],
 ) -> Float[Tensor, "head dest src"]:
-    """The proximity of what every head brings from every source to every vector.
+    """The proximity of each head's output from each source position to each destination's vector.
 
-    A head's vectors are made for a few destinations at a time; sources after a destination are not looked at.
+    A head's outputs are computed for a few destinations at a time; sources after a destination are skipped.
 
     Args:
         pattern: of the destinations.
         values: of all sources, by head.
         out: ``W_O`` by head.
-        whole: the vectors.
+        vectors: the vectors at the destinations.
         at: positions of the destinations, ascending.
     """
-    found = torch.zeros_like(pattern)
+    proximities = torch.zeros_like(pattern)
     most = _ELEMENTS.get(pattern.device.type, _ELEMENTS_ELSEWHERE)
     ends = at.tolist()
-    for head, into in enumerate(found):
+    for head, of_head in enumerate(proximities):
         written = values[:, head] @ out[head]  # [src, d_model]
-        for some, n in _chunks(ends, per_source=written.shape[1], most=most):
-            own = whole[some, None]
-            gap = torch.addcmul(-own, pattern[head, some, :n, None], written[:n])
-            into[some, :n] = _nearness(gap, own)
-    return found
+        for chunk, n in _chunks(ends, per_source=written.shape[1], most=most):
+            target = vectors[chunk, None]
+            difference = torch.addcmul(-target, pattern[head, chunk, :n, None], written[:n])
+            of_head[chunk, :n] = _nearness(difference, target)
+    return proximities
 
 
-def shares(near: Sequence[Float[Tensor, "dest ..."]]) -> list[Float[Tensor, "dest ..."]]:
-    """Proximities of the groups of addends of each vector as importances, which add up to 1 over all groups.
+def shares(proximities: Sequence[Float[Tensor, "dest ..."]]) -> list[Float[Tensor, "dest ..."]]:
+    """Importances: proximities of all addends of each vector, divided by their sum.
 
-    Where no addend is near its vector (addends that cancel) all are 0.
+    Where no addend is near its vector (addends that cancel) all importances are 0.
 
     Args:
-        near: one tensor for each group, destinations first.
+        proximities: one tensor for each group of addends, destinations first.
     """
-    total = torch.stack([one.flatten(1).sum(1) if one.ndim > 1 else one for one in near]).sum(0)
+    total = torch.stack([group.flatten(1).sum(1) if group.ndim > 1 else group for group in proximities]).sum(0)
     scale = torch.where(total > 0, 1 / total, 0.0)
-    return [one * scale.reshape(-1, *(1,) * (one.ndim - 1)) for one in near]
+    return [group * scale.reshape(-1, *(1,) * (group.ndim - 1)) for group in proximities]
 
 
 def _chunks(ends: Sequence[int], *, per_source: int, most: int) -> list[tuple[slice, int]]:
-    """Runs of destinations and how many sources the last of them sees, so that few elements are held together."""
-    found, first = list[tuple[slice, int]](), 0
+    """Chunks of destinations, each with the number of sources that its last one sees, of few elements each."""
+    chunks, first = list[tuple[slice, int]](), 0
     while first < len(ends):
         stop = first + 1
         while stop < len(ends) and (stop + 1 - first) * (ends[stop] + 1) * per_source <= most:
             stop += 1
-        found.append((slice(first, stop), ends[stop - 1] + 1))
+        chunks.append((slice(first, stop), ends[stop - 1] + 1))
         first = stop
-    return found
+    return chunks
 
 
-def _nearness(gap: Tensor, whole: Tensor) -> Tensor:
-    """From ``y - z`` of either sign, which is overwritten: small addends beside large vectors lose no digits."""
-    return gap.abs_().sub_(whole.abs()).sum(-1).neg_().clamp_(min=0)
+def _nearness(difference: Tensor, vectors: Tensor) -> Tensor:
+    """``max(0, ||y|| - ||y - z||)`` from ``y - z`` of either sign, which is overwritten.
+
+    Norms are subtracted dimension by dimension, so that small addends beside large vectors lose no digits.
+    """
+    return difference.abs_().sub_(vectors.abs()).sum(-1).neg_().clamp_(min=0)

@@ -1,4 +1,4 @@
-"""Circuits without some of their nodes, and what is left of the metric."""
+"""Knockouts: the metric of a circuit and of the whole model without sets of their nodes."""
 
 from collections.abc import Sequence
 
@@ -10,80 +10,91 @@ from torch import Tensor
 from mechxai.core.graph import EMBED, Graph
 from mechxai.engine.execution import Execution
 from mechxai.methods.circuits._lib.circuit_runs import CircuitRuns
-from mechxai.methods.circuits._lib.edge_selection import nodes_read
+from mechxai.methods.circuits._lib.edge_selection import reader_nodes
 
 Edges = Bool[Tensor, " edge"]
-Set = Bool[np.ndarray, " node"]
-NOTHING = "none"
+NodeSet = Bool[np.ndarray, " node"]
+_EMPTY = "none"
 
 
 class Knockouts:
-    """A circuit's heads and MLPs, and circuits without some of them.
+    """A circuit's heads and MLPs, and runs without some of them.
 
     Args:
         graph: the model's.
         circuit: the edges.
-        runs: what circuits are run on.
-        execution: how.
+        runs: the runs that score circuits.
+        execution: how to run.
+
+    Attributes:
+        nodes: the circuit's heads and MLPs.
+        n_runs: circuits that were run so far.
     """
 
     def __init__(self, graph: Graph, circuit: Edges, runs: CircuitRuns, *, execution: Execution) -> None:
         self.graph, self.circuit, self._runs, self._execution = graph, circuit, runs, execution
         self.n_runs = 0
-        table, into = graph.chosen(circuit), nodes_read(graph)[:, :-1]  # [reader, writer]; [reader, node]
-        used = table.any(0) | (table.any(1)[:, None] & into).any(0)
-        self.nodes = [name for name, kept in zip(graph.writers, used.tolist(), strict=True) if kept and name != EMBED]
+        table, node_table = graph.chosen(circuit), reader_nodes(graph)[:, :-1]  # [reader, writer]; [reader, node]
+        used = table.any(0) | (table.any(1)[:, None] & node_table).any(0)
+        used[graph.writers.index(EMBED)] = False
+        self.nodes = [name for name, is_used in zip(graph.writers, used.tolist(), strict=True) if is_used]
         rows = torch.tensor([graph.writers.index(name) for name in self.nodes], dtype=torch.long)
         writes = torch.arange(len(graph.writers)) == rows[:, None]  # [node, writer]
-        alone = into & (into.sum(1, keepdim=True) == 1)  # keys and values of a group outlast one of its heads
-        touching = graph.reads & (writes[:, None] | alone.T[rows][:, :, None])  # [node, reader, writer]
+        # keys and values of a group stay when one of its heads is knocked out
+        sole = node_table & (node_table.sum(1, keepdim=True) == 1)
+        touching = graph.reads & (writes[:, None] | sole.T[rows][:, :, None])  # [node, reader, writer]
         self._touching = graph.of_matrix(touching.float()).bool()
 
     @property
-    def everything(self) -> Edges:
+    def all_edges(self) -> Edges:
         """All edges of the model."""
         return torch.ones_like(self.circuit)
 
-    def out_of(self, circuit: Edges, chosen: Set) -> Edges:
+    def without(self, circuit: Edges, nodes: NodeSet) -> Edges:
         """A circuit without the edges that touch some nodes."""
-        return circuit & ~self._touching[torch.from_numpy(chosen)].any(0)
+        return circuit & ~self._touching[torch.from_numpy(nodes)].any(0)
 
-    def drawn(self, n: int, generator: np.random.Generator) -> list[Set]:
+    def random_sets(self, n: int, generator: np.random.Generator) -> list[NodeSet]:
         """Random sets, each node in half of them."""
         return [generator.random(len(self.nodes)) < 0.5 for _ in range(n)]
 
-    def measured(self, circuits: Sequence[Edges]) -> Float[np.ndarray, " circuit"]:
-        """The mean metric of circuits. Cost: two passes per circuit and prompt."""
+    def mean_scores(self, circuits: Sequence[Edges]) -> Float[np.ndarray, " circuit"]:
+        """The metric of circuits, mean over prompts. Cost: two passes per circuit and prompt."""
         self.n_runs += len(circuits)
         return self._runs.scores(torch.stack(list(circuits)), self._execution).numpy().mean(1)
 
-    def apart(self, sets: Sequence[Set]) -> tuple[Float[np.ndarray, " set"], Float[np.ndarray, " set"]]:
+    def scores_without(self, sets: Sequence[NodeSet]) -> tuple[Float[np.ndarray, " set"], Float[np.ndarray, " set"]]:
         """The metric of the circuit and of the model, without each set."""
-        found = self.measured([self.out_of(one, chosen) for one in (self.circuit, self.everything) for chosen in sets])
-        own, whole = np.split(found, 2)
-        return own, whole
+        edges = [self.without(circuit, nodes) for circuit in (self.circuit, self.all_edges) for nodes in sets]
+        of_circuit, of_model = np.split(self.mean_scores(edges), 2)
+        return of_circuit, of_model
 
-    def worst(self, most: int) -> Set:
-        """The set of so many nodes for which circuit and model differ most, built one node after the other."""
-        chosen = np.zeros(len(self.nodes), bool)
-        for _ in range(min(most, len(chosen))):
-            tried = [chosen | (np.arange(len(chosen)) == node) for node in np.nonzero(~chosen)[0]]
-            own, whole = self.apart(tried)
-            chosen = tried[int(np.abs(own - whole).argmax())]
-        return chosen
+    def greedy_set(self, most: int) -> NodeSet:
+        """The set of up to ``most`` nodes without which circuit and model differ most, built one node at a time."""
+        nodes = np.zeros(len(self.nodes), bool)
+        for _ in range(min(most, len(nodes))):
+            candidates = [nodes | (np.arange(len(nodes)) == node) for node in np.nonzero(~nodes)[0]]
+            of_circuit, of_model = self.scores_without(candidates)
+            nodes = candidates[int(np.abs(of_circuit - of_model).argmax())]
+        return nodes
 
-    def missed(self, sets: Sequence[Set]) -> tuple[Float[np.ndarray, " node"], list[str]]:
-        """By how much the circuit changes without each node, beside the set (or none) for which it does most."""
+    def node_effects(self, sets: Sequence[NodeSet]) -> tuple[Float[np.ndarray, " node"], list[str]]:
+        """The largest change of the circuit's metric that knocking out each node makes, and the set beside which.
+
+        The empty set is tried too.
+        """
         n = len(self.nodes)
         sets = [np.zeros(n, bool), *sets]
-        before = self.measured([self.out_of(self.circuit, one) for one in sets])
-        missed, given = np.zeros(n), [NOTHING] * n
+        before = self.mean_scores([self.without(self.circuit, nodes) for nodes in sets])
+        effects, beside = np.zeros(n), [_EMPTY] * n
         for node in range(n):
-            own = np.arange(n) == node
-            apart = np.abs(self.measured([self.out_of(self.circuit, one | own) for one in sets]) - before)
-            missed[node], given[node] = apart.max(), self.name(sets[int(apart.argmax())])
-        return missed, given
+            is_node = np.arange(n) == node
+            after = self.mean_scores([self.without(self.circuit, nodes | is_node) for nodes in sets])
+            changes = np.abs(after - before)
+            effects[node], beside[node] = changes.max(), self.set_name(sets[int(changes.argmax())])
+        return effects, beside
 
-    def name(self, chosen: Set) -> str:
-        """A set's nodes, with commas between."""
-        return ", ".join(name for name, kept in zip(self.nodes, chosen.tolist(), strict=True) if kept) or NOTHING
+    def set_name(self, nodes: NodeSet) -> str:
+        """A set's nodes, joined by commas."""
+        names = (name for name, is_in in zip(self.nodes, nodes.tolist(), strict=True) if is_in)
+        return ", ".join(names) or _EMPTY

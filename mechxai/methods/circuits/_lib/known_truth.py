@@ -1,4 +1,4 @@
-"""Scores and circuits held against a circuit that is known: by edge, or by pairs of nodes where no more is known."""
+"""Scores and circuits compared with a known circuit, edge by edge, or by pairs of nodes where only those are known."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ from mechxai.core.result import variable
 
 
 @dataclass(frozen=True)
-class Truth:
-    """A known circuit.
+class KnownCircuit:
+    """A known circuit as labels of units, which are edges or pairs of nodes.
 
     Attributes:
-        units: what is true or not, of every edge: itself, or its pair of nodes.
-        true: which units are.
+        units: the unit of every edge: the edge itself, or its pair of nodes.
+        true: whether each unit is in the circuit.
     """
 
     units: Int[np.ndarray, " edge"]
     true: Bool[np.ndarray, " unit"]
 
     @staticmethod
-    def of(graph: Graph, edges: Sequence[tuple[str, str]]) -> "Truth":
+    def of(graph: Graph, edges: Sequence[tuple[str, str]]) -> "KnownCircuit":
         """From a list of edges, or of pairs of nodes, such as a head and a head that reads it by whichever input.
 
         Raises:
@@ -36,49 +36,51 @@ class Truth:
         if not by_node:
             true = np.zeros(len(graph.edges), bool)
             true[graph.numbers(list(edges)).numpy()] = True
-            return Truth(np.arange(len(true)), true)
+            return KnownCircuit(np.arange(len(true)), true)
         pairs = [(src, node_of(dest)) for src, dest in graph.edges]
         numbers = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
-        graph.numbers([edge for edge in edges if edge not in numbers])  # refuses what is neither
+        graph.numbers([edge for edge in edges if edge not in numbers])  # raises where it is neither edge nor pair
         true = np.zeros(len(numbers), bool)
         true[[numbers[src, node_of(dest)] for src, dest in edges]] = True
-        return Truth(np.array([numbers[pair] for pair in pairs]), true)
+        return KnownCircuit(np.array([numbers[pair] for pair in pairs]), true)
 
     def largest(self, values: Float[np.ndarray, "*more edge"]) -> Float[np.ndarray, "*more unit"]:
-        """Of every unit the largest value among its edges."""
-        found = np.full((*values.shape[:-1], len(self.true)), -np.inf)
-        np.maximum.at(np.moveaxis(found, -1, 0), self.units, np.moveaxis(values, -1, 0))
-        return found
+        """The largest value among the edges of every unit."""
+        largest = np.full((*values.shape[:-1], len(self.true)), -np.inf)
+        np.maximum.at(np.moveaxis(largest, -1, 0), self.units, np.moveaxis(values, -1, 0))
+        return largest
 
 
-def against_truth(
-    truth: Truth,
+def recovery_variables(
+    known: KnownCircuit,
     sizes: Float[np.ndarray, " edge"],
-    chosen: Bool[np.ndarray, "fraction edge"],
+    circuits: Bool[np.ndarray, "fraction edge"],
     *,
-    drawn: Float[np.ndarray, "draw edge"] | None = None,
+    resampled: Float[np.ndarray, "draw edge"] | None = None,
 ) -> dict[str, xr.DataArray]:
-    """How well scores and circuits fit the edges that are known to be true.
+    """How well scores and circuits recover a known circuit: AUROC, precision and recall.
 
     Args:
-        truth: the known edges.
-        sizes: what edges were ranked by.
-        chosen: the circuits.
-        drawn: what edges are ranked by with prompts drawn anew, where that is known.
+        known: the known circuit.
+        sizes: the values that edges are ranked by.
+        circuits: the circuits, fraction by fraction.
+        resampled: the values that edges are ranked by on bootstrap samples of the prompts; for the AUROC's interval.
     """
-    picked = truth.largest(chosen.astype(float)) > 0
-    hits = (picked & truth.true).sum(1)
+    picked = known.largest(circuits.astype(float)) > 0
+    hits = (picked & known.true).sum(1)
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = hits / picked.sum(1)
-    said, ends = "of the scores, on the known edges", dict[str, xr.DataArray]()
-    if drawn is not None:
-        low, high = np.percentile([roc_auc_score(truth.true, truth.largest(one)) for one in drawn], [2.5, 97.5])
-        ends["auroc_low"] = variable((), float(low), "probability", f"{said}, 95 % over prompts, low")
-        ends["auroc_high"] = variable((), float(high), "probability", f"{said}, 95 % over prompts, high")
+    meaning, interval = "of the scores, on the known edges", dict[str, xr.DataArray]()
+    if resampled is not None:
+        draws = [roc_auc_score(known.true, known.largest(draw)) for draw in resampled]
+        for end, bound in zip(("low", "high"), np.percentile(draws, [2.5, 97.5]), strict=True):
+            name = f"auroc_{end}"
+            interval[name] = variable((), float(bound), "probability", f"{meaning}, 95 % over prompts, {end}")
+    auroc = float(roc_auc_score(known.true, known.largest(sizes)))
     return {
-        "auroc": variable((), float(roc_auc_score(truth.true, truth.largest(sizes))), "probability", said),
-        **ends,
+        "auroc": variable((), auroc, "probability", meaning),
+        **interval,
         "precision": variable(("fraction",), precision, "fraction", "known edges among the circuit's"),
-        "recall": variable(("fraction",), hits / truth.true.sum(), "fraction", "of the known edges, in the circuit"),
-        "known": variable(("edge",), truth.true[truth.units], "truth", "whether the edge is of the known circuit"),
+        "recall": variable(("fraction",), hits / known.true.sum(), "fraction", "of the known edges, in the circuit"),
+        "known": variable(("edge",), known.true[known.units], "truth", "whether the edge is in the known circuit"),
     }

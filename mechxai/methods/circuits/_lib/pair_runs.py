@@ -1,6 +1,7 @@
-"""The clean and the corrupted run of some prompts, from the position on at which they differ.
+"""The clean and the corrupted run of some prompts, and gradients between them, from the first position that differs.
 
-Before it both are the same and no edge differs, so earlier positions are run once and give only keys and values.
+Before that position both runs are the same and no edge differs, so earlier positions run once and give only keys and
+values.
 """
 
 from collections.abc import Sequence
@@ -10,42 +11,41 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechxai.core.batch import ContrastBatch
-from mechxai.core.metric import Metric
-from mechxai.engine.progress import pause
+from mechxai.engine.contrast import RUNS, Run
+from mechxai.engine.progress import notify_listener
 from mechxai.engine.sweep import run_tokens
-from mechxai.methods.circuits._lib.stream_scores import score_of
+from mechxai.methods.circuits._lib.prepared_graph import PreparedGraph
+from mechxai.methods.circuits._lib.stream_scores import stream_scorer
 from mechxai.model.backends.base import frozen
 from mechxai.model.dense.run import Start
 from mechxai.model.graph.gradients import Gradients, reader_gradients
-from mechxai.model.graph.writes import Blocks, Streams, Writes, Written, embedded, writes
-from mechxai.model.hooked_model import HookedModel
+from mechxai.model.graph.writes import Streams, Writes, Written, embedded, writes
 
-_TURNS = 5  # runs of the same prompts that go together
+_POINTS_AT_ONCE = 5
 
 
 @dataclass(frozen=True)
-class Point:
-    """A run to take gradients in.
+class GradientPoint:
+    """A residual stream to take gradients at.
 
     Attributes:
-        given: the residual stream at its start, ``[prompt, pos, d_model]``.
+        residual: the residual stream that the run starts from, ``[prompt, pos, d_model]``.
         weight: of its gradients.
-        end: the run that it is, ``clean`` or ``corrupted``, if it is one of them.
+        run: the run that starts there, ``clean`` or ``corrupted``; None for a point between them.
     """
 
-    given: Streams
+    residual: Streams
     weight: float
-    end: str | None = None
+    run: Run | None = None
 
 
 @dataclass(frozen=True)
-class End:
-    """One of the two runs, from the position on at which they differ.
+class Endpoint:
+    """The clean or the corrupted run, from the first position that differs.
 
     Attributes:
-        written: what its nodes write.
-        scores: its metric.
+        written: the output of every writer.
+        scores: the metric.
     """
 
     written: Written
@@ -56,64 +56,70 @@ class PairRuns:
     """Both runs of some prompts.
 
     Args:
-        model: the model.
-        blocks: its blocks.
-        part: the prompts.
-        metric: what is measured.
-        whole: the run, of both, that is made without gradients.
-        apart: whether only positions matter that differ; all do where something else than these runs comes in.
+        prepared: the graph, prompts and metric.
+        full_run: which of the two is run over all positions, without gradients.
+        skip_shared: whether positions before the first difference are skipped; not where other activations than those
+            of the two runs come in.
+
+    Attributes:
+        embeds: the output of ``embed`` in each run.
+        full: the run over all positions, from the first difference.
+        computed_share: share of the positions that every other run computes.
     """
 
-    def __init__(
-        self, model: HookedModel, blocks: Blocks, part: ContrastBatch, *, metric: Metric, whole: str, apart: bool
-    ) -> None:
-        self._blocks, self._model, self._n_prompts = blocks, model, len(part)
-        self._score = score_of(model, blocks, part, metric=metric)
-        streams = {run: embedded(model, run_tokens(part, run, metric)[0]) for run in ("clean", "corrupted")}
-        n_pos = streams[whole].shape[1]
-        first = min(int(part.first_difference.min()), n_pos - 1) if apart else 0
-        found = writes(blocks, streams[whole])
-        self._shared = found.residuals[-1][:, :first]
-        self._before = found.kept.up_to(first) if first else None
-        self.given = {run: one[:, first:] for run, one in streams.items()}
-        self.whole = found.later(first)
-        self._ends = {whole: self._end(self.whole)}
-        self.computed = 1 - first / n_pos  # share of positions that runs beside the whole one take
+    def __init__(self, prepared: PreparedGraph, *, full_run: Run, skip_shared: bool) -> None:
+        batch, metric = prepared.batch, prepared.metric
+        self._blocks, self._model, self._n_prompts = prepared.blocks, prepared.model, len(batch)
+        self._score = stream_scorer(prepared)
+        embeds = {run: embedded(prepared.model, run_tokens(batch, run, metric)[0]) for run in RUNS}
+        n_pos = embeds[full_run].shape[1]
+        first = min(int(batch.first_difference.min()), n_pos - 1) if skip_shared else 0
+        full = writes(prepared.blocks, embeds[full_run])
+        self._shared = full.residuals[-1][:, :first]
+        self._before = full.kept.up_to(first) if first else None
+        self.embeds = {run: embed[:, first:] for run, embed in embeds.items()}
+        self.full = full.later(first)
+        self._endpoints = {full_run: self._endpoint(self.full)}
+        self.computed_share = 1 - first / n_pos
 
-    def _end(self, found: Writes) -> End:
+    def _endpoint(self, run: Writes) -> Endpoint:
         with torch.no_grad():
-            return End(found.values, self.score(found.residuals[-1]))
+            return Endpoint(run.values, self.score(run.residuals[-1]))
 
-    def end(self, run: str) -> End:
-        """What nodes write in a run, and its metric. Cost: a pass, where it is not known yet."""
-        if run not in self._ends:
-            self._ends[run] = self._end(writes(self._blocks, self.given[run], before=self._before))
-        return self._ends[run]
+    def endpoint(self, run: Run) -> Endpoint:
+        """The writers' output in a run, and its metric. Cost: a pass the first time."""
+        if run not in self._endpoints:
+            self._endpoints[run] = self._endpoint(writes(self._blocks, self.embeds[run], before=self._before))
+        return self._endpoints[run]
 
     def score(self, last: Streams) -> Float[Tensor, " row"]:
-        """The metric of runs that take turns, from the last block's output at their positions."""
+        """The metric of several runs of the prompts in turn, from the last block's output at their positions."""
         turns = last.unflatten(0, (-1, self._n_prompts))
-        return torch.cat([self._score(torch.cat([self._shared, one], 1)) for one in turns])
+        return torch.cat([self._score(torch.cat([self._shared, turn], 1)) for turn in turns])
 
-    def gradients(self, points: Sequence[Point], *, layer: int = 0, mid: bool = False) -> Gradients:
-        """Gradients at the readers from a start on, summed with the points' weights. Cost: two passes a point."""
-        found = self._gradients(points[:_TURNS], Start(layer, mid, self._before))
-        for low in range(_TURNS, len(points), _TURNS):
-            pause()
-            found.add(self._gradients(points[low : low + _TURNS], Start(layer, mid, self._before)))
-        return found
+    def gradients(self, points: Sequence[GradientPoint], *, layer: int = 0, mid: bool = False) -> Gradients:
+        """Gradients at the readers after a start, summed with the points' weights. Cost: two passes a point."""
+        start = Start(layer, mid, self._before)
+        gradients = self._gradients(points[:_POINTS_AT_ONCE], start)
+        for low in range(_POINTS_AT_ONCE, len(points), _POINTS_AT_ONCE):
+            notify_listener()
+            gradients.add(self._gradients(points[low : low + _POINTS_AT_ONCE], start))
+        return gradients
 
-    def _gradients(self, points: Sequence[Point], start: Start) -> Gradients:
-        unknown = {turn: point.end for turn, point in enumerate(points) if point.end and point.end not in self._ends}
+    def _gradients(self, points: Sequence[GradientPoint], start: Start) -> Gradients:
+        """Gradients of a few points at once; endpoints among them are stored."""
+        new_endpoints = {
+            turn: point.run for turn, point in enumerate(points) if point.run and point.run not in self._endpoints
+        }
         with frozen(self._model.backend):
-            found = reader_gradients(
+            gradients = reader_gradients(
                 self._blocks,
-                torch.cat([point.given for point in points]),
+                torch.cat([point.residual for point in points]),
                 self.score,
                 start=start,
                 weights=[point.weight for point in points],
-                written=list(unknown),
+                written=list(new_endpoints),
             )
-        for turn, end in unknown.items():
-            self._ends[end] = End(found.written[turn], found.scores[turn])
-        return found
+        for turn, run in new_endpoints.items():
+            self._endpoints[run] = Endpoint(gradients.written[turn], gradients.scores[turn])
+        return gradients

@@ -1,7 +1,7 @@
-"""What patching queries or keys does to patterns, exactly; only what comes after the pattern is then first order.
+"""The QK fix of attribution patching: the exact change of patterns by patched queries or keys, first order after them.
 
-A softmax that rests on one position hardly answers to a small change, so a gradient through it misses what a patch that
-moves attention elsewhere would do.
+A softmax that rests on one position hardly responds to a small change, so a gradient through it misses the effect of a
+patch that moves attention elsewhere.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,88 +38,88 @@ class QueryKeyFix:
 
     @staticmethod
     def of(model: HookedModel, layout: Layout) -> "QueryKeyFix":
-        """For a model.
+        """The fix for a model.
 
         Raises:
-            ModelSupportError: its blocks are of a kind that is not known.
+            ModelSupportError: a model whose blocks have no dense form.
         """
         plain = dense_model_of(model)
         if plain is None:
             raise ModelSupportError(
-                f"attribution_patching with qk_fix on {model.name} was asked",
-                got=f"{model.architecture.family}, whose patterns cannot be made anew from queries and keys",
-                fix="qk_fix=false",
+                f"attribution_patching with qk_fix=true cannot recompute the patterns of {model.name} "
+                f"({model.architecture.family}) from queries and keys",
+                fix="Use qk_fix=false",
             )
         return QueryKeyFix(plain.blocks, layout)
 
     @staticmethod
     def sites(whole: Sequence[Site]) -> list[Site]:
-        """Where activations and gradients are needed, for cells of these sites."""
+        """The sites whose activations and gradients the fix needs, for cells of these sites."""
         return [Site(name, site.layer) for site in whole for name in ("q", "k", "pattern")]
 
     def scores(
         self,
         cells: Sequence[Site],
         *,
-        own: Mapping[Site, Tensor],
-        theirs: Mapping[Site, Tensor],
+        base: Mapping[Site, Tensor],
+        source: Mapping[Site, Tensor],
         gradients: Mapping[Site, Tensor],
     ) -> Float[Tensor, "prompt cell"]:
-        """The change of each cell's patterns times the gradient there.
+        """The change of each cell's patterns times the gradient at the patterns.
 
         Args:
             cells: sites of queries or keys, of a head and a position or of all.
-            own: queries, keys and patterns of the run that would be patched.
-            theirs: queries or keys of the other run.
+            base: queries, keys and patterns of the run that would be patched.
+            source: queries or keys of the run that the patch comes from.
             gradients: at the patterns.
         """
-        known: dict[tuple[Site, object], Tensor] = {}
-        found = []
+        computed: dict[tuple[Site, object], Tensor] = {}
+        scores = []
         for cell in cells:
             place = (cell.whole, cell.pos)
-            if place not in known:
-                known[place] = self._by_head(
-                    cell, own, other=theirs[cell.whole], gradient=gradients[Site("pattern", cell.layer)]
+            if place not in computed:
+                computed[place] = self._by_head(
+                    cell, base, patch=source[cell.whole], gradient=gradients[Site("pattern", cell.layer)]
                 )
-            by_head = known[place]  # [prompt, part]
-            found.append(by_head.sum(1) if cell.head is None else by_head[:, cell.head])
-        return torch.stack(found, 1)
+            by_head = computed[place]  # [prompt, part]
+            scores.append(by_head.sum(1) if cell.head is None else by_head[:, cell.head])
+        return torch.stack(scores, 1)
 
     def _by_head(
-        self, cell: Site, own: Mapping[Site, Tensor], *, other: Parts, gradient: Pattern
+        self, cell: Site, base: Mapping[Site, Tensor], *, patch: Parts, gradient: Pattern
     ) -> Float[Tensor, "prompt part"]:
-        """For every query head, or group of keys, with one position of each prompt put in, or all."""
+        """The score of every query head, or key group, with the patch at one position of each prompt, or at all."""
         layer = cell.layer or 0
         block = self.blocks[layer]
-        parts = {name: own[Site(name, layer)] for name in ("q", "k")}
+        parts = {name: base[Site(name, layer)] for name in ("q", "k")}
         patched = torch.where(
-            self._chosen(cell, other.shape[1], other.device)[..., None, None], other, parts[cell.name]
+            self._is_patched(cell, patch.shape[1], patch.device)[..., None, None], patch, parts[cell.name]
         )
         before = _pattern(block, parts["q"], parts["k"])
         after = _pattern(block, **{**parts, cell.name: patched})
         by_head = ((after - before) * gradient).sum((2, 3))
-        return by_head.unflatten(1, (other.shape[2], -1)).sum(2)
+        return by_head.unflatten(1, (patch.shape[2], -1)).sum(2)
 
-    def _chosen(self, cell: Site, n_pos: int, device: torch.device) -> Bool[Tensor, "prompt pos"]:
-        every = torch.arange(n_pos, device=device)[None]
+    def _is_patched(self, cell: Site, n_pos: int, device: torch.device) -> Bool[Tensor, "prompt pos"]:
+        positions = torch.arange(n_pos, device=device)[None]
         if cell.pos is None:
-            return every >= 0
+            return positions >= 0
         at, _ = self.layout.positions(cell.pos)
-        return every == at.to(device)[:, None]
+        return positions == at.to(device)[:, None]
 
 
 def _pattern(
     block: DenseBlock, q: Float[Tensor, "prompt pos head d_head"], k: Float[Tensor, "prompt pos kv_head d_head"]
 ) -> Pattern:
-    """The pattern of queries and keys, as they are before rotation."""
-    kept: list[Tensor] = []
+    """The attention pattern of queries and keys before rotation."""
+    patterns: list[Tensor] = []
     if block.rotary is not None:
         q, k = block.rotary(q, 0), block.rotary(k, 0)
     q, k = q.transpose(1, 2), k.transpose(1, 2)
 
-    def keep(pattern: Tensor) -> Tensor:
-        kept.append(pattern)
+    def save(pattern: Tensor) -> Tensor:
+        patterns.append(pattern)
         return pattern
 
-    attend(q * block.scale, k, torch.zeros_like(k), prefix=None, offset=0, pattern_edit=keep)
-    return kept[0]
+    attend(q * block.scale, k, torch.zeros_like(k), prefix=None, offset=0, pattern_edit=save)
+    return patterns[0]

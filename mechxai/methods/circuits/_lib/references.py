@@ -1,54 +1,59 @@
-"""What stands in for a node's output where an edge is cut: the corrupted run's, zero, a mean, or another prompt's."""
+"""Reference activations that replace a node's output at a cut edge: corrupted run, zero, mean, or another prompt's."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError
 from mechxai.core.shapes import PromptInts, Rows
-from mechxai.model.graph.writes import Blocks, Writes, Written, embedded, writes
-from mechxai.model.hooked_model import HookedModel
+from mechxai.methods.circuits._lib.prepared_graph import PreparedGraph
+from mechxai.model.graph.writes import Writes, Written, embedded, writes
 
-REFERENCES = ("corrupted", "zero", "mean", "resample")
+ReferenceKind = Literal["corrupted", "zero", "mean", "resample"]
 _ROWS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What nodes write where they are cut off.
+    """The output that readers see in place of a writer whose edge is cut.
 
     Attributes:
-        kind: one of `REFERENCES`.
-        mean: of every writer over the real tokens of the corrupted prompts, ``[writer, d_model]``; for ``mean``.
-        other: the prompt whose corrupted run stands in for each prompt's; for ``resample``.
+        kind: where the output comes from.
+        mean: for ``mean``, every writer's mean over the real tokens of the corrupted prompts, ``[writer, d_model]``.
+        resampled: for ``resample``, the row of the prompt whose corrupted run replaces each prompt's, ``[prompt]``.
     """
 
-    kind: str
+    kind: ReferenceKind
     mean: Float[Tensor, "writer d_model"] | None = None
-    other: Int[Tensor, " batch"] | None = None
+    resampled: Int[Tensor, " batch"] | None = None
 
-    def written(
-        self, model: HookedModel, blocks: Blocks, batch: ContrastBatch, *, rows: Rows, like: Written
-    ) -> Written:
-        """What stands in for the writers of some prompts, in the shape of ``like``. Cost: a pass for what is run."""
+    def written(self, prepared: PreparedGraph, *, rows: Rows, like: Written) -> Written:
+        """The reference output of every writer for some prompts.
+
+        Args:
+            prepared: the graph and all prompts.
+            rows: the prompts.
+            like: a tensor of the output's shape, ``[writer, prompt, pos, d_model]``.
+
+        Cost: one pass per prompt for ``corrupted`` and ``resample``, none for ``zero`` and ``mean``.
+        """
         if self.kind == "zero":
             return torch.zeros_like(like)
         if self.mean is not None:
             return self.mean[:, None, None].expand_as(like)
-        tokens = batch.corrupted[rows] if self.other is None else batch.corrupted[self.other[rows]]
-        return writes(blocks, embedded(model, tokens[:, : like.shape[2]])).values
+        corrupted = prepared.batch.corrupted
+        tokens = corrupted[rows] if self.resampled is None else corrupted[self.resampled[rows]]
+        return writes(prepared.blocks, embedded(prepared.model, tokens[:, : like.shape[2]])).values
 
 
-def reference(model: HookedModel, blocks: Blocks, batch: ContrastBatch, *, kind: str, seed: int) -> Reference:
+def reference(prepared: PreparedGraph, kind: ReferenceKind, *, seed: int) -> Reference:
     """The reference of a kind. Cost: for ``mean`` a pass per prompt, else none.
 
     Args:
-        model: the model.
-        blocks: its blocks.
-        batch: the prompts.
+        prepared: the graph and the prompts.
         kind: ``corrupted``; ``zero``; ``mean``, over the corrupted prompts' real tokens; ``resample``, the corrupted
             run of another prompt of the same length, drawn at random.
         seed: of the draw.
@@ -57,33 +62,33 @@ def reference(model: HookedModel, blocks: Blocks, batch: ContrastBatch, *, kind:
         ConfigError: ``resample`` where no other prompt has a prompt's length.
     """
     if kind == "mean":
-        return Reference(kind, mean=_mean(model, blocks, batch))
+        return Reference(kind, mean=_mean(prepared))
     if kind == "resample":
-        return Reference(kind, other=_others(batch.lengths, seed))
+        return Reference(kind, resampled=_resampled(prepared.batch.lengths, seed))
     return Reference(kind)
 
 
-def _mean(model: HookedModel, blocks: Blocks, batch: ContrastBatch) -> Float[Tensor, "writer d_model"]:
+def _mean(prepared: PreparedGraph) -> Float[Tensor, "writer d_model"]:
     total, count = torch.zeros(()), 0
-    for _, part in batch.parts(_ROWS_AT_ONCE):
-        found: Writes = writes(blocks, embedded(model, part.corrupted))
-        total = total.to(found.values) + found.values[:, part.mask].sum(1)
-        count += int(part.mask.sum())
+    for _, sub_batch in prepared.batch.parts(_ROWS_AT_ONCE):
+        run: Writes = writes(prepared.blocks, embedded(prepared.model, sub_batch.corrupted))
+        total = total.to(run.values) + run.values[:, sub_batch.mask].sum(1)
+        count += int(sub_batch.mask.sum())
     return total / count
 
 
-def _others(lengths: PromptInts, seed: int) -> Int[Tensor, " batch"]:
-    """For every prompt another of its length: the next of them in a random order, so that none stands for itself."""
-    chosen = torch.empty_like(lengths)
+def _resampled(lengths: PromptInts, seed: int) -> Int[Tensor, " batch"]:
+    """For every prompt the next one of its length in a random order, so that no prompt replaces itself."""
+    replacement = torch.empty_like(lengths)
     generator = torch.Generator().manual_seed(seed)
     for length in lengths.unique():
         rows = (lengths == length).nonzero()[:, 0]
         if len(rows) < 2:
             raise ConfigError(
-                "reference=resample was asked",
-                got=f"one prompt alone has {int(length)} tokens",
-                fix="use prompts of one length (task.template), or reference=corrupted",
+                f"reference=resample replaces a prompt by another of its length, but one prompt alone has {int(length)}"
+                " tokens",
+                fix="Use prompts of one length (task.template), or reference=corrupted",
             )
         order = rows[torch.randperm(len(rows), generator=generator).to(rows.device)]
-        chosen[order] = order.roll(1)
-    return chosen
+        replacement[order] = order.roll(1)
+    return replacement

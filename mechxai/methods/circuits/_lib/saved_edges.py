@@ -1,4 +1,4 @@
-"""Edges that were found before: a saved result, or a JSON list of edges, held against the model at hand."""
+"""Edge scores read from a circuit file: a saved result, or a JSON list of edges."""
 
 import json
 from collections.abc import Mapping
@@ -26,10 +26,10 @@ SUFFIXES = (".nc", ".json")
 @final
 @dataclass(frozen=True)
 class SavedEdges(Method):
-    """Gives the scores of a file, whatever the prompts; asks the model nothing, so it is not listed among the methods.
+    """The edge scores of a file, whatever the prompts; it runs no model, so it is not a registered method.
 
     A ``.nc`` file is a saved result of a method that scores edges; a ``.json`` file has a list ``edges`` of objects
-    with ``src``, ``dest`` and, if it likes, ``score`` (1 where it says nothing). Edges that are not named have none.
+    with ``src``, ``dest`` and optionally ``score`` (1 by default). Edges that the file does not name have no score.
 
     Attributes:
         path: of the file.
@@ -37,12 +37,12 @@ class SavedEdges(Method):
 
     path: str
     card: ClassVar[MethodCard] = MethodCard(
-        "saved_edges", "circuits", "Which edges does a circuit file name?", "none", "the file"
+        "saved_edges", "circuits", "Which edges does a circuit file name?", "none", "the file", kind="edges"
     )
 
     def _check_fields(self) -> None:
         if not Path(self.path).is_file():
-            raise ArtifactError(f"The circuit file {self.path} was asked", got="no such file", fix="check the path")
+            raise ArtifactError(f"The circuit file {self.path} does not exist", fix="Check the path")
 
     def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
         """``value`` [edge], NaN for edges that the file does not name.
@@ -57,11 +57,11 @@ class SavedEdges(Method):
         try:
             numbers = graph.numbers(list(scores)).numpy()
         except SiteError as error:
+            edge = _first_unknown(graph, scores)
             raise SiteError(
-                f"The circuit file {self.path} was asked of {model.name}",
-                got=f"an edge that {_shape(graph)} cannot have: {_first_unknown(graph, scores)}",
-                allowed=nearest(_first_unknown(graph, scores), [ARROW.join(edge) for edge in graph.edges]),
-                fix="use the model that the circuit was found in",
+                f"The circuit file {self.path} does not fit {model.name} ({_shape(graph)}): there is no edge {edge}. "
+                f"{nearest(edge, [ARROW.join(known) for known in graph.edges])}",
+                fix="Use the model that the circuit was found in",
             ) from error
         values = np.full(len(graph.edges), np.nan)
         values[numbers] = list(scores.values())
@@ -70,32 +70,32 @@ class SavedEdges(Method):
         return Result(xr.Dataset(data, coords=edge_coords(graph.edges)), info)
 
     def _scores(self) -> dict[tuple[str, str], float]:
+        """The score of every edge that the file names."""
         try:
-            found = self._of_result() if self.path.endswith(".nc") else self._of_list()
+            scores = self._scores_of_result() if self.path.endswith(".nc") else self._scores_of_list()
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(
-                f"The circuit file {self.path} was asked",
-                got=f"no edges in it ({error!r})",
+                f"The circuit file {self.path} holds no edges ({error!r})",
                 allowed="a saved result of a method that scores edges; JSON with a list edges of src, dest and score",
             ) from error
-        if not found:
-            raise ArtifactError(f"The circuit file {self.path} was asked", got="an empty list of edges")
-        return found
+        if not scores:
+            raise ArtifactError(f"The circuit file {self.path} has an empty list of edges")
+        return scores
 
-    def _of_result(self) -> dict[tuple[str, str], float]:
+    def _scores_of_result(self) -> dict[tuple[str, str], float]:
         data = Result.load(self.path).data
         name = "value" if "value" in data else "score"
         ends = zip(data["src"].values.astype(str), data["dest"].values.astype(str), strict=True)
         scored = zip(ends, data[name].values, strict=True)
         return {(str(src), str(dest)): float(value) for (src, dest), value in scored if np.isfinite(value)}
 
-    def _of_list(self) -> dict[tuple[str, str], float]:
-        held: Mapping[str, Any] = json.loads(Path(self.path).read_text())
-        return {(str(one["src"]), str(one["dest"])): float(one.get("score", 1.0)) for one in held["edges"]}
+    def _scores_of_list(self) -> dict[tuple[str, str], float]:
+        content: Mapping[str, Any] = json.loads(Path(self.path).read_text())
+        return {(str(edge["src"]), str(edge["dest"])): float(edge.get("score", 1.0)) for edge in content["edges"]}
 
 
 def is_saved(of: object) -> bool:
-    """Whether a name is that of a circuit file."""
+    """Whether a field ``of`` is the path of a circuit file."""
     return isinstance(of, str) and of.endswith(SUFFIXES)
 
 
@@ -105,5 +105,6 @@ def _first_unknown(graph: Graph, scores: Mapping[tuple[str, str], float]) -> str
 
 
 def _shape(graph: Graph) -> str:
+    """The model's layers and heads in words."""
     heads = f"{graph.n_heads} heads" + (f" over {graph.n_kv_heads}" if graph.n_kv_heads != graph.n_heads else "")
-    return f"a model of {graph.n_layers} layers with {heads}, {'with' if graph.mlps else 'without'} MLPs,"
+    return f"{graph.n_layers} layers with {heads}, {'with' if graph.mlps else 'without'} MLPs"

@@ -1,1 +1,1 @@
-"""What chain-of-thought methods share."""
+"""Shared parts of the chain-of-thought methods."""

@@ -1,4 +1,4 @@
-"""What stands beside every intervention on a chain: answers with it, without it, and with chains not its own."""
+"""Controls for interventions on a chain: answers with the chain, without it, and with chains of other content."""
 
 from collections.abc import Sequence
 
@@ -7,92 +7,96 @@ import xarray as xr
 
 from mechxai.core.reasoning import plain
 from mechxai.core.result import variable
-from mechxai.methods.cot._lib.questions import ChainQuestions, Steps
+from mechxai.methods.cot._lib.questions import Chain, ChainQuestions
 from mechxai.methods.result_parts import rates
 
 CONTROLS = ("irrelevant", "another's", "none")
-_SAYS = {
-    "irrelevant": "a text as long that has nothing to do with it",
+_MEANINGS = {
+    "irrelevant": "an irrelevant text of the same length",
     "another's": "the chain of another problem",
     "none": "no chain",
 }
 
 
-def controlled(asking: ChainQuestions) -> dict[str, xr.DataArray]:
-    """Accuracy with the chain and without, the gain; for each control accuracy and agreement with the chain's answer.
+def control_measures(questions: ChainQuestions) -> dict[str, xr.DataArray]:
+    """Accuracy with and without the chain, their difference, and each control's accuracy and agreement.
 
-    All with 95 % intervals over problems; the gain's is of paired differences.
-
-    Cost: four readings per problem.
+    Returns:
+        ``accuracy``, ``accuracy_no_chain`` and ``gain`` (a difference of paired answers); ``control_accuracy`` and
+        ``control_agreement`` [control], the latter with the answer of the whole chain; each as a fraction, with 95 %
+        intervals over problems; ``control``, the names.
+    Cost: four answers read per problem.
     """
-    whole, none = asking.with_chain, asking.without_chain
-    others = {
-        "irrelevant": _answers(asking, [_irrelevant(asking, steps) for steps in asking.chains]),
-        "another's": _answers(asking, _anothers(asking)),
-        "none": dict(enumerate(none.answers)),
+    with_chain, without_chain = questions.with_chain, questions.without_chain
+    answers_by_control = {
+        "irrelevant": _answers(questions, [_irrelevant_chain(questions, chain) for chain in questions.chains]),
+        "another's": _answers(questions, _chains_of_others(questions)),
+        "none": dict(enumerate(without_chain.answers)),
     }
-    right, unaided = np.array(asking.right(whole)), np.array(asking.right(none))
-    per_control, agree = np.full((2, len(asking.batch), len(CONTROLS)), np.nan)
-    for place, name in enumerate(CONTROLS):
-        for number, answer in others[name].items():
-            per_control[number, place] = float(answer == plain(asking.problems[number].answer))
-            agree[number, place] = agreement(answer, whole.answers[number])
-    share = {"units": "fraction"}
-    data = {
-        **rates("accuracy", (), right, meaning="share of right answers with the chain", **share),
-        **rates("accuracy_no_chain", (), unaided, meaning="share of right answers without a chain", **share),
-        **rates(
-            "gain", (), right - unaided, meaning="by how much the chain raises the share of right answers", **share
-        ),
-        **rates(
-            "control_accuracy", ("control",), per_control, meaning="share of right answers with another chain", **share
-        ),
-        **rates(
-            "control_agreement",
-            ("control",),
-            agree,
-            meaning="share of answers that are the chain's, with another chain",
-            **share,
-        ),
-    }
+    correct, correct_without = np.array(questions.correct(with_chain)), np.array(questions.correct(without_chain))
+    control_correct, agreement = np.full((2, len(questions.batch), len(CONTROLS)), np.nan)
+    for column, control in enumerate(CONTROLS):
+        for problem_id, answer in answers_by_control[control].items():
+            control_correct[problem_id, column] = float(answer == plain(questions.problems[problem_id].answer))
+            agreement[problem_id, column] = same_answer(answer, with_chain.answers[problem_id])
+    gain_meaning = "accuracy with the chain minus accuracy without it"
+    agreement_meaning = "share of answers equal to the answer of the whole chain, with another chain"
     names = variable(
-        ("control",), np.array(CONTROLS, dtype=str), "text", "; ".join(f"{name}: {_SAYS[name]}" for name in CONTROLS)
+        ("control",),
+        np.array(CONTROLS, dtype=str),
+        "text",
+        "; ".join(f"{name}: {_MEANINGS[name]}" for name in CONTROLS),
     )
-    return {**data, "control": names}
+    return {
+        **rates("accuracy", (), correct, meaning="share of correct answers with the chain"),
+        **rates("accuracy_no_chain", (), correct_without, meaning="share of correct answers without a chain"),
+        **rates("gain", (), correct - correct_without, meaning=gain_meaning),
+        **rates(
+            "control_accuracy", ("control",), control_correct, meaning="share of correct answers with another chain"
+        ),
+        **rates("control_agreement", ("control",), agreement, meaning=agreement_meaning),
+        "control": names,
+    }
 
 
-def agreement(answer: str | None, other: str | None) -> float:
-    """1 where two answers are the same; NaN where one could not be read."""
-    return float("nan") if answer is None or other is None else float(answer == other)
+def same_answer(first: str | None, second: str | None) -> float:
+    """1 for equal answers, 0 for different ones; NaN where one could not be parsed."""
+    return float("nan") if first is None or second is None else float(first == second)
 
 
-def filled(parts: Sequence[str], asking: ChainQuestions, like: str) -> str:
-    """Parts repeated to a text that is as long as another, as nearly as can be."""
-    wanted, count = asking.generator.length(like), 1
-    made = lambda count: "".join(parts[number % len(parts)] for number in range(count))  # noqa: E731
-    distance = lambda count: abs(asking.generator.length(made(count)) - wanted)  # noqa: E731
+def repeated_to_length(parts: Sequence[str], questions: ChainQuestions, reference: str) -> str:
+    """Parts repeated to a text as close as possible in length to a reference text, at least one part."""
+    target, count = questions.generator.length(reference), 1
+
+    def text(n_parts: int) -> str:
+        return "".join(parts[index % len(parts)] for index in range(n_parts))
+
+    def distance(n_parts: int) -> int:
+        return abs(questions.generator.length(text(n_parts)) - target)
+
     while distance(count + 1) < distance(count):
         count += 1
-    return made(count)
+    return text(count)
 
 
-def _answers(asking: ChainQuestions, chains: Sequence[Steps | None]) -> dict[int, str | None]:
-    """By problem, the answers behind those chains that there are."""
-    known = {number: chain for number, chain in enumerate(chains) if chain is not None}
-    return dict(zip(known, asking.answers(list(known.values()), list(known)).answers, strict=True))
+def _answers(questions: ChainQuestions, chains: Sequence[Chain | None]) -> dict[int, str | None]:
+    """Problem index -> answer after its chain, for the chains that are not None."""
+    known = {problem_id: chain for problem_id, chain in enumerate(chains) if chain is not None}
+    return dict(zip(known, questions.answers(list(known.values()), list(known)).answers, strict=True))
 
 
-def _irrelevant(asking: ChainQuestions, steps: Steps) -> Steps | None:
-    """As long as the chain; None where there is none."""
-    words = [f" {word}" for word in asking.batch.wording.irrelevant.split()]
-    return (filled(words, asking, "".join(steps)),) if steps else None
+def _irrelevant_chain(questions: ChainQuestions, chain: Chain) -> Chain | None:
+    """An irrelevant text as long as the chain; None for an empty chain."""
+    words = [f" {word}" for word in questions.batch.wording.irrelevant.split()]
+    return (repeated_to_length(words, questions, "".join(chain)),) if chain else None
 
 
-def _anothers(asking: ChainQuestions) -> list[Steps | None]:
-    """The chain of the next problem with another answer; None where all have the same."""
-    answers, count = asking.with_chain.answers, len(asking.batch)
-    found: list[Steps | None] = []
-    for number in range(count):
-        following = [(number + far) % count for far in range(1, count)]
-        found.append(next((asking.chains[one] for one in following if answers[one] != answers[number]), None))
-    return found
+def _chains_of_others(questions: ChainQuestions) -> list[Chain | None]:
+    """For each problem, the chain of the next problem with a different answer; None where all answers are equal."""
+    answers, n_problems = questions.with_chain.answers, len(questions.batch)
+    chains: list[Chain | None] = []
+    for problem_id in range(n_problems):
+        others = [(problem_id + offset) % n_problems for offset in range(1, n_problems)]
+        different = (questions.chains[other] for other in others if answers[other] != answers[problem_id])
+        chains.append(next(different, None))
+    return chains

@@ -1,229 +1,245 @@
-"""What every method of this family begins with: the model as a writer, its chains, answers with and without."""
+"""The queries that all chain-of-thought methods share: a model's chains, and its answers with and without them."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from mechxai.core.errors import ConfigError, ModelSupportError, check_choice
+from mechxai.core.errors import ConfigError, ModelSupportError
 from mechxai.core.reasoning import Problem, ReasoningBatch, plain, sentences
 from mechxai.engine.execution import Execution
-from mechxai.engine.progress import Bar
-from mechxai.methods.cot._lib.answer_reading import READS, ParsedAnswer, Reader
-from mechxai.methods.cot._lib.rewriting import Place, rewritten
+from mechxai.engine.progress import ProgressBar
+from mechxai.methods.cot._lib.answer_reading import AnswerReader, AnswerSource, ParsedAnswers
+from mechxai.methods.cot._lib.rewriting import ChainStep, RewriteKind, StepRewriter, rewritten_steps
 from mechxai.model.generation.cached import CachedGenerator
 from mechxai.model.generation.generator import Generator, Writing
 from mechxai.model.generation.local import LocalGenerator
 from mechxai.model.hooked_model import HookedModel
 
-CHAINS = ("own", "given")
-Steps = tuple[str, ...]
+ChainSource = Literal["own", "given"]
+Chain = tuple[str, ...]  # a chain of thought, one sentence per step
+_MODELS = "a HookedModel (mx.load) or a Generator (mx.load_generator)"
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class ChainQuestions:
-    """One method's questions to one model; bars show how many prompts are done.
+    """The queries of one method to one model, with progress bars, cached outputs, cost and failure counts.
 
     Attributes:
-        model: a `HookedModel`, or a `Generator`.
+        model: a `HookedModel` or a `Generator`.
         batch: the problems.
-        execution: how to run; where it names a folder, what the model says is kept there.
+        execution: how to run; where it names a folder, the model's outputs are stored there.
         read: how answers are read.
-        chain: ``own``, what the model writes; ``given``, the problem's right one.
+        chain: ``own``, the chain that the model writes; ``given``, the problem's correct chain.
         max_tokens: of a chain.
+
+    Raises:
+        ConfigError: a batch of another type, or ``chain="given"`` with problems whose chain is unknown.
+        ModelSupportError: an object that is neither a `HookedModel` nor a `Generator`.
     """
 
     model: HookedModel | Generator
     batch: ReasoningBatch
     execution: Execution
-    read: str = "auto"
-    chain: str = "own"
+    read: AnswerSource = "auto"
+    chain: ChainSource = "own"
     max_tokens: int = 128
-    started: float = field(default_factory=time.perf_counter)
-    _bars: list[Bar] = field(default_factory=list)
-    _unread: list[tuple[int, bool]] = field(default_factory=list)
-    _cut_short: list[bool] = field(default_factory=list)
-    _paid: dict[str, dict[str, float]] = field(default_factory=dict)
-    _writer: list[CachedGenerator] = field(default_factory=list)
+    _started: float = field(default_factory=time.perf_counter, init=False)
+    _bars: list[ProgressBar] = field(default_factory=list, init=False)
+    _parse_failures: list[tuple[int, bool]] = field(default_factory=list, init=False)  # problem, whether unread
+    _truncated: list[bool] = field(default_factory=list, init=False)  # per chain written
+    _initial_cost: dict[str, dict[str, float]] = field(default_factory=dict, init=False)
+    _step_writer: CachedGenerator | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        check_asking(self.read, self.chain, self.max_tokens)
         if not isinstance(self.batch, ReasoningBatch):
             raise ConfigError(
-                "A chain of thought was asked",
-                got=f"a {type(self.batch).__name__}",
-                allowed="a ReasoningBatch, as mx.tasks.cot_arithmetic, cot_logic and cot_jsonl make them",
+                f"Chain-of-thought methods do not work on a {type(self.batch).__name__}",
+                allowed="a ReasoningBatch, as mx.tasks.cot_arithmetic, cot_logic and cot_jsonl return",
             )
         if not isinstance(self.model, (HookedModel, Generator)):
             raise ModelSupportError(
-                "A chain of thought was asked",
-                got=type(self.model).__name__,
-                allowed="a HookedModel (mx.load), or a Generator (mx.load_generator)",
+                f"Chain-of-thought methods do not work on a {type(self.model).__name__}", allowed=_MODELS
             )
         if self.chain == "given" and not all(problem.steps for problem in self.batch.problems):
             raise ConfigError(
-                "chain=given was asked", got="problems without a known chain", fix="chain=own, or give their steps"
+                "chain=given needs problems with a known chain, and some have none",
+                fix="Use chain=own, or give the problems their steps",
             )
 
+    def on(self, batch: ReasoningBatch) -> "ChainQuestions":
+        """The same queries about other problems; the cost of both is counted here, in `cost`."""
+        inner = self.generator.inner
+        return ChainQuestions(
+            inner, batch, self.execution, read=self.read, chain=self.chain, max_tokens=self.max_tokens
+        )
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The problems of the batch."""
+        return self.batch.problems
+
+    @cached_property
+    def generator(self) -> CachedGenerator:
+        """The model as a generator whose outputs are cached."""
+        return self._cached(self.model, "said.jsonl", "")
+
+    @cached_property
+    def reader(self) -> AnswerReader:
+        """The reader of the model's answers."""
+        return AnswerReader(self.generator, self.batch, self.read)
+
+    def _cached(self, model: HookedModel | Generator, file: str, account: str) -> CachedGenerator:
+        inner = LocalGenerator(model) if isinstance(model, HookedModel) else model
+        self._initial_cost[account] = inner.spent()
+        folder = self.execution.cells
+        return CachedGenerator(inner, None if folder is None else folder / file, self._advance)
+
     @contextmanager
-    def _bar(self, what: str, prompts: int) -> Iterator[None]:
-        with Bar(what, prompts, shown=self.execution.progress, unit="prompts") as bar:
+    def _progress(self, label: str, n_prompts: int) -> Iterator[None]:
+        with ProgressBar(label, n_prompts, shown=self.execution.progress, unit="prompts") as bar:
             self._bars.append(bar)
             try:
                 yield
             finally:
                 self._bars.pop()
 
-    def _advance(self, prompts: int) -> None:
+    def _advance(self, n_prompts: int) -> None:
         if self._bars:
-            self._bars[-1].advance(prompts)
-
-    @cached_property
-    def generator(self) -> CachedGenerator:
-        """The model as a writer, its answers kept."""
-        return self._kept(self.model, "said.jsonl", "")
-
-    def _kept(self, model: HookedModel | Generator, file: str, paid_as: str) -> CachedGenerator:
-        inner = as_writer(model)
-        self._paid[paid_as] = inner.spent()
-        folder = self.execution.cells
-        return CachedGenerator(inner, None if folder is None else folder / file, self._advance)
-
-    @cached_property
-    def reader(self) -> Reader:
-        """Reads answers."""
-        return Reader(self.generator, self.batch, self.read)
+            self._bars[-1].advance(n_prompts)
 
     # Chains ----------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def chains(self) -> tuple[Steps, ...]:
-        """The chain of every problem, a sentence each."""
+    def chains(self) -> tuple[Chain, ...]:
+        """The chain of every problem."""
         if self.chain == "given":
-            return tuple(problem.steps for problem in self.batch.problems)
-        asked = [self.batch.wording.asked(problem.question) for problem in self.batch.problems]
-        return tuple(self.continued(asked))
+            return tuple(problem.steps for problem in self.problems)
+        return tuple(
+            self.continuations([self.batch.wording.chain_start(problem.question) for problem in self.problems])
+        )
 
     @property
-    def places(self) -> list[Place]:
+    def steps(self) -> list[ChainStep]:
         """Every step of every chain, in order."""
         return [
-            Place(number, step, text) for number, steps in enumerate(self.chains) for step, text in enumerate(steps)
+            ChainStep(problem_id, index, text)
+            for problem_id, chain in enumerate(self.chains)
+            for index, text in enumerate(chain)
         ]
 
-    def continued(self, texts: Sequence[str], *, temperature: float = 0.0, seed: int = 0) -> list[Steps]:
-        """The sentences that the model writes behind texts before it comes to its answer."""
+    def continuations(self, prompts: Sequence[str], *, temperature: float = 0.0, seed: int = 0) -> list[Chain]:
+        """The sentences that the model writes after prompts, up to the answer cue."""
         writing = Writing(self.max_tokens, temperature, (self.batch.wording.cue,), seed)
-        with self._bar("writing chains", len(texts)):
-            found = self.generator.write(texts, writing)
-        self._cut_short.extend(not written.ended for written in found)
-        return [sentences(written.text) for written in found]
+        with self._progress("writing chains", len(prompts)):
+            outputs = self.generator.write(prompts, writing)
+        self._truncated.extend(not written.ended for written in outputs)
+        return [sentences(written.text) for written in outputs]
 
-    def completed(self, starts: Sequence[Steps | None], of: Sequence[int]) -> list[Steps | None]:
-        """Beginnings of chains with what the model writes behind them; None for those that are None.
+    def completed_chains(self, beginnings: Sequence[Chain | None], problem_ids: Sequence[int]) -> list[Chain | None]:
+        """Chains that begin as given and that the model continues; None for a beginning that is None.
 
         Args:
-            starts: steps, at least one each.
-            of: whose they are.
+            beginnings: the first steps of chains, at least one step each.
+            problem_ids: the index of each chain's problem.
         """
-        known = [(start, number) for start, number in zip(starts, of, strict=True) if start is not None]
-        texts = [self.batch.wording.chain(self.problems[number].question, start) for start, number in known]
-        more = iter(self.continued(texts))
-        return [None if start is None else (*start, *next(more)) for start in starts]
+        known = [
+            (beginning, problem_id)
+            for beginning, problem_id in zip(beginnings, problem_ids, strict=True)
+            if beginning is not None
+        ]
+        wording = self.batch.wording
+        prompts = [wording.chain(self.problems[problem_id].question, beginning) for beginning, problem_id in known]
+        rest = iter(self.continuations(prompts))
+        return [None if beginning is None else (*beginning, *next(rest)) for beginning in beginnings]
+
+    def rewritten_steps(
+        self, kind: RewriteKind, steps: Sequence[ChainStep], *, by: StepRewriter, writer: Any, seed: int
+    ) -> list[str | None]:
+        """Steps with a mistake or in other words, as `rewriting.rewritten_steps` returns them.
+
+        Args:
+            kind: ``mistake`` or ``rephrased``.
+            steps: the steps to rewrite.
+            by: ``task`` or ``model``.
+            writer: the model that rewrites with ``by="model"``, its cost counted apart; None for the model itself.
+            seed: of the changed numbers and of the model's text.
+
+        Raises:
+            ModelSupportError: a writer that is neither a `HookedModel` nor a `Generator`.
+        """
+        generator = self.generator if writer is None else self._writer(writer)
+        with self._progress("rewriting steps", len(steps)):
+            return rewritten_steps(kind, steps, self.problems, by=by, writer=generator, seed=seed)
+
+    def _writer(self, writer: Any) -> CachedGenerator:
+        if not isinstance(writer, (HookedModel, Generator)):
+            raise ModelSupportError(
+                f"writer={writer!r} is a {type(writer).__name__}, which cannot rewrite steps", allowed=_MODELS
+            )
+        if self._step_writer is None:
+            self._step_writer = self._cached(writer, "rewritten.jsonl", "writer")
+        return self._step_writer
 
     # Answers ---------------------------------------------------------------------------------------------------------
 
-    def rewritten(self, kind: str, places: Sequence[Place], *, by: str, writer: Any, seed: int) -> list[str | None]:
-        """Steps, wrong or in other words, as `rewriting.rewritten`; a model other than the one asked is paid apart."""
-        own = self.generator if writer is None else self._other(writer)
-        with self._bar("rewriting steps", len(places)):
-            return rewritten(kind, places, self.problems, by=by, writer=own, seed=seed)
-
-    def _other(self, writer: Any) -> CachedGenerator:
-        if not isinstance(writer, (HookedModel, Generator)):
-            raise ModelSupportError(
-                "Steps rewritten by a model were asked",
-                got=f"writer={type(writer).__name__}",
-                allowed="a HookedModel (mx.load), or a Generator (mx.load_generator)",
-            )
-        if not self._writer:
-            self._writer.append(self._kept(writer, "rewritten.jsonl", "writer"))
-        return self._writer[0]
-
-    def answers(self, chains: Sequence[Steps], of: Sequence[int] | None = None) -> ParsedAnswer:
-        """The answers behind chains, one per problem unless ``of`` says whose they are."""
-        of = range(len(self.batch)) if of is None else of
-        wording, problems = self.batch.wording, self.batch.problems
-        prompts = [wording.prompt(problems[number].question, steps) for number, steps in zip(of, chains, strict=True)]
-        with self._bar("reading answers", len(prompts)):
-            found = self.reader(prompts, of)
-        self._unread.extend((number, answer is None) for number, answer in zip(of, found.answers, strict=True))
-        return found
-
-    def unread(self) -> np.ndarray:
-        """Of each problem's answers so far, the share that could not be read, ``[prompt]``."""
-        found = np.full(len(self.batch), np.nan)
-        of, failed = np.array(self._unread).T if self._unread else np.zeros((2, 0))
-        for number in range(len(found)):
-            if (of == number).any():
-                found[number] = failed[of == number].mean()
-        return found
-
-    def cut_short(self) -> float:
-        """The share of what was written so far that was still going on when its tokens ran out."""
-        return float(np.mean(self._cut_short)) if self._cut_short else 0.0
+    def answers(self, chains: Sequence[Chain], problem_ids: Sequence[int] | None = None) -> ParsedAnswers:
+        """The answers after chains, one chain per problem unless ``problem_ids`` names their problems."""
+        problem_ids = range(len(self.batch)) if problem_ids is None else problem_ids
+        wording = self.batch.wording
+        prompts = [
+            wording.prompt(self.problems[problem_id].question, chain)
+            for problem_id, chain in zip(problem_ids, chains, strict=True)
+        ]
+        with self._progress("reading answers", len(prompts)):
+            parsed = self.reader(prompts, problem_ids)
+        self._parse_failures.extend(
+            (problem_id, answer is None) for problem_id, answer in zip(problem_ids, parsed.answers, strict=True)
+        )
+        return parsed
 
     @cached_property
-    def with_chain(self) -> ParsedAnswer:
-        """The answers with the whole chain."""
+    def with_chain(self) -> ParsedAnswers:
+        """The answers after the whole chain."""
         return self.answers(self.chains)
 
     @cached_property
-    def without_chain(self) -> ParsedAnswer:
-        """The answers without any."""
+    def without_chain(self) -> ParsedAnswers:
+        """The answers without a chain."""
         return self.answers([()] * len(self.batch))
 
-    def right(self, read: ParsedAnswer, of: Sequence[int] | None = None) -> list[float]:
-        """1 for right answers, 0 for others and for those that could not be read."""
-        of = range(len(self.batch)) if of is None else of
+    def correct(self, parsed: ParsedAnswers) -> list[float]:
+        """Per problem, 1 for a correct answer, 0 for a wrong one or one that could not be parsed."""
         return [
-            float(answer == plain(self.batch.problems[number].answer))
-            for number, answer in zip(of, read.answers, strict=True)
+            float(answer == plain(problem.answer))
+            for problem, answer in zip(self.problems, parsed.answers, strict=True)
         ]
 
-    @property
-    def problems(self) -> tuple[Problem, ...]:
-        """The batch's."""
-        return self.batch.problems
+    def parse_failures(self) -> np.ndarray:
+        """The share of each problem's answers so far that could not be parsed, ``[prompt]``."""
+        shares = np.full(len(self.batch), np.nan)
+        problem_ids, failed = np.array(self._parse_failures).T if self._parse_failures else np.zeros((2, 0))
+        for problem_id in range(len(shares)):
+            if (problem_ids == problem_id).any():
+                shares[problem_id] = failed[problem_ids == problem_id].mean()
+        return shares
+
+    def truncated_share(self) -> float:
+        """The share of the chains written so far that were cut off at ``max_tokens``."""
+        return float(np.mean(self._truncated)) if self._truncated else 0.0
 
     def cost(self) -> dict[str, float]:
-        """What was spent since this began, by the model and (``writer ...``) by whoever rewrote steps; seconds."""
-        spent = _since(self._paid.get("", {}), self.generator.spent())
-        if "writer" in self._paid:
-            own = _since(self._paid["writer"], self._writer[0].spent())
-            spent |= {f"writer {name}": value for name, value in own.items()}
-        return {**spent, "seconds": time.perf_counter() - self.started}
+        """The cost so far of the model, and as ``writer ...`` of the model that rewrote steps; and the seconds."""
+        cost = _difference(self._initial_cost.get("", {}), self.generator.spent())
+        if self._step_writer is not None:
+            writer_cost = _difference(self._initial_cost["writer"], self._step_writer.spent())
+            cost |= {f"writer {name}": value for name, value in writer_cost.items()}
+        return {**cost, "seconds": time.perf_counter() - self._started}
 
 
-def check_asking(read: str, chain: str, max_tokens: int) -> None:
-    """Refuses settings that all methods of the family share.
-
-    Raises:
-        ConfigError: names the closest choice.
-    """
-    check_choice("read", read, READS)
-    check_choice("chain", chain, CHAINS)
-    Writing(max_tokens)
-
-
-def as_writer(model: HookedModel | Generator) -> Generator:
-    """A model as a writer."""
-    return LocalGenerator(model) if isinstance(model, HookedModel) else model
-
-
-def _since(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
+def _difference(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
     return {name: value - before.get(name, 0.0) for name, value in now.items()}

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechxai.engine.progress import Bar
+from mechxai.engine.progress import ProgressBar
 from mechxai.methods.lens._lib.logit_rows import dots, exponentials
 from mechxai.model.dense.buffers import Buffers
 from mechxai.model.hooked_model import HookedModel
@@ -68,7 +68,7 @@ def reading(
     """
     reader, size = _Reader(model, k), _places_at_once(model)
     parts: list[StreamReading] = []
-    with Bar("lens", len(targets), shown=progress, unit="positions") as bar, torch.no_grad():
+    with ProgressBar("lens", len(targets), shown=progress, unit="positions") as bar, torch.no_grad():
         for first in range(0, len(targets), size):
             places = slice(first, first + size)
             parts.append(reader.read([stream[places] for stream in streams], targets[places], translate))

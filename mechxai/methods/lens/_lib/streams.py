@@ -7,7 +7,8 @@ from torch import Tensor
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.edit import Intervention
 from mechxai.core.errors import SiteError
-from mechxai.core.site import Site, site_name
+from mechxai.core.site import Site
+from mechxai.core.site_table import site_name
 from mechxai.engine.contrast import Run
 from mechxai.model.hooked_model import HookedModel
 

@@ -1,37 +1,37 @@
-"""The training of tuned lenses: the loop, its order of sequences, its checkpoints."""
+"""The training loop of tuned lenses, its order of sequences, and its checkpoints."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from mechxai.core.errors import ArtifactError, ModelSupportError, NumericsError
-from mechxai.core.files import atomic_write
 from mechxai.core.fingerprint import Fingerprints
 from mechxai.core.shapes import PromptInts, Tokens
+from mechxai.engine.checkpoint import TENSORS, CheckpointStore
 from mechxai.engine.execution import Execution
-from mechxai.engine.progress import Bar
+from mechxai.engine.progress import ProgressBar
 from mechxai.methods.lens._lib.lens_gradients import LensGradients
 from mechxai.methods.lens._lib.training_settings import Recipe, rate
 from mechxai.model.backends.limits import check_tokens
 from mechxai.model.hooked_model import HookedModel
 
-_STATE = "state.pt"
+_STATE = "state"
 
 
 @dataclass
 class State:
-    """Where training stands.
+    """The state of a training between two steps.
 
     Attributes:
-        A: ``[layer, d_model, d_model]``; likewise ``b``, ``[layer, d_model]``.
-        optimizer: of both.
-        step: the next one.
-        losses: of each step so far, ``[layer]``.
+        A: the translators' matrices, ``[layer, d_model, d_model]``.
+        b: the translators' biases, ``[layer, d_model]``.
+        optimizer: the optimizer of ``A`` and ``b``.
+        step: number of the next step.
+        losses: the loss of each step so far, ``[layer]``.
     """
 
     A: Tensor
@@ -44,22 +44,22 @@ class State:
 def trained(
     model: HookedModel, tokens: Tokens, recipe: Recipe, *, lengths: PromptInts | None, execution: Execution
 ) -> State:
-    """The state after the last step; from the last checkpoint in ``execution.cells`` on, where there is one."""
+    """The state after the last step; training resumes from the last checkpoint in ``execution.cells``, if any."""
     folder, log = execution.cells, execution.log
     check_tokens(tokens, model.architecture, model.name)
     if not model.architecture.causal:
         raise ModelSupportError(
-            f"A tuned lens of {model.name} was asked", got="a bidirectional model", fix="use a causal language model"
+            f"A tuned lens needs a causal language model: {model.name} is bidirectional", fix="Use a causal model"
         )
     lengths = tokens.new_full((len(tokens),), tokens.shape[1]) if lengths is None else lengths.to(tokens)
     key = Fingerprints()([recipe, model, model.processing, tokens, lengths])
-    state = _begun(model, recipe)
-    if folder is not None:
-        _restore(state, folder, key)
+    checkpoints = CheckpointStore(folder, key, TENSORS)
+    state = _initial_state(model, recipe)
+    _restore(state, checkpoints, folder)
     sequences = _Order(len(tokens), recipe.seed)
     per_step = max(1, recipe.tokens_per_step // tokens.shape[1])
     total = recipe.steps * per_step * tokens.shape[1]
-    with Bar("tuned lens", total, shown=execution.progress, unit="tokens") as bar:
+    with ProgressBar("tuned lens", total, shown=execution.progress, unit="tokens") as bar:
         bar.advance(state.step * per_step * tokens.shape[1], computed=False)
         while state.step < recipe.steps:
             rows = sequences.rows(state.step * per_step, per_step)
@@ -69,8 +69,8 @@ def trained(
             state.step += 1
             if log is not None:
                 log({"lens/step": float(state.step), "lens/loss": float(losses.mean())} | _by_layer(losses))
-            if folder is not None and (state.step % recipe.checkpoint_every == 0 or state.step == recipe.steps):
-                _keep(state, folder, key)
+            if state.step % recipe.checkpoint_every == 0 or state.step == recipe.steps:
+                checkpoints.save(_STATE, _tensors(state))
             bar.advance(per_step * tokens.shape[1])
     return state
 
@@ -81,7 +81,7 @@ def _by_layer(losses: Tensor) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class _Order:
-    """Which sequence comes when: every epoch all of them, in an order of its own."""
+    """The order of the sequences: every epoch shuffles all of them anew."""
 
     n_sequences: int
     seed: int
@@ -99,15 +99,15 @@ class _Order:
 
 
 def _update(state: State, recipe: Recipe) -> None:
-    """One optimiser step."""
+    """Takes one optimizer step."""
     if recipe.bias_only:
         state.A.grad = None
-    used = [parameter for parameter in (state.A, state.b) if parameter.grad is not None]
-    norm = torch.nn.utils.clip_grad_norm_(used, recipe.clip)
+    trained_parameters = [parameter for parameter in (state.A, state.b) if parameter.grad is not None]
+    norm = torch.nn.utils.clip_grad_norm_(trained_parameters, recipe.clip)
     if not math.isfinite(float(norm)):
         raise NumericsError(
-            f"The lens' gradient at step {state.step} is not finite",
-            fix="use a smaller lr_scale, or the model in float32",
+            f"The gradient of the lens is not finite at step {state.step}",
+            fix="Use a smaller lr_scale, or the model in float32",
         )
     for group in state.optimizer.param_groups:
         group["lr"] = rate(recipe) * (1 - state.step / recipe.steps)
@@ -117,7 +117,7 @@ def _update(state: State, recipe: Recipe) -> None:
 # State ----------------------------------------------------------------------------------------------------------------
 
 
-def _begun(model: HookedModel, recipe: Recipe) -> State:
+def _initial_state(model: HookedModel, recipe: Recipe) -> State:
     a = model.architecture
     A = torch.nn.Parameter(torch.zeros(a.n_layers, a.d_model, a.d_model, device=model.device))
     b = torch.nn.Parameter(torch.zeros(a.n_layers, a.d_model, device=model.device))
@@ -130,35 +130,41 @@ def _begun(model: HookedModel, recipe: Recipe) -> State:
     return State(A, b, optimizer, 0, [])
 
 
-def _keep(state: State, folder: Path, key: str) -> None:
-    content: dict[str, Any] = {
-        "key": key,
-        "A": state.A.detach(),
-        "b": state.b.detach(),
-        "optimizer": state.optimizer.state_dict(),
-        "step": state.step,
-        "losses": torch.stack(state.losses),
+def _tensors(state: State) -> dict[str, Tensor]:
+    """A state as named tensors; those of the optimizer are named by their parameter's number."""
+    optimizer = {
+        f"optimizer.{number}.{name}": torch.as_tensor(value)
+        for number, values in state.optimizer.state_dict()["state"].items()
+        for name, value in values.items()
+        if value is not None
     }
-    with atomic_write(folder / _STATE) as part:
-        torch.save(content, part)
+    return {
+        "A": state.A,
+        "b": state.b,
+        "step": torch.tensor(state.step),
+        "losses": torch.stack(state.losses),
+        **optimizer,
+    }
 
 
-def _restore(state: State, folder: Path, key: str) -> None:
-    """Puts the state back as it was at the last checkpoint, if there is one."""
-    if not (folder / _STATE).is_file():
+def _restore(state: State, checkpoints: CheckpointStore[Mapping[str, Tensor]], folder: Path | None) -> None:
+    """Restores the state of the last checkpoint, if there is one."""
+    tensors = checkpoints.load(_STATE)
+    if tensors is None:
+        if checkpoints.holds_another(_STATE):
+            raise ArtifactError(
+                f"{folder} holds checkpoints of another training (recipe, model or tokens differ)",
+                fix="Choose another folder, or delete this one",
+            )
         return
-    found = torch.load(  # noqa: TID251 - an optimiser's state is no plain table of tensors
-        folder / _STATE, map_location=state.A.device, weights_only=True
-    )
-    if found["key"] != key:
-        raise ArtifactError(
-            f"Training a lens with checkpoints in {folder} was asked",
-            got="checkpoints of another training (recipe, model or tokens differ)",
-            fix="choose another folder, or delete this one",
-        )
     with torch.no_grad():
-        state.A.copy_(found["A"])
-        state.b.copy_(found["b"])
-    state.optimizer.load_state_dict(found["optimizer"])
-    state.step = found["step"]
-    state.losses = list(found["losses"].cpu())
+        state.A.copy_(tensors["A"])
+        state.b.copy_(tensors["b"])
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, number, moment = name.split(".")
+            moments.setdefault(int(number), {})[moment] = tensor
+    state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": moments})
+    state.step = int(tensors["step"])
+    state.losses = list(tensors["losses"])

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechxai.core.edit import Edit
+from mechxai.core.edit_base import PerPromptEdit
 from mechxai.core.errors import ShapeError
 from mechxai.core.shapes import Activation, Rows
 from mechxai.core.site import Site
@@ -39,7 +40,7 @@ class RemoveAlong(Edit):
 
 
 @dataclass(frozen=True)
-class ShiftEach(Edit):
+class ShiftEach(PerPromptEdit):
     """Adds one vector per prompt to the activations.
 
     Attributes:
@@ -55,7 +56,7 @@ class ShiftEach(Edit):
         shift = self.vectors.to(flat)
         return (flat + shift.view(len(shift), *(1,) * (flat.ndim - 2), -1)).view_as(activation)
 
-    def rows(self, chosen: Rows) -> "ShiftEach":
+    def select(self, chosen: Rows) -> "ShiftEach":
         """The edit for some of the prompts."""
         return replace(self, vectors=self.vectors[chosen])
 

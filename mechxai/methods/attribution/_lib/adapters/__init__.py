@@ -1,1 +1,1 @@
-"""One adapter per kind of model: how attribution reads hooked models, classifiers, encoders and black boxes."""
+"""Adapters from each kind of model to `AttributionModel`: hooked models, classifiers, encoders and black boxes."""

@@ -1,54 +1,39 @@
-"""The adapter for texts with one output vector each, and the choice of adapter for a model."""
+"""`SequenceAdapter`: attribution of a classifier or encoder, which gives one output vector per text."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import NoSpaceError
 from mechxai.core.metric import Metric
 from mechxai.core.shapes import PerPrompt, Tokens
-from mechxai.engine.execution import Execution
-from mechxai.engine.progress import Bar
-from mechxai.methods.attribution._lib.adapters.black_boxes import BlackBoxAdapter
-from mechxai.methods.attribution._lib.adapters.hooked import (
-    AttributionModel,
+from mechxai.engine.progress import ProgressBar
+from mechxai.methods.attribution._lib.adapters.protocol import (
+    Deletion,
+    DeletionScores,
     Embeddings,
-    HookedAdapter,
     NamedOutputsAdapter,
-    Removals,
 )
-from mechxai.model.hooked_model import HookedModel
 from mechxai.model.readout import as_float
-from mechxai.model.sequence.black_box import BlackBox
 from mechxai.model.sequence.sequence_model import SequenceModel
 
 _POSITIONS_AT_ONCE = {"cpu": 2048, "cuda": 65536}
 
 
-def attribution_model(model: Any) -> AttributionModel:
-    """A model as attribution sees it; what is one already stays as it is."""
-    if isinstance(model, HookedModel):
-        return HookedAdapter(model)
-    if isinstance(model, BlackBox):
-        return BlackBoxAdapter(model)
-    return SequenceAdapter(model) if isinstance(model, SequenceModel) else model
-
-
 @dataclass(frozen=True)
 class SequenceAdapter(NamedOutputsAdapter):
-    """A `SequenceModel` explained."""
+    """A `SequenceModel` as an `AttributionModel`."""
 
     model: SequenceModel
-    inside: bool = True
+    has_internals: bool = True
 
     @property
     def identity(self) -> str:
-        """Weights (an encoder's references are in their hash) and dtype."""
+        """Weight hash (an encoder's includes its references) and dtype."""
         return repr((self.model.weight_hash, str(self.model.dtype)))
 
     def embeddings(self, tokens: Tokens) -> Embeddings:
@@ -56,63 +41,62 @@ class SequenceAdapter(NamedOutputsAdapter):
         return self.model.embeddings(tokens)
 
     def mean_embedding(self) -> Float[Tensor, " d_model"]:
-        """Over the vocabulary."""
+        """The mean embedding of the vocabulary."""
         return self.model.mean_embedding()
 
     def score(self, metric: Metric, batch: ContrastBatch, embeddings: Embeddings) -> PerPrompt:
-        """The metric of the outputs, as if they stood at the answer position."""
+        """The metric of the outputs, read as logits of the answer position."""
         outputs = self.model.outputs_of(embeddings, batch.lengths)
         return metric.score(as_float(outputs)[:, None], batch)
 
-    def without(
-        self,
-        metric: Metric,
-        batch: ContrastBatch,
-        embeddings: Embeddings,
-        *,
-        baseline: Embeddings,
-        absent: Bool[Tensor, "cell batch ..."],
-        execution: Execution,
-    ) -> Removals:
-        """Rows of every cell and prompt with a token away, as many at a time as fit; the rest scored once."""
-        where = absent if absent.ndim == 4 else absent[..., None]
-        gone = absent.flatten(2).any(-1)
-        rows = gone.nonzero()
-        everyone = torch.arange(len(batch))
-        total = self._in_parts(metric, batch, everyone, lambda _: embeddings, execution)[None].repeat(len(absent), 1)
+    def deletion_scores(self, deletion: Deletion) -> DeletionScores:
+        """The metric of every cell and prompt that deletes something; a prompt without deletions is scored once."""
+        mask, embeddings, baseline = deletion.mask, deletion.embeddings, deletion.baseline
+        rows = deletion.absent.flatten(2).any(-1).nonzero()  # [row, 2]: cell, prompt
+        n_cells, n_prompts = len(deletion), len(deletion.batch)
 
-        def given(part: Tensor) -> Tensor:
+        def edited(part: Tensor) -> Embeddings:
             prompts = part[:, 1]
-            chosen = where[part[:, 0], prompts].to(embeddings.device)
-            return torch.where(chosen, baseline[prompts], embeddings[prompts])
+            absent = mask[part[:, 0], prompts].to(embeddings.device)
+            return torch.where(absent, baseline[prompts], embeddings[prompts])
 
-        total[rows[:, 0], rows[:, 1]] = self._in_parts(metric, batch, rows, given, execution)
-        return Removals(total, float(len(rows) + len(batch)))
+        def unedited(part: Tensor) -> Embeddings:
+            return embeddings[part[:, 1]]
 
-    def _in_parts(self, metric: Metric, batch: ContrastBatch, rows: Tensor, given: Any, execution: Execution) -> Tensor:  # noqa: PLR0917 - one call
-        """Scores of rows, ``[row]``; each is a prompt's number, or a cell and a prompt."""
+        prompts = torch.arange(n_prompts)
+        total = self._row_scores(deletion, torch.stack([prompts, prompts], 1), unedited)[None].repeat(n_cells, 1)
+        total[rows[:, 0], rows[:, 1]] = self._row_scores(deletion, rows, edited)
+        return DeletionScores(total, float(len(rows) + n_prompts))
+
+    def _row_scores(
+        self, deletion: Deletion, rows: Int[Tensor, "row 2"], embeddings_of: Callable[[Tensor], Embeddings]
+    ) -> Float[Tensor, " row"]:
+        """Scores of rows, each a cell and a prompt, as many at a time as fit."""
+        batch, execution = deletion.batch, deletion.execution
         positions = execution.tokens_per_wave or _POSITIONS_AT_ONCE.get(self.device.type, 2048)
         at_once = max(1, positions // batch.n_pos)
-        found: list[Tensor] = []
+        scores: list[Tensor] = []
         first = 0
-        with Bar("tokens taken away", len(rows), shown=execution.progress, unit="rows") as bar, torch.no_grad():
+        with ProgressBar("deletions", len(rows), shown=execution.progress, unit="rows") as bar, torch.no_grad():
             while first < len(rows):
                 part = rows[first : first + at_once]
-                prompts = part if part.ndim == 1 else part[:, 1]
                 try:
-                    here = self.score(metric, batch.rows(prompts), given(part))
+                    values = self.score(deletion.metric, batch.rows(part[:, 1]), embeddings_of(part))
                 except torch.cuda.OutOfMemoryError:
                     if at_once == 1:
-                        raise NoSpaceError("One text alone", got=f"out of memory on {self.device}") from None
+                        raise NoSpaceError(
+                            f"One text of {batch.n_pos} tokens does not fit into the memory of {self.device}",
+                            fix="Use a shorter text, a smaller dtype or another device",
+                        ) from None
                     at_once //= 2
                     continue
-                found.append(here.double().cpu())
+                scores.append(values.double().cpu())
                 first += len(part)
                 bar.advance(len(part))
-        return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
+        return torch.cat(scores) if scores else torch.zeros(0, dtype=torch.float64)
 
     def patterns(
         self, batch: ContrastBatch, embeddings: Embeddings, layers: Sequence[int]
     ) -> Float[Tensor, "layer batch head dest src"]:
-        """From one pass."""
+        """Attention patterns from one pass."""
         return self.model.patterns(embeddings, batch.lengths, layers)

@@ -1,1 +1,1 @@
-"""Measures of whether attribution scores are true to the model."""
+"""Evaluation of attribution scores: curves, measures, sensitivity, and comparison with random rankings."""

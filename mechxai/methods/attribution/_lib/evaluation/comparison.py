@@ -1,136 +1,68 @@
-"""Several rankings of the same players judged by the same interventions, random rankings among them."""
+"""Rankings of the same players, and random rankings, evaluated by the same deletions and insertions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from mechxai.core.batch import ContrastBatch
-from mechxai.core.errors import ConfigError
-from mechxai.core.metric import AnyMetric
 from mechxai.core.result import variable
 from mechxai.core.statistics import known_mean, mean_interval
-from mechxai.engine.execution import Execution
-from mechxai.methods.attribution._lib.base import Attribution
-from mechxai.methods.attribution._lib.evaluation.curves import Curves, curves, random_scores
-from mechxai.methods.attribution._lib.evaluation.measures import infidelity, soft_removal
-from mechxai.methods.attribution._lib.input import AttributionInput, attribution_input
-from mechxai.methods.attribution._lib.scores import Scores
+from mechxai.methods.attribution._lib.evaluation.curves import (
+    PerturbationCurves,
+    known_counts,
+    perturbation_curves,
+    random_scores,
+)
+from mechxai.methods.attribution._lib.evaluation.measures import infidelity, soft_faithfulness
+from mechxai.methods.attribution._lib.evaluation.settings import EvaluationSettings
+from mechxai.methods.attribution._lib.input import AttributionInput
 from mechxai.methods.result_parts import bounded
 
 PerRanking = Float[np.ndarray, "ranking prompt"]
-# name -> (whether higher is better, what it is)
+# name -> (whether higher is better, meaning)
 MEASURES: dict[str, tuple[bool, str]] = {
-    "comprehensiveness": (True, "loss when the first players go, mean over the fractions (AOPC)"),
-    "sufficiency": (False, "loss when only the first players stay, mean over the fractions (AOPC)"),
-    "deletion_auc": (False, "mean score while players go, the first of the ranking first"),
-    "insertion_auc": (True, "mean score while players come, the first of the ranking first"),
+    "comprehensiveness": (True, "loss when the top players are deleted, mean over the fractions (AOPC)"),
+    "sufficiency": (False, "loss when only the top players are present, mean over the fractions (AOPC)"),
+    "deletion_auc": (False, "mean score while players are deleted, the top of the ranking first"),
+    "insertion_auc": (True, "mean score while players are inserted, the top of the ranking first"),
     "infidelity": (False, "mean squared error of sums of scores as losses of random sets of players"),
     "infidelity_scaled": (False, "the same after the best scaling, as a share of the mean squared loss"),
     "soft_comprehensiveness": (True, "normalised soft comprehensiveness (NC)"),
     "soft_sufficiency": (True, "normalised soft sufficiency (NS)"),
 }
-_FRACTIONS = ("infidelity_scaled", "soft_comprehensiveness", "soft_sufficiency")
+_UNITLESS = ("infidelity_scaled", "soft_comprehensiveness", "soft_sufficiency")
 
 
-@dataclass(frozen=True)
-class Judging:
-    """How scores are judged.
-
-    Attributes:
-        fractions: of the players, at which comprehensiveness and sufficiency are taken.
-        random_draws: random rankings that stand beside every method.
-        infidelity_draws: random sets of players.
-        soft_draws: of the soft measures' masks; 0 leaves them out.
-        seed: of all draws.
-    """
-
-    fractions: Sequence[float]
-    random_draws: int
-    infidelity_draws: int
-    soft_draws: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        if not self.fractions or not all(0 < fraction <= 1 for fraction in self.fractions):
-            raise ConfigError(f"fractions={self.fractions} of the players", allowed="numbers above 0, up to 1")
-        if self.random_draws < 1 or self.infidelity_draws < 1 or self.soft_draws < 0:
-            raise ConfigError(
-                "Draws of the judging",
-                got=f"random {self.random_draws}, infidelity {self.infidelity_draws}, soft {self.soft_draws}",
-                allowed="1 or more random and infidelity draws, 0 or more soft ones",
-            )
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A method, its problem, what it gave, as scores of players, ``[prompt, player]``, and the seconds it took."""
-
-    method: Attribution
-    problem: AttributionInput
-    scores: Scores
-    players: Float[np.ndarray, "prompt player"]
-    seconds: float
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """What all methods are asked: the score, the players, what stands in for those taken away by the judge."""
-
-    metric: AnyMetric
-    baseline: str
-    players: str
-    special: bool
-
-    def put(self, method: Attribution) -> Attribution:
-        """The method, asked about this score and these players; its own baseline stays."""
-        return replace(method, metric=self.metric, players=self.players, special=self.special)  # type: ignore[type-var] # a dataclass
-
-    def problem(self, model: Any, batch: ContrastBatch, execution: Execution) -> AttributionInput:
-        """The judge's problem."""
-        return attribution_input(
-            model,
-            batch,
-            metric=self.metric,
-            baseline=self.baseline,
-            players=self.players,
-            special=self.special,
-            execution=execution,
-        )
-
-
-def judged(
-    problem: AttributionInput, rankings: Sequence[np.ndarray], how: Judging
-) -> tuple[dict[str, PerRanking], Curves]:
-    """Every measure of every ranking and, last, of the random ones; and their curves.
+def evaluate_rankings(
+    inputs: AttributionInput, rankings: Sequence[np.ndarray], settings: EvaluationSettings
+) -> tuple[dict[str, PerRanking], PerturbationCurves]:
+    """Every measure and the curves of every ranking and, last, of the random rankings.
 
     Args:
-        problem: the judge's.
+        inputs: of the evaluation's deletions and insertions.
         rankings: scores of the players, ``[prompt, player]`` each.
-        how: the settings.
+        settings: draws and fractions.
     """
-    scores = np.concatenate([np.stack(rankings), random_scores(problem, how.random_draws, how.seed)])
-    found = curves(problem, scores, how.fractions)
-    error, scaled = infidelity(problem, scores, draws=how.infidelity_draws, seed=how.seed)
+    scores = np.concatenate([np.stack(rankings), random_scores(inputs, settings.random_draws, settings.seed)])
+    curves = perturbation_curves(inputs, scores, settings.fractions)
+    error, scaled_error = infidelity(inputs, scores, draws=settings.infidelity_draws, seed=settings.seed)
     measures = {
-        "comprehensiveness": found.comprehensiveness(how.fractions),
-        "sufficiency": found.sufficiency(how.fractions),
-        "deletion_auc": found.area(found.deletion),
-        "insertion_auc": found.area(found.insertion),
+        "comprehensiveness": curves.comprehensiveness(settings.fractions),
+        "sufficiency": curves.sufficiency(settings.fractions),
+        "deletion_auc": curves.area(curves.deletion),
+        "insertion_auc": curves.area(curves.insertion),
         "infidelity": error,
-        "infidelity_scaled": scaled,
+        "infidelity_scaled": scaled_error,
     }
-    if how.soft_draws:
-        soft = soft_removal(problem, scores, draws=how.soft_draws, seed=how.seed)
+    if settings.soft_draws:
+        soft = soft_faithfulness(inputs, scores, draws=settings.soft_draws, seed=settings.seed)
         measures |= {"soft_comprehensiveness": soft[0], "soft_sufficiency": soft[1]}
-    return measures, found
+    return measures, curves
 
 
 def measure_variables(measures: Mapping[str, PerRanking], n_methods: int, unit: str) -> dict[str, xr.DataArray]:
-    """Every measure by method, its interval over prompts, the random rankings' and how much better than theirs it is.
+    """Every measure by method with its interval over prompts, its value for random rankings, and the gain over them.
 
     Returns:
         For each measure ``NAME``, ``NAME_low``, ``NAME_high``, ``NAME_gain`` (better than random by, positive is
@@ -140,39 +72,40 @@ def measure_variables(measures: Mapping[str, PerRanking], n_methods: int, unit: 
     data: dict[str, xr.DataArray] = {}
     for name, values in measures.items():
         higher, meaning = MEASURES[name]
-        units = "fraction" if name in _FRACTIONS else f"{unit}^2" if name == "infidelity" else unit
-        of_methods, chance = values[:n_methods].T, known_mean(values[n_methods:])  # [prompt, method], [prompt]
-        gain = (of_methods - chance[:, None]) * (1 if higher else -1)
+        units = "fraction" if name in _UNITLESS else f"{unit}^2" if name == "infidelity" else unit
+        by_method, chance = values[:n_methods].T, known_mean(values[n_methods:])  # [prompt, method], [prompt]
+        gain = (by_method - chance[:, None]) * (1 if higher else -1)
         better = "higher is better" if higher else "lower is better"
-        data |= bounded(name, ("method",), of_methods, units=units, meaning=f"{meaning}; {better}")
+        data |= bounded(name, ("method",), by_method, units=units, meaning=f"{meaning}; {better}")
         data |= bounded(
             f"{name}_gain", ("method",), gain, units=units, meaning=f"better in {name} than random rankings by"
         )
         data[f"{name}_random"] = variable((), known_mean(chance), units, f"{name} of random rankings")
-        data[f"{name}_per_example"] = variable(("prompt", "method"), of_methods, units, meaning)
+        data[f"{name}_per_example"] = variable(("prompt", "method"), by_method, units, meaning)
     return data
 
 
-def curve_variables(found: Curves, n_methods: int, unit: str) -> dict[str, xr.DataArray]:
-    """The mean curves over the share of players gone or come, ``deletion`` and ``insertion`` [method, share].
+def curve_variables(curves: PerturbationCurves, n_methods: int, unit: str) -> dict[str, xr.DataArray]:
+    """The mean curves over the share of players deleted or inserted, ``deletion`` and ``insertion`` [method, share].
 
     Random rankings' are ``deletion_random`` and ``insertion_random`` [share], with intervals over prompts.
     """
     shares = np.linspace(0, 1, 21)
     data: dict[str, xr.DataArray] = {}
-    for name, curve in (("deletion", found.deletion), ("insertion", found.insertion)):
-        at = np.stack([_on_shares(curve[:, p], n, shares) for p, n in enumerate(found.counts)])  # [prompt, rank, share]
-        meaning = f"score with that share of players {'gone' if name == 'deletion' else 'come'}"
-        chance = at[:, n_methods:].mean(1)
+    for name, curve in (("deletion", curves.deletion), ("insertion", curves.insertion)):
+        rows = [_on_shares(curve[:, prompt], count, shares) for prompt, count in enumerate(curves.counts)]
+        values = np.stack(rows)  # [prompt, ranking, share]
+        meaning = f"score with that share of players {'deleted' if name == 'deletion' else 'inserted'}"
+        chance = values[:, n_methods:].mean(1)
         interval = mean_interval(chance)
-        data[name] = variable(("method", "share"), at[:, :n_methods].mean(0), unit, meaning)
+        data[name] = variable(("method", "share"), values[:, :n_methods].mean(0), unit, meaning)
         data[f"{name}_random"] = variable(("share",), chance.mean(0), unit, f"{meaning}, random rankings")
-        for end, values in (("low", interval.low), ("high", interval.high)):
-            data[f"{name}_random_{end}"] = variable(("share",), values, unit, f"{meaning}, random rankings, {end}")
+        for end, bound in (("low", interval.low), ("high", interval.high)):
+            data[f"{name}_random_{end}"] = variable(("share",), bound, unit, f"{meaning}, random rankings, {end}")
     return data
 
 
 def _on_shares(curve: np.ndarray, count: int, shares: np.ndarray) -> np.ndarray:
-    """A curve by count, ``[ranking, count]``, between its known points."""
-    known = [k for k in range(count + 1) if not np.isnan(curve[0, k])]
+    """A prompt's curves by count, ``[ranking, count]``, interpolated at shares of its players."""
+    known = known_counts(curve, count)
     return np.stack([np.interp(shares, np.array(known) / count, row[known]) for row in curve])
