@@ -224,9 +224,9 @@ class NeuronFactors(Method):
         total = factors.activity.sum(1, keepdims=True)
         weights = np.divide(factors.activity, total, out=np.full_like(factors.activity, np.nan), where=total > 0)
         at = divergences[:, first : int(batch.lengths[row])] @ weights.T  # [set, factor where it is active]
-        own = at[:n].diagonal()
-        arrays["kl"][row, :n] = own
-        arrays["kl_others"][row, :n] = (at[:n].sum(0) - own) / (n - 1) if n > 1 else np.nan
+        kl = at[:n].diagonal()
+        arrays["kl"][row, :n] = kl
+        arrays["kl_others"][row, :n] = (at[:n].sum(0) - kl) / (n - 1) if n > 1 else np.nan
         drawn = at[n:].reshape(self.draws, n, n)
         arrays["kl_random"][row, :n] = drawn.diagonal(axis1=1, axis2=2).mean(0)
         return 1 + n * (1 + self.draws)
@@ -257,15 +257,17 @@ def _neuron_sets(
         seed: seed of the draws.
     """
     n, generator = len(strongest), np.random.default_rng(seed)
-    layers = sorted({int(layer) for own, _ in strongest for layer in own if layer >= 0})
+    layers = sorted({int(layer) for of_factor, _ in strongest for layer in of_factor if layer >= 0})
     sets = {layer: np.zeros((n * (1 + draws), d_mlp), dtype=bool) for layer in layers}
-    for factor, (own_layers, neurons) in enumerate(strongest):
+    for factor, (neuron_layers, neurons) in enumerate(strongest):
         for layer in layers:
-            own = neurons[own_layers == layer]
-            sets[layer][factor, own] = True
-            free = np.setdiff1d(np.arange(d_mlp), own)
+            members = neurons[neuron_layers == layer]
+            sets[layer][factor, members] = True
+            free = np.setdiff1d(np.arange(d_mlp), members)
             for draw in range(1, 1 + draws):
-                sets[layer][draw * n + factor, generator.choice(free, min(len(own), len(free)), replace=False)] = True
+                sets[layer][draw * n + factor, generator.choice(free, min(len(members), len(free)), replace=False)] = (
+                    True
+                )
     return sets
 
 
