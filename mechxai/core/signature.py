@@ -83,7 +83,7 @@ def _fields(module: str, node: ast.ClassDef) -> dict[str, Parameter]:
             parameters |= inherited.parameters if inherited else {}
     for statement in node.body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            if "ClassVar" in ast.unparse(statement.annotation):
+            if "ClassVar" in (written := ast.unparse(statement.annotation)) or written == "KW_ONLY":
                 parameters.pop(statement.target.id, None)
                 continue
             name = statement.target.id

@@ -1,1 +1,1 @@
-"""Lenses: what each layer would say if it were the last."""
+"""Lenses: predictions of intermediate layers, and the components that write them."""

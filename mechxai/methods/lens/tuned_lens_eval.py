@@ -1,4 +1,4 @@
-"""How good a lens is on tokens it has not seen: beside the logit lens, and beside a bias alone."""
+"""Evaluation of a tuned lens on held-out tokens, against the logit lens and a bias-only lens."""
 
 from dataclasses import dataclass
 from typing import final
@@ -17,13 +17,13 @@ from mechxai.methods.lens._lib.stream_reading import StreamReading, Translate, r
 from mechxai.methods.lens._lib.streams import streams_of
 from mechxai.methods.lens._lib.targets import targets_of
 from mechxai.methods.lens._lib.tuned_lens import TunedLens
-from mechxai.methods.lens.tuned_lens_reading import opened
+from mechxai.methods.lens.tuned_lens_reading import load_lens
 from mechxai.methods.result_parts import bounded, run_info
 from mechxai.model.hooked_model import HookedModel
 
 TRAIN = "train"
 _NAMES = {"": "tuned lens", "_logit_lens": "logit lens", "_bias_only": "biases alone"}
-_EVERY = 4  # one prompt in so many is held out
+_HELD_OUT_EVERY = 4  # one prompt in four is held out
 
 
 @final
@@ -32,11 +32,11 @@ _EVERY = 4  # one prompt in so many is held out
         name="tuned_lens_eval",
         family="lens",
         kind="lens_evaluation",
-        question="Does a lens say more than the logit lens on tokens it was not trained on?",
+        question="Does a tuned lens predict better than the logit lens on tokens it was not trained on?",
         cost="one forward pass per prompt; two unembeddings per token and layer, and one per pair of layers",
         source="Belrose et al. 2023 (arXiv 2303.08112), sections 3.2 and 4",
-        pros="held out, beside both baselines",
-        cons="says nothing of what the model uses",
+        pros="held-out tokens, and both baselines",
+        cons="does not show what the model uses",
     )
 )
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class TunedLensEvaluation(Method):
     """Evaluates a lens on the clean prompts of the task, which should not be those it was trained on.
 
     Attributes:
-        lens: as `TunedLensReading`; or ``train``, to train one on three quarters of the prompts (both runs) and
-            evaluate it on the rest.
-        bias_only: a lens trained with ``bias_only``, as baseline, likewise; none by default.
+        lens: a lens or its folder, as in `TunedLensReading`; or ``train``, to train a lens on three quarters of the
+            prompts (both runs) and evaluate it on the rest.
+        bias_only: the baseline lens trained with ``bias_only``, in the same form; none by default.
         transfer: also read every layer with every other layer's translator.
-        steps, tokens_per_step, seed: of a lens that is trained; else as `Recipe`.
+        steps, tokens_per_step, seed: recipe of a lens trained here; its other fields have their defaults.
 
     Source: Belrose et al. 2023, sections 3.2 (bias-only), 4.1 (transfer).
     """
@@ -61,20 +61,20 @@ class TunedLensEvaluation(Method):
     seed: int = 0
 
     def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
-        """Means over all real tokens, in nats.
+        """Evaluates the lens; all values are means over real tokens, in nats.
 
         Returns:
             ``kl``, ``kl_logit_lens`` (and ``kl_bias_only``), ``entropy``, ``cross_entropy``,
-            ``cross_entropy_logit_lens`` [layer], means over tokens; ``value`` [lens, layer], the KL divergence of all
-            of them, its mean over prompts with an interval; ``gain`` [layer], what the lens saves over the logit lens,
-            likewise; ``transfer`` [translator, layer], the KL divergence when layers are read with another's
-            translator.
+            ``cross_entropy_logit_lens`` [layer], means over tokens; ``value`` [lens, layer], the KL divergence of every
+            lens, as mean over prompts with an interval; ``gain`` [layer], KL divergence of the logit lens minus that of
+            the lens, with an interval; ``transfer`` [translator, layer], the KL divergence of layers read with the
+            translators of other layers.
 
         Raises:
             ModelSupportError: a lens of another model.
-            ArtifactError: no such lens.
+            ArtifactError: a lens that does not exist.
 
-        Cost: see the card.
+        Cost: one forward pass per prompt; two unembeddings per token and layer, and one per pair of layers.
         """
         batch = batch.to(model.device)
         training, batch = self._split(batch)
@@ -83,21 +83,21 @@ class TunedLensEvaluation(Method):
         if self.bias_only is not None:
             lenses["_bias_only"] = self._lens(self.bias_only, model, training, execution=execution, bias_only=True)
         real = batch.mask
-        streams = [one[real] for one in streams_of(model, batch, "resid_pre", run="clean")]
+        streams = [stream[real] for stream in streams_of(model, batch, "resid_pre", run="clean")]
         targets = targets_of(model, batch, "next", run="clean")[real][:, None]
         data: dict[str, xr.DataArray] = {}
-        found: dict[str, StreamReading] = {}
+        readings: dict[str, StreamReading] = {}
         for name, translate in lenses.items():
-            found[name] = reading(model, streams, targets, k=1, translate=translate, progress=execution.progress)
-            data |= _means(found[name], name)
-        by_prompt = [_by_prompt(one.kl_to_final[:-1], batch.mask.cpu()) for one in found.values()]
+            readings[name] = reading(model, streams, targets, k=1, translate=translate, progress=execution.progress)
+            data |= _means(readings[name], name)
+        by_prompt = [_by_prompt(read.kl_to_final[:-1], batch.mask.cpu()) for read in readings.values()]
         meaning = "KL divergence from the model's output"
         data |= bounded("value", ("lens", "layer"), np.stack(by_prompt, 1), units="nats", meaning=meaning)
         meaning = "KL divergence saved over the logit lens"
         data |= bounded("gain", ("layer",), by_prompt[1] - by_prompt[0], units="nats", meaning=meaning)
         coords: dict[str, object] = {"layer": list(range(model.architecture.n_layers))}
-        coords["lens"] = [_NAMES[name] for name in found]
-        readouts = found[""].entropy.numel() * len(found)
+        coords["lens"] = [_NAMES[name] for name in readings]
+        readouts = readings[""].entropy.numel() * len(readings)
         if self.transfer:
             matrix = _transfer(model, lens, streams)
             data["transfer"] = variable(
@@ -109,16 +109,15 @@ class TunedLensEvaluation(Method):
         return Result(xr.Dataset(data, coords=coords), run_info(self, model, batch, cost=cost))
 
     def _split(self, batch: ContrastBatch) -> tuple[ContrastBatch | None, ContrastBatch]:
-        """What to train on, where anything is trained, and what to evaluate on; no prompt is in both."""
+        """Prompts for training (None if nothing is trained) and for evaluation; no prompt is in both."""
         if TRAIN not in (self.lens, self.bias_only):
             return None, batch
-        if len(batch) < _EVERY:
+        if len(batch) < _HELD_OUT_EVERY:
             raise ConfigError(
-                "Training and evaluating a lens on one task was asked",
-                got=f"{len(batch)} prompts",
-                fix=f"give {_EVERY} or more, or the folder of a lens",
+                f"Training and evaluating a lens needs at least {_HELD_OUT_EVERY} prompts, not {len(batch)}",
+                fix="Give more prompts, or the folder of a lens",
             )
-        held_out = torch.arange(len(batch), device=batch.clean.device) % _EVERY == _EVERY - 1
+        held_out = torch.arange(len(batch), device=batch.clean.device) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
         return batch.rows((~held_out).nonzero()[:, 0]), batch.rows(held_out.nonzero()[:, 0])
 
     def _lens(
@@ -131,7 +130,7 @@ class TunedLensEvaluation(Method):
         bias_only: bool = False,
     ) -> TunedLens:
         if lens != TRAIN or training is None:
-            return opened(lens, model)
+            return load_lens(lens, model)
         folder = None if execution.cells is None else execution.cells / ("bias_only" if bias_only else "training")
         return TunedLens.train(
             model,
@@ -168,10 +167,12 @@ def _by_prompt(values: Tensor, real: Tensor) -> np.ndarray:
 
 
 def _transfer(model: HookedModel, lens: TunedLens, streams: list[Tensor]) -> np.ndarray:
-    """``[translator, layer]``."""
+    """KL divergence of every layer read with every layer's translator, ``[translator, layer]``."""
     rows = []
-    nothing = torch.full((len(streams[0]), 1), -1, device=streams[0].device)
+    no_targets = torch.full((len(streams[0]), 1), -1, device=streams[0].device)
     for translator in range(len(streams) - 1):
-        read = reading(model, streams, nothing, k=1, translate=lambda _, stream, own=translator: lens(own, stream))
+        read = reading(
+            model, streams, no_targets, k=1, translate=lambda _, stream, layer=translator: lens(layer, stream)
+        )
         rows.append(read.kl_to_final[:-1].mean(1).numpy())
     return np.stack(rows)

@@ -1,4 +1,4 @@
-"""Reading with a tuned lens: what each layer would predict, in its own basis."""
+"""Tuned lens: read the residual stream of every layer through trained affine translators."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -9,6 +9,7 @@ from mechxai.core.edit import Intervention
 from mechxai.core.errors import ConfigError
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.result import Result
+from mechxai.engine.contrast import Run
 from mechxai.engine.execution import Execution
 from mechxai.methods.lens._lib.targets import Target
 from mechxai.methods.lens._lib.tuned_lens import TunedLens
@@ -22,11 +23,11 @@ from mechxai.model.hooked_model import HookedModel
         name="tuned_lens",
         family="lens",
         kind="lens",
-        question="What would each layer predict, once its own basis is translated into the last layer's?",
+        question="What would each layer predict, once its basis is translated into that of the last layer?",
         cost="one forward pass per prompt, one unembedding per layer and position; and a lens, trained once",
         source="Belrose et al. 2023 (arXiv 2303.08112)",
         pros="less biased than the logit lens, above all in early layers",
-        cons="says what can be read out, not what later layers use",
+        cons="shows what can be read out, not what later layers use",
     )
 )
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ class TunedLensReading(Method):
     """Reads the residual stream before every block through a trained lens.
 
     Attributes:
-        lens: the lens, or the folder of one: of `TunedLens.save`, of the ``tuned-lens`` package, or of a
+        lens: a lens, or the folder of a lens written by `TunedLens.save`, by the ``tuned-lens`` package, or by a
             ``tuned_lens_train`` run.
-        over, target, run, k, tokens, interventions: as `LogitLens`.
+        over, target, run, k, tokens, interventions: as in `LogitLens`.
 
     Source: Belrose et al. 2023.
     """
@@ -44,43 +45,41 @@ class TunedLensReading(Method):
     lens: TunedLens | str = ""
     over: Sequence[str] = ("layer", "pos")
     target: Target = "answer"
-    run: str = "clean"
+    run: Run = "clean"
     k: int = 5
     tokens: Sequence[Target] = ()
     interventions: Sequence[Intervention] = ()
 
     def _check_fields(self) -> None:
-        self._plain()
+        self._logit_lens()
 
-    def _plain(self) -> LogitLens:
-        """What is read, but for the translation: what stands before each block, on which lenses are trained."""
-        asked = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "lens"}
-        return LogitLens("resid_pre", **asked)
+    def _logit_lens(self) -> LogitLens:
+        """The logit lens with the same settings, at ``resid_pre``, on which tuned lenses are trained."""
+        settings = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "lens"}
+        return LogitLens("resid_pre", **settings)
 
     def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
-        """What every layer says at every position.
+        """Reads every layer at every position.
 
         Returns:
-            As `LogitLens`.
+            As for `LogitLens`.
 
         Raises:
             ModelSupportError: a lens of another model.
-            ArtifactError: no such lens.
+            ArtifactError: a lens that does not exist.
             ConfigError: a target that is not one token.
 
-        Cost: as `LogitLens`, and a product of matrices per layer and position.
+        Cost: that of `LogitLens`, and a matrix product per layer and position.
         """
-        lens = opened(self.lens, model)
-        return read_lens(self._plain(), model, batch, execution=execution, translate=lens, method=self)
+        lens = load_lens(self.lens, model)
+        return read_lens(self._logit_lens(), model, batch, execution=execution, translate=lens, method=self)
 
 
-def opened(lens: TunedLens | str, model: HookedModel) -> TunedLens:
-    """The lens, loaded where a folder was given, and checked against the model."""
+def load_lens(lens: TunedLens | str, model: HookedModel) -> TunedLens:
+    """The lens, loaded if it is given as a folder, and checked against the model."""
     if isinstance(lens, str):
         if not lens:
-            raise ConfigError(
-                "A tuned lens was asked", got="no lens", fix="give lens=<folder>; experiment=tuned_lens_train makes one"
-            )
+            raise ConfigError("lens is empty", fix="Give lens=<folder>; experiment=tuned_lens_train trains a lens")
         return TunedLens.load(lens, model)
     lens.check(model)
     return lens

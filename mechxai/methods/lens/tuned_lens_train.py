@@ -1,4 +1,4 @@
-"""Training a tuned lens as a run: resumed when interrupted, its lens kept with its losses."""
+"""Training of a tuned lens as a run that resumes after interruptions; its result holds lens and losses."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.result import Result, variable
 from mechxai.core.shapes import PromptInts, Tokens
 from mechxai.engine.execution import Execution
-from mechxai.methods.lens._lib.training_settings import Recipe
+from mechxai.methods.lens._lib.training_settings import RecipeFields
 from mechxai.methods.lens._lib.tuned_lens import TunedLens, lens_tokens
 from mechxai.methods.result_parts import run_info
 from mechxai.model.hooked_model import HookedModel
@@ -30,54 +30,40 @@ from mechxai.model.hooked_model import HookedModel
         question="Which affine map lets each layer's residual stream be read by the unembedding?",
         cost="per step, one forward pass over its tokens and two unembeddings per token and layer",
         source="Belrose et al. 2023 (arXiv 2303.08112), section 3.1",
-        pros="all layers from one pass; resumes to the same bits",
-        cons="bound by the unembedding: on a CPU, a million tokens and no more",
+        pros="all layers from one pass; resumes bit for bit",
+        cons="limited by the unembedding: about a million tokens on a CPU",
     )
 )
 @dataclass(frozen=True)
-class TunedLensTraining(Method):
+class TunedLensTraining(RecipeFields, Method):
     """Trains a lens on the task's prompts (both runs), or on a file of texts.
 
     Attributes:
-        texts: a file with one document a line, instead of the task's prompts.
+        texts: a file with one document per line, used instead of the task's prompts.
         length: tokens per row of texts.
-        steps, tokens_per_step, optimizer, lr_scale, weight_decay, clip, loss, bias_only, seed, checkpoint_every: as
-            `Recipe`.
+        steps, tokens_per_step, optimizer, lr_scale, weight_decay, clip, loss, bias_only, seed, checkpoint_every: see
+            `RecipeFields`.
 
     Source: Belrose et al. 2023, section 3.1; the recipe of the ``tuned-lens`` package.
     """
 
     texts: str | None = None
     length: int = 256
-    steps: int = 250
-    tokens_per_step: int = 8192
-    optimizer: str = "sgd"
-    lr_scale: float = 1.0
-    weight_decay: float = 1e-3
-    clip: float = 1.0
-    loss: str = "kl"
-    bias_only: bool = False
-    seed: int = 0
-    checkpoint_every: int = 25
-
-    def _check_fields(self) -> None:
-        Recipe(**self._recipe())
 
     def __call__(self, model: HookedModel, batch: ContrastBatch, *, execution: Execution = Execution()) -> Result:  # noqa: B008 - frozen
-        """The lens and how its loss fell.
+        """Trains the lens and returns it with its losses.
 
         Returns:
             ``loss`` [step, layer] in nats, and ``value`` [step], its mean over layers; ``A`` [layer, d_model, d_in],
-            ``b`` [layer, d_model]. Its folder, given as ``lens=``, is a lens.
+            ``b`` [layer, d_model]. The run's folder can be given to other methods as ``lens=``.
 
         Raises:
-            ConfigError: a recipe that cannot be.
             ModelSupportError: a bidirectional model.
-            ArtifactError: no such file of texts, or too little in it.
+            ArtifactError: a file of texts that does not exist or holds too few tokens.
 
-        Cost: see the card.
+        Cost: per step, one forward pass over its tokens and two unembeddings per token and layer.
         """
-        tokens, lengths = self._data(model, batch)
+        tokens, lengths = self._training_tokens(model, batch)
         checkpoints = None if execution.cells is None else execution.cells / "training"
         lens = TunedLens.train(
             model,
@@ -92,14 +78,16 @@ class TunedLensTraining(Method):
         return Result(_dataset(lens), run_info(self, model, batch, cost=cost))
 
     def _recipe(self) -> Mapping[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(Recipe)}
+        return {field.name: getattr(self, field.name) for field in fields(RecipeFields)}
 
-    def _data(self, model: HookedModel, batch: ContrastBatch) -> tuple[Tokens, PromptInts | None]:
+    def _training_tokens(self, model: HookedModel, batch: ContrastBatch) -> tuple[Tokens, PromptInts | None]:
         if self.texts is None:
             return torch.cat([batch.clean, batch.corrupted]), batch.lengths.repeat(2)
         source = Path(self.texts)
         if not source.is_file():
-            raise ArtifactError(f"The texts {source} were asked", got="no such file", fix="one document a line")
+            raise ArtifactError(
+                f"The file of texts {source} does not exist", fix="Give a file with one document per line"
+            )
         lines: Sequence[str] = [line for line in source.read_text(encoding="utf-8").split("\n") if line.strip()]
         return lens_tokens(model, lines, self.length), None
 

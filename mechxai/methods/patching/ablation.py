@@ -132,22 +132,22 @@ class Ablation(Method):
     def _edits(
         self, model: HookedModel, batch: ContrastBatch, sites: Sequence[Site], *, metric: Metric
     ) -> Sequence[Edit]:
-        whole = tuple(dict.fromkeys(site.whole for site in sites))
+        whole_sites = tuple(dict.fromkeys(site.whole for site in sites))
         if self.edit == "zero":
             return [ZeroAblate()] * len(sites)
         if self.edit == "resample":
-            source = RunSource(model, batch, self.reference, metric, whole).rows(slice(None))
+            source = RunSource(model, batch, self.reference, metric, whole_sites).rows(slice(None))
             return [ResampleAblate(source, self._donors(len(batch)))] * len(sites)
         mean = mean_source(
             model,
             batch,
             run=self.reference,
-            sites=whole,
+            sites=whole_sites,
             per_position=self.per_position or "pattern" in self.site or "scores" in self.site,
         )
         if self.edit == "mean":
             return [MeanAblate(mean)] * len(sites)
-        noisy = {site: AddNoise(self.noise * mean.stds[site], self.seed) for site in whole}
+        noisy = {site: AddNoise(self.noise * mean.stds[site], self.seed) for site in whole_sites}
         return [noisy[site.whole] for site in sites]
 
     def _donors(self, n_prompts: int) -> tuple[int, ...]:

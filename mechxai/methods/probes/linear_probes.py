@@ -14,7 +14,7 @@ from mechxai.core.site_table import site_name
 from mechxai.engine.execution import Execution
 from mechxai.methods.probes._lib.control_labels import Control, control_kind
 from mechxai.methods.probes._lib.fitting import ProbeKind, check_strengths
-from mechxai.methods.probes._lib.layer_probes import ProbeSettings, Scores
+from mechxai.methods.probes._lib.layer_probes import ProbeScores, ProbeSettings
 from mechxai.methods.probes._lib.likelihood import NUMBERS, Likelihood
 from mechxai.methods.probes._lib.probe_result import probe_result
 from mechxai.methods.probes._lib.probe_run import check_trainable, run_probes, task_of
@@ -122,7 +122,7 @@ class LinearProbes(Method):
         check_trainable(task, dataset.names)
         settings = ProbeSettings(self.probe, tuple(self.C), likelihood, self.mdl, self.seed)
         scores = run_probes(model, task, settings, sites=sites, execution=execution)
-        random: Mapping[Site, Scores] = {}
+        random: Mapping[Site, ProbeScores] = {}
         if self.random_model:
             without_controls = task_of(model, dataset, split, positions=positions, controls=(), seed=self.seed)
             random = run_probes(

@@ -23,7 +23,7 @@ from mechxai.engine.sweep import Cell, Sweep
 from mechxai.methods.probes._lib.causal_result import causal_result
 from mechxai.methods.probes._lib.direction_edits import RemoveAlong, ShiftEach, orthonormal
 from mechxai.methods.probes._lib.fitting import LinearProbeKind, check_strengths
-from mechxai.methods.probes._lib.layer_probes import ProbeSettings, Scores, Task
+from mechxai.methods.probes._lib.layer_probes import ProbeScores, ProbeSettings, Task
 from mechxai.methods.probes._lib.likelihood import Likelihood
 from mechxai.methods.probes._lib.probe_run import check_trainable, run_probes, task_of
 from mechxai.methods.probes._lib.rows_read import POOLS, chosen_positions
@@ -187,7 +187,7 @@ class _Directions:
     placebos: int
     seed: int
 
-    def cells(self, site: Site, scores: Scores, edits: Sequence[str]) -> list[Cell]:
+    def cells(self, site: Site, scores: ProbeScores, edits: Sequence[str]) -> list[Cell]:
         """The cells of one layer: for every edit, the probe's direction first, then the placebos."""
         weight, center = (torch.from_numpy(scores[name][0]).float() for name in ("weight", "center"))
         basis = orthonormal(weight - weight.mean(0) if len(weight) > 1 else weight)

@@ -1,5 +1,7 @@
 """Direct logit attribution: the parts are what they say, and sum to the logit difference."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from mechxai.core.metric import LogitDiff
 from mechxai.methods.lens import direct_logit_attribution as module
 from tests.conftest import MODELS
 
-KINDS = module.KINDS
+KINDS = get_args(module.SplitBy)
 
 
 @pytest.mark.parametrize(("kind", "backend", "processing"), MODELS)
@@ -112,7 +114,7 @@ def test_a_sum_that_does_not_hold_is_an_error(model_of, pairs, monkeypatch):
         return along * 1.01, constant
 
     monkeypatch.setattr(module, "pulled_back", wrong)
-    with pytest.raises(NumericsError, match=r"do not sum to the logit difference.*against"):
+    with pytest.raises(NumericsError, match=r"components sum to .*, but the logit difference is"):
         mx.DirectLogitAttribution("layer")(model, pairs(model))
 
 
@@ -122,7 +124,7 @@ def test_refused(model_of, pairs):
     with pytest.raises(ConfigError, match=r"run='both'"):
         mx.DirectLogitAttribution(run="both")
     bert = model_of("bert", "bridge")
-    with pytest.raises(ModelSupportError, match=r"normed before or after.*lens"):
+    with pytest.raises(ModelSupportError, match=r"normalises what its components write.*lens"):
         mx.DirectLogitAttribution("layer")(bert, pairs(bert))
     model = model_of("gpt2")
     one = pairs(model)

@@ -200,10 +200,10 @@ def test_when_a_token_comes_out_on_top():
 @pytest.mark.parametrize(
     ("fields", "error", "reason"),
     [
-        ({"site": "z"}, SiteError, "not written in the residual stream.*resid_pre"),
+        ({"site": "z"}, SiteError, "does not live in the residual stream.*resid_pre"),
         ({"over": ("pos",)}, ConfigError, r"over=\('pos',\)"),
         ({"run": "both"}, ConfigError, "run='both'"),
-        ({"k": 0}, ConfigError, "1 or more"),
+        ({"k": 0}, ConfigError, "k is 0: it must be at least 1"),
     ],
 )
 def test_refused_at_once(fields, error, reason):

@@ -13,7 +13,7 @@ from mechxai.core.edit import Edit, Replace
 from mechxai.core.errors import ConfigError, ModelSupportError, NoSpaceError, NumericsError, SiteError
 from mechxai.methods.lens import neuron_factors
 from mechxai.methods.lens._lib import factoring
-from mechxai.methods.lens._lib.factoring import factored
+from mechxai.methods.lens._lib.factoring import nonnegative_factors
 from mechxai.model.backends import limits
 from tests.conftest import BACKENDS
 
@@ -37,7 +37,7 @@ def activations(model, batch, row=0, run="clean"):
 
 def test_two_groups_by_hand():
     """|first|^2 = 25 and |strong|^2 = 5, so 125 of the sum of squares; the other group has 1 * 5 of it: 130 in all."""
-    found = factored(TWO, 2)
+    found = nonnegative_factors(TWO, 2)
     np.testing.assert_allclose(found.activity, [5 * STRONG, WEAK], atol=1e-5)
     np.testing.assert_allclose(found.weights, [FIRST / 5, SECOND], atol=1e-6)
     np.testing.assert_allclose(found.share, [125 / 130, 5 / 130], atol=1e-6)
@@ -45,14 +45,14 @@ def test_two_groups_by_hand():
 
 
 def test_no_more_factors_than_the_rank():
-    assert len(factored(TWO, 6).share) == 2
-    assert len(factored(np.outer(STRONG, FIRST), 6).share) == 1
-    assert len(factored(np.zeros((3, 8)), 6).share) == 0
+    assert len(nonnegative_factors(TWO, 6).share) == 2
+    assert len(nonnegative_factors(np.outer(STRONG, FIRST), 6).share) == 1
+    assert len(nonnegative_factors(np.zeros((3, 8)), 6).share) == 0
 
 
 def test_shares_are_what_a_factor_adds_over_every_order():
     X = np.random.default_rng(0).random((7, 30))
-    found = factored(X, 3)
+    found = nonnegative_factors(X, 3)
     parts = [np.outer(*pair) for pair in zip(found.activity, found.weights, strict=True)]
 
     def explained(chosen):
@@ -146,7 +146,7 @@ def test_the_first_token_can_be_left_out(zoo):
     batch = mx.tasks.ioi(zoo, n=2, seed=0)
     data = factors(zoo, batch, n=3, draws=1, skip_first=True)
     assert np.isnan(data["activity"].values[..., 0]).all()
-    without = factored(activations(zoo, batch)[1:], 3)
+    without = nonnegative_factors(activations(zoo, batch)[1:], 3)
     n = int(batch.lengths[0])
     np.testing.assert_allclose(data["activity"].values[0, :, 1:n], without.activity, atol=1e-3)
     assert data["kl"].notnull().all()
@@ -190,7 +190,7 @@ def test_a_group_matters_where_it_is_active(zoo, task):
 
 def test_random_neurons_are_as_many_of_the_same_layers():
     strongest = [(np.array([0, 0, 2]), np.array([1, 4, 5])), (np.array([2, -1, -1]), np.array([0, -1, -1]))]
-    sets = neuron_factors._sets(strongest, 6, draws=3, seed=0)
+    sets = neuron_factors._neuron_sets(strongest, 6, draws=3, seed=0)
     assert sorted(sets) == [0, 2]
     np.testing.assert_array_equal(sets[0].sum(1), [2, 0] * 4)
     np.testing.assert_array_equal(sets[2].sum(1), [1, 1] * 4)
@@ -227,7 +227,7 @@ def test_factors_that_have_not_settled_are_told(zoo, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         result = mx.NeuronFactors(draws=0)(zoo, batch)
-    assert result.info.notes[0].startswith("the factors of 2 prompts (0, 1) had not settled after 2 rounds")
+    assert result.info.notes[0].startswith("the factors of 2 prompts (0, 1) had not converged after 2 rounds")
 
 
 class Broken(Edit):
@@ -237,7 +237,7 @@ class Broken(Edit):
 
 def test_refused_and_no_hook_left(model_of, pairs, monkeypatch):
     for name, value in (("n", 0), ("k", 0), ("draws", -1)):
-        with pytest.raises(ConfigError, match=f"{name}={value}.*or more"):
+        with pytest.raises(ConfigError, match=f"{name} is {value}: it must be at least"):
             mx.NeuronFactors(**{name: value})
     with pytest.raises(ConfigError, match="run='both'"):
         mx.NeuronFactors(run="both")
@@ -246,16 +246,16 @@ def test_refused_and_no_hook_left(model_of, pairs, monkeypatch):
         factors(handmade, mx.tasks.induction(handmade, n=2))
     model = model_of("gpt2")
     batch = pairs(model)
-    with pytest.raises(SiteError, match=r"Layer 3.*-3 to 2"):
+    with pytest.raises(SiteError, match=r"Layer 3 is out of range: this model has 3 layers"):
         factors(model, batch, layers=[3])
     broken = mx.Intervention(mx.Site("mlp_post", 1), Broken())
-    with pytest.raises(NumericsError, match=r"prompt 0.*NaN"):
+    with pytest.raises(NumericsError, match=r"Prompt 0.*NaN"):
         factors(model, batch, interventions=[broken])
     with monkeypatch.context() as patched:
         patched.setattr(limits, "available_bytes", lambda device: 1000)
         with pytest.raises(NoSpaceError, match="9 tokens' neurons"):
             factors(model, batch)
-    monkeypatch.setattr(neuron_factors, "_sets", lambda *_, **__: {9: np.ones((1, 4), dtype=bool)})
+    monkeypatch.setattr(neuron_factors, "_neuron_sets", lambda *_, **__: {9: np.ones((1, 4), dtype=bool)})
     with pytest.raises(SiteError):
         factors(model, batch)
     assert not any(point.fwd_hooks for point in model.backend.hooks.values())
@@ -286,7 +286,7 @@ def test_a_picture_of_tokens_by_factors(zoo):
     figure = mx.plot(result)
     assert figure.data[0].z.shape == (6, len(result.data["pos"]))
     assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("position", "factor")
-    assert "how strongly each group of neurons fires" in figure.layout.title.text.replace("<br>", " ")
+    assert "activity of each group of neurons" in figure.layout.title.text.replace("<br>", " ")
     assert mx.plot(result, "share").data[0].z.shape == (2, 6)
     with pytest.raises(ConfigError, match="Prompt 2"):
         mx.plot(result, select={"prompt": 2})

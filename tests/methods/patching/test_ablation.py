@@ -208,5 +208,5 @@ def test_refused(model_of, pairs, monkeypatch):
         mx.Ablation(edit="resample")(model, padded)
     with pytest.raises(ShapeError, match="per_position=false"):
         mx.Ablation(edit="mean", per_position=True)(model, padded)
-    with pytest.raises(SiteError, match="layer 7"):
+    with pytest.raises(SiteError, match="Layer 7"):
         mx.Ablation(layers=(7,))(model, batch)

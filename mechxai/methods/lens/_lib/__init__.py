@@ -1,1 +1,1 @@
-"""What lens methods share."""
+"""Shared code of the lens methods."""

@@ -1,4 +1,4 @@
-"""Activations at the answer position only, whatever the length of the prompts."""
+"""Activations at the answer position of every prompt."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,7 @@ from torch import Tensor
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.edit import Intervention
 from mechxai.core.site import Site
+from mechxai.engine.contrast import Run
 from mechxai.model.backends.editing import run_hooks
 from mechxai.model.backends.hooks import HookFunction
 from mechxai.model.hooked_model import HookedModel
@@ -15,36 +16,41 @@ from mechxai.model.hooked_model import HookedModel
 _ROWS_AT_ONCE = 16
 
 
-def at_answers(
-    model: HookedModel, batch: ContrastBatch, sites: Sequence[Site], *, run: str, interventions: Sequence[Intervention]
+def answer_activations(
+    model: HookedModel,
+    batch: ContrastBatch,
+    sites: Sequence[Site],
+    *,
+    run: Run,
+    interventions: Sequence[Intervention],
 ) -> tuple[dict[Site, Tensor], Tensor]:
-    """Whole site -> activation of each prompt at its answer position; and the logits there, ``[prompt, d_vocab]``.
+    """Each prompt's activations at its answer position, by whole site, and the logits there, ``[prompt, d_vocab]``.
 
-    Of patterns that is the answer's row; of values, which the answer reads everywhere, every position. Cost: one
-    forward pass per prompt.
+    For patterns, the row of the answer position; for values, which the answer position reads everywhere, all positions.
+    Cost: one forward pass per prompt.
     """
-    held: dict[Site, list[Tensor]] = {site: [] for site in sites}
+    parts: dict[Site, list[Tensor]] = {site: [] for site in sites}
     logits = []
     for rows, part in batch.parts(_ROWS_AT_ONCE):
         hooks = run_hooks(interventions, batch.layout, rows)
         for site in sites:
-            hooks.setdefault(site.hook, []).append(_keeping(held[site], site, part.answer_pos))
+            hooks.setdefault(site.hook, []).append(_recording_hook(parts[site], site, part.answer_pos))
         with torch.no_grad():
-            found = model.forward(
+            answer_logits = model.forward(
                 part.tokens(run), lengths=part.lengths, hooks=hooks, at=part.answer_pos[:, None], sites=sites
             )
-        logits.append(found[:, 0])
-    return {site: torch.cat(parts) for site, parts in held.items()}, torch.cat(logits)
+        logits.append(answer_logits[:, 0])
+    return {site: torch.cat(values) for site, values in parts.items()}, torch.cat(logits)
 
 
-def _keeping(into: list[Tensor], site: Site, at: Tensor) -> HookFunction:
+def _recording_hook(into: list[Tensor], site: Site, answer_pos: Tensor) -> HookFunction:
     def function(activation: Tensor) -> None:
-        rows = torch.arange(len(at), device=activation.device)
+        rows = torch.arange(len(answer_pos), device=activation.device)
         if site.name == "v":
             into.append(activation.detach().clone())
         elif site.row.axes[0] == "pos":
-            into.append(activation[rows, at].detach())
+            into.append(activation[rows, answer_pos].detach())
         else:  # [row, head, dest_pos, src_pos]
-            into.append(activation[rows, :, at].detach())
+            into.append(activation[rows, :, answer_pos].detach())
 
     return function

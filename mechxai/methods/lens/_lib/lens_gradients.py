@@ -1,7 +1,7 @@
-"""LensGradients of tuned lenses: forward KL to the model's own output, every layer from one pass over the tokens.
+"""Gradients of tuned lenses for forward KL to the model's output, for every layer from one pass over the tokens.
 
-They are written out where that is plain: of KL in the logits the gradient is ``q - p``, so the logits of some places
-are made once, turned into their gradient in place and read back through the unembedding; the norm is left to autograd.
+The gradient of the KL divergence with respect to the logits is ``q - p``. So logits of a few places are computed once,
+turned into their gradient in place and multiplied by the transposed unembedding; autograd differentiates the norm.
 """
 
 from dataclasses import dataclass, field
@@ -12,32 +12,35 @@ from torch import Tensor
 from mechxai.core.errors import ConfigError
 from mechxai.core.site import Site
 from mechxai.methods.lens._lib.logit_rows import dots, exponentials
+from mechxai.methods.lens._lib.training_settings import LensLoss
 from mechxai.model.dense.buffers import Buffers
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.readout import as_float, normed, products
 
-_TOKENS_AT_ONCE = {"cpu": 1024}  # through the model; elsewhere more
-_PLACES = {"cpu": 256}  # through the unembedding, one layer at a time
+_TOKENS_AT_ONCE = {"cpu": 1024}  # tokens per forward pass; more on other devices
+_PLACES = {"cpu": 256}  # places per unembedding, one layer at a time
 
 
 @dataclass(frozen=True)
 class LensGradients:
-    """Adds up gradients in ``A.grad`` and ``b.grad``.
+    """Accumulates gradients in ``A.grad`` and ``b.grad``.
 
     Attributes:
+        model: the model.
         loss: ``kl`` or ``ce``.
-        A: ``[layer, d_model, d_model]``.
-        b: ``[layer, d_model]``.
+        A: translators, ``[layer, d_model, d_model]``.
+        b: biases, ``[layer, d_model]``.
+        buffers: reused memory for logits.
     """
 
     model: HookedModel
-    loss: str
+    loss: LensLoss
     A: Tensor
     b: Tensor
-    rooms: Buffers = field(default_factory=Buffers)  # memory for logits
+    buffers: Buffers = field(default_factory=Buffers)
 
     def of_step(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """The mean loss of every layer over these sequences, ``[layer]``; its gradient replaces what was there."""
+        """The mean loss of every layer over the sequences, ``[layer]``; replaces the stored gradients."""
         for parameter in (self.A, self.b):
             parameter.grad = torch.zeros_like(parameter)
         device = self.model.device
@@ -50,7 +53,7 @@ class LensGradients:
         return losses / max(1, n_places)
 
     def _gradients(self, tokens: Tensor, lengths: Tensor, n_places: int) -> Tensor:
-        """Adds the gradients of some sequences; their summed loss by layer."""
+        """Adds the gradients of a few sequences and returns their summed loss by layer."""
         model, n_layers = self.model, len(self.b)
         sites = [*(Site("resid_pre", layer) for layer in range(n_layers)), Site("resid_post", n_layers - 1)]
         acts = model.cache(tokens, sites, lengths=lengths)
@@ -67,10 +70,10 @@ class LensGradients:
         return losses
 
     def _chunk(self, streams: list[Tensor], targets: Tensor | None, weight: float) -> Tensor:
-        """Likewise of a few places, whose logits are held one layer at a time."""
+        """Adds the gradients of a few places, one layer's logits at a time; returns their summed loss by layer."""
         losses: list[Tensor] = []
         W_U, _ = self.model.backend.unembedding()
-        aim = self._aim(normed(self.model, streams[-1])) if targets is None else None
+        final = self._final(normed(self.model, streams[-1])) if targets is None else None
         for layer, stream in enumerate(streams[:-1]):
             with torch.no_grad():
                 moved = torch.addmm(stream, stream, self.A[layer].T.to(stream)) + self.b[layer].to(stream)
@@ -79,19 +82,19 @@ class LensGradients:
                 read = normed(self.model, moved)
             with torch.no_grad():
                 logits, slope = self._logits("logits", read.detach())
-                losses.append(_kl(logits, aim) if aim is not None else _ce(logits, targets))
+                losses.append(_kl(logits, final) if final is not None else _ce(logits, targets))
                 if slope is not None:
                     logits *= slope
-                back = (logits.to(W_U.dtype) @ W_U.T).mul_(weight)  # what was the logits is their gradient now
-            (gradient,) = torch.autograd.grad(read, moved, back.to(read.dtype))
+                backward = (logits.to(W_U.dtype) @ W_U.T).mul_(weight)  # `logits` holds their gradient now
+            (gradient,) = torch.autograd.grad(read, moved, backward.to(read.dtype))
             gradient = gradient.float()
             if self.A.grad is not None and self.b.grad is not None:
                 self.A.grad[layer].addmm_(gradient.T, stream.float())
                 self.b.grad[layer] += gradient.sum(0)
         return torch.stack(losses).double().cpu()
 
-    def _logits(self, room: str, read: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits in float32, to be written over; and, under a soft-cap, its slope there."""
+    def _logits(self, buffer: str, read: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits in float32, in a buffer that the caller may overwrite; with a soft-cap, also its slope there."""
         W_U, b_U = self.model.backend.unembedding()
         with torch.no_grad():
             if read.device.type == "cuda":
@@ -99,50 +102,50 @@ class LensGradients:
                     logits = (read.to(W_U.dtype) @ W_U).float()
                 logits = logits if b_U is None else logits + b_U
             else:
-                held = self.rooms(room, read.to(W_U.dtype), W_U.shape[1])
-                logits = as_float(products(self.model, read, held))
+                memory = self.buffers(buffer, read.to(W_U.dtype), W_U.shape[1])
+                logits = as_float(products(self.model, read, memory))
             cap = self.model.architecture.logit_softcap
             if not cap:
                 return logits, None
             capped = torch.tanh(logits / cap)
             return cap * capped, 1 - capped.square()
 
-    def _aim(self, read: Tensor) -> "_Aim":
-        logits, _ = self._logits("aim", read)
+    def _final(self, read: Tensor) -> "_ModelOutput":
+        logits, _ = self._logits("final", read)
         with torch.no_grad():
             _softmax_(logits)
-        # the entropy comes from probabilities that are logits no more: sum p log p, where p is 0 as 0
-        return _Aim(logits, torch.special.entr(logits).sum(-1))
+        # `logits` holds probabilities now; entr counts p log p as 0 for p = 0
+        return _ModelOutput(logits, torch.special.entr(logits).sum(-1))
 
 
 @dataclass(frozen=True)
-class _Aim:
-    """The distribution to be met: ``[place, d_vocab]``, and its entropy, ``[place]``."""
+class _ModelOutput:
+    """The model's next-token distribution, ``[place, d_vocab]``, and its entropy, ``[place]``."""
 
     probabilities: Tensor
     entropy: Tensor
 
 
-def _kl(logits: Tensor, aim: _Aim) -> Tensor:
-    """Summed ``KL(aim || softmax(logits))``; ``logits`` become its gradient, in place."""
-    along = dots(aim.probabilities, logits)
+def _kl(logits: Tensor, final: _ModelOutput) -> Tensor:
+    """Summed ``KL(final || softmax(logits))``; overwrites ``logits`` with its gradient."""
+    mean_logit = dots(final.probabilities, logits)
     log_total = _softmax_(logits)
-    logits -= aim.probabilities
-    return (log_total - along - aim.entropy).sum()
+    logits -= final.probabilities
+    return (log_total - mean_logit - final.entropy).sum()
 
 
 def _ce(logits: Tensor, targets: Tensor | None) -> Tensor:
-    """Summed cross-entropy; ``logits`` become its gradient, in place."""
+    """Summed cross-entropy; overwrites ``logits`` with its gradient."""
     if targets is None:
-        raise ConfigError("Cross-entropy was asked without targets")
-    wanted = logits.gather(1, targets[:, None])[:, 0]
+        raise ConfigError("loss='ce' needs target tokens")
+    target_logits = logits.gather(1, targets[:, None])[:, 0]
     log_total = _softmax_(logits)
-    logits.scatter_add_(1, targets[:, None], torch.full_like(wanted, -1.0)[:, None])
-    return (log_total - wanted).sum()
+    logits.scatter_add_(1, targets[:, None], torch.full_like(target_logits, -1.0)[:, None])
+    return (log_total - target_logits).sum()
 
 
 def _softmax_(logits: Tensor) -> Tensor:
-    """Turns logits into probabilities in place; gives the log of the sum of their exponentials."""
+    """Overwrites logits with probabilities and returns the log of the sum of their exponentials."""
     log_total, total = exponentials(logits, logits, logits.amax(-1, keepdim=True))
     logits /= total[:, None]
     return log_total

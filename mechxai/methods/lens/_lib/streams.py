@@ -1,4 +1,4 @@
-"""The residual streams that lenses read: before every block, and what the model itself reads last."""
+"""The residual streams that lenses read: before every block, and after the last."""
 
 from collections.abc import Sequence
 
@@ -9,27 +9,28 @@ from mechxai.core.edit import Intervention
 from mechxai.core.errors import SiteError
 from mechxai.core.site import Site
 from mechxai.core.site_table import site_name
+from mechxai.engine.contrast import Run
 from mechxai.model.hooked_model import HookedModel
 
 READABLE = ("resid_pre", "resid_mid", "attn_out", "mlp_out")
 
 
 def check_readable(site: str) -> str:
-    """The table's name of a site that lenses read.
+    """The canonical name of a site that lenses can read.
 
     Raises:
-        SiteError: its vectors are not of the residual stream.
+        SiteError: the site's vectors do not live in the residual stream.
     """
     name = site_name(site).name
     if name not in READABLE:
-        raise SiteError(f"A lens on {name} was asked", got="it is not written in the residual stream", allowed=READABLE)
+        raise SiteError(f"A lens cannot read {name}: it does not live in the residual stream", allowed=READABLE)
     return name
 
 
 def streams_of(
-    model: HookedModel, batch: ContrastBatch, site: str, *, run: str, interventions: Sequence[Intervention] = ()
+    model: HookedModel, batch: ContrastBatch, site: str, *, run: Run, interventions: Sequence[Intervention] = ()
 ) -> list[Tensor]:
-    """By layer, ``[prompt, pos, d_model]``; one more than the model has layers, the last being the last block's output.
+    """The streams by layer, each ``[prompt, pos, d_model]``, and the output of the last block as one more.
 
     Cost: one forward pass per prompt, without unembedding.
     """
@@ -38,4 +39,4 @@ def streams_of(
     acts = model.cache(
         batch.tokens(run), sites, lengths=batch.lengths, interventions=interventions, layout=batch.layout
     )
-    return [acts[one] for one in sites]
+    return [acts[site_of_layer] for site_of_layer in sites]

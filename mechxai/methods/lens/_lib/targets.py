@@ -1,4 +1,4 @@
-"""The token that a lens is asked about, at every position."""
+"""The target token of a lens at every position."""
 
 import torch
 from jaxtyping import Int
@@ -6,23 +6,24 @@ from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError
+from mechxai.engine.contrast import Run
 from mechxai.model.hooked_model import HookedModel
 
 Target = str | int
 
 
-def targets_of(model: HookedModel, batch: ContrastBatch, target: Target, *, run: str) -> Int[Tensor, "batch pos"]:
+def targets_of(model: HookedModel, batch: ContrastBatch, target: Target, *, run: Run) -> Int[Tensor, "batch pos"]:
     """The target at every position, -1 where there is none.
 
     Args:
-        model: whose vocabulary it is.
+        model: the model, for its vocabulary.
         batch: the prompts.
-        target: ``answer``, the first token of each prompt's answer, everywhere; ``wrong``, likewise; ``next``, the
-            token that follows; or one token, as text (with its leading space) or id.
-        run: whose tokens follow, for ``next``.
+        target: ``answer``, the first token of each prompt's answer, at every position; ``wrong``, the same for wrong
+            answers; ``next``, the token that follows; or one token, as text (with its leading space) or id.
+        run: the run whose tokens follow, for ``next``.
 
     Raises:
-        ConfigError: not one token of the model's.
+        ConfigError: a target that is not one token of the model.
     """
     tokens = batch.tokens(run)
     if target in ("answer", "wrong"):
@@ -40,7 +41,7 @@ def targets_of(model: HookedModel, batch: ContrastBatch, target: Target, *, run:
 
 
 def token_id(model: HookedModel, token: Target) -> int:
-    """The id of one token, given as text or id.
+    """The id of a token given as text or id.
 
     Raises:
         ConfigError: an id that the model lacks, or a text of several tokens.
@@ -48,13 +49,12 @@ def token_id(model: HookedModel, token: Target) -> int:
     n_tokens = model.architecture.d_vocab
     if isinstance(token, int):
         if not 0 <= token < n_tokens:
-            raise ConfigError(f"Token {token} was asked", allowed=f"0 to {n_tokens - 1}")
+            raise ConfigError(f"Token {token} is not in the vocabulary", allowed=f"0 to {n_tokens - 1}")
         return token
     ids = model.text.bare_ids(token)
     if len(ids) != 1:
         raise ConfigError(
-            f"Token {token!r} was asked",
-            got=f"{len(ids)} tokens: {list(model.text.strings(ids))}",
-            fix="give a text that is one token (with its leading space), a token id, or 'answer', 'wrong' or 'next'",
+            f"{token!r} is {len(ids)} tokens: {list(model.text.strings(ids))}",
+            fix="Give a text that is one token (with its leading space), a token id, or 'answer', 'wrong' or 'next'",
         )
     return ids[0]

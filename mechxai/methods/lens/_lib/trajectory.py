@@ -1,4 +1,4 @@
-"""When a token comes out on top."""
+"""The layer at which a token becomes the most probable one."""
 
 import numpy as np
 import xarray as xr
@@ -10,32 +10,31 @@ _DIMS = ("prompt", "pos")
 
 
 def first_top1(result: Result, token: str | int) -> xr.Dataset:
-    """The first layer at which a token is the most probable, and the first from which it stays so.
+    """The first layer at which a token is the most probable one, and the first from which it stays so.
 
     Args:
-        result: of a lens.
-        token: as text, leading space or not as in ``top_text``, or as id.
+        result: the result of a lens.
+        token: the token as text, with the leading space of ``top_text`` if it has one, or as id.
 
     Returns:
         ``first`` and ``stays`` [prompt, pos], layers counted as in the result (``n_layers`` is the model's output);
-        NaN where there is no such layer.
+        NaN where no such layer exists.
 
     Raises:
-        ConfigError: the result is not a lens'.
+        ConfigError: the result of another method than a lens.
     """
     name = "top_token" if isinstance(token, int) else "top_text"
     if name not in result.data:
         raise ConfigError(
-            "The first layer at which a token is on top was asked",
-            got=f"a result of {result.info.method.get('name')}",
-            fix="give the result of LogitLens or of a tuned lens",
+            f"first_top1 needs the result of a lens, not of {result.info.method.get('name')}",
+            fix="Give the result of LogitLens or of a tuned lens",
         )
     tops = result.data[name].isel(k=0).transpose("layer", *_DIMS)
     on_top = tops.values == token  # [layer, prompt, pos]
     layers = np.asarray(result.data["layer"].values, dtype=float)
     ever, at_last = on_top.any(0), on_top[-1]
     first = np.where(ever, layers[on_top.argmax(0)], np.nan)
-    # from the last on downwards: how many layers in a row have it on top
+    # number of consecutive layers with the token on top, counted from the last layer down
     in_a_row = np.cumprod(on_top[::-1], 0).sum(0)
     stays = np.where(at_last, layers[np.minimum(len(layers) - in_a_row, len(layers) - 1)], np.nan)
     coords = {dim: result.data.coords[dim] for dim in _DIMS}

@@ -1,4 +1,4 @@
-"""A tuned lens: one affine translator per layer, from its residual stream to one that the readout understands."""
+"""Tuned lens: one affine translator per layer, from its residual stream to the basis of the last layer."""
 
 import hashlib
 import json
@@ -25,8 +25,8 @@ from mechxai.model.hooked_model import HookedModel
 
 _CONFIG, _WEIGHTS = "config.json", "translators.safetensors"
 _FORMAT = "mechxai_tuned_lens"
-_RESULT = "result.nc"  # of a run
-_PARAMS = "params.pt"  # of the tuned-lens package
+_RESULT = "result.nc"  # result of a run
+_PARAMS = "params.pt"  # weights file of the tuned-lens package
 _KIND = "linear_tuned_lens"
 
 
@@ -34,13 +34,13 @@ _KIND = "linear_tuned_lens"
 class TunedLens:
     """Translators ``T_l(h) = h + A_l h + b_l`` for the residual stream before each block (Belrose et al. 2023).
 
-    With A and b zero it is the logit lens. Make one with `train` or `load`; read with `mechxai.TunedLensReading`.
+    With A and b zero it is the logit lens. Create a lens with `train` or `load`; read with `mechxai.TunedLensReading`.
 
     Attributes:
-        A: ``[layer, d_model, d_model]``.
-        b: ``[layer, d_model]``.
-        base: what it was trained on: model, processing, weight hash, hash of the unembedding.
-        recipe: how it was trained; empty for an imported lens.
+        A: translators, ``[layer, d_model, d_model]``.
+        b: biases, ``[layer, d_model]``.
+        base: identity of the model it was trained on: name, processing, weight hash, hash of the unembedding.
+        recipe: the training recipe; empty for an imported lens.
         losses: mean loss of every step and layer, ``[step, layer]``, in nats.
     """
 
@@ -62,61 +62,62 @@ class TunedLens:
         progress: bool = False,
         **recipe: Any,
     ) -> "TunedLens":
-        """A lens trained on these tokens, all layers in one pass over them.
+        """Trains a lens on tokens, all layers in one pass over them.
 
         Args:
-            model: stays as it is.
-            tokens: ``[sequence, pos]``; see `mechxai.lens_tokens` for texts.
-            lengths: real tokens per row.
-            checkpoints: folder in which the state is kept, so that training resumes where it was interrupted.
-            log: told of each step's numbers (a tracker's `metrics`).
-            progress: show a bar.
-            **recipe: fields of `Recipe` (steps, tokens_per_step, optimizer ...).
+            model: the model; it is not changed.
+            tokens: training tokens, ``[sequence, pos]``; see `mechxai.lens_tokens` for texts.
+            lengths: number of real tokens per row.
+            checkpoints: folder of the checkpoints, from which an interrupted training resumes.
+            log: called with each step's numbers (a tracker's `metrics`).
+            progress: show a progress bar.
+            **recipe: fields of the recipe (steps, tokens_per_step, optimizer ...).
 
         Raises:
-            ConfigError: a recipe that cannot be.
+            ConfigError: an invalid recipe.
             ModelSupportError: a model whose residual stream is not read by a final norm.
             ArtifactError: checkpoints of another training.
 
         Cost: per step, one forward pass over its tokens, and two unembeddings per token and layer.
         """
-        chosen = Recipe(**recipe)
-        how = Execution(cells=None if checkpoints is None else Path(checkpoints), log=log, progress=progress)
-        state = trained(model, tokens, chosen, lengths=lengths, execution=how)
-        return cls(state.A.detach(), state.b.detach(), base_of(model), asdict(chosen), torch.stack(state.losses))
+        checked = Recipe(**recipe)
+        execution = Execution(cells=None if checkpoints is None else Path(checkpoints), log=log, progress=progress)
+        state = trained(model, tokens, checked, lengths=lengths, execution=execution)
+        return cls(
+            state.A.detach(), state.b.detach(), model_identity(model), asdict(checked), torch.stack(state.losses)
+        )
 
     @classmethod
     def identity(cls, model: HookedModel) -> "TunedLens":
         """The logit lens as a tuned lens."""
         a = model.architecture
         zeros = torch.zeros(a.n_layers, a.d_model, a.d_model, device=model.device)
-        return cls(zeros, zeros[:, 0].clone(), base_of(model))
+        return cls(zeros, zeros[:, 0].clone(), model_identity(model))
 
     @property
     def name(self) -> str:
-        """For records: the base model, and a hash of the translators."""
+        """The base model's name and a hash of the translators, for records."""
         return f"lens of {self.base.get('name')}, {Fingerprints()([self.A, self.b])[:16]}"
 
     def __call__(self, layer: int, stream: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
-        """The stream of a layer, translated."""
+        """The translated stream of a layer."""
         A, b = self.A[layer].to(stream), self.b[layer].to(stream)
         return stream + stream @ A.T + b
 
     def check(self, model: HookedModel) -> None:
-        """Refuses another model than the lens was trained on.
+        """Refuses a model that the lens was not trained on.
 
         Raises:
-            ModelSupportError: says in what they differ.
+            ModelSupportError: states the difference.
         """
-        own = base_of(model)
-        different = [name for name, value in self.base.items() if value is not None and own.get(name) != value]
-        if different:
-            name = different[0]
-            raise ModelSupportError(
-                f"A lens of {self.base.get('name')} was asked to read {model.name}",
-                got=f"{name} is {own.get(name)!r}, the lens has {self.base[name]!r}",
-                fix="load the model the lens was trained on, or train a lens for this one",
-            )
+        identity = model_identity(model)
+        for name, value in self.base.items():
+            if value is not None and identity.get(name) != value:
+                raise ModelSupportError(
+                    f"The lens of {self.base.get('name')} does not fit {model.name}: "
+                    f"{name} is {identity.get(name)!r}, and {value!r} in the lens",
+                    fix="Load the model that the lens was trained on, or train a lens for this one",
+                )
 
     # Folders ---------------------------------------------------------------------------------------------------------
 
@@ -132,39 +133,38 @@ class TunedLens:
 
     @classmethod
     def load(cls, folder: str | Path, model: HookedModel) -> "TunedLens":
-        """The lens in a folder, on the model's device.
+        """Loads a lens from a folder onto the model's device.
 
-        The folder is one of `save`, one that the ``tuned-lens`` package saved, or a ``tuned_lens_train`` run's.
+        The folder is one written by `save`, by the ``tuned-lens`` package, or by a ``tuned_lens_train`` run.
 
         Raises:
-            ArtifactError: no such folder, or nothing of either kind in it.
-            ModelSupportError: it was trained on another model.
+            ArtifactError: a folder that does not exist or holds no lens.
+            ModelSupportError: a lens of another model.
         """
         source = Path(folder)
-        there = (source / _CONFIG).is_file()
-        config = json.loads((source / _CONFIG).read_text(encoding="utf-8")) if there else {}
+        has_config = (source / _CONFIG).is_file()
+        config = json.loads((source / _CONFIG).read_text(encoding="utf-8")) if has_config else {}
         if (source / _RESULT).is_file():
-            lens = _of_result(source / _RESULT, model)
+            lens = _load_result(source / _RESULT, model)
         elif config.get("format") == _FORMAT and (source / _WEIGHTS).is_file():
-            found = load_file(source / _WEIGHTS, device=str(model.device))
-            lens = cls(found["A"], found["b"], config["base"], config["recipe"], found.get("losses"))
+            tensors = load_file(source / _WEIGHTS, device=str(model.device))
+            lens = cls(tensors["A"], tensors["b"], config["base"], config["recipe"], tensors.get("losses"))
         elif config.get("lens_type") == _KIND and (source / _PARAMS).is_file():
-            return _imported(source, config, model)
+            return _load_package_lens(source, config, model)
         else:
             neither = f"neither {_WEIGHTS} nor {_PARAMS} with a {_CONFIG} that fits it"
             raise ArtifactError(
-                f"The lens in {source} was asked",
-                got=neither if there else f"no {_CONFIG}",
-                fix="give a folder written by TunedLens.save, by a tuned_lens_train run or by the tuned-lens package",
+                f"{source} holds no lens: it has {neither if has_config else f'no {_CONFIG}'}",
+                fix="Give a folder written by TunedLens.save, by a tuned_lens_train run or by the tuned-lens package",
             )
         lens.check(model)
         return lens
 
     def export(self, folder: str | Path, model: HookedModel) -> Path:
-        """Writes the lens as the ``tuned-lens`` package reads it: ``config.json`` and ``params.pt``.
+        """Writes the lens in the format of the ``tuned-lens`` package: ``config.json`` and ``params.pt``.
 
         Raises:
-            ModelSupportError: a lens of another model, or of folded weights, whose streams that package does not see.
+            ModelSupportError: a lens of another model, or of folded weights, whose streams that package does not use.
         """
         self.check(model)
         _check_raw(model, "Exporting a lens to the tuned-lens package")
@@ -180,26 +180,26 @@ class TunedLens:
             "num_hidden_layers": a.n_layers,
             "bias": True,
             "base_model_revision": model.revision,
-            "unembed_hash": _their_hash(model),
+            "unembed_hash": _package_hash(model),
             "lens_type": _KIND,
         }
         _write(target / _CONFIG, config)
         return target
 
 
-def _of_result(path: Path, model: HookedModel) -> TunedLens:
+def _load_result(path: Path, model: HookedModel) -> TunedLens:
     data = Result.load(path).data
     if "A" not in data or "base" not in data["A"].attrs:
         raise ArtifactError(
-            f"The lens in {path} was asked", got="a result of another method", fix="give a lens' folder"
+            f"{path} is the result of another method and holds no lens", fix="Give the folder of a tuned_lens_train run"
         )
     A, b, losses = (torch.from_numpy(data[name].values) for name in ("A", "b", "loss"))
     base, recipe = (json.loads(data["A"].attrs[name]) for name in ("base", "recipe"))
     return TunedLens(A.to(model.device), b.to(model.device), base, recipe, losses)
 
 
-def base_of(model: HookedModel) -> dict[str, Any]:
-    """What decides whether a lens fits a model."""
+def model_identity(model: HookedModel) -> dict[str, Any]:
+    """The properties that decide whether a lens fits a model."""
     W_U, _ = model.backend.unembedding()
     return {
         "name": model.name,
@@ -215,12 +215,12 @@ def lens_tokens(model: HookedModel, texts: Sequence[str], length: int = 256) -> 
     """Texts as training rows ``[sequence, pos]`` of one length: joined by the end-of-text token, cut into chunks.
 
     Args:
-        model: whose tokenizer it is.
-        texts: documents.
-        length: tokens per row, the leading end-of-text token included.
+        model: the model, for its tokenizer.
+        texts: the documents.
+        length: tokens per row, including the leading end-of-text token.
 
     Raises:
-        ArtifactError: fewer tokens than one row.
+        ArtifactError: fewer tokens than one row needs.
     """
     end = model.text.bos
     joined: list[int] = []
@@ -229,41 +229,44 @@ def lens_tokens(model: HookedModel, texts: Sequence[str], length: int = 256) -> 
     size = length - (end is not None)
     rows = [joined[first : first + size] for first in range(0, len(joined) - size + 1, size)]
     if not rows:
-        raise ArtifactError(f"Rows of {length} tokens were asked", got=f"{len(joined)} tokens in all", fix="more text")
+        raise ArtifactError(
+            f"The texts have {len(joined)} tokens, fewer than one row of {length}", fix="Give more text"
+        )
     return torch.tensor([row if end is None else [end, *row] for row in rows])
 
 
-def _imported(source: Path, config: Mapping[str, Any], model: HookedModel) -> TunedLens:
-    _check_raw(model, "A lens of the tuned-lens package")
-    state = torch.load(  # noqa: TID251 - that package's format
+def _load_package_lens(source: Path, config: Mapping[str, Any], model: HookedModel) -> TunedLens:
+    _check_raw(model, "Reading a lens of the tuned-lens package")
+    state = torch.load(  # noqa: TID251 - the package's format
         source / _PARAMS, map_location=model.device, weights_only=True
     )
     a = model.architecture
     sizes = (config.get("num_hidden_layers"), config.get("d_model"))
-    hashed = config.get("unembed_hash")
-    if sizes != (a.n_layers, a.d_model) or (hashed and hashed != _their_hash(model)):
+    unembed_hash = config.get("unembed_hash")
+    if sizes != (a.n_layers, a.d_model) or (unembed_hash and unembed_hash != _package_hash(model)):
+        fits = sizes == (a.n_layers, a.d_model)
         raise ModelSupportError(
-            f"A lens of {config.get('base_model_name_or_path')} was asked to read {model.name}",
-            got=f"{sizes[0]} layers of {sizes[1]}" if sizes != (a.n_layers, a.d_model) else "another unembedding",
-            fix="load the model the lens was trained on",
+            f"The lens of {config.get('base_model_name_or_path')} does not fit {model.name}: "
+            + ("it has another unembedding" if fits else f"it has {sizes[0]} layers of {sizes[1]} dimensions"),
+            fix="Load the model that the lens was trained on",
         )
     A = torch.stack([state[f"{layer}.weight"].float() for layer in range(a.n_layers)])
     biases = [state.get(f"{layer}.bias") for layer in range(a.n_layers)]
-    b = torch.stack([torch.zeros(a.d_model).to(A) if one is None else one.float() for one in biases])
-    return TunedLens(A, b, base_of(model))
+    b = torch.stack([torch.zeros(a.d_model).to(A) if bias is None else bias.float() for bias in biases])
+    return TunedLens(A, b, model_identity(model))
 
 
-def _check_raw(model: HookedModel, what: str) -> None:
+def _check_raw(model: HookedModel, action: str) -> None:
     if model.processing != "raw":
         raise ModelSupportError(
-            f"{what} was asked of {model.name}",
-            got=f"processing={model.processing!r}, whose residual streams are centred",
-            fix="load the model with processing='raw'",
+            f"{action} needs raw weights, but {model.name} has processing={model.processing!r}, "
+            "which centres its residual streams",
+            fix="Load the model with processing='raw'",
         )
 
 
-def _their_hash(model: HookedModel) -> str:
-    """The ``tuned-lens`` package's hash of an unembedding: of its abbreviated print-out, one digit kept."""
+def _package_hash(model: HookedModel) -> str:
+    """The ``tuned-lens`` package's hash of an unembedding: the hash of its abbreviated print-out with one digit."""
     W_U, _ = model.backend.unembedding()
     return hashlib.sha256(np.array_str(W_U.T.detach().cpu().numpy(), precision=1).encode()).hexdigest()
 

@@ -59,7 +59,11 @@ class Block:
 
 
 def activation_block(  # noqa: PLR0917 - activations, their rows, the splits, memory and device
-    values: Tensor, reads: Sequence[ProbeRows], counts: tuple[int, int], held: dict[str, Tensor], device: torch.device
+    values: Tensor,
+    reads: Sequence[ProbeRows],
+    counts: tuple[int, int],
+    buffers: dict[str, Tensor],
+    device: torch.device,
 ) -> Block:
     """The block of several probes of one form.
 
@@ -67,11 +71,11 @@ def activation_block(  # noqa: PLR0917 - activations, their rows, the splits, me
         values: a site's activations, ``[store row, d]``, on any device.
         reads: the rows of each probe.
         counts: number of prompts to train on and to validate on.
-        held: memory of the previous block, which this one overwrites.
+        buffers: memory of the previous block, which this one overwrites.
         device: the device on which the probes are fitted.
     """
     n_rows, d = len(reads[0]), values.shape[1]
-    rows = _memory(held, "rows", (len(reads), n_rows, d + 1), device=device)
+    rows = _memory(buffers, "rows", (len(reads), n_rows, d + 1), device=device)
     ends = torch.tensor([counts[0], sum(counts)], device=reads[0].prompts.device)
     n_train, n_fitted = torch.searchsorted(reads[0].prompts.contiguous(), ends).tolist()
     present = torch.stack([read.present for read in reads]).to(device)
@@ -80,7 +84,7 @@ def activation_block(  # noqa: PLR0917 - activations, their rows, the splits, me
     weights = weights / weights.sum(1, keepdim=True).clamp_min(1)
     center = torch.empty(len(reads), d, device=device)
     for number, read in enumerate(reads):
-        acts = _activations(values, read, held).to(device=device, dtype=torch.float32)
+        acts = _activations(values, read, buffers).to(device=device, dtype=torch.float32)
         if not bool(read.present.all()):  # rows that are not present may hold anything, even infinity
             acts = acts.masked_fill(~present[number, :, None], 0)
         center[number] = weights[number] @ acts[:n_train]
@@ -96,21 +100,21 @@ def activation_block(  # noqa: PLR0917 - activations, their rows, the splits, me
     return Block(rows, present, labels, center, scale, n_train, n_fitted - n_train)
 
 
-def _memory(held: dict[str, Tensor], name: str, shape: tuple[int, ...], *, device: torch.device) -> Tensor:
+def _memory(buffers: dict[str, Tensor], name: str, shape: tuple[int, ...], *, device: torch.device) -> Tensor:
     """Reused memory of this shape; on a CPU, fresh memory costs about as much as filling it several times."""
     size = math.prod(shape)
-    if name not in held or held[name].numel() < size:
-        held[name] = torch.empty(size, dtype=torch.float32, device=device)
-    return held[name][:size].view(shape)
+    if name not in buffers or buffers[name].numel() < size:
+        buffers[name] = torch.empty(size, dtype=torch.float32, device=device)
+    return buffers[name][:size].view(shape)
 
 
-def _activations(values: Tensor, read: ProbeRows, held: dict[str, Tensor]) -> Tensor:
+def _activations(values: Tensor, read: ProbeRows, buffers: dict[str, Tensor]) -> Tensor:
     """The activations of one probe, ``[row, d]``; the next call overwrites them."""
     rows = read.rows.to(values.device)
     if read.pooled is None:
         if values.dtype != torch.float32:
             return values[rows]
-        place = _memory(held, "taken", (len(rows), values.shape[1]), device=values.device)
+        place = _memory(buffers, "taken", (len(rows), values.shape[1]), device=values.device)
         return torch.index_select(values, 0, rows, out=place)
     pooled = read.pooled.to(values.device)
     sums = torch.zeros(len(read), values.shape[1], device=values.device).index_add_(0, pooled, values[rows].float())

@@ -9,7 +9,7 @@ from mechxai.core.result import variable
 from mechxai.core.site import Site
 from mechxai.core.statistics import ratio_interval
 from mechxai.engine.contrast import Baselines
-from mechxai.methods.probes._lib.layer_probes import Scores
+from mechxai.methods.probes._lib.layer_probes import ProbeScores
 from mechxai.methods.result_parts import bounded
 
 NOT_USED = "decodable, not used here"
@@ -21,7 +21,7 @@ _PROBE_SCORES += ("selectivity", "selectivity_low", "selectivity_high")
 
 def causal_result(
     values: np.ndarray,
-    scores: Mapping[Site, Scores],
+    scores: Mapping[Site, ProbeScores],
     *,
     baselines: Baselines,
     edits: Sequence[str],

@@ -16,7 +16,7 @@ from mechxai.methods.probes._lib.probe_scores import class_scores, majority_base
 from mechxai.methods.probes._lib.rows_read import ProbeRows, blocks
 
 _MIN_TEST_ROWS = 10  # positions with fewer test rows get NaN
-Scores = dict[str, np.ndarray]  # name -> [pos, ...]
+ProbeScores = dict[str, np.ndarray]  # name -> [pos, ...]
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Task:
 
 
 def layer_scores(
-    values: Tensor, task: Task, settings: ProbeSettings, *, device: torch.device, held: dict[str, Tensor]
-) -> Scores:
+    values: Tensor, task: Task, settings: ProbeSettings, *, device: torch.device, buffers: dict[str, Tensor]
+) -> ProbeScores:
     """The scores of one layer's probes at every position; NaN for positions with too few labels.
 
     Args:
@@ -63,18 +63,18 @@ def layer_scores(
         task: rows and labels.
         settings: settings of the probes.
         device: the device on which probes are fitted.
-        held: memory reused from layer to layer.
+        buffers: memory reused from layer to layer.
 
     Returns:
         The scores of `LinearProbes`, each ``[pos]``; ``weight`` ``[pos, column, d]`` and ``bias`` ``[pos, column]`` for
         raw activations, and ``center``, ``[pos, d]``.
     """
-    by_position: list[Scores] = [{}] * len(task.reads)
+    by_position: list[ProbeScores] = [{}] * len(task.reads)
     tested = [int((read.present & (read.prompts >= sum(task.counts))).sum()) for read in task.reads]
     least = min(_MIN_TEST_ROWS, max(tested))
     for numbers in blocks(task.reads, values.shape[1] + 1, device):
         reads = [task.reads[number] for number in numbers]
-        block = activation_block(values, reads, task.counts, held, device)
+        block = activation_block(values, reads, task.counts, buffers, device)
         probes = fit_probes(block, settings.probe, settings.C, likelihood=settings.likelihood, seed=settings.seed)
         bits = _codelengths(block, probes, settings)
         outputs, weights = probes.outputs.cpu(), _raw_parameters(block, probes, settings.likelihood.n_classes)
@@ -105,7 +105,7 @@ def _raw_parameters(block: Block, probes: FittedProbes, n_classes: int) -> dict[
 
 def _test_scores(
     block: Block, outputs: Tensor, place: int, *, prompts: Tensor, settings: ProbeSettings, least: int
-) -> Scores:
+) -> ProbeScores:
     """The scores of one probe and its controls on the test rows; empty if there are fewer than ``least``."""
     train, _, test = block.parts
     present = block.present[place].cpu()
@@ -133,7 +133,7 @@ def _test_scores(
     return {name: np.asarray(value, dtype=float) for name, value in scores.items()}
 
 
-def _filled(scores: Scores, name: str, by_position: Sequence[Scores]) -> np.ndarray:
+def _filled(scores: ProbeScores, name: str, by_position: Sequence[ProbeScores]) -> np.ndarray:
     if name in scores:
         return np.asarray(scores[name], dtype=float)
     shape = next(np.asarray(other[name]).shape for other in by_position if name in other)

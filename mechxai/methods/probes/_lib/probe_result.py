@@ -9,7 +9,7 @@ from mechxai.core.grid import Position
 from mechxai.core.probe_dataset import ProbeDataset
 from mechxai.core.result import variable
 from mechxai.core.site import Site
-from mechxai.methods.probes._lib.layer_probes import Scores
+from mechxai.methods.probes._lib.layer_probes import ProbeScores
 from mechxai.methods.probes._lib.likelihood import Likelihood
 from mechxai.methods.result_parts import position_labels
 
@@ -43,13 +43,13 @@ def headline(dataset: ProbeDataset) -> str:
 
 def probe_result(
     dataset: ProbeDataset,
-    scores: Mapping[Site, Scores],
-    random: Mapping[Site, Scores],
+    scores: Mapping[Site, ProbeScores],
+    random: Mapping[Site, ProbeScores],
     *,
     positions: Sequence[Position],
     likelihood: Likelihood,
 ) -> xr.Dataset:
-    """Scores by site, layer and position; for the random-weights model, only the headline score."""
+    """ProbeScores by site, layer and position; for the random-weights model, only the headline score."""
     sites = list(dict.fromkeys(site.name for site in scores))
     layers = sorted({site.layer if site.layer is not None else 0 for site in scores})
     first = next(iter(scores.values()))
@@ -71,7 +71,9 @@ def probe_result(
     return xr.Dataset(data, coords=coords)
 
 
-def _parameters(scores: Mapping[Site, Scores], sites: Sequence[str], layers: Sequence[int]) -> dict[str, xr.DataArray]:
+def _parameters(
+    scores: Mapping[Site, ProbeScores], sites: Sequence[str], layers: Sequence[int]
+) -> dict[str, xr.DataArray]:
     width = max(of_site["weight"].shape[-1] for of_site in scores.values())
     padded = {
         site: {
@@ -93,7 +95,7 @@ def _parameters(scores: Mapping[Site, Scores], sites: Sequence[str], layers: Seq
     }
 
 
-def _array(scores: Mapping[Site, Scores], name: str, sites: Sequence[str], layers: Sequence[int]) -> np.ndarray:  # noqa: PLR0917
+def _array(scores: Mapping[Site, ProbeScores], name: str, sites: Sequence[str], layers: Sequence[int]) -> np.ndarray:  # noqa: PLR0917
     shape = next(of_site[name].shape for of_site in scores.values() if name in of_site)
     values = np.full((len(sites), len(layers), *shape), np.nan)
     for site, of_site in scores.items():

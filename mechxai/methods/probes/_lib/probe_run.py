@@ -19,7 +19,7 @@ from mechxai.engine.checkpoint import ARRAYS, CheckpointStore
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import ProgressBar
 from mechxai.methods.probes._lib.control_labels import control_labels
-from mechxai.methods.probes._lib.layer_probes import ProbeSettings, Scores, Task, layer_scores
+from mechxai.methods.probes._lib.layer_probes import ProbeScores, ProbeSettings, Task, layer_scores
 from mechxai.methods.probes._lib.rows_read import reads_of
 from mechxai.methods.probes._lib.splits import Split
 from mechxai.model.backends.limits import check_tokens
@@ -56,17 +56,18 @@ def task_of(
 
 
 def run_probes(
-    model: HookedModel, task: Task, recipe: ProbeSettings, *, sites: Sequence[Site], execution: Execution
-) -> dict[Site, Scores]:
+    model: HookedModel, task: Task, settings: ProbeSettings, *, sites: Sequence[Site], execution: Execution
+) -> dict[Site, ProbeScores]:
     """The scores of every site and position. ``execution.cells`` keeps activations and finished layers for a resume.
 
     Cost: one forward pass per prompt; the activations of one layer in memory at a time.
     """
     check_tokens(task.dataset.tokens, model.architecture, model.name)
     model_facts = {name: model.info()[name] for name in ("weight_hash", "backend", "processing", "dtype")}
-    key = Fingerprints()([model_facts, task.dataset.identity, list(task.reads), task.counts, recipe])
+    key = Fingerprints()([model_facts, task.dataset.identity, list(task.reads), task.counts, settings])
     with _folder(execution) as folder:
         checkpoints = CheckpointStore(folder / f"probes-{key[:12]}", key, ARRAYS)
+<<<<<<< HEAD
         scores = {site: loaded for site in sites if (loaded := checkpoints.load(str(site))) is not None}
         missing = [site for site in sites if site not in scores]
         if missing:
@@ -79,6 +80,21 @@ def run_probes(
                     checkpoints.save(str(site), scores[site])
                     bar.advance(len(task.reads))
     return {site: scores[site] for site in sites}
+=======
+        finished = {site: checkpoints.load(str(site)) for site in sites}
+        missing = [site for site in sites if finished[site] is None]
+        store = _store(model, task, sites, folder=folder, progress=execution.progress) if missing else None
+        scores, buffers = dict[Site, ProbeScores](), dict[str, Tensor]()
+        with ProgressBar("probes", len(sites) * len(task.reads), shown=execution.progress, unit="probes") as bar:
+            for site, loaded in finished.items():
+                if loaded is None and store is not None:
+                    values = store.read(site).flatten(1)
+                    loaded = layer_scores(values, task, settings, device=model.device, buffers=buffers)  # noqa: PLW2901
+                    checkpoints.save(str(site), loaded)
+                scores[site] = loaded or {}
+                bar.advance(len(task.reads), computed=site in missing)
+    return scores
+>>>>>>> h-lens
 
 
 def _store(model: HookedModel, task: Task, sites: Sequence[Site], *, folder: Path, progress: bool) -> ActivationStore:
