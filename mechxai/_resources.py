@@ -1,4 +1,4 @@
-"""Where the bundled configs and pages lie: beside the package in a wheel, at the root of a checkout."""
+"""Paths of the bundled configs and pages: in the package of a wheel, at the root of a checkout."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def configs_dir() -> Path:
     for folder in (_HERE / "_configs", _HERE.parent / "configs"):
         if (folder / "run.yaml").is_file():
             return folder
-    raise ArtifactError("The bundled configs were asked", got="no run.yaml beside the package", fix="reinstall mechxai")
+    raise ArtifactError("This installation lacks its configs: there is no run.yaml", fix="Reinstall mechxai")
 
 
 def errors_page() -> Path:
@@ -28,4 +28,4 @@ def errors_page() -> Path:
     for page in (_HERE / "_docs" / "errors.md", _HERE.parent / "docs" / "errors.md"):
         if page.is_file():
             return page
-    raise ArtifactError("The page on errors was asked", got="no errors.md beside the package", fix="reinstall mechxai")
+    raise ArtifactError("This installation lacks its page on errors, errors.md", fix="Reinstall mechxai")

@@ -21,14 +21,11 @@ class MechXAIError(Exception):
         fix: what to do, as an imperative sentence.
     """
 
-    def __init__(self, problem: str, *, got: object = None, allowed: object = None, fix: str | None = None) -> None:
+    def __init__(self, problem: str, *, allowed: object = None, fix: str | None = None) -> None:
         self.problem, self.allowed, self.fix = problem, allowed, fix
         parts = [_sentence(problem)]
-        if got is not None:
-            parts.append(f"Got: {got}.")
         if allowed is not None:
-            listing = _listing(allowed)
-            parts.append(_sentence(listing if listing.startswith(("Did you", "Allowed:")) else f"Allowed: {listing}"))
+            parts.append(_sentence(f"Allowed: {_listing(allowed)}"))
         if fix is not None:
             parts.append(_sentence(fix))
         super().__init__(" ".join(parts))

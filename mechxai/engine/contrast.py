@@ -23,8 +23,6 @@ from mechxai.model.hooked_model import HookedModel
 
 Direction = Literal["denoise", "noise"]
 Run = Literal["clean", "corrupted"]
-RUNS = get_args(Run)
-DIRECTIONS = get_args(Direction)
 _ROWS_AT_ONCE = 32
 _SMALL = 1e-6  # a clean-corrupted gap below this is no denominator
 

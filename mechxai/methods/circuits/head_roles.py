@@ -1,7 +1,7 @@
 """Head roles from attention patterns, copying scores and patching effects; a role needs the pattern and the effect."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, final
+from typing import ClassVar, final, get_args
 
 import numpy as np
 import xarray as xr
@@ -12,7 +12,7 @@ from mechxai.core.grid import Grid
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, Metric, as_metric
 from mechxai.core.result import Result, variable
-from mechxai.engine.contrast import DIRECTIONS, Baselines, Direction, baselines, patching, with_reference
+from mechxai.engine.contrast import Baselines, Direction, baselines, patching, with_reference
 from mechxai.engine.execution import Execution
 from mechxai.engine.multi_sweep import distinct_notes, plan_sweeps, run_sweeps, total_cost
 from mechxai.engine.plan import Plan
@@ -260,4 +260,7 @@ class HeadRoles(Method):
     def _sweeps(self, model: HookedModel, batch: ContrastBatch, metric: Metric) -> dict[Direction, Sweep]:
         """The sweep of ``z`` over all heads in each direction."""
         _, sites = Grid("z", _HEADS).sites(model.architecture, batch)
-        return {direction: patching(model, batch, metric, sites=sites, direction=direction) for direction in DIRECTIONS}
+        return {
+            direction: patching(model, batch, metric, sites=sites, direction=direction)
+            for direction in get_args(Direction)
+        }

@@ -6,12 +6,13 @@ values.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechxai.engine.contrast import RUNS, Run
+from mechxai.engine.contrast import Run
 from mechxai.engine.progress import notify_listener
 from mechxai.engine.sweep import run_tokens
 from mechxai.methods.circuits._lib.prepared_graph import PreparedGraph
@@ -71,7 +72,7 @@ class PairRuns:
         batch, metric = prepared.batch, prepared.metric
         self._blocks, self._model, self._n_prompts = prepared.blocks, prepared.model, len(batch)
         self._score = stream_scorer(prepared)
-        embeds = {run: embedded(prepared.model, run_tokens(batch, run, metric)[0]) for run in RUNS}
+        embeds = {run: embedded(prepared.model, run_tokens(batch, run, metric)[0]) for run in get_args(Run)}
         n_pos = embeds[full_run].shape[1]
         first = min(int(batch.first_difference.min()), n_pos - 1) if skip_shared else 0
         full = writes(prepared.blocks, embeds[full_run])

@@ -67,7 +67,6 @@ def run_probes(
     key = Fingerprints()([model_facts, task.dataset.identity, list(task.reads), task.counts, settings])
     with _folder(execution) as folder:
         checkpoints = CheckpointStore(folder / f"probes-{key[:12]}", key, ARRAYS)
-<<<<<<< HEAD
         scores = {site: loaded for site in sites if (loaded := checkpoints.load(str(site))) is not None}
         missing = [site for site in sites if site not in scores]
         if missing:
@@ -76,25 +75,10 @@ def run_probes(
                 bar.advance(len(scores) * len(task.reads), computed=False)
                 for site in missing:
                     values = store.read(site).flatten(1)
-                    scores[site] = layer_scores(values, task, recipe, device=model.device, held=buffers)
+                    scores[site] = layer_scores(values, task, settings, device=model.device, buffers=buffers)
                     checkpoints.save(str(site), scores[site])
                     bar.advance(len(task.reads))
     return {site: scores[site] for site in sites}
-=======
-        finished = {site: checkpoints.load(str(site)) for site in sites}
-        missing = [site for site in sites if finished[site] is None]
-        store = _store(model, task, sites, folder=folder, progress=execution.progress) if missing else None
-        scores, buffers = dict[Site, ProbeScores](), dict[str, Tensor]()
-        with ProgressBar("probes", len(sites) * len(task.reads), shown=execution.progress, unit="probes") as bar:
-            for site, loaded in finished.items():
-                if loaded is None and store is not None:
-                    values = store.read(site).flatten(1)
-                    loaded = layer_scores(values, task, settings, device=model.device, buffers=buffers)  # noqa: PLW2901
-                    checkpoints.save(str(site), loaded)
-                scores[site] = loaded or {}
-                bar.advance(len(task.reads), computed=site in missing)
-    return scores
->>>>>>> h-lens
 
 
 def _store(model: HookedModel, task: Task, sites: Sequence[Site], *, folder: Path, progress: bool) -> ActivationStore:
