@@ -10,6 +10,9 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from mechxai._public import public_names
+from mechxai.methods.catalog import catalog
+
 pytest.importorskip("mkdocs")
 pytest.importorskip("mkdocstrings_handlers.python")
 
@@ -92,11 +95,16 @@ def test_nothing_is_fetched_from_elsewhere(site, pages):
         assert not _FETCHES.search(path.read_text()), path
 
 
-def test_what_is_public_is_told(pages):
-    from mechxai import _HOME
-
+def test_every_public_name_is_documented(pages):
     anchors = set().union(*(page.anchors for page in pages.values()))
-    assert {f"mechxai.{module}.{name}" for name, module in _HOME.items()} <= anchors
+    assert {f"{module}.{name}" for name, module in public_names().items()} <= anchors
+
+
+def test_every_method_has_its_row_and_section(site, pages):
+    table = (site / "methods/index.html").read_text()
+    for entry in catalog().values():
+        assert f'href="{entry.family}.html#{entry.name}"' in table
+        assert entry.name in pages[site / f"methods/{entry.family}.html"].anchors
 
 
 def test_every_notebook_has_a_page_that_offers_it(site, pages):
