@@ -10,9 +10,9 @@ from mechxai.cli import main
 from mechxai.cli.explore import explorer_state
 from mechxai.cli.explore import main as explore
 from mechxai.core.errors import ConfigError
-from mechxai.explore.answers import answer
 from mechxai.explore.commands import commands
 from mechxai.explore.palette import LIGHT
+from mechxai.explore.panel_answers import answer
 from mechxai.explore.panel_context import panel_context
 
 
