@@ -86,13 +86,11 @@ _PLAIN_TYPES = {name: Annotation(frozenset({name})) for name in _WORDS}
 
 
 def read_annotation(module: str, node: ast.AST | None) -> Annotation:
-    """The annotation of a parameter, aliases of this package resolved; open for what cannot be told."""
-    if isinstance(node, ast.Constant):
-        if node.value is None:
-            return Annotation(frozenset({"none"}))
-        return (
-            read_annotation(module, ast.parse(node.value, mode="eval").body) if isinstance(node.value, str) else _OPEN
-        )
+    """The annotation of a parameter, aliases of this package resolved; open where the source does not tell."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):  # a forward reference
+        node = ast.parse(node.value, mode="eval").body
+    if isinstance(node, ast.Constant) and node.value is None:
+        return Annotation(frozenset({"none"}))
     if isinstance(node, ast.Name):
         return _PLAIN_TYPES[node.id] if node.id in _PLAIN_TYPES else _alias(find(module, node.id))
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
