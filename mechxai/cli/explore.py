@@ -107,7 +107,9 @@ def _read(arguments: Sequence[str]) -> dict[str, str]:
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if name not in _KEYS:
-            raise ConfigError(unknown("setting of mechxai explore", name, _KEYS), fix="See mechxai explore --help")
+            raise ConfigError(
+                unknown("setting of mechxai explore", name, _KEYS), fix="Write NAME=VALUE; see mechxai explore --help"
+            )
         if not equals:
             raise ConfigError(f"{argument} has no value", fix=f"Write {name}=VALUE")
         settings[name] = value
