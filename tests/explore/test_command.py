@@ -1,4 +1,4 @@
-"""``mechxai explore``: what it opens, and what it refuses before anything is served."""
+"""``mechxai explore``: the settings it accepts, and the errors it raises before the server starts."""
 
 from dataclasses import replace
 
@@ -23,7 +23,12 @@ def test_help_teaches(capsys):
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
-    [(["modle=gpt2"], "model"), (["gpt2"], "NAME=VALUE"), (["port=x"], "port"), (["run=a", "model=b"], "together")],
+    [
+        (["modle=gpt2"], "model"),
+        (["gpt2"], "NAME=VALUE"),
+        (["port=x"], "port"),
+        (["run=a", "model=b"], "exclude each other"),
+    ],
 )
 def test_what_cannot_be_opened_is_refused(arguments, word):
     with pytest.raises(ConfigError, match=word):
