@@ -23,8 +23,8 @@ from mechxai.model.hooked_model import HookedModel
 from mechxai.model.load import load
 from mechxai.model.zoo.bundled import zoo_language_models
 from mechxai.runs.query import find_run
+from mechxai.sweeps.allowed_targets import check_targets
 from mechxai.sweeps.job import make_prompts
-from mechxai.sweeps.targets import check_targets
 
 HELP = """The explorer: one prompt of a model in the browser, with lens, attention, contributions, patching, circuit.
 

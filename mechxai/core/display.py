@@ -57,7 +57,7 @@ class Displayed(ABC):
 
 def prompt_rows(prompts: Sequence[Sequence[str] | str]) -> list[tuple[str, ...]]:
     """A row for each of the first prompts, and one that counts the rest."""
-    rows = [(str(number), _shortened("".join(prompt))) for number, prompt in enumerate(prompts[:_SHOWN])]
+    rows = [(str(number), _shortened(_as_text(prompt))) for number, prompt in enumerate(prompts[:_SHOWN])]
     rest = len(prompts) - len(rows)
     return [*rows, ("...", f"{rest} more")] if rest > 0 else rows
 
@@ -75,3 +75,9 @@ def counted(number: int, noun: str) -> str:
 def _shortened(text: str) -> str:
     line = text.replace("\n", "\\n")
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
+
+
+def _as_text(tokens: Sequence[str]) -> str:
+    """Tokens as one text: joined by spaces where they carry none of their own, as tokens that are whole words do."""
+    spaced = any(token != token.strip() for token in tokens)
+    return ("" if spaced else " ").join(tokens)

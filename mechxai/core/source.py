@@ -74,6 +74,15 @@ def find(module: str, name: str) -> Definition | None:
     return None if node is None else Definition(module, node)
 
 
+def find_member(module: str, owner: str, name: str) -> Definition | None:
+    """The definition of ``owner.name``, where ``owner`` is a module that another module imports."""
+    node = _tree(module).get(owner)
+    if not isinstance(node, ast.ImportFrom):
+        return None
+    original = next(alias.name for alias in node.names if (alias.asname or alias.name) == owner)
+    return find(f"{node.module}.{original}", name)
+
+
 def evaluate(module: str, node: ast.AST | None) -> Any:
     """The value of an expression of literals and names of literals; `UNKNOWN` where the text does not show it."""
     if isinstance(node, ast.Constant):

@@ -5,6 +5,7 @@ methods: the registry, ``import mechxai``, the configuration, the command line a
 """
 
 import ast
+import importlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -68,6 +69,14 @@ def catalog() -> dict[str, MethodEntry]:
     """Name of a method -> its entry, by family, then name."""
     entries = [entry for module in method_modules() for entry in _entries(module)]
     return {entry.name: entry for entry in entries}
+
+
+@cache
+def import_methods(family: str) -> None:
+    """Imports the methods of a family, which registers them."""
+    for entry in catalog().values():
+        if entry.family == family:
+            importlib.import_module(entry.module)
 
 
 @cache

@@ -18,9 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from mechxai.core.errors import ConfigError, UnfinishedError
 from mechxai.core.files import make_writable_folder
 from mechxai.core.reporter import Reporter
+from mechxai.sweeps.allowed_targets import check_plugins, check_targets, plugin_overrides
 from mechxai.sweeps.devices import concurrent_job_number, reserved_device, visible_gpus
 from mechxai.sweeps.run_settings import RunSettings
-from mechxai.sweeps.targets import check_plugins, check_targets, plugin_overrides
 
 if TYPE_CHECKING:  # importing it imports torch
     from mechxai.core.method import Method

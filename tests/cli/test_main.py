@@ -17,8 +17,8 @@ from mechxai.cli import console, main
 from mechxai.core.errors import ConfigError
 from mechxai.core.result import Result
 from mechxai.methods.catalog import catalog
+from mechxai.sweeps.allowed_targets import check_targets
 from mechxai.sweeps.run_settings import RunSettings
-from mechxai.sweeps.targets import check_targets
 
 TINY = ["debug=tiny", "model=zoo/handmade-ioi", "task.template=0", "task.order=abba"]
 

@@ -10,7 +10,7 @@ import pytest
 from mechxai.cli import main
 from mechxai.core.errors import ConfigError
 from mechxai.methods import registry
-from mechxai.sweeps.targets import check_plugins, check_targets, plugin_overrides
+from mechxai.sweeps.allowed_targets import check_plugins, check_targets, plugin_overrides
 from tests.methods.test_catalog import NEW_METHOD
 
 RUN = ["model=zoo/handmade-ioi", "task.n=4", "tracker=none", "figure.png=false"]

@@ -51,7 +51,7 @@ def test_tokens_are_escaped_in_html():
 
     batch = replace(tokens_batch(2), strings=(("<s>", "a & b"), ("<script>", "x")))
     html = batch._repr_html_()
-    assert "&lt;s&gt;a &amp; b" in html
+    assert "&lt;s&gt; a &amp; b" in html
     assert "<script>" not in html
     assert len(html.splitlines()) <= MOST_LINES
 

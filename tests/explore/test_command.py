@@ -1,4 +1,4 @@
-"""``mechxai explore``: what it opens, and what it refuses before anything is served."""
+"""``mechxai explore``: the settings it accepts, and the errors it raises before the server starts."""
 
 from dataclasses import replace
 
@@ -10,9 +10,9 @@ from mechxai.cli import main
 from mechxai.cli.explore import explorer_state
 from mechxai.cli.explore import main as explore
 from mechxai.core.errors import ConfigError
-from mechxai.explore.answers import answer
 from mechxai.explore.commands import commands
 from mechxai.explore.palette import LIGHT
+from mechxai.explore.panel_answers import answer
 from mechxai.explore.panel_context import panel_context
 
 
@@ -23,7 +23,12 @@ def test_help_teaches(capsys):
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
-    [(["modle=gpt2"], "model"), (["gpt2"], "NAME=VALUE"), (["port=x"], "port"), (["run=a", "model=b"], "together")],
+    [
+        (["modle=gpt2"], "model"),
+        (["gpt2"], "NAME=VALUE"),
+        (["port=x"], "port"),
+        (["run=a", "model=b"], "exclude each other"),
+    ],
 )
 def test_what_cannot_be_opened_is_refused(arguments, word):
     with pytest.raises(ConfigError, match=word):
