@@ -14,7 +14,7 @@ _EXPLORER = f"""## The explorer
 
 ![The explorer]({_SHOT})
 """
-_MARK = re.compile(r"^[ \t]*<!-- (?:run|prints)\b.*?-->\n", re.MULTILINE)
+_MARK = re.compile(r"^[ \t]*<!-- (?:run|prints|file|command)\b.*?-->\n", re.MULTILINE)
 
 
 def on_files(files: Files, *, config: Any) -> Files:
