@@ -1,9 +1,9 @@
 """The code blocks of the site's pages, with the marks that tell the tests what to do with them.
 
-A comment before a block marks it; the site does not show it. ``<!-- run -->`` runs the block, ``<!-- run slow -->`` runs
-it with the slow tests only, ``<!-- run raises SiteError -->`` expects an error. ``<!-- prints -->`` marks the output of
-the block before it, or its error message, which may be wrapped; ``<!-- prints other numbers -->`` the same where the
-numbers depend on the machine.
+A comment before a block marks it; the site does not show it. ``<!-- run -->`` runs the block, ``<!-- run slow -->``
+runs it with the slow tests only, ``<!-- run raises SiteError -->`` expects an error. ``<!-- prints -->`` marks the
+output of the block before it, or its error message, which may be wrapped; ``<!-- prints other numbers -->`` the same
+where the numbers depend on the machine.
 """
 
 import re
