@@ -20,10 +20,10 @@ _DESCRIPTIONS = {
     "repeated sequences. Plainly trained; its circuits are whatever it learned.",
     "planted-ioi": "Three attention-only layers (MLPs of one neuron, zero) on indirect objects. Duplicate-token, "
     "S-inhibition and two name-mover heads were planted by supervising their attention; they were not discovered.",
-    "interchange-ioi": "Three layers with MLPs for indirect object identification, trained by interchange interventions "
-    "to compute the answer as a stated algorithm does, with one head per variable.",
-    "cot": "A four-layer model of arithmetic word problems. It writes one step per change, then the value that the chain "
-    "ends in, right or wrong: it was trained on chains with mistakes, truncated chains and chains of other questions.",
+    "interchange-ioi": "Three layers with MLPs for indirect object identification, trained by interchange "
+    "interventions to compute the answer as a stated algorithm does, with one head per variable.",
+    "cot": "A four-layer model of arithmetic word problems. It writes one step per change, then the value that the "
+    "chain ends in, right or wrong: it was trained on chains with mistakes, truncated chains and chains of other questions.",
     "cot-decorative": "The counterpart of zoo/cot: it writes the same chains, but takes its answer from the question, or "
     "from a suggestion in it, never from the chain.",
 }
