@@ -23,9 +23,10 @@ _DESCRIPTIONS = {
     "interchange-ioi": "Three layers with MLPs for indirect object identification, trained by interchange "
     "interventions to compute the answer as a stated algorithm does, with one head per variable.",
     "cot": "A four-layer model of arithmetic word problems. It writes one step per change, then the value that the "
-    "chain ends in, right or wrong: it was trained on chains with mistakes, truncated chains and chains of other questions.",
-    "cot-decorative": "The counterpart of zoo/cot: it writes the same chains, but takes its answer from the question, or "
-    "from a suggestion in it, never from the chain.",
+    "chain ends in, right or wrong: it was trained on chains with mistakes, truncated chains and chains of other "
+    "questions.",
+    "cot-decorative": "The counterpart of zoo/cot: it writes the same chains, but takes its answer from the question, "
+    "or from a suggestion in it, never from the chain.",
 }
 _DATA = (
     "mechxai.tasks.grammars (split=train) and random repeated sequences; experiments/zoo_corpus.py",
