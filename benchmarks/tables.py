@@ -11,37 +11,41 @@ from benchmarks.machine import results
 from benchmarks.sweeps import ENGINES
 
 _TIMES = "\u00d7"
-_INTRO = """# Measured
+_INTRO = """# Benchmark results
 
-Written by `python -m benchmarks.tables` from the JSON files in this folder; not to be edited. Every ratio here depends
-on the machine, on the prompts' length, on where clean and corrupted differ, and on the batch; each table says its own.
+`python -m benchmarks.tables` writes this page from the JSON files in this folder; do not edit it. Every ratio depends on
+the machine, the length of the prompts, the position at which clean and corrupted differ, and the batch; the conditions
+precede each table.
 """
-_HEADLINE = """## Patching, the headline condition
+_HEADLINE = """## Patching, headline condition
 
-Seconds for a whole sweep, and in brackets how many times faster than TransformerLens {version}. *Share of peak* (of
-the highest level) is the floor's arithmetic over seconds times {peak:.0f} GFLOP/s, the best float32 product measured on
-one thread here; the *floor ratio* is what a method would reach that ran the floor's arithmetic at that peak.
+Seconds for a whole sweep, and in brackets the speed relative to TransformerLens {version}. The *floor* is the arithmetic
+of any exact method. *Share of peak* (of the highest level) is the floor's arithmetic over the seconds times {peak:.0f}
+GFLOP/s, the fastest float32 product measured on one thread of this machine; the *floor ratio* is the speed of a method
+that ran the floor's arithmetic at that peak.
 """
 _BRIDGE = """### On the bridge of TransformerLens {version}
 
-A process of its own, run right after; ours on the bridge object itself, of whose weights `packed` lays out the
-MLPs' first alone. *Reference* is the time of the same plain torch forward in this process over that in the first.
+In a separate process, run directly afterwards. MechXAI runs on the bridge object itself, of whose weights `packed`
+changes only the layout of the MLPs' first ones. *Reference* is the time of the same plain torch forward pass in this
+process, relative to the first process.
 """
 _NNSIGHT = """### nnsight {version}, several invokes in one trace
 
-An environment of its own on Hugging Face's GPT-2 of the same shape, at most 64 invokes a trace, sweeps of more than 192
-cells scaled from 192. *Matched* is the time divided by the reference ratio, and its ratio to TransformerLens {lens}.
+In a separate environment, on Hugging Face's GPT-2 of the same shape, with at most 64 invokes per trace; sweeps of more
+than 192 cells are scaled from 192. *Matched* is the time divided by the reference ratio, with its ratio to
+TransformerLens {lens}.
 """
 _MEMORY = """### Peak memory
 
-MiB resident above the process with the model ready ({ready:.0f} MiB), at its highest, for a first call (which lays
-weights out and checks the level) and for a later call (above what the first left). Each in a fresh process.
-`start_at_layer`: its first layer only, where it is largest; TransformerLens: two cells, as it runs one at a time.
+Peak resident MiB above the process with the model ready ({ready:.0f} MiB), for the first call (which changes the
+weights' layout and checks the level) and for a later call (above what the first call left), each in a new process.
+`start_at_layer`: the first layer only, where the peak is highest; TransformerLens: two cells, one at a time.
 """
 _GRID = """## Patching, other conditions
 
-How many times faster than TransformerLens {version} our highest level is, in brackets our seconds and the share of the
-matrix peak. A sweep estimated at over {limit:.0f} s of ours was left out.
+Speed of the highest level relative to TransformerLens {version}, in brackets its seconds and the share of the matrix
+peak. Sweeps with an estimate above {limit:.0f} s are left out.
 """
 
 
@@ -91,8 +95,8 @@ def _headline(found: Mapping[str, Any]) -> Iterator[str]:
         quality = [f"{best['share_of_peak']:.0%}", f"{row['floor_gflop']:.1f}", f"{limit:.0f}{_TIMES}", f"{errors:.0e}"]
         body.append([_name(row), f"{lens:.3g} s", *timed, *quality])
     yield _table(head, body)
-    yield "First call of each level, which checks it against level 0 (once per model and kind of sweep). Before, the "
-    yield f"weights are read and laid out, once per model: {known['ready_seconds']:.2g} s.\n"
+    yield "First call of each level, which includes its check against level 0 (once per model and kind of sweep), but "
+    yield f"not reading the weights and changing their layout (once per model): {known['ready_seconds']:.2g} s.\n"
     firsts = [
         [_name(row), *(f"{row['contenders'][name]['first_call_seconds']:.3g} s" for name in engines)] for row in rows
     ]
@@ -183,7 +187,7 @@ def _caching(found: Mapping[str, Any]) -> Iterator[str]:
         times = f"{row['seconds'] / ours:.3g}{_TIMES}"
         memory = [f"{row[key]:.0f}" for key in ("peak_mib", "result_mib")]
         body.append([row["case"], f"{row['seconds']:.3g} s", times, *memory, f"{row['difference']:.0e}"])
-    yield _table(["way", "seconds", "of ours", "peak, MiB", "of it the result", "difference"], body)
+    yield _table(["method", "seconds", "relative", "peak, MiB", "of which result", "difference"], body)
 
 
 def _lens(found: Mapping[str, Any]) -> Iterator[str]:
@@ -196,7 +200,7 @@ def _lens(found: Mapping[str, Any]) -> Iterator[str]:
         for name, one in row["contenders"].items()
         if name != "reference"
     ]
-    yield _table(["way", "seconds", "of ours"], body)
+    yield _table(["method", "seconds", "relative"], body)
     yield f"Largest difference in the log-probability of the target: {row['largest_difference']:.0e} nats.\n"
 
 
@@ -210,13 +214,13 @@ def _probes(found: Mapping[str, Any]) -> Iterator[str]:
             [name, f"{seconds:.3g} s", f"{each[name]:.3g} ms", f"{seconds / ours:.3g}{_TIMES}", f"{right[name]:.3f}"]
             for name, seconds in row["seconds"].items()
         ]
-        yield _table([f"way ({row['cells']} probes)", "seconds", "a probe", "of ours", "mean accuracy"], body)
+        yield _table([f"method ({row['cells']} probes)", "seconds", "per probe", "relative", "mean accuracy"], body)
         mean, most = row["mean_difference_points"], row["largest_difference_points"]
-        yield f"Accuracy of ours less scikit-learn's on the cells that both have, in points: {mean[0]} on average,"
-        yield f"{most[0]} at most (standardised first: {mean[1]} and {most[1]}; 1,000 test prompts)."
-        yield f"Peak memory {row['peak_mib']} MiB above what the process held."
+        yield f"Accuracy minus scikit-learn's on the cells that both fit, in points: {mean[0]} on average,"
+        yield f"{most[0]} at most (with a StandardScaler: {mean[1]} and {most[1]}; 1,000 test prompts)."
+        yield f"Peak memory: {row['peak_mib']} MiB above the process before the call."
         where = ", ".join(f"{name} {spent:.2g}" for name, spent in row["where_ms"].items())
-        yield f"Where ours spends its time, in ms a probe: {where}. Forward passes before, once: "
+        yield f"Time of MechXAI in ms per probe: {where}. Forward passes, once, before: "
         yield f"{row['forward_seconds']:.3g} s.\n"
 
 
@@ -226,14 +230,14 @@ def _attribution(found: Mapping[str, Any]) -> Iterator[str]:
     for row in found["rows"]:
         yield f"### {row['sweep']}\n"
         yield _times(row["contenders"], "ours")
-        yield f"Largest difference of ours from its peers: {row['largest_difference']:.0e}.\n"
+        yield f"Largest difference from the other libraries: {row['largest_difference']:.0e}.\n"
     for truth in found["truth"]:
-        yield f"### {truth['model']}: the tokens {', '.join(truth['truth'])} are known to matter\n"
+        yield f"### {truth['model']}: known relevant tokens {', '.join(truth['truth'])}\n"
         body = [
             [name.replace("_", " "), *(f"{one[column]:.3g}" for column in one)]
             for name, one in truth["methods"].items()
         ]
-        columns = ["AUROC", "comprehensiveness", "better than random by at least", "sufficiency", "forward passes"]
+        columns = ["AUROC", "comprehensiveness", "above random, lower bound", "sufficiency", "forward passes"]
         yield _table([f"method ({truth['prompts']} prompts)", *columns], body)
         chance = truth["random"]
         yield f"Random rankings: comprehensiveness {chance['comprehensiveness']:.3g}, "
@@ -246,11 +250,11 @@ def _circuits(found: Mapping[str, Any]) -> Iterator[str]:
     first, exact = found["rows"]
     yield f"### {first['sweep']}\n"
     yield _times(first["contenders"], "ours, EAP")
-    yield f"Largest difference of ours from TransformerLens: {first['largest_difference']:.0e}.\n"
+    yield f"Largest difference from TransformerLens: {first['largest_difference']:.0e}.\n"
     for name, package in first.get("packages", {}).items():
         apart = package.get("largest_difference", {})
         said = package.get("left_out") or ", ".join(f"{label} {value:.0e}" for label, value in apart.items())
-        yield f"{name}: {'left out, ' if 'left_out' in package else 'largest difference of ours, '}{said}.\n"
+        yield f"{name}: {'left out, ' if 'left_out' in package else 'largest difference from MechXAI: '}{said}.\n"
     yield f"### {exact['sweep']}\n"
     yield f"{exact['seconds']:.3g} s; one forward pass for each would take {exact['one_forward_each']:,.0f} s.\n"
     yield "### Estimates against the exact effect\n"
@@ -294,7 +298,7 @@ def _gpu(found: Mapping[str, Any]) -> Iterator[str]:
         ]
         for row in found["rows"]
     ]
-    yield _table(["sweep", *names, "of TransformerLens", "largest difference"], body)
+    yield _table(["sweep", *names, "relative to TransformerLens", "largest difference"], body)
     edges = found["edges"]
     yield f"All {edges['exact']['edges']:,} edges, one pair of 16 tokens:\n"
     kinds = [name for name, one in edges.items() if isinstance(one, Mapping)]
@@ -307,7 +311,7 @@ def _gpu(found: Mapping[str, Any]) -> Iterator[str]:
 
 def _graphs(found: Mapping[str, Any]) -> Iterator[str]:
     yield "## CUDA graphs and torch.compile, one wave\n"
-    yield "How many times faster than the same wave run eagerly, GPT-2-small; sweeps run in the largest that fit.\n"
+    yield "Speed relative to the same wave in eager mode, GPT-2-small.\n"
     yield from _conditions(found["conditions"])
     body = [
         [
@@ -320,21 +324,21 @@ def _graphs(found: Mapping[str, Any]) -> Iterator[str]:
         ]
         for row in found["rows"]
     ]
-    yield _table(["dtype", "prompts in the wave", "eager", "CUDA graph", "compiled", "compiling takes"], body)
+    yield _table(["dtype", "prompts in the wave", "eager", "CUDA graph", "compiled", "compile time"], body)
 
 
 def _explorer(found: Mapping[str, Any]) -> Iterator[str]:
     yield "## The explorer, headless Chromium\n"
     yield from _conditions(found["conditions"])
     body = [[what, f"{value:,.0f} ms"] for what, value in found["milliseconds"].items()]
-    yield _table(["until it is drawn", "median"], body)
+    yield _table(["event", "median until drawn"], body)
 
 
 def _times(contenders: Mapping[str, Any], ours: str) -> str:
     """Seconds of every contender, and how many times ours."""
     own = contenders[ours]["seconds"]
     return _table(
-        ["way", "seconds", "of ours"],
+        ["method", "seconds", "relative"],
         [
             [name, f"{one['seconds']:.3g} s", f"{one['seconds'] / own:.3g}{_TIMES}"]
             for name, one in contenders.items()
