@@ -25,13 +25,14 @@ export GOMP_SPINCOUNT := 0
 	$(@D)/bin/python -m pip install --quiet --no-deps git+https://github.com/hannamw/EAP-IG
 	touch $@
 
-.PHONY: help install demo test test-tl4 test-slow test-gpu lint format bench bench-grid bench-caching bench-lens bench-probes bench-attribution bench-circuits bench-chains bench-explorer bench-gpu screenshots docs docs-serve zoo clean release-check bench-start
+.PHONY: help generate install demo test test-tl4 test-slow test-gpu lint format bench bench-grid bench-caching bench-lens bench-probes bench-attribution bench-circuits bench-chains bench-explorer bench-gpu screenshots docs docs-serve zoo clean release-check bench-start
 
 help:
 	@echo "make demo      set up, then find the indirect-object heads of the bundled models"
 	@echo "make test      set up, then run the tests"
 	@echo "make test-tl4  the model, engine and zoo tests on the newest TransformerLens 4"
 	@echo "make test-slow / test-gpu   the long tests / those that need a GPU"
+	@echo "make generate  the configs of methods and the stub of public names, after a method changed"
 	@echo "make lint      ruff, pyright, import-linter"
 	@echo "make release-check  wheel and sdist, and the wheel in empty environments, one for each extra"
 	@echo "make bench-start  seconds until the help, a run's first number and its end"
@@ -95,6 +96,11 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+# What is derived from the method files: their configs, and the stub of `import mechxai` for editors.
+generate: install
+	$(BIN)/python -m mechxai.sweeps.method_configs
+	$(BIN)/python -m mechxai._public
 
 format: install
 	$(BIN)/ruff check --fix .
