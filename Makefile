@@ -1,4 +1,4 @@
-# Everything runs from .venv, made from the lock. Re-running skips what is done.
+# All targets use .venv, which is installed from requirements.lock on first use.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,11 +8,11 @@ STAMP4 := $(VENV4)/.installed
 VENV_INSEQ := .venv-inseq
 STAMP_INSEQ := $(VENV_INSEQ)/.installed
 
-# Spinning OpenMP threads starve each other where cores are few.
+# On few cores, spinning OpenMP threads starve each other.
 export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 0
 
-# Packages that need TransformerLens 2; without them their rows are left out. eap-ig is on GitHub alone.
+# Peers that need TransformerLens 2; without them the benchmark omits their rows. eap-ig is only on GitHub.
 .venv-auto-circuit/.installed:
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet 'transformer-lens>=2.15,<3' 'numpy<2.4' 'pyarrow<22' ordered-set plotly blobfile lxml pycryptodomex
@@ -28,26 +28,30 @@ export GOMP_SPINCOUNT := 0
 .PHONY: help generate install demo test test-tl4 test-slow test-gpu lint format bench bench-grid bench-caching bench-lens bench-probes bench-attribution bench-circuits bench-chains bench-explorer bench-gpu screenshots docs docs-serve zoo clean release-check bench-start
 
 help:
-	@echo "make demo      set up, then find the indirect-object heads of the bundled models"
-	@echo "make test      set up, then run the tests"
-	@echo "make test-tl4  the model, engine and zoo tests on the newest TransformerLens 4"
-	@echo "make test-slow / test-gpu   the long tests / those that need a GPU"
-	@echo "make generate  the configs of methods and the stub of public names, after a method changed"
-	@echo "make lint      ruff, pyright, import-linter"
-	@echo "make release-check  wheel and sdist, and the wheel in empty environments, one for each extra"
-	@echo "make bench-start  seconds until the help, a run's first number and its end"
-	@echo "make bench     patching against its peers on this machine (about 20 minutes), tables, figure"
-	@echo "make bench-grid / bench-caching   other lengths, differences, batches, shapes / cached activations"
-	@echo "make bench-lens   the logit lens against TransformerLens 4's, training against the tuned-lens package"
-	@echo "make bench-probes  probes at every layer and position against a loop of scikit-learn's"
-	@echo "make bench-attribution  attribution and attention against Captum, INSEQ, SHAP and Hugging Face"
-	@echo "make bench-chains    every test of chains of thought on two models of which it is known what drives the answer"
-	@echo "make bench-explorer  the explorer's first picture and its answers to keys, in headless Chromium"
-	@echo "make screenshots     the pictures of the explorer in the documentation"
-	@echo "make bench-circuits  scores and exact effects of edges against TransformerLens 4, estimates against exact"
-	@echo "make bench-gpu       patching against TransformerLens on a GPU; what CUDA graphs and torch.compile could bring"
-	@echo "make docs      the documentation, in site/; make docs-serve shows it on 127.0.0.1:8000 as it is written"
-	@echo "make zoo       rebuild the handmade models (experiments/train_zoo.py trains the others)"
+	@echo "make demo           install, then locate the indirect-object heads of the bundled models"
+	@echo "make test           install, then run the tests"
+	@echo "make test-tl4       the tests of models, engine and zoo on TransformerLens 4"
+	@echo "make test-slow      the slow tests; make test-gpu runs the tests that need a GPU"
+	@echo "make lint           ruff, pyright and import-linter; make format fixes what ruff can fix"
+	@echo "make generate       write the configs of methods and the stub of public names anew"
+	@echo "make docs           build the documentation in site/; make docs-serve serves it on 127.0.0.1:8000"
+	@echo "make release-check  build wheel and sdist, and install the wheel with each extra in an empty environment"
+	@echo "make zoo            rebuild the handmade models (experiments/train_zoo.py trains the others)"
+	@echo "make clean          remove outputs, the built site and caches"
+	@echo ""
+	@echo "Benchmarks (results in benchmarks/results)"
+	@echo "make bench              activation patching against TransformerLens and nnsight; tables, figure (about 20 minutes)"
+	@echo "make bench-grid         patching at other prompt lengths, batches and model shapes"
+	@echo "make bench-caching      caching of activations against TransformerLens and Hugging Face"
+	@echo "make bench-lens         logit lens against TransformerLens 4, tuned-lens training against tuned-lens"
+	@echo "make bench-probes       linear probes at every layer and position against scikit-learn"
+	@echo "make bench-attribution  token attribution against Captum, INSEQ and SHAP, attention against Hugging Face"
+	@echo "make bench-circuits     edge attribution against TransformerLens 4, EAP-IG and auto-circuit, and against exact effects"
+	@echo "make bench-chains       chain-of-thought tests on two models with known faithfulness"
+	@echo "make bench-gpu          patching against TransformerLens on a GPU; the gain from CUDA graphs and torch.compile"
+	@echo "make bench-start        time to the help text, to the first number of a run, and to its end"
+	@echo "make bench-explorer     the explorer in headless Chromium: first figure and response to keys"
+	@echo "make screenshots        the screenshots of the explorer in the documentation"
 
 install: $(STAMP)
 
@@ -57,7 +61,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-# TransformerLens 4, laid over everything else that .venv has.
+# TransformerLens 4 on top of the packages of .venv.
 $(STAMP4): $(STAMP)
 	test -x $(VENV4)/bin/python || $(PYTHON) -m venv $(VENV4)
 	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
@@ -66,7 +70,7 @@ $(STAMP4): $(STAMP)
 	$(VENV4)/bin/python -m pip install --quiet --disable-pip-version-check -c $(VENV4)/constraints.txt 'transformer-lens>=4,<5'
 	touch $@
 
-# INSEQ asks for older libraries than it needs, so it comes without its requirements.
+# INSEQ pins older libraries than it needs, so it is installed without its requirements.
 $(STAMP_INSEQ): requirements.lock pyproject.toml
 	test -x $(VENV_INSEQ)/bin/python || $(PYTHON) -m venv $(VENV_INSEQ)
 	$(VENV_INSEQ)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
@@ -80,7 +84,7 @@ demo: install
 test: install
 	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu" tests
 
-# what no version of TransformerLens makes a difference to
+# Tests whose outcome does not depend on the version of TransformerLens.
 ALIKE := engine/test_failure.py engine/test_shards.py engine/test_explain_plan.py model/generation model/sequence
 test-tl4: $(STAMP4)
 	$(VENV4)/bin/python -m pytest -n 2 -m "not slow and not gpu" tests/model tests/engine $(ALIKE:%=--ignore=tests/%) --deselect tests/model/zoo/test_zoo.py::test_cards_hold_when_measured_again
@@ -106,7 +110,7 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# An empty environment for each of EXTRAS, one after the other: some minutes and about 2 GB each.
+# One empty environment per extra, in sequence: some minutes and about 2 GB each.
 EXTRAS ?= none png joblib slurm ray endpoint explore
 release-check: install
 	rm -rf dist

@@ -1,4 +1,4 @@
-"""What tests check of annotations: the first calls of each function in each test."""
+"""Type checks in tests cover the first calls of each function in each test."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""A plan is told before anything runs, and what is told is what then happens."""
+"""The explained plan: what it announces before a run is what the run does."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What goes wrong costs as little as it must: memory, a broken level, an interrupted run, a full disk."""
+"""Failures of a sweep: out of memory, a wrong level, an interruption, a damaged file, a full disk."""
 
 import logging
 import stat

@@ -1,4 +1,4 @@
-"""The same code on a GPU: equal to the CPU within float32's rounding."""
+"""The engine on a GPU equals the CPU within float32 rounding."""
 
 import numpy as np
 import pytest

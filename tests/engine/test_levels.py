@@ -1,4 +1,4 @@
-"""Each level against TransformerLens' own patching, cell by cell, and against each other; and the laws of patching."""
+"""Each level equals TransformerLens' patching in every cell, and the levels equal each other; laws of patching."""
 
 import numpy as np
 import pytest

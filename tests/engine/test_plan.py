@@ -1,4 +1,4 @@
-"""Plans: every cell meets every prompt once, the same way each time, within the memory there is."""
+"""Plans: every cell runs once on every prompt, in a reproducible order, within the memory budget."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Waves shared out over processes: each computes its own, whoever comes last gathers, and the result is the same."""
+"""Shards: each process computes its waves, the last one merges them, and the result equals an unsharded run."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Activations on disk are the activations of the cache, however often writing was interrupted."""
+"""The activation store equals the cache, also after interrupted writes."""
 
 import pytest
 import torch

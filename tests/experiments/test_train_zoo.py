@@ -1,4 +1,4 @@
-"""Training of the bundled models: the same seed gives the same weights, interrupted or not."""
+"""Training of the bundled models: equal seeds give equal weights, also after an interruption."""
 
 import random
 import re

@@ -1,4 +1,4 @@
-"""The page in a headless Chromium: it is drawn, follows clicks and keys, keeps its address, runs a sweep."""
+"""The explorer in headless Chromium: figures, clicks and keys, its address, and sweeps."""
 
 import json
 

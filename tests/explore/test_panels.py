@@ -1,4 +1,4 @@
-"""What the panels draw is what the methods say."""
+"""The panels of the explorer draw the results of the methods."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""The server: it answers this machine's own pages, keeps users apart, and what is typed stays text."""
+"""The explorer's server: local requests only, separate users, and typed text stays text."""
 
 import concurrent.futures
 import json

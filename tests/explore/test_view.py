@@ -1,4 +1,4 @@
-"""A view travels in an address and comes back the same; commands that show it are read as they are written."""
+"""A view survives its address unchanged; the commands for a view parse back to it."""
 
 import shlex
 

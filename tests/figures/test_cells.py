@@ -1,3 +1,5 @@
+"""Cells of a grid: labels of positions, the largest cells, and codes of roles."""
+
 import numpy as np
 
 from mechxai.figures.cells import largest_cells, position_of

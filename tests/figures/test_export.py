@@ -1,3 +1,5 @@
+"""Exported figures: pages that need no network, atomic writes, and errors of the browser."""
+
 import inspect
 import re
 import sys

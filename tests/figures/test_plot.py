@@ -1,3 +1,5 @@
+"""Figures of grids: orientation, colour scale, titles and hover text."""
+
 import inspect
 
 import numpy as np

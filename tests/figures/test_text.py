@@ -1,3 +1,5 @@
+"""Text in figures: numbers with units, escaped characters, cuts and titles."""
+
 import math
 
 import pytest

@@ -1,4 +1,4 @@
-"""Loading: the numbers are Hugging Face's own, nothing is printed or left changed, and what cannot be is refused."""
+"""Loading: logits equal Hugging Face, nothing is printed or left changed, and errors name the way out."""
 
 import json
 import logging

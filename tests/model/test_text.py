@@ -1,4 +1,4 @@
-"""Text: one beginning-of-sequence token, words found again, and padding that changes nothing."""
+"""Text: one beginning-of-sequence token, words located in prompts, and padding without effect."""
 
 import pytest
 import torch

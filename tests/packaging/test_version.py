@@ -1,4 +1,4 @@
-"""One version, said in three places, and a changelog that has it."""
+"""The version agrees in its three places, and the changelog has it."""
 
 import re
 import tomllib

@@ -1,4 +1,4 @@
-"""The wheel holds all it needs: installed into an empty environment, it runs an experiment from another directory."""
+"""The wheel is complete: installed into an empty environment, it runs an experiment from another directory."""
 
 import subprocess
 import sys

@@ -1,3 +1,5 @@
+"""The report page: one file, its sections, notes, provenance and escaped text."""
+
 import re
 
 import numpy as np

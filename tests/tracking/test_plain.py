@@ -1,3 +1,5 @@
+"""Configurations as plain containers, without secrets."""
+
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path

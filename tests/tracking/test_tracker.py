@@ -1,3 +1,5 @@
+"""Trackers: the null tracker does nothing, and errors of a tracker become one warning."""
+
 import logging
 import threading
 import time

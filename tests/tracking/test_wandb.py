@@ -1,3 +1,5 @@
+"""The offline record of W&B: who ran what, config, history, figures, tables and artifacts."""
+
 import base64
 import hashlib
 import json

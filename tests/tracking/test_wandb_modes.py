@@ -1,3 +1,5 @@
+"""Modes of W&B: environment against field, missing keys, and servers that never answer."""
+
 import os
 import socket
 import subprocess

@@ -1,4 +1,4 @@
-"""What reaches a server of W&B, here a stand-in on this machine: from `wandb sync`, and from runs that are online."""
+"""Uploads to a W&B server (a local stand-in), by `wandb sync` and by online runs."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What all methods share: rewritten steps, wording, settings, cost, resuming."""
+"""Shared parts of the chain-of-thought methods: rewritten steps, wording, settings, cost, resuming."""
 
 import re
 

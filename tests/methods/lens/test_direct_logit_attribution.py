@@ -1,4 +1,4 @@
-"""Direct logit attribution: the parts are what they say, and sum to the logit difference."""
+"""Direct logit attribution: each component by hand, and the components sum to the logit difference."""
 
 from typing import get_args
 

@@ -1,4 +1,4 @@
-"""The logit lens: what is read equals what the model and plain arithmetic say."""
+"""The logit lens equals the model at the last layer and plain arithmetic before it."""
 
 import numpy as np
 import pytest

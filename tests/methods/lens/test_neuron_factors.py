@@ -1,4 +1,4 @@
-"""Factors of neurons: by hand, beside scikit-learn's, laws, and what the model says without a group."""
+"""Neuron factors: by hand, against scikit-learn, laws, and the model with a group ablated."""
 
 import itertools
 import warnings

@@ -1,4 +1,4 @@
-"""Tuned lenses: the gradient is autograd's, training resumes to the same bits, the lens beats the logit lens."""
+"""Tuned lenses: gradients equal autograd's, training resumes bit for bit, and the lens beats the logit lens."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Ablation against runs made by hand."""
+"""Ablation equals runs with hooks set by hand."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Causal tracing against runs made by hand."""
+"""Causal tracing equals runs with hooks set by hand."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Causal checks of probes: edits by hand, what is used in a known model and what is not, what is refused."""
+"""Causal checks of probes: edits by hand, used and unused information in a known model, errors."""
 
 import numpy as np
 import pytest

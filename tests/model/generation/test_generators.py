@@ -1,4 +1,4 @@
-"""Models that write: batched as singles, drawn by seed, as Hugging Face writes, and kept on disk."""
+"""Generators: batches equal single texts, seeds reproduce samples, Hugging Face agrees, and answers are cached."""
 
 from dataclasses import replace
 

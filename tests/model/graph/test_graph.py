@@ -1,4 +1,4 @@
-"""The graph of a model: its edges, what its nodes write, gradients at what its readers read, runs under circuits."""
+"""The graph of a model: edges, outputs of nodes, gradients at inputs, and runs of circuits."""
 
 import pytest
 import torch

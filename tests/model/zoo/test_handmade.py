@@ -1,4 +1,4 @@
-"""The handmade models do what their cards say, by the circuit their truth files list, and by nothing else."""
+"""The handmade models solve their tasks by the circuits of their truth files and by nothing else."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""What the cards of the trained models say, measured again from the shipped weights."""
+"""The cards of the trained models, measured again from the shipped weights."""
 
 import json
 from pathlib import Path
