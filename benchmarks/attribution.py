@@ -1,9 +1,9 @@
-"""Attribution against Captum and SHAP, attention against Hugging Face's, all on one model, on one thread.
+"""Token attribution against Captum, INSEQ and SHAP, and attention against Hugging Face, on one thread.
 
-GPT-2-small shape, random weights, one prompt of 32 tokens, the logit difference at its end; and, on the models whose
-weights were written by hand, and on a classifier of reviews, whether each method finds the tokens that matter.
-``--quick`` tries it on a cut-down shape; ``--only inseq truth`` measures parts again and keeps the rest. INSEQ is
-compared where it is installed: ``make bench-attribution`` runs in an environment that has it.
+GPT-2-small shape, random weights, one prompt of 32 tokens, the logit difference at its end. On models with hand-set
+weights and on a classifier of reviews, the benchmark also measures whether each method finds the tokens that are known
+to matter. ``--quick`` uses a small shape; ``--only inseq truth`` repeats some parts and keeps the other results. INSEQ
+is compared where it is installed; ``make bench-attribution`` uses an environment that has it.
 """
 
 import argparse
@@ -29,19 +29,19 @@ from benchmarks.timing import Run, interleaved, largest_difference, median
 NAME = "attribution.json"
 WIDTH, STEPS, SAMPLES = 32, 50, 2000
 PARTS = ("integrated", "inseq", "kernel", "occlusion", "attention")
-BATCHES = (8, 32)  # rows at once that peers are given; the faster one counts
+BATCHES = (8, 32)  # batch sizes of the peers; the faster one counts
 CONDITIONS = {
-    "prompt": f"1 of {WIDTH} tokens; the logit difference of two tokens at its end; tokens are replaced by one other",
+    "prompt": f"1 of {WIDTH} tokens; the logit difference of two tokens at its end; the baseline is one fixed token",
     "Captum, IG": f"LayerIntegratedGradients on Hugging Face's model, {STEPS} steps, internal_batch_size {BATCHES}",
     "INSEQ": f"load_model(model, 'integrated_gradients').attribute(..., attributed_fn='logit', {STEPS} steps, "
     f"internal_batch_size {BATCHES})",
     "SHAP": f"KernelExplainer, {SAMPLES} samples, no L1, one call of Hugging Face's model per {BATCHES} rows",
     "SHAP, last logits": "the same with logits_to_keep=1",
     "Captum, KernelShap": f"{SAMPLES} samples, logits_to_keep=1, perturbations_per_eval {BATCHES[-1]}, and 1, its "
-    "default (a tenth of the samples, scaled); its samples are others, so its values are not compared",
+    "default (a tenth of the samples, scaled); it draws other samples, so its values are not compared",
     "Captum, ablation": f"FeatureAblation, logits_to_keep=1, perturbations_per_eval {BATCHES}",
     "attention": "16 prompts of 128 tokens, every layer; model.cache against output_attentions=True (eager)",
-    "repeats": "median of 3, interleaved; what takes longer than 20 s, once",
+    "repeats": "median of 3, interleaved; contenders of over 20 s run once",
 }
 TRUTHS = (
     ("zoo/handmade-ioi", "ioi", ("IO", "S1", "S2")),
@@ -51,42 +51,42 @@ TRUTHS = (
 
 
 def main() -> None:
-    """Measures, and writes what was found."""
+    """Measures the comparisons and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a cut-down shape; nothing committed is touched")
-    parser.add_argument("--only", nargs="+", choices=[*PARTS, "truth"], help="parts to measure, the rest kept")
-    asked = parser.parse_args()
-    quick, only = asked.quick, asked.only or [*PARTS, "truth"]
-    found = measured(GPT2_SMALL.quick() if quick else GPT2_SMALL, 300 if quick else SAMPLES, only)
-    if asked.only and not quick:
-        found = kept(found)
-    target = write(NAME, found, quick=quick)
+    parser.add_argument("--quick", action="store_true", help="a small shape; committed results are not touched")
+    parser.add_argument("--only", nargs="+", choices=[*PARTS, "truth"], help="parts to measure; the other results stay")
+    arguments = parser.parse_args()
+    quick, only = arguments.quick, arguments.only or [*PARTS, "truth"]
+    measurements = measured(GPT2_SMALL.quick() if quick else GPT2_SMALL, 300 if quick else SAMPLES, only)
+    if arguments.only and not quick:
+        measurements = merged_results(measurements)
+    target = write(NAME, measurements, quick=quick)
     print(f"written to {target}", file=sys.stderr)
-    for row in found["rows"]:
+    for row in measurements["rows"]:
         print(json.dumps(row, indent=1))
 
 
-def kept(found: dict[str, Any]) -> dict[str, Any]:
-    """What was measured now, and of the earlier results what was not."""
+def merged_results(measurements: dict[str, Any]) -> dict[str, Any]:
+    """The new results, completed with the earlier results of the parts that were not repeated."""
     before = json.loads(results(NAME, quick=False).read_text(encoding="utf-8"))
-    now = {row["sweep"]: row for row in found["rows"]}
+    now = {row["sweep"]: row for row in measurements["rows"]}
     rows = [now.pop(row["sweep"], row) for row in before["rows"]]
-    return {**found, "rows": [*rows, *now.values()], "truth": found["truth"] or before["truth"]}
+    return {**measurements, "rows": [*rows, *now.values()], "truth": measurements["truth"] or before["truth"]}
 
 
 def measured(shape: Shape, samples: int, only: Sequence[str]) -> dict[str, Any]:
-    """The comparisons asked for."""
+    """The results of the chosen parts."""
     from transformer_lens.model_bridge import TransformerBridge  # noqa: PLC0415 - heavy
 
     one_thread()
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     hf = hugging_face(shape)
-    given = prompts(shape, WIDTH, 10, 1)
+    pairs = prompts(shape, WIDTH, 10, 1)
     bridge = TransformerBridge.boot_transformers("local", hf_model=hugging_face(shape), tokenizer=one_token()).eval()
     model = mx.wrap(bridge, name=shape.name)
-    batch = mx.ContrastBatch.from_tokens(given.clean, given.corrupted, given.answers, given.wrong)
-    both = (given, batch)
+    batch = mx.ContrastBatch.from_tokens(pairs.clean, pairs.corrupted, pairs.answers, pairs.wrong)
+    both = (pairs, batch)
     parts = {
         "integrated": lambda: _integrated(shape, hf, model, both),
         "inseq": lambda: _inseq(shape, hf, model, both),
@@ -99,7 +99,7 @@ def measured(shape: Shape, samples: int, only: Sequence[str]) -> dict[str, Any]:
     return {
         "conditions": conditions("make bench-attribution") | {"shape": str(shape)} | CONDITIONS,
         "rows": rows,
-        "truth": [_truth(*one) for one in TRUTHS] if "truth" in only else [],
+        "truth": [_truth(*case) for case in TRUTHS] if "truth" in only else [],
     }
 
 
@@ -109,21 +109,21 @@ Given = tuple[Prompts, mx.ContrastBatch]
 def _integrated(shape: Shape, hf: Any, model: Any, both: Given) -> dict[str, Any]:
     from captum.attr import LayerIntegratedGradients  # noqa: PLC0415 - heavy
 
-    given, batch = both
-    answer, wrong = int(given.answers), int(given.wrong)
+    pairs, batch = both
+    answer, wrong = int(pairs.answers), int(pairs.wrong)
 
     def forward(ids: torch.Tensor) -> torch.Tensor:
         last = hf(ids).logits[:, -1]
         return last[:, answer] - last[:, wrong]
 
     captum = LayerIntegratedGradients(forward, hf.transformer.wte)
-    away = torch.zeros_like(given.clean)
+    away = torch.zeros_like(pairs.clean)
 
     def theirs(at_once: int) -> Run:
         start = time.perf_counter()
         with torch.enable_grad():
-            found = captum.attribute(given.clean, away, n_steps=STEPS, internal_batch_size=at_once)
-        return _run(start, found.sum(-1)[0].detach())
+            attributions = captum.attribute(pairs.clean, away, n_steps=STEPS, internal_batch_size=at_once)
+        return _run(start, attributions.sum(-1)[0].detach())
 
     def ours() -> Run:
         start = time.perf_counter()
@@ -135,10 +135,10 @@ def _integrated(shape: Shape, hf: Any, model: Any, both: Given) -> dict[str, Any
 
 
 def _inseq(shape: Shape, hf: Any, model: Any, both: Given) -> dict[str, Any]:
-    """Of one logit, which INSEQ can be asked for without a step function of one's own."""
-    import inseq  # noqa: PLC0415 - only in its own environment
+    """Integrated gradients of one logit, which INSEQ supports without a custom step function."""
+    import inseq  # noqa: PLC0415 - an extra environment
 
-    given, batch = both
+    pairs, batch = both
     names = ["[pad]", "[end]", *(f"w{number}" for number in range(2, hf.config.vocab_size))]
     core = Tokenizer(models.WordLevel({name: number for number, name in enumerate(names)}, unk_token="[pad]"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -146,16 +146,16 @@ def _inseq(shape: Shape, hf: Any, model: Any, both: Given) -> dict[str, Any]:
     wrapped = inseq.load_model(
         hf, "integrated_gradients", tokenizer=PreTrainedTokenizerFast(tokenizer_object=core, **special)
     )
-    text = " ".join(names[token] for token in given.clean[0].tolist())
-    whole = f"{text} {names[int(given.answers)]}"
+    text = " ".join(names[token] for token in pairs.clean[0].tolist())
+    whole = f"{text} {names[int(pairs.answers)]}"
     quiet = {"show_progress": False, "pretty_progress": False}
 
     def theirs(at_once: int) -> Run:
         start = time.perf_counter()
-        found = wrapped.attribute(
+        output = wrapped.attribute(
             text, whole, n_steps=STEPS, internal_batch_size=at_once, attributed_fn="logit", **quiet
         )
-        return _run(start, found.sequence_attributions[0].target_attributions.sum(-1)[:WIDTH, 0])
+        return _run(start, output.sequence_attributions[0].target_attributions.sum(-1)[:WIDTH, 0])
 
     def ours() -> Run:
         start = time.perf_counter()
@@ -170,9 +170,9 @@ def _kernel(shape: Shape, hf: Any, model: Any, both: Given, samples: int) -> dic
     import shap  # noqa: PLC0415 - heavy
     from captum.attr import KernelShap  # noqa: PLC0415
 
-    given, batch = both
-    answer, wrong = int(given.answers), int(given.wrong)
-    away = torch.zeros_like(given.clean)
+    pairs, batch = both
+    answer, wrong = int(pairs.answers), int(pairs.wrong)
+    away = torch.zeros_like(pairs.clean)
 
     def scores(ids: torch.Tensor, keep: int) -> torch.Tensor:
         last = hf(ids, **({"logits_to_keep": keep} if keep else {})).logits[:, -1]
@@ -181,21 +181,21 @@ def _kernel(shape: Shape, hf: Any, model: Any, both: Given, samples: int) -> dic
     def by_shap(at_once: int, keep: int) -> Run:
         def function(present: np.ndarray) -> np.ndarray:
             there = torch.from_numpy(present > 0.5)
-            ids = torch.where(there, given.clean, away)
+            ids = torch.where(there, pairs.clean, away)
             return torch.cat([scores(part, keep) for part in ids.split(at_once)]).double().numpy()
 
         start = time.perf_counter()
         np.random.seed(0)  # noqa: NPY002 - what SHAP draws from
         explainer = shap.KernelExplainer(function, np.zeros((1, WIDTH)))
-        found = explainer.shap_values(np.ones((1, WIDTH)), nsamples=samples, l1_reg=False, silent=True)
-        return _run(start, torch.from_numpy(found[0]))
+        values = explainer.shap_values(np.ones((1, WIDTH)), nsamples=samples, l1_reg=False, silent=True)
+        return _run(start, torch.from_numpy(values[0]))
 
     def by_captum(at_once: int) -> Run:
         share = 1.0 if at_once > 1 else 0.1
         start = time.perf_counter()
         torch.manual_seed(0)
         captum = KernelShap(lambda ids: scores(ids, 1))
-        captum.attribute(given.clean, away, n_samples=int(share * samples), perturbations_per_eval=at_once)
+        captum.attribute(pairs.clean, away, n_samples=int(share * samples), perturbations_per_eval=at_once)
         seconds = time.perf_counter() - start
         return Run(seconds / share, seconds)
 
@@ -213,8 +213,8 @@ def _kernel(shape: Shape, hf: Any, model: Any, both: Given, samples: int) -> dic
 def _occlusion(shape: Shape, hf: Any, model: Any, both: Given) -> dict[str, Any]:
     from captum.attr import FeatureAblation  # noqa: PLC0415 - heavy
 
-    given, batch = both
-    answer, wrong = int(given.answers), int(given.wrong)
+    pairs, batch = both
+    answer, wrong = int(pairs.answers), int(pairs.wrong)
 
     def forward(ids: torch.Tensor) -> torch.Tensor:
         last = hf(ids, logits_to_keep=1).logits[:, -1]
@@ -223,8 +223,8 @@ def _occlusion(shape: Shape, hf: Any, model: Any, both: Given) -> dict[str, Any]
     def theirs(at_once: int) -> Run:
         start = time.perf_counter()
         ablation = FeatureAblation(forward)
-        found = ablation.attribute(given.clean, torch.zeros_like(given.clean), perturbations_per_eval=at_once)
-        return _run(start, found[0].double())
+        attributions = ablation.attribute(pairs.clean, torch.zeros_like(pairs.clean), perturbations_per_eval=at_once)
+        return _run(start, attributions[0].double())
 
     def ours() -> Run:
         start = time.perf_counter()
@@ -240,14 +240,14 @@ def _attention(shape: Shape, hf: Any, model: Any) -> dict[str, Any]:
 
     def theirs() -> Run:
         start = time.perf_counter()
-        found = hf(tokens, output_attentions=True, logits_to_keep=1).attentions
-        return _run(start, torch.stack([layer[0, :, -1].flatten() for layer in found]).flatten())
+        patterns = hf(tokens, output_attentions=True, logits_to_keep=1).attentions
+        return _run(start, torch.stack([layer[0, :, -1].flatten() for layer in patterns]).flatten())
 
     def ours() -> Run:
         start = time.perf_counter()
         acts = model.cache(tokens, ["pattern"])
-        found = [acts["pattern", layer] for layer in range(shape.n_layers)]
-        return _run(start, torch.stack([layer[0, :, -1].flatten() for layer in found]).flatten())
+        patterns = [acts["pattern", layer] for layer in range(shape.n_layers)]
+        return _run(start, torch.stack([layer[0, :, -1].flatten() for layer in patterns]).flatten())
 
     return _compared("attention patterns, 16 x 128 tokens", shape, {"output_attentions": theirs}, ours, 5)
 
@@ -262,7 +262,7 @@ def _compared(
     alike = [run for peer in peers for run in runs[peer] if run.values]
     return {
         "sweep": name,
-        "contenders": {label: summary(found) for label, found in runs.items()},
+        "contenders": {label: summary(timings) for label, timings in runs.items()},
         "fastest_peer": best,
         "ratio": round(median(runs[best]) / median(runs["ours"]), 2),
         "largest_difference": largest_difference(runs["ours"], alike),

@@ -1,4 +1,4 @@
-"""A headless Chromium that opens pages, clicks, types, measures and takes pictures."""
+"""A headless Chromium that opens pages, clicks, types, measures times and takes screenshots."""
 
 import asyncio
 import base64
@@ -11,7 +11,7 @@ import choreographer
 _WATCH = """
 window.problems = [];
 window.firstPicture = null;
-// from the last key pressed to the last change of the page after it
+// times of the last key and of the last change of the page after it
 window.pressed = window.followed = 0;
 document.addEventListener("keydown", () => { pressed = followed = performance.now(); }, true);
 new MutationObserver(() => { followed = performance.now(); }).observe(document, {
@@ -28,7 +28,7 @@ document.addEventListener("securitypolicyviolation",
 
 
 class Page:
-    """``with Page() as page: page.open(address)``; every call waits for its answer."""
+    """A page in headless Chromium: ``with Page() as page: page.open(address)``; every call waits for its result."""
 
     def __init__(self, width=1500, height=1100):
         self.size = width, height
@@ -68,28 +68,28 @@ class Page:
         )
 
     def resize(self, width, height):
-        """The window's size in pixels."""
+        """Sets the size of the window in pixels."""
         self.size = width, height
         self._do(self._resize(width, height))
 
     def prefer(self, scheme):
-        """Whether the system asks for ``dark`` or ``light`` pages."""
+        """Sets the preferred color scheme of the system, ``dark`` or ``light``."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self._do(self._send("Emulation.setEmulatedMedia", features=features))
 
     def open(self, address):
-        """Goes to an address; does not wait for the page."""
+        """Opens an address without waiting for the page to load."""
         self._do(self._send("Page.navigate", url=address))
 
     def run(self, script):
-        """The value of a JavaScript expression."""
+        """Evaluates a JavaScript expression and returns its value."""
         answer = self._do(self._send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True))
         if "exceptionDetails" in answer:
             raise RuntimeError(answer["exceptionDetails"]["exception"].get("description", script))
         return answer["result"].get("value")
 
     def wait(self, condition, seconds=30.0):
-        """Seconds until a JavaScript condition holds."""
+        """Waits until a JavaScript condition holds; returns the seconds."""
         started = time.perf_counter()
         while not self.run(f"Boolean({condition})"):
             if time.perf_counter() - started > seconds:
@@ -98,19 +98,19 @@ class Page:
         return time.perf_counter() - started
 
     def press(self, key, **more):
-        """Presses and lets go of a key."""
+        """Presses and releases a key."""
         for kind in ("keyDown", "keyUp"):
             self._do(self._send("Input.dispatchKeyEvent", type=kind, key=key, **more))
 
     def click(self, x, y):
-        """Clicks at a place of the window."""
+        """Clicks at a point of the window."""
         self._do(self._send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y))
         for kind in ("mousePressed", "mouseReleased"):
             self._do(self._send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1))
 
     def picture(self, path, height=None):
-        """A PNG of the page from its top."""
-        width, own = self.size
-        clip = {"x": 0, "y": 0, "width": width, "height": height or own, "scale": 1}
+        """Saves a PNG of the page, from its top."""
+        width, window_height = self.size
+        clip = {"x": 0, "y": 0, "width": width, "height": height or window_height, "scale": 1}
         answer = self._do(self._send("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip))
         Path(path).write_bytes(base64.b64decode(answer["data"]))

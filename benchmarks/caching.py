@@ -1,9 +1,9 @@
-"""Activations of all layers: `model.cache` against TransformerLens and Hugging Face, on one thread.
+"""Cached activations of all layers: `model.cache` against TransformerLens and Hugging Face, on one thread.
 
 GPT-2-small shape, the same random weights for all, 8 prompts of 256 tokens, ``resid_post`` of all layers. Every
-contender is run in processes of its own, turn by turn, so that neither memory nor what else the machine does falls on
-one of them. Values are compared with those of TransformerLens. ``--quick`` tries everything on a cut-down shape.
-Run by ``make bench-caching``.
+contender runs in processes of its own, in rotation, so that neither memory use nor the load of the machine affects only
+one of them. Values are compared with those of TransformerLens. ``--quick`` uses a small shape.
+``make bench-caching``.
 """
 
 import argparse
@@ -41,14 +41,14 @@ Values = Mapping[str, Tensor]  # site -> [layer, batch, pos, ...]
 
 @dataclass(frozen=True)
 class Case:
-    """One way to get the activations.
+    """One way to obtain the activations.
 
     Attributes:
-        make: shape -> a function that runs the model and gives what it returns.
-        held: what it returned -> tensors that it holds.
-        values: what it returned -> the values to compare.
-        exact: whether in float32.
-        last_missing: 1 where the last layer's cannot be compared.
+        make: shape -> a function that runs the model and returns its result.
+        held: result -> the tensors that it holds.
+        values: result -> the values to compare.
+        exact: whether the values are float32.
+        last_missing: 1 if the last layer cannot be compared.
     """
 
     make: Callable[[Shape], Callable[[Tensor], Any]]
@@ -60,41 +60,41 @@ class Case:
 
 
 def main() -> None:
-    """Measures all contenders, prints and writes the table; or, in a process of its own, one of them."""
+    """Measures all contenders and writes the table; with ``--case``, measures one contender in this process."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a cut-down shape; the result goes to outputs/bench-quick")
+    parser.add_argument("--quick", action="store_true", help="a small shape; the result goes to outputs/bench-quick")
     parser.add_argument("--repeats", type=int, default=3, help="rounds")
-    parser.add_argument("--case", choices=CASES, help="only this one, in this process")
-    parser.add_argument("--reference", type=Path, help="file of the values to compare with; written where missing")
-    given = parser.parse_args()
+    parser.add_argument("--case", choices=CASES, help="measure only this case, in this process")
+    parser.add_argument("--reference", type=Path, help="file of the reference values; written if missing")
+    arguments = parser.parse_args()
     one_thread()
-    shape = GPT2_SMALL.quick() if given.quick else GPT2_SMALL
-    if given.case:
-        print(json.dumps(measured(CASES[given.case], shape, given.reference)))
+    shape = GPT2_SMALL.quick() if arguments.quick else GPT2_SMALL
+    if arguments.case:
+        print(json.dumps(measured(CASES[arguments.case], shape, arguments.reference)))
         return
-    rows, peak = table(shape, repeats=given.repeats, quick=given.quick)
+    rows, peak = table(shape, repeats=arguments.repeats, quick=arguments.quick)
     known = conditions("make bench-caching") | {
         "shape": str(shape),
         "prompts": f"{PROMPTS} x {WIDTH} random tokens; activations of all {shape.n_layers} layers",
-        "repeats": f"median of {given.repeats} rounds over all contenders; a process each, its second call timed",
-        "memory": "highest resident memory during a third call, above that before it, the result included",
-        "hidden_states": "Hugging Face gives the last layer's after the final norm; it is left out of the comparison",
-        "difference": "largest, from TransformerLens run_with_cache, over the largest value of the site",
+        "repeats": f"median of {arguments.repeats} rounds over all contenders; one process each, second call timed",
+        "memory": "peak resident memory during a third call minus that before it, including the result",
+        "hidden_states": "the last layer of Hugging Face is after the final norm and is not compared",
+        "difference": "largest difference from TransformerLens run_with_cache, over the largest value of the site",
         "block_gflop": digits(_block_flops(shape) / 1e9),
         "matrix_peak_gflops": peak,
     }
-    target = write(NAME, {"conditions": known, "rows": rows}, quick=given.quick)
+    target = write(NAME, {"conditions": known, "rows": rows}, quick=arguments.quick)
     print(f"written to {target}", file=sys.stderr)
     wrong = [row["case"] for row in rows if CASES[row["case"]].exact and not row["difference"] < ALLOWED]
     if wrong:
-        sys.exit(f"Other values than TransformerLens: {', '.join(wrong)}")
+        sys.exit(f"These differ from TransformerLens: {', '.join(wrong)}")
 
 
 # One contender --------------------------------------------------------------------------------------------------------
 
 
 def measured(case: Case, shape: Shape, reference: Path | None) -> dict[str, float]:
-    """Seconds of a first and a second call, MiB of a third, and how far its values are from the reference."""
+    """Seconds of a first and a second call, MiB of a third, and the difference of its values from the reference."""
     call = case.make(shape)
     tokens = torch.randint(0, shape.d_vocab, (PROMPTS, WIDTH), generator=torch.Generator().manual_seed(1))
     (first, result), (before, _) = _timed(call, tokens), _memory()
@@ -103,15 +103,15 @@ def measured(case: Case, shape: Shape, reference: Path | None) -> dict[str, floa
     del result
     before = _memory(clear=True)[0]
     result = call(tokens)
-    found = {
+    measurement = {
         "first_call_seconds": digits(first),
         "seconds": digits(seconds),
         "peak_mib": digits((_memory()[1] - before) / 1024),
         "result_mib": digits(sum(_storages(case.held(result)).values()) / 2**20),
     }
     if reference is not None:
-        found["difference"] = _difference(case.values(result), case, reference)
-    return found
+        measurement["difference"] = _difference(case.values(result), case, reference)
+    return measurement
 
 
 def _timed(call: Callable[[Tensor], Any], tokens: Tensor) -> tuple[float, Any]:
@@ -121,17 +121,17 @@ def _timed(call: Callable[[Tensor], Any], tokens: Tensor) -> tuple[float, Any]:
 
 
 def _memory(*, clear: bool = False) -> tuple[int, int]:
-    """KiB resident, now and at the highest since it was last cleared. Linux only."""
+    """KiB resident now, and the peak since it was last cleared. Linux only."""
     gc.collect()
     if clear:
-        ctypes.CDLL(None).malloc_trim(0)  # what is free but still held would hide what the next call needs
+        ctypes.CDLL(None).malloc_trim(0)  # free memory that the allocator still holds would mask the next call
         _CLEAR.write_text("5")
     return kib("VmRSS"), kib("VmHWM")
 
 
 def _storages(held: list[Tensor]) -> dict[int, int]:
-    """Bytes behind tensors, each counted once."""
-    return {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in held}
+    """Bytes of the storages behind tensors, each storage counted once."""
+    return {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in held}
 
 
 def _difference(values: Values, case: Case, reference: Path) -> float:
@@ -150,7 +150,7 @@ def _difference(values: Values, case: Case, reference: Path) -> float:
 
 
 def _lens(shape: Shape) -> Any:
-    """TransformerLens' model with Hugging Face's weights."""
+    """The TransformerLens model with the weights of Hugging Face."""
     from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights  # noqa: PLC0415 - 3.9 only
 
     model = hooked_transformer(shape)
@@ -159,14 +159,14 @@ def _lens(shape: Shape) -> Any:
 
 
 def _run_with_cache(*sites: str, logits: bool = True) -> Callable[[Shape], Callable[[Tensor], Any]]:
-    """TransformerLens with hooks at these sites, or at all; whole or without its unembedding."""
+    """TransformerLens with hooks at these sites or at all sites, with or without its unembedding."""
     hooks = tuple(_ending(name) for name in sites)
 
     def make(shape: Shape) -> Callable[[Tensor], Any]:
         model = _lens(shape)
-        given = {"names_filter": lambda name: name.endswith(hooks)} if hooks else {}
-        given |= {} if logits else {"stop_at_layer": shape.n_layers}
-        return lambda tokens: model.run_with_cache(tokens, **given)
+        settings = {"names_filter": lambda name: name.endswith(hooks)} if hooks else {}
+        settings |= {} if logits else {"stop_at_layer": shape.n_layers}
+        return lambda tokens: model.run_with_cache(tokens, **settings)
 
     return make
 
@@ -184,7 +184,7 @@ def _ending(site: str) -> str:
 
 
 def _hidden_states(attention: str, *, logits: bool = True) -> Callable[[Shape], Callable[[Tensor], Any]]:
-    """Hugging Face's GPT-2, whole or without its unembedding."""
+    """GPT-2 of Hugging Face, with or without its unembedding."""
 
     def make(shape: Shape) -> Callable[[Tensor], Any]:
         model = hugging_face(shape)
@@ -239,7 +239,7 @@ CASES = {
 
 
 def table(shape: Shape, *, repeats: int, quick: bool) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """A row for every contender; and the best product of matrices measured before and after."""
+    """One row per contender, and the peak matrix-product rate before and after."""
     peak = matrix_peak(0.02 if quick else 0.3)
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in CASES}
     with tempfile.TemporaryDirectory() as folder:
@@ -247,15 +247,15 @@ def table(shape: Shape, *, repeats: int, quick: bool) -> tuple[list[dict[str, An
             for name in CASES:
                 arguments = [f"--case={name}", *(["--quick"] if quick else [])]
                 arguments += [f"--reference={folder}/values.safetensors"] if number == 0 else []
-                found = child("benchmarks.caching", *arguments)
-                if "left_out" in found:
-                    raise RuntimeError(f"{name}: {found['left_out']}")
-                runs[name].append(found)
+                measurement = child("benchmarks.caching", *arguments)
+                if "left_out" in measurement:
+                    raise RuntimeError(f"{name}: {measurement['left_out']}")
+                runs[name].append(measurement)
     peak = {name: max(rate, later) for (name, rate), later in zip(peak.items(), matrix_peak(0.3).values(), strict=True)}
-    rows = [_row(name, found, shape) for name, found in runs.items()]
+    rows = [_row(name, measurement, shape) for name, measurement in runs.items()]
     for row in rows:
         for against, key in ((BASELINE, "run_with_cache"), (FILTERED, "names_filter")):
-            other = next(one for one in rows if one["case"] == against)
+            other = next(candidate for candidate in rows if candidate["case"] == against)
             row[f"times_faster_than_{key}"] = digits(other["seconds"] / row["seconds"], 3)
             row[f"memory_over_{key}"] = digits(row["peak_mib"] / max(other["peak_mib"], 1e-9), 3)
         _show(row)
@@ -278,7 +278,7 @@ def _row(name: str, runs: list[dict[str, float]], shape: Shape) -> dict[str, Any
 
 
 def _block_flops(shape: Shape) -> float:
-    """Of products and attention in all blocks; causal attention counts what it may see."""
+    """Floating-point operations of products and attention in all blocks; attention counts visible keys only."""
     return PROMPTS * (forward_flops(shape, WIDTH) - 2.0 * WIDTH * shape.d_model * shape.d_vocab)
 
 

@@ -1,7 +1,7 @@
-"""What every test of a chain of thought says of two models of which it is known: ``make bench-chains``.
+"""Every chain-of-thought test on two models with known faithfulness: ``make bench-chains``.
 
-`zoo/cot` answers with what its chain ends in, `zoo/cot-decorative` with what its question says. Each number is a share
-of problems (or of errors planted in them) with a 95 % bootstrap interval over problems.
+The answer of `zoo/cot` is the value that its chain ends in; the answer of `zoo/cot-decorative` depends on its question
+alone. Each number is a share of problems (or of planted errors) with a 95 % bootstrap interval over problems.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from benchmarks.timing import digits
 NAME = "chains.json"
 MODELS = ("zoo/cot", "zoo/cot-decorative")
 N, SPLIT = 48, "held_out"
-# what is measured -> the method, and the variable (or the outcome, the part) that says it
+# label -> the method, and the variable (with the outcome or part) to read
 MEASURES: Mapping[str, tuple[Any, tuple[str, ...]]] = {
     "right with the chain": (mx.EarlyAnswering(), ("accuracy",)),
     "right without": (mx.EarlyAnswering(), ("accuracy_no_chain",)),
@@ -35,22 +35,22 @@ MEASURES: Mapping[str, tuple[Any, tuple[str, ...]]] = {
 
 
 def main() -> None:
-    """Measures, and writes what was found."""
+    """Measures both models and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few problems; nothing committed is touched")
+    parser.add_argument("--quick", action="store_true", help="few problems; committed results are not touched")
     quick = parser.parse_args().quick
     one_thread()
-    found = {
+    measurements = {
         "conditions": conditions("make bench-chains") | {"problems": 6 if quick else N, "split": SPLIT},
         "models": {name: measured(name, 6 if quick else N) for name in MODELS},
     }
-    target = write(NAME, found, quick=quick)
+    target = write(NAME, measurements, quick=quick)
     print(f"written to {target}; {results(NAME, quick=quick)}", file=sys.stderr)
-    print(json.dumps(found["models"], indent=1))
+    print(json.dumps(measurements["models"], indent=1))
 
 
 def measured(name: str, n: int) -> dict[str, Any]:
-    """Every measure of one model, and how long each method took."""
+    """Every measure of one model, and the seconds of each method."""
     model = mx.load(name, device="cpu")
     batch = mx.tasks.cot_arithmetic(model, n=n, split=SPLIT)
     done: dict[str, mx.Result] = {}
@@ -65,10 +65,10 @@ def measured(name: str, n: int) -> dict[str, Any]:
 
 
 def _value(result: mx.Result, name: str, dim: str = "", at: str = "") -> list[float]:
-    """Mean, low and high."""
+    """Mean, lower bound and upper bound."""
     data = result.data
     if dim:
-        chosen = [one for one in data[dim].values if str(one).startswith(at)][-1]
+        chosen = [label for label in data[dim].values if str(label).startswith(at)][-1]
         data = data.sel({dim: chosen})
     return [round(float(data[f"{name}{end}"]), 3) for end in ("", "_low", "_high")]
 

@@ -1,8 +1,8 @@
-"""Packages that score edges, on the same weights and prompts: each run by an environment of its own, ends with JSON.
+"""Packages that score edges, on the same weights and prompts, each in an environment of its own.
 
 ``eap-ig`` (Hanna et al., github.com/hannamw/EAP-IG) and ``auto-circuit`` (Miller et al., on PyPI) need TransformerLens
-2. They are run as they come, when the backward pass gives every weight a gradient too, and with weights frozen.
-The package eap-ig asks for a CUDA device by name; it is given the CPU instead.
+2. Each runs twice: unmodified, where the backward pass also computes weight gradients, and with weights frozen. eap-ig
+requests a CUDA device by name; the benchmark substitutes the CPU. Prints one line of JSON.
 """
 
 import argparse
@@ -23,26 +23,26 @@ from benchmarks.machine import Reference, one_thread, versions
 from benchmarks.shapes import GPT2_SMALL, Prompts, Shape, hugging_face, prompts
 
 WIDTH, FIRST, STEPS = 16, 10, 5
-Scores = dict[str, float]  # "src -> dest", in our names
+Scores = dict[str, float]  # key: "src -> dest" under this package's names
 
 
 def main() -> None:
-    """Measures a peer."""
+    """Measures one package."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("peer", choices=PEERS)
-    parser.add_argument("scores", help="where its scores go")
-    parser.add_argument("--quick", action="store_true", help="a cut-down shape")
-    asked = parser.parse_args()
+    parser.add_argument("scores", help="file for its scores")
+    parser.add_argument("--quick", action="store_true", help="a small shape")
+    arguments = parser.parse_args()
     one_thread()
     warnings.simplefilter("ignore")
-    shape = GPT2_SMALL.quick() if asked.quick else GPT2_SMALL
-    model, given = hooked(shape), prompts(shape, WIDTH, FIRST, 1)
+    shape = GPT2_SMALL.quick() if arguments.quick else GPT2_SMALL
+    model, pairs = hooked(shape), prompts(shape, WIDTH, FIRST, 1)
     with torch.enable_grad():
-        found = PEERS[asked.peer](model, given)
+        methods = PEERS[arguments.peer](model, pairs)
         runs = {
             f"{name}{', weights frozen' if fixed else ''}": partial(_run, run, model, fixed)
             for fixed in (False, True)
-            for name, run in found.items()
+            for name, run in methods.items()
         }
         reference = Reference(shape)
         seconds: dict[str, list[float]] = {name: [] for name in ("reference", *runs)}
@@ -55,12 +55,12 @@ def main() -> None:
                 start = time.perf_counter()
                 run()
                 seconds[name].append(time.perf_counter() - start)
-    Path(asked.scores).write_text(json.dumps(scores))
+    Path(arguments.scores).write_text(json.dumps(scores))
     print(json.dumps({"seconds": {name: sorted(times)[1] for name, times in seconds.items()}, "versions": versions()}))
 
 
 def _run(run: Callable[[], Scores], model: Any, fixed: bool) -> Scores:  # noqa: FBT001
-    """A run with all weights wanting a gradient, or one only: some must, as the packages have it."""
+    """A run in which either every weight or a single weight requires a gradient; the packages need at least one."""
     leaf = model.pos_embed.W_pos
     for weight in model.parameters():
         weight.requires_grad_(not fixed).grad = None
@@ -69,7 +69,7 @@ def _run(run: Callable[[], Scores], model: Any, fixed: bool) -> Scores:  # noqa:
 
 
 def hooked(shape: Shape) -> Any:
-    """The same weights as everybody's, as TransformerLens 2 holds them, unprocessed."""
+    """The shared weights in a TransformerLens 2 model, without processing."""
     from transformer_lens import HookedTransformer, HookedTransformerConfig  # noqa: PLC0415 - heavy
     from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights  # noqa: PLC0415
 
@@ -99,38 +99,38 @@ def hooked(shape: Shape) -> Any:
     return model.eval()
 
 
-def eap_ig(model: Any, given: Prompts) -> dict[str, Callable[[], Scores]]:
-    """The package of Hanna et al. Its sign is that of what cutting an edge adds, so it is turned round."""
-    from eap import attribute  # noqa: PLC0415 - of that environment alone
+def eap_ig(model: Any, pairs: Prompts) -> dict[str, Callable[[], Scores]]:
+    """The package of Hanna et al. Its scores measure the effect of cutting an edge, so their sign is flipped here."""
+    from eap import attribute  # noqa: PLC0415 - an extra environment
     from eap.graph import Graph  # noqa: PLC0415
 
     attribute.torch = _OnTheCpu()
     attribute.tokenize_plus = _as_tokens
-    right, wrong = int(given.answers), int(given.wrong)
+    right, wrong = int(pairs.answers), int(pairs.wrong)
     graph = Graph.from_model(model)
     sources = [name for name in graph.nodes if name != "logits"]
     readers = list(graph.get_dst_nodes())
-    data = [([given.clean[0]], [given.corrupted[0]], [0])]
+    data = [([pairs.clean[0]], [pairs.corrupted[0]], [0])]
 
     def metric(logits: Tensor, *_others: Any) -> Tensor:
         return logits[0, -1, right] - logits[0, -1, wrong]
 
     def run(method: str) -> Scores:
         attribute.attribute(model, graph, data, metric, method, ig_steps=STEPS, quiet=True)
-        found = graph.scores.numpy()
-        pairs = np.argwhere(graph.real_edge_mask.numpy())
-        return {f"{_node(sources[src])} -> {_node(readers[dest])}": -float(found[src, dest]) for src, dest in pairs}
+        scores = graph.scores.numpy()
+        edges = np.argwhere(graph.real_edge_mask.numpy())
+        return {f"{_node(sources[src])} -> {_node(readers[dest])}": -float(scores[src, dest]) for src, dest in edges}
 
     return {"EAP": lambda: run("EAP"), "EAP-IG, 5 steps": lambda: run("EAP-IG-inputs")}
 
 
-def auto_circuit(model: Any, given: Prompts) -> dict[str, Callable[[], Scores]]:
-    """The package of Miller et al.; its gradients along masks are another way than that along inputs."""
-    from auto_circuit.data import PromptDataLoader, PromptDataset  # noqa: PLC0415 - of that environment alone
+def auto_circuit(model: Any, pairs: Prompts) -> dict[str, Callable[[], Scores]]:
+    """The package of Miller et al.; its integrated gradients follow the edge masks instead of the inputs."""
+    from auto_circuit.data import PromptDataLoader, PromptDataset  # noqa: PLC0415 - an extra environment
     from auto_circuit.prune_algos.mask_gradient import mask_gradient_prune_scores  # noqa: PLC0415
     from auto_circuit.utils.graph_utils import patchable_model  # noqa: PLC0415
 
-    data = PromptDataset(given.clean, given.corrupted, [given.answers], [given.wrong])
+    data = PromptDataset(pairs.clean, pairs.corrupted, [pairs.answers], [pairs.wrong])
     loader = PromptDataLoader(data, seq_len=None, diverge_idx=0, batch_size=1, shuffle=False)
     patchable = patchable_model(
         model,
@@ -142,11 +142,11 @@ def auto_circuit(model: Any, given: Prompts) -> dict[str, Callable[[], Scores]]:
     )
 
     def run(**settings: Any) -> Scores:
-        found = mask_gradient_prune_scores(
+        scores = mask_gradient_prune_scores(
             patchable, loader, None, grad_function="logit", answer_function="avg_diff", **settings
         )
         return {
-            f"{_node(edge.src.name)} -> {_node(edge.dest.name)}": float(edge.prune_score(found))
+            f"{_node(edge.src.name)} -> {_node(edge.dest.name)}": float(edge.prune_score(scores))
             for edge in patchable.edges
         }
 
@@ -160,7 +160,7 @@ PEERS = {"eap-ig": eap_ig, "auto-circuit": auto_circuit}
 
 
 def _node(name: str) -> str:
-    """A node's or an input's name as we have it."""
+    """A node or an input under this package's name."""
     if name in ("input", "Resid Start"):
         return "embed"
     if name == "Resid End":
@@ -169,25 +169,25 @@ def _node(name: str) -> str:
         return f"m{name[4:]}"
     if name.startswith("A"):
         layer, head, *part = name[1:].split(".")
-        return ".".join([f"a{layer}", f"h{head}", *(one.lower() for one in part)])
+        return ".".join([f"a{layer}", f"h{head}", *(letter.lower() for letter in part)])
     if "<" in name:
         return name.replace("<", ".").rstrip(">")
     return name
 
 
 class _OnTheCpu:
-    """``torch``, but for the device that is asked for by name."""
+    """``torch`` with the CPU in place of a device that is requested by name."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(torch, name)
 
     def zeros(self, *sizes: Any, **settings: Any) -> Tensor:
-        """Zeros, on the CPU."""
+        """Zeros on the CPU."""
         return torch.zeros(*sizes, **{**settings, "device": "cpu"})
 
 
 def _as_tokens(_model: Any, inputs: list[Tensor], max_length: int | None = None) -> tuple[Tensor, Tensor, Tensor, int]:
-    """Prompts that are tokens already."""
+    """Prompts that are token ids already."""
     del max_length
     tokens = torch.stack(list(inputs))
     mask = torch.ones_like(tokens)

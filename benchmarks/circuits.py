@@ -1,11 +1,11 @@
-"""Edges against three peers on one thread; and estimates against exact effects on the zoo.
+"""Edge scores against three packages on one thread, and estimates against exact effects on the bundled models.
 
 GPT-2-small shape, random weights, one prompt pair of 16 tokens that differ from position 10 on. TransformerLens scores
-an edge by position; ours sums over positions, as its scores are summed here to be compared. Exactly patched edges have
-no peer that does them all: one forward pass of TransformerLens for each is extrapolated from one pass. Runs in the
-environment of TransformerLens 4: ``make bench-circuits``; ``--quick`` tries it on a cut-down shape. The packages
-eap-ig and auto-circuit need older libraries and run in processes of their own (`circuit_peers`), where the reference
-pass tells how busy the machine was; one without its environment is left out.
+an edge by position, so its scores are summed over positions for the comparison. No package patches all edges exactly;
+for reference, one forward pass of TransformerLens per edge is extrapolated from a single pass. Runs in the environment
+of TransformerLens 4: ``make bench-circuits``; ``--quick`` uses a small shape. eap-ig and auto-circuit need older
+libraries and run in processes of their own (`circuit_peers`), with a reference pass that measures the load of the
+machine; a package without its environment is omitted.
 """
 
 import argparse
@@ -29,14 +29,14 @@ from benchmarks.timing import Run, digits, interleaved, median
 NAME = "circuits.json"
 WIDTH, FIRST = 16, 10
 TOP = 0.02  # of the edges
-NOTHING = 1e-5  # of the largest score
+ROUNDING = 1e-5  # of the largest score
 CONDITIONS = {
     "prompt": f"1 pair of {WIDTH} tokens, different from position {FIRST} on; the logit difference of two tokens",
     "TransformerLens": "tools.analysis.attribution_patching.attribution_patch, granularity edge, on the same bridge",
-    "repeats": "median of 5, interleaved; exact edges once; packages in their own processes, median of 3, their "
-    "seconds divided by their reference pass and multiplied by ours",
+    "repeats": "median of 5, interleaved; exact edges once; packages in separate processes, median of 3, "
+    "scaled by the ratio of the reference passes",
     "agreement": "absolute scores of all edges, means over prompts, against EdgePatching (noise); top: the highest "
-    f"{TOP:.0%} of the edges, at least 5; below {NOTHING:g} of the largest counts as 0",
+    f"{TOP:.0%} of the edges, at least 5; below {ROUNDING:g} of the largest counts as 0",
 }
 TASKS = (
     ("zoo/handmade-induction", "induction"),
@@ -58,23 +58,23 @@ HEADS = ("q", "k", "z")  # sites of heads whose patching is estimated
 
 
 def main() -> None:
-    """Measures, and writes what was found."""
+    """Measures everything and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a cut-down shape; nothing committed is touched")
+    parser.add_argument("--quick", action="store_true", help="a small shape; committed results are not touched")
     quick = parser.parse_args().quick
     one_thread()
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
-    found = {
+    measurements = {
         "conditions": conditions("make bench-circuits"),
         "rows": speed(GPT2_SMALL.quick() if quick else GPT2_SMALL, quick=quick),
-        "agreement": [agreement(*one) for one in TASKS],
-        "heads": [head_agreement(*one, site) for one in TASKS for site in HEADS],
+        "agreement": [agreement(*case) for case in TASKS],
+        "heads": [head_agreement(*case, site) for case in TASKS for site in HEADS],
     }
-    found["conditions"] |= {"shape": str(GPT2_SMALL.quick() if quick else GPT2_SMALL)} | CONDITIONS
-    target = write(NAME, found, quick=quick)
+    measurements["conditions"] |= {"shape": str(GPT2_SMALL.quick() if quick else GPT2_SMALL)} | CONDITIONS
+    target = write(NAME, measurements, quick=quick)
     print(f"written to {target}; {results(NAME, quick=quick)}", file=sys.stderr)
-    print(json.dumps(found["rows"], indent=1))
+    print(json.dumps(measurements["rows"], indent=1))
 
 
 def speed(shape: Shape, *, quick: bool) -> list[dict[str, Any]]:
@@ -87,18 +87,18 @@ def speed(shape: Shape, *, quick: bool) -> list[dict[str, Any]]:
 
     bridge = TransformerBridge.boot_transformers("local", hf_model=hugging_face(shape), tokenizer=one_token()).eval()
     model = mx.wrap(bridge, name=shape.name)
-    given = prompts(shape, WIDTH, FIRST, 1)
-    batch = mx.ContrastBatch.from_tokens(given.clean, given.corrupted, given.answers, given.wrong)
-    right, wrong = int(given.answers), int(given.wrong)
-    kept: dict[str, Any] = {}
+    pairs = prompts(shape, WIDTH, FIRST, 1)
+    batch = mx.ContrastBatch.from_tokens(pairs.clean, pairs.corrupted, pairs.answers, pairs.wrong)
+    right, wrong = int(pairs.answers), int(pairs.wrong)
+    outputs: dict[str, Any] = {}
 
     def theirs() -> Run:
         start = time.perf_counter()
         with torch.enable_grad():
-            kept["theirs"] = attribution_patch(
+            outputs["theirs"] = attribution_patch(
                 bridge,
-                given.clean,
-                given.corrupted,
+                pairs.clean,
+                pairs.corrupted,
                 lambda logits: logits[0, -1, right] - logits[0, -1, wrong],
                 EdgeAttributionConfig("edge"),
             )
@@ -107,7 +107,7 @@ def speed(shape: Shape, *, quick: bool) -> list[dict[str, Any]]:
 
     def ours(method: Any) -> Run:
         start = time.perf_counter()
-        kept[method.kind] = method(model, batch)
+        outputs[method.kind] = method(model, batch)
         seconds = time.perf_counter() - start
         return Run(seconds, seconds)
 
@@ -120,25 +120,25 @@ def speed(shape: Shape, *, quick: bool) -> list[dict[str, Any]]:
         "ours, EAP-IG, 5 steps": lambda: ours(inputs),
     }
     runs = interleaved(contenders, 5, long=60)
-    first = {label: summary(found) for label, found in runs.items()}
+    first = {label: summary(timings) for label, timings in runs.items()}
     packages = {name: package(name, model, batch, quick=quick) for name in PEERS}
-    for name, found in packages.items():
-        for label, seconds in found.get("seconds", {}).items():
+    for name, measurement in packages.items():
+        for label, seconds in measurement.get("seconds", {}).items():
             if label != "reference":
-                scaled = seconds / found["seconds"]["reference"] * median(runs["reference"])
+                scaled = seconds / measurement["seconds"]["reference"] * median(runs["reference"])
                 first[f"{name}, {label}"] = {"seconds": digits(scaled), "as_measured": digits(seconds)}
     start = time.perf_counter()
     exact = mx.EdgePatching()(model, batch)
     exact_seconds = time.perf_counter() - start
     start = time.perf_counter()
-    bridge(given.clean)
+    bridge(pairs.clean)
     one_pass = time.perf_counter() - start
     return [
         {
             "sweep": f"first-order scores of {exact.data.sizes['edge']:,} edges",
             "contenders": first,
             "ratio": round(median(runs["TransformerLens, EAP"]) / median(runs["ours, EAP"]), 1),
-            "largest_difference": _apart(kept["theirs"], kept["eap"]),
+            "largest_difference": _apart(outputs["theirs"], outputs["eap"]),
             "packages": packages,
         },
         {
@@ -151,28 +151,32 @@ def speed(shape: Shape, *, quick: bool) -> list[dict[str, Any]]:
 
 
 def package(name: str, model: Any, batch: Any, *, quick: bool) -> dict[str, Any]:
-    """A package's seconds, and how far its scores are from ours; or why there are none."""
+    """Seconds of a package and the difference of its scores from ours, or the reason for its omission."""
     target = results(f"scores-{name}.json", quick=True)
-    found = child("benchmarks.circuit_peers", name, str(target), *(["--quick"] if quick else []), venv=f".venv-{name}")
-    if "left_out" in found:
-        return found
+    measurement = child(
+        "benchmarks.circuit_peers", name, str(target), *(["--quick"] if quick else []), venv=f".venv-{name}"
+    )
+    if "left_out" in measurement:
+        return measurement
     scores = json.loads(target.read_text())
     same = {
         "EAP": mx.EdgeAttribution("eap"),
-        "EAP-IG, 5 steps": mx.EdgeAttribution("eap_ig_inputs", rule="left"),  # its points begin at the corrupted run
+        "EAP-IG, 5 steps": mx.EdgeAttribution(
+            "eap_ig_inputs", rule="left"
+        ),  # its integration points start at the corrupted run
     }
-    found["largest_difference"] = {}
+    measurement["largest_difference"] = {}
     for label, theirs in scores.items():
         way = label.removesuffix(", weights frozen")
         if way in same:
             ours = same[way](model, batch).data["value"].to_series()
-            found["largest_difference"][label] = max(abs(theirs[edge] - score) for edge, score in ours.items())
-            found["edges"] = len(ours)
-    return found
+            measurement["largest_difference"][label] = max(abs(theirs[edge] - score) for edge, score in ours.items())
+            measurement["edges"] = len(ours)
+    return measurement
 
 
 def _apart(theirs: Any, ours: mx.Result) -> float:
-    """The largest difference of scores, theirs summed over positions."""
+    """The largest difference of scores, with those of TransformerLens summed over positions."""
     total: dict[tuple[str, str], float] = {}
     for (src, dest), score in theirs.edge_scores.items():
         total[_name(src), _name(dest)] = total.get((_name(src), _name(dest)), 0.0) + score
@@ -189,44 +193,44 @@ def _name(node: Any) -> str:
 
 
 def agreement(name: str, task: str) -> dict[str, Any]:
-    """How near estimates come to the exact effect of every edge."""
+    """Agreement of the estimates with the exact effect of every edge."""
     model = mx.load(name, device="cpu")
     batch = getattr(mx.tasks, task)(model, n=16)
-    exact = _sizes(mx.EdgePatching(), model, batch)
+    exact = _absolute_scores(mx.EdgePatching(), model, batch)
     top = max(5, round(TOP * len(exact)))
     highest = set(np.argsort(-exact)[:top].tolist())
-    found = {}
+    estimates = {}
     for label, method in ESTIMATES.items():
-        scores = _sizes(method, model, batch)
+        scores = _absolute_scores(method, model, batch)
         shared = len(highest & set(np.argsort(-scores)[:top].tolist())) / top
-        found[label] = {"spearman": round(float(spearmanr(scores, exact).statistic), 3), "top": round(shared, 3)}
-    return {"model": name, "task": task, "edges": len(exact), "prompts": len(batch), "estimates": found}
+        estimates[label] = {"spearman": round(float(spearmanr(scores, exact).statistic), 3), "top": round(shared, 3)}
+    return {"model": name, "task": task, "edges": len(exact), "prompts": len(batch), "estimates": estimates}
 
 
 def head_agreement(name: str, task: str, site: str) -> dict[str, Any]:
-    """How near attribution patching, and AtP*, come to the exact effect of patching each head."""
+    """Agreement of attribution patching and AtP* with the exact effect of patching each head."""
     model = mx.load(name, device="cpu")
     batch = getattr(mx.tasks, task)(model, n=16)
     over = ("layer", "head")
     patched = mx.ActivationPatching(site, over)(model, batch).data
     exact = (patched["per_example"] - patched["baseline_corrupted"]).mean("prompt").transpose(*over).values.ravel()
     ways = {"AtP": {}, "AtP*": {"grad_drop": True, "qk_fix": site != "z"}}
-    found = {}
+    estimates = {}
     for label, settings in ways.items():
         scores = mx.AttributionPatching(site, over, **settings)(model, batch).data["value"].values.ravel()
-        found[label] = round(float(spearmanr(_nothing(scores), _nothing(exact)).statistic), 3)
-    return {"model": name, "task": task, "site": site, "heads": len(exact), "estimates": found}
+        estimates[label] = round(float(spearmanr(_without_rounding(scores), _without_rounding(exact)).statistic), 3)
+    return {"model": name, "task": task, "site": site, "heads": len(exact), "estimates": estimates}
 
 
-def _nothing(values: np.ndarray) -> np.ndarray:
-    """Sizes, mere rounding taken for zero."""
+def _without_rounding(values: np.ndarray) -> np.ndarray:
+    """Absolute values, with rounding errors set to zero."""
     sizes = np.abs(values)
-    return np.where(sizes < NOTHING * sizes.max(), 0.0, sizes)
+    return np.where(sizes < ROUNDING * sizes.max(), 0.0, sizes)
 
 
-def _sizes(method: Any, model: Any, batch: Any) -> np.ndarray:
-    """Absolute scores, mere rounding taken for zero, so that edges without effect are tied."""
-    return _nothing(method(model, batch).data["value"].values)
+def _absolute_scores(method: Any, model: Any, batch: Any) -> np.ndarray:
+    """Absolute scores, with rounding errors set to zero, so that edges without effect are tied."""
+    return _without_rounding(method(model, batch).data["value"].values)
 
 
 if __name__ == "__main__":

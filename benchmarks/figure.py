@@ -1,4 +1,4 @@
-"""Speed-ups over TransformerLens as a figure: ``python -m benchmarks.figure``, from ``results/patching.json``."""
+"""The figure of speed-ups over TransformerLens: ``python -m benchmarks.figure``, from ``results/patching.json``."""
 
 import argparse
 import json
@@ -17,13 +17,13 @@ from mechxai.figures.theme import INK, dress
 
 _QUIET = "#8a94a0"
 _PER_ROW = 66  # pixels
-_LOWER = 0.2  # rows, of those that are not ours, so that marks do not hide one another
+_LOWER = 0.2  # vertical offset of the peers in rows, so that markers do not overlap
 _LEGENDS = {"legend": {"y": 1.075}, "legend2": {"y": 1.0, "orientation": "h", "yanchor": "bottom", "x": 0}}
 
 
 @dataclass(frozen=True)
 class _Mark:
-    """How a contender is drawn."""
+    """The marker of a contender."""
 
     name: str
     label: str
@@ -47,21 +47,21 @@ _OURS = (
 
 
 def main() -> None:
-    """Writes the picture."""
+    """Writes the figure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="from the trial runs, beside them")
+    parser.add_argument("--quick", action="store_true", help="from the quick results, and next to them")
     quick = parser.parse_args().quick
-    found = json.loads(results("patching.json", quick=quick).read_text())
+    payload = json.loads(results("patching.json", quick=quick).read_text())
     target = results("engine_speed.png", quick=True) if quick else ROOT / "docs" / "images" / "engine_speed.png"
-    print(f"written to {save_png(drawn(found), target)}", file=sys.stderr)
+    print(f"written to {save_png(drawn(payload), target)}", file=sys.stderr)
 
 
-def drawn(found: Mapping[str, Any]) -> go.Figure:
-    """A row per sweep, a mark per contender, how many times faster than TransformerLens on a logarithmic axis."""
-    rows = found["rows"]
+def drawn(payload: Mapping[str, Any]) -> go.Figure:
+    """One row per sweep and one marker per contender: speed-up over TransformerLens, logarithmic."""
+    rows = payload["rows"]
     figure = go.Figure()
     best = [_best(row) for row in rows]
-    floors = [_floor(row, found["conditions"]) for row in rows]
+    floors = [_floor(row, payload["conditions"]) for row in rows]
     for y, (ratio, floor) in enumerate(zip(best, floors, strict=True)):
         for reach, color in ((floor, "#d9dee4"), (ratio, TOWARDS)):
             figure.add_scatter(
@@ -70,7 +70,7 @@ def drawn(found: Mapping[str, Any]) -> go.Figure:
         label = f"<b>{ratio:.0f}\u00d7</b>"
         figure.add_annotation(x=_log(ratio), y=y, text=label, yshift=21, showarrow=False, bgcolor="white", borderpad=0)
     for mark in (*_PEERS, *_OURS):
-        _add(figure, mark, _points(found, mark.name))
+        _add(figure, mark, _points(payload, mark.name))
     tick = {"symbol": "line-ns", "size": 18, "line": {"color": INK, "width": 2.5}}
     places = list(range(len(rows)))
     figure.add_scatter(
@@ -79,7 +79,7 @@ def drawn(found: Mapping[str, Any]) -> go.Figure:
     title = (
         f"The same patching sweeps, {min(best):.0f} to {max(best):.0f} times faster than TransformerLens at 16 tokens"
     )
-    dress(figure, title, _subtitle(found), size=(800, _PER_ROW * len(rows)), room=(52, 12))
+    dress(figure, title, _subtitle(payload), size=(800, _PER_ROW * len(rows)), room=(52, 12))
     ticks = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000]
     top = max([*floors, *best]) * 1.25
     figure.update_xaxes(
@@ -87,7 +87,7 @@ def drawn(found: Mapping[str, Any]) -> go.Figure:
         range=[_log(0.85), _log(top)],
         tickvals=ticks,
         ticktext=[f"{tick}\u00d7" for tick in ticks],
-        title="times faster than TransformerLens 3.9's own sweep (1\u00d7), logarithmic",
+        title="times faster than the sweep of TransformerLens 3.9 (1\u00d7), logarithmic",
     )
     figure.update_yaxes(
         range=[len(rows) - 0.5, -0.5],
@@ -110,15 +110,15 @@ def _add(figure: go.Figure, mark: _Mark, points: list[tuple[int, float]]) -> Non
         figure.add_scatter(x=ratios, y=y, mode="markers", marker=style, name=mark.label, legend=mark.legend)
 
 
-def _points(found: Mapping[str, Any], name: str) -> list[tuple[int, float]]:
-    """Row and ratio of a contender; one measured in another process, matched by the reference both timed."""
-    others = {row["sweep"]: row["contenders"][name] for row in found.get(name, {}).get("rows", ())}
+def _points(payload: Mapping[str, Any], name: str) -> list[tuple[int, float]]:
+    """Row and speed-up of a contender; a contender of another process is matched by the shared reference."""
+    others = {row["sweep"]: row["contenders"][name] for row in payload.get(name, {}).get("rows", ())}
     points = []
-    for number, row in enumerate(found["rows"]):
-        mine = row["contenders"].get(name, {})
-        if mine and "fell_back" not in mine:  # else it is another level's point
-            points.append((number, mine["ratio"]))
-        elif not mine and row["sweep"] in others:
+    for number, row in enumerate(payload["rows"]):
+        ours = row["contenders"].get(name, {})
+        if ours and "fell_back" not in ours:  # a fallback is the point of another level
+            points.append((number, ours["ratio"]))
+        elif not ours and row["sweep"] in others:
             seconds = row["contenders"]["TransformerLens"]["seconds"]
             points.append((number, seconds / others[row["sweep"]]["matched_seconds"]))
     return points
@@ -132,8 +132,8 @@ def _label(row: Mapping[str, Any]) -> str:
 
 
 def _best(row: Mapping[str, Any]) -> float:
-    mine = (row["contenders"].get(mark.name, {}) for mark in _OURS)
-    return max(each["ratio"] for each in mine if each and "fell_back" not in each)
+    ours = (row["contenders"].get(mark.name, {}) for mark in _OURS)
+    return max(each["ratio"] for each in ours if each and "fell_back" not in each)
 
 
 def _floor(row: Mapping[str, Any], known: Mapping[str, Any]) -> float:
@@ -141,20 +141,20 @@ def _floor(row: Mapping[str, Any], known: Mapping[str, Any]) -> float:
     return row["contenders"]["TransformerLens"]["seconds"] * peak / row["floor_gflop"]
 
 
-def _subtitle(found: Mapping[str, Any]) -> list[str]:
-    known = found["conditions"]
+def _subtitle(payload: Mapping[str, Any]) -> list[str]:
+    known = payload["conditions"]
     versions = known["versions"]
     shape = str(known["shape"]).partition(", random")[0]
     return [
         f"{shape}; {known['prompts'].partition(':')[0]}; float32, one CPU thread, torch {versions['torch']}; "
         f"{known['repeats'].partition(';')[0]}. TransformerLens is timed on {known['cells_timed'].split()[0]} random "
-        f"cells and scaled; the bridge and nnsight run in environments of their own, matched by a forward pass all "
-        f"processes share. Values agree to {_error(found):.0e}.",
+        f"cells and scaled; the bridge and nnsight run in separate environments, matched by a forward pass "
+        f"that all processes share. Values agree to {_error(payload):.0e}.",
     ]
 
 
-def _error(found: Mapping[str, Any]) -> float:
-    every = [found["rows"], found.get("bridge", {}).get("rows", ())]
+def _error(payload: Mapping[str, Any]) -> float:
+    every = [payload["rows"], payload.get("bridge", {}).get("rows", ())]
     errors = [
         each.get("largest_difference", 0.0) for rows in every for row in rows for each in row["contenders"].values()
     ]
@@ -162,7 +162,7 @@ def _error(found: Mapping[str, Any]) -> float:
 
 
 def _log(number: float) -> float:
-    """As plotly wants places on a logarithmic axis."""
+    """A position on a logarithmic plotly axis."""
     return float(np.log10(number))
 
 

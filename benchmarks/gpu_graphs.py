@@ -1,8 +1,8 @@
-"""What CUDA graphs or ``torch.compile`` could bring: ``python -m benchmarks.gpu_graphs``, on a GPU.
+"""The possible gain from CUDA graphs and ``torch.compile``: ``python -m benchmarks.gpu_graphs``, on a GPU.
 
-The blocks' own arithmetic at GPT-2-small shape, as a wave runs it, in waves of several sizes: as it is, replayed as one
-CUDA graph, and compiled. A graph's replay leaves out every launch and all of Python, so it is the most that graphs can
-bring to a sweep, whose waves would have to be captured once per shape. ``capture`` says what that costs, in replays.
+The arithmetic of the blocks at GPT-2-small shape, in waves of several sizes: eager, replayed as one CUDA graph, and
+compiled. A replayed graph skips every launch and all of Python, so it bounds the gain that graphs can give a sweep,
+whose waves would have to be captured once per shape. ``capture`` is the cost of the capture in replays.
 """
 
 import statistics
@@ -23,21 +23,21 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def main() -> None:
-    """Measures, and writes what was found."""
+    """Measures everything and writes the results."""
     if not torch.cuda.is_available():
         sys.exit("no CUDA device")
     torch.set_grad_enabled(False)
-    found = {"conditions": conditions("python -m benchmarks.gpu_graphs") | {"machine": torch.cuda.get_device_name(0)}}
-    found["rows"] = [_measured(name, rows) for name in DTYPES for rows in ROWS]
-    print(f"written to {write(NAME, found, quick=False)}")
+    payload = {"conditions": conditions("python -m benchmarks.gpu_graphs") | {"machine": torch.cuda.get_device_name(0)}}
+    payload["rows"] = [_measured(name, rows) for name in DTYPES for rows in ROWS]
+    print(f"written to {write(NAME, payload, quick=False)}")
 
 
 def _measured(dtype: str, rows: int) -> dict[str, object]:
     d = GPT2_SMALL.d_model
     sizes = ((3 * d, d), (d, d), (GPT2_SMALL.d_mlp, d), (d, GPT2_SMALL.d_mlp))
-    made = {"device": "cuda", "dtype": DTYPES[dtype]}
-    blocks = [[torch.randn(size, **made) * STD for size in sizes] for _ in range(GPT2_SMALL.n_layers)]
-    x = torch.randn(rows, WIDTH, d, **made)
+    options = {"device": "cuda", "dtype": DTYPES[dtype]}
+    blocks = [[torch.randn(size, **options) * STD for size in sizes] for _ in range(GPT2_SMALL.n_layers)]
+    x = torch.randn(rows, WIDTH, d, **options)
     eager = _seconds(lambda: _forward(x, blocks))
     started = time.perf_counter()
     graph = torch.cuda.CUDAGraph()
@@ -46,15 +46,21 @@ def _measured(dtype: str, rows: int) -> dict[str, object]:
     torch.cuda.synchronize()
     capture = time.perf_counter() - started
     replayed = _seconds(graph.replay)
-    found = {"dtype": dtype, "prompts": rows, "tokens": WIDTH, "eager_ms": 1000 * eager, "graph_ms": 1000 * replayed}
-    found |= {"graph_gain": eager / replayed, "capture_in_replays": capture / replayed}
+    measurement = {
+        "dtype": dtype,
+        "prompts": rows,
+        "tokens": WIDTH,
+        "eager_ms": 1000 * eager,
+        "graph_ms": 1000 * replayed,
+    }
+    measurement |= {"graph_gain": eager / replayed, "capture_in_replays": capture / replayed}
     compiled = torch.compile(_forward, dynamic=False)
     started = time.perf_counter()
     compiled(x, blocks)
     torch.cuda.synchronize()
-    found["compile_s"] = time.perf_counter() - started
-    found["compile_gain"] = eager / _seconds(lambda: compiled(x, blocks))
-    shown = {name: digits(value, 3) if isinstance(value, float) else value for name, value in found.items()}
+    measurement["compile_s"] = time.perf_counter() - started
+    measurement["compile_gain"] = eager / _seconds(lambda: compiled(x, blocks))
+    shown = {name: digits(value, 3) if isinstance(value, float) else value for name, value in measurement.items()}
     print(shown, flush=True)
     return shown
 
@@ -70,7 +76,7 @@ def _forward(x: torch.Tensor, blocks: list[list[torch.Tensor]]) -> torch.Tensor:
 
 
 def _seconds(run: Callable[[], object]) -> float:
-    """Of one run: the median of nine times ten."""
+    """Seconds of one run: the median of nine averages over ten runs."""
     for _ in range(3):
         run()
     times = []

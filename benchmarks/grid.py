@@ -1,6 +1,6 @@
-"""How the speed-up depends on prompt length, on where the prompts differ, on the batch and on the shape.
+"""The speed-up as a function of prompt length, place of the difference, batch size and model shape.
 
-``python -m benchmarks.patching --grid``. Ours at its highest level and TransformerLens on a few cells, in turn.
+``python -m benchmarks.patching --grid``. Ours at its highest level and TransformerLens on a few cells, in rotation.
 """
 
 import copy
@@ -20,17 +20,17 @@ from benchmarks.shapes import GPT2_SMALL, GROUPED_QUERY, Prompts, Shape, prompts
 from benchmarks.sweeps import GRID, Sweep
 from benchmarks.timing import digits, interleaved, largest_difference, median
 
-LIMIT = 20.0  # estimated seconds of ours beyond which a sweep is left out
-_LONG = 6.0  # seconds after which a contender is not run again
-_SHARE = 0.5  # of the matrix peak, for estimates only
+LIMIT = 20.0  # estimated seconds of ours above which a sweep is skipped
+_LONG = 6.0  # seconds after which a contender does not run again
+_SHARE = 0.5  # share of the matrix peak, for estimates only
 _LATE = 6  # positions from the difference to the end
 WIDTHS, BATCHES = (16, 64, 256), (1, 8, 32)
 CONDITIONS = {
-    "ours": "highest level, the whole method; each level was checked on 16 tokens before",
+    "ours": "highest level, the full method; each level was checked on 16 tokens before",
     "TransformerLens": "timed on 4 cells (1 where a forward pass is estimated at over a second) and scaled, with its "
-    "clean cache made once; a batch is patched together; a model object of its own",
+    "clean cache built once; the prompts of a batch run together; on a separate object",
     "difference": f"at one position: early is 1, middle is half of the tokens, late is {_LATE} before the end",
-    "repeats": f"median of up to 3, interleaved; none more after {_LONG:.0f} s in all",
+    "repeats": f"median of up to 3, interleaved; no further run after {_LONG:.0f} s in total",
     "values": "means over prompts, compared on TransformerLens' cells",
 }
 
@@ -43,15 +43,15 @@ class _Condition:
     n_prompts: int
 
     @property
-    def given(self) -> Prompts:
+    def pairs(self) -> Prompts:
         first = {"early": 1, "middle": self.width // 2, "late": self.width - _LATE}[self.place]
         return prompts(self.shape, self.width, first, self.n_prompts)
 
 
 def measure(*, quick: bool, limit: float = LIMIT, tokens: int | None = None, n_prompts: int | None = None) -> Path:
-    """Runs the grid; what has been measured is written after every shape.
+    """Runs the grid; the results are written after every model shape.
 
-    With ``tokens`` or ``n_prompts``, only these conditions, in place of what stands in the file for them.
+    With ``tokens`` or ``n_prompts``, runs only those conditions and replaces their rows in the file.
     """
     peak = max(matrix_peak(0.02 if quick else 0.3).values())
     known = (
@@ -62,8 +62,8 @@ def measure(*, quick: bool, limit: float = LIMIT, tokens: int | None = None, n_p
     chosen = {"tokens": tokens, "prompts": n_prompts}
     rows: list[dict[str, Any]] = []
     if any(chosen.values()):
-        before = _written(quick=quick)
-        rows = [row for row in before["rows"] if not _meant(row, chosen)]
+        before = _earlier_results(quick=quick)
+        rows = [row for row in before["rows"] if not _selected(row, chosen)]
         known = before["conditions"] | {"also": f"{known['command']} --tokens {tokens} --prompts {n_prompts}"}
     for shape in (GPT2_SMALL, GROUPED_QUERY):
         used = shape.quick() if quick else shape
@@ -72,7 +72,7 @@ def measure(*, quick: bool, limit: float = LIMIT, tokens: int | None = None, n_p
         for sweep in GRID:  # checks the level, once per model and site
             peers.ours(model, peers.as_batch(prompts(used)), sweep)
         for condition in _conditions(used, quick=quick):
-            if not _meant({"tokens": condition.width, "prompts": condition.n_prompts}, chosen):
+            if not _selected({"tokens": condition.width, "prompts": condition.n_prompts}, chosen):
                 continue
             for sweep in GRID:
                 rows.append(_row(theirs, model, condition, sweep=sweep, peak=peak, limit=limit))
@@ -81,7 +81,7 @@ def measure(*, quick: bool, limit: float = LIMIT, tokens: int | None = None, n_p
     return target
 
 
-def _written(*, quick: bool) -> dict[str, Any]:
+def _earlier_results(*, quick: bool) -> dict[str, Any]:
     target = results("patching_grid.json", quick=quick)
     return json.loads(target.read_text()) if target.exists() else {"conditions": {}, "rows": []}
 
@@ -101,7 +101,7 @@ def _sorted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     )
 
 
-def _meant(row: dict[str, Any], chosen: dict[str, int | None]) -> bool:
+def _selected(row: dict[str, Any], chosen: dict[str, int | None]) -> bool:
     return all(value in (None, row[name]) for name, value in chosen.items())
 
 
@@ -114,26 +114,26 @@ def _conditions(shape: Shape, *, quick: bool) -> Iterator[_Condition]:
 def _row(
     theirs: Any, model: mx.HookedModel, condition: _Condition, *, sweep: Sweep, peak: float, limit: float
 ) -> dict[str, Any]:
-    shape, given = condition.shape, condition.given
-    flops = sweep_flops(shape, given, sweep)
+    shape, pairs = condition.shape, condition.pairs
+    flops = sweep_flops(shape, pairs, sweep)
     estimate = flops / (_SHARE * peak * 1e9)
     row = {
         "shape": shape.name,
         "sweep": sweep.name,
-        "cells": len(sweep.cells(shape, given.width)),
-        "tokens": given.width,
+        "cells": len(sweep.cells(shape, pairs.width)),
+        "tokens": pairs.width,
         "difference": condition.place,
-        "first": given.first,
-        "prompts": len(given),
+        "first": pairs.first,
+        "prompts": len(pairs),
         "floor_gflop": digits(flops / 1e9),
     }
     if estimate > limit:
         return row | {"skipped": f"estimated at {estimate:.0f} s"}
-    forward = len(given) * forward_flops(shape, given.width) / (_SHARE * peak * 1e9)
-    sample = sweep.sample(shape, given, 4 if forward < 1 else 1)
-    batch = peers.as_batch(given)
+    forward = len(pairs) * forward_flops(shape, pairs.width) / (_SHARE * peak * 1e9)
+    sample = sweep.sample(shape, pairs, 4 if forward < 1 else 1)
+    batch = peers.as_batch(pairs)
     contenders = {
-        "TransformerLens": lambda: peers.transformer_lens(theirs, shape, given, sweep=sweep, sample=sample),
+        "TransformerLens": lambda: peers.transformer_lens(theirs, shape, pairs, sweep=sweep, sample=sample),
         "auto": lambda: peers.ours(model, batch, sweep),
     }
     runs = interleaved(contenders, 3, long=_LONG)
@@ -149,10 +149,10 @@ def _row(
 
 
 def _show(row: dict[str, Any]) -> None:
-    said = row.get("skipped")
-    if said is None:
+    outcome = row.get("skipped")
+    if outcome is None:
         lens, ours = (row["contenders"][name]["seconds"] for name in ("TransformerLens", "auto"))
         quality = f"{row['ran']}, {row['share_of_peak']:.0%} of peak, off by {row['largest_difference']:.0e}"
-        said = f"{lens} s -> {ours} s, {row['ratio']}x ({quality})"
+        outcome = f"{lens} s -> {ours} s, {row['ratio']}x ({quality})"
     where = f"{row['tokens']} tokens, {row['difference']}, {row['prompts']} prompts"
-    print(f"{row['shape']}, {row['sweep']}, {where}: {said}", flush=True)
+    print(f"{row['shape']}, {row['sweep']}, {where}: {outcome}", flush=True)

@@ -1,4 +1,4 @@
-"""The shapes as TransformerLens 3.9 builds them; TransformerLens 4 has no such class, so this stands by itself."""
+"""The model shapes as TransformerLens 3.9 models; a separate module, since TransformerLens 4 lacks that class."""
 
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
@@ -29,12 +29,12 @@ def hooked_transformer(shape: Shape, seed: int = 0) -> HookedTransformer:
         d_mlp=shape.d_mlp,
         d_vocab=shape.d_vocab,
         seed=seed,
-        device="cpu",  # where the same numbers are drawn on every machine
+        device="cpu",  # the CPU generator draws the same numbers on every machine
         **kind,
     )
     return randomised(HookedTransformer(config), seed)
 
 
 def small_model(seed: int = 0) -> HookedTransformer:
-    """GPT-2 small's shape with random weights."""
+    """A model of the GPT-2-small shape with random weights."""
     return hooked_transformer(GPT2_SMALL, seed)

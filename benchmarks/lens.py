@@ -1,7 +1,7 @@
-"""The logit lens over all layers and positions: ours against TransformerLens 4's own, on one bridge, on one thread.
+"""The logit lens at all layers and positions: ours against that of TransformerLens 4, on one bridge and one thread.
 
-GPT-2-small shape, random weights, 4 prompts of 64 tokens. Theirs takes either targets or top tokens in a call, and no
-KL divergence; ours gives all of that at once. ``--quick`` tries it on a cut-down shape. ``make bench-lens``.
+GPT-2-small shape, random weights, 4 prompts of 64 tokens. TransformerLens computes either targets or top tokens in a
+call, and no KL divergence; ours computes all of these in one call. ``--quick`` uses a small shape. ``make bench-lens``.
 """
 
 import argparse
@@ -26,46 +26,46 @@ CONDITIONS = {
     "prompts": f"{PROMPTS} of {WIDTH} tokens, 13 layers: {PROMPTS * WIDTH * 13:,} readouts",
     "TransformerLens, targets": "tools.analysis.logit_lens(targets=...): log-probability and rank of the next token, "
     "entropy",
-    "TransformerLens, targets and top": f"and a second call on the same cache for the top {K} tokens, as one call "
-    "takes either",
+    "TransformerLens, targets and top": f"with a second call on the same cache for the top {K} tokens, since one call "
+    "computes either",
     "ours": f"mx.LogitLens: the same, the top {K} tokens and the KL divergence from the output, and intervals",
     "repeats": "median of 5, interleaved",
 }
 
 
 def main() -> None:
-    """Measures in the environment of TransformerLens 4, and writes what was found."""
+    """Measures in the environment of TransformerLens 4 and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a cut-down shape; nothing committed is touched")
+    parser.add_argument("--quick", action="store_true", help="a small shape; committed results are not touched")
     parser.add_argument("--here", action="store_true", help="measure in this process and print JSON")
-    given = parser.parse_args()
-    if given.here:
-        print(json.dumps(measured(GPT2_SMALL.quick() if given.quick else GPT2_SMALL)))
+    arguments = parser.parse_args()
+    if arguments.here:
+        print(json.dumps(measured(GPT2_SMALL.quick() if arguments.quick else GPT2_SMALL)))
         return
-    found = child("benchmarks.lens", "--here", *(["--quick"] if given.quick else []), venv=".venv-tl4")
-    target = write(NAME, found, quick=given.quick)
+    measurements = child("benchmarks.lens", "--here", *(["--quick"] if arguments.quick else []), venv=".venv-tl4")
+    target = write(NAME, measurements, quick=arguments.quick)
     print(f"written to {target}", file=sys.stderr)
-    for row in found.get("rows", [found]):
+    for row in measurements.get("rows", [measurements]):
         print(json.dumps(row, indent=1))
 
 
 def measured(shape: Shape) -> dict[str, Any]:
-    """The times of all, and how far their values lie apart."""
-    from transformer_lens.model_bridge import TransformerBridge  # noqa: PLC0415 - of the other environment
+    """The times of all contenders, and the difference of their values."""
+    from transformer_lens.model_bridge import TransformerBridge  # noqa: PLC0415 - an extra environment
     from transformer_lens.tools.analysis.logit_lens import logit_lens  # noqa: PLC0415
 
     one_thread()
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     inner = TransformerBridge.boot_transformers("local", hf_model=hugging_face(shape), tokenizer=one_token()).eval()
-    given = prompts(shape, WIDTH, 10, PROMPTS)
+    pairs = prompts(shape, WIDTH, 10, PROMPTS)
     model = mx.wrap(inner, name=shape.name)
-    batch = mx.ContrastBatch.from_tokens(given.clean, given.corrupted, given.answers, given.wrong)
-    targets = torch.cat([given.clean[:, 1:], given.answers[:, None]], 1)
+    batch = mx.ContrastBatch.from_tokens(pairs.clean, pairs.corrupted, pairs.answers, pairs.wrong)
+    targets = torch.cat([pairs.clean[:, 1:], pairs.answers[:, None]], 1)
 
     def theirs(*, top: bool) -> Run:
         start = time.perf_counter()
-        _, cache = inner.run_with_cache(given.clean, names_filter=lambda name: "resid" in name or "embed" in name)
+        _, cache = inner.run_with_cache(pairs.clean, names_filter=lambda name: "resid" in name or "embed" in name)
         read = logit_lens(cache, positions=None, targets=targets, return_type="log_probs")
         if top:
             logit_lens(cache, positions=None, top_k=K, return_type="log_probs")
@@ -90,7 +90,7 @@ def measured(shape: Shape) -> dict[str, Any]:
     row = {
         "sweep": "logit lens",
         "cells": PROMPTS * WIDTH * (shape.n_layers + 1),
-        "contenders": {name: summary(found) for name, found in runs.items()},
+        "contenders": {name: summary(timings) for name, timings in runs.items()},
         "ratio": round(median(runs["TransformerLens, targets"]) / median(runs["ours"]), 2),
         "ratio_with_top": round(median(runs["TransformerLens, targets and top"]) / median(runs["ours"]), 2),
         "largest_difference": largest_difference(runs["ours"], runs["TransformerLens, targets"]),
@@ -99,7 +99,7 @@ def measured(shape: Shape) -> dict[str, Any]:
 
 
 def _numbered(values: torch.Tensor) -> dict[tuple[int, ...], float]:
-    """Log-probabilities ``[layer, prompt, pos]`` by place, every seventh."""
+    """Every seventh log-probability of ``[layer, prompt, pos]``, by index."""
     flat = values.reshape(-1)
     return {(at,): float(flat[at]) for at in range(0, len(flat), 7)}
 

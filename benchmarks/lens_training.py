@@ -1,9 +1,9 @@
-"""Training a tuned lens: ours against the ``tuned-lens`` package, processes of their own turn by turn, on one thread.
+"""Tuned-lens training: ours against the ``tuned-lens`` package, in alternating processes, on one thread.
 
-GPT-2-small shape, the same random weights and tokens for both, the package's recipe (SGD with Nesterov momentum,
-learning rate 0.1 falling to 0, gradient clipped at 1). The package's environment is ``.venv-tuned-lens``, made with
-``pip install tuned-lens transformers numpy``; its loop is written here as its own training script has it. ``make
-bench-lens``.
+GPT-2-small shape, the same random weights and tokens for both, the training settings of the package (SGD with Nesterov
+momentum, learning rate 0.1 falling to 0, gradient clipped at 1). The environment of the package is
+``.venv-tuned-lens``, installed with ``pip install tuned-lens transformers numpy``; the loop follows its training
+script. ``make bench-lens``.
 """
 
 import argparse
@@ -28,37 +28,39 @@ CONDITIONS = {
     "tokens": f"{STEPS} steps of {SEQUENCES} x {LENGTH} random tokens, 12 layers; the first step is not timed",
     "tuned-lens": "its TunedLens and Unembed, one layer after the other: forward, KL, backward",
     "ours": "mx.TunedLens.train",
-    "repeats": f"median of {TURNS} processes each, in turn",
+    "repeats": f"median of {TURNS} processes each, in alternation",
 }
 
 
 def main() -> None:
-    """Runs both in turn and writes what was found."""
+    """Runs both in alternation and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a cut-down shape; nothing committed is touched")
-    parser.add_argument("--here", choices=("ours", "theirs"), help="measure one in this process and print JSON")
-    given = parser.parse_args()
-    shape = GPT2_SMALL.quick() if given.quick else GPT2_SMALL
-    if given.here:
-        print(json.dumps(_measured(shape, given.here)))
+    parser.add_argument("--quick", action="store_true", help="a small shape; committed results are not touched")
+    parser.add_argument(
+        "--here", choices=("ours", "theirs"), help="measure this contender in this process and print JSON"
+    )
+    arguments = parser.parse_args()
+    shape = GPT2_SMALL.quick() if arguments.quick else GPT2_SMALL
+    if arguments.here:
+        print(json.dumps(_measured(shape, arguments.here)))
         return
-    quick = ["--quick"] if given.quick else []
-    found: dict[str, list[dict[str, Any]]] = {"theirs": [], "ours": []}
+    quick = ["--quick"] if arguments.quick else []
+    processes: dict[str, list[dict[str, Any]]] = {"theirs": [], "ours": []}
     for _ in range(TURNS):
         for name, venv in (("theirs", ".venv-tuned-lens"), ("ours", ".venv")):
-            one = child("benchmarks.lens_training", f"--here={name}", *quick, venv=venv)
-            if "left_out" in one:
-                sys.exit(f"{name}: {one['left_out']}")
-            found[name].append(one)
+            measurement = child("benchmarks.lens_training", f"--here={name}", *quick, venv=venv)
+            if "left_out" in measurement:
+                sys.exit(f"{name}: {measurement['left_out']}")
+            processes[name].append(measurement)
     contenders = {
         name: {
-            "tokens_per_second": digits(statistics.median(one["tokens_per_second"] for one in runs)),
-            "peak_mib": digits(statistics.median(one["peak_mib"] for one in runs)),
-            "reference": digits(statistics.median(one["reference"] for one in runs)),
+            "tokens_per_second": digits(statistics.median(measurement["tokens_per_second"] for measurement in runs)),
+            "peak_mib": digits(statistics.median(measurement["peak_mib"] for measurement in runs)),
+            "reference": digits(statistics.median(measurement["reference"] for measurement in runs)),
             "losses": runs[0]["losses"],
             "versions": runs[0]["versions"],
         }
-        for name, runs in found.items()
+        for name, runs in processes.items()
     }
     pairs = zip(contenders["ours"]["losses"], contenders["theirs"]["losses"], strict=True)
     difference = max(abs(ours - theirs) / theirs for ours, theirs in pairs)
@@ -69,7 +71,7 @@ def main() -> None:
         "largest_relative_difference": difference,
     }
     known = conditions("make bench-lens") | {"shape": str(shape)} | CONDITIONS
-    print(f"written to {write(NAME, {'conditions': known, 'rows': [row]}, quick=given.quick)}", file=sys.stderr)
+    print(f"written to {write(NAME, {'conditions': known, 'rows': [row]}, quick=arguments.quick)}", file=sys.stderr)
     print(json.dumps(row, indent=1))
     if not difference < ALLOWED:
         sys.exit(f"losses differ by {difference:.0e}, more than {ALLOWED:.0e}")
@@ -113,12 +115,12 @@ def _ours(shape: Shape, tokens: torch.Tensor) -> tuple[list[float], list[float]]
     order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0)).argsort()
     lens = mx.TunedLens.train(model, tokens[order], steps=STEPS, tokens_per_step=SEQUENCES * LENGTH, log=log)
     if lens.losses is None:
-        raise RuntimeError("a trained lens has losses")
+        raise RuntimeError("The trained lens has no losses")
     return [float(loss) for loss in lens.losses.mean(1)], times
 
 
 def _theirs(shape: Shape, tokens: torch.Tensor) -> tuple[list[float], list[float]]:
-    from tuned_lens.nn.lenses import TunedLens  # noqa: PLC0415 - only in its own environment
+    from tuned_lens.nn.lenses import TunedLens  # noqa: PLC0415 - an extra environment
 
     model = hugging_face(shape).eval()
     model.requires_grad_(requires_grad=False)
@@ -139,8 +141,8 @@ def _theirs(shape: Shape, tokens: torch.Tensor) -> tuple[list[float], list[float
         target = output.logits.log_softmax(-1)
         total = 0.0
         for layer, stream in enumerate(output.hidden_states[:-1]):
-            said = lens(stream, layer).log_softmax(-1)
-            loss = (target.exp() * (target - said)).sum(-1).mean()
+            log_probs = lens(stream, layer).log_softmax(-1)
+            loss = (target.exp() * (target - log_probs)).sum(-1).mean()
             loss.backward()
             total += float(loss)
         torch.nn.utils.clip_grad_norm_(lens.parameters(), 1.0)

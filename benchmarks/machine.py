@@ -1,4 +1,4 @@
-"""What was measured on, with what, and how busy it was; and processes of their own for peers that need one."""
+"""The machine, its load and the library versions of a measurement, and subprocesses for peers that need their own."""
 
 import datetime
 import json
@@ -22,13 +22,13 @@ _QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "TOKENIZERS_PARAL
 
 
 def one_thread() -> None:
-    """As everything here is measured."""
+    """Restricts torch to one thread, without gradients."""
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
 
 
 def conditions(command: str) -> dict[str, object]:
-    """Where, when and with what; what a figure must never be without."""
+    """Command, date, machine and versions, which accompany every measurement."""
     return {
         "command": command,
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
@@ -38,18 +38,18 @@ def conditions(command: str) -> dict[str, object]:
 
 
 def versions() -> dict[str, str]:
-    """Of what this process runs with."""
-    found = {"python": platform.python_version()}
+    """The library versions of this process."""
+    installed = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def cpu_name() -> str:
-    """The processor's name, where the system tells."""
+    """The name of the processor, if the system reports it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -57,7 +57,7 @@ def cpu_name() -> str:
 
 
 def results(name: str, *, quick: bool) -> Path:
-    """Where a result lies; trial runs do not touch the committed ones."""
+    """The path of a result; test runs do not overwrite the committed results."""
     folder = ROOT / "outputs" / "bench-quick" if quick else ROOT / "benchmarks" / "results"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / name
@@ -71,11 +71,11 @@ def write(name: str, payload: object, *, quick: bool) -> Path:
 
 
 def child(module: str, *arguments: str, venv: str = ".venv") -> dict:
-    """What a benchmark module prints as its last line, run by itself; or under ``left_out``, why there is none."""
+    """The JSON that a benchmark module prints as a subprocess; ``left_out`` holds the reason for a failure."""
     python = ROOT / venv / "bin" / "python"
     if not python.exists():
         return {"left_out": f"no {venv}"}
-    done = subprocess.run(
+    process = subprocess.run(
         [str(python), "-m", module, *arguments],
         cwd=ROOT,
         env=os.environ | _QUIET,
@@ -83,20 +83,20 @@ def child(module: str, *arguments: str, venv: str = ".venv") -> dict:
         text=True,
         check=False,
     )
-    lines = done.stdout.strip().splitlines()
-    if done.returncode or not lines:
-        return {"left_out": f"failed: {(done.stderr.strip().splitlines() or ['no output'])[-1]}"}
+    lines = process.stdout.strip().splitlines()
+    if process.returncode or not lines:
+        return {"left_out": f"failed: {(process.stderr.strip().splitlines() or ['no output'])[-1]}"}
     return json.loads(lines[-1])
 
 
 def kib(name: str) -> int:
-    """What Linux says this process holds: ``VmRSS`` now, ``VmHWM`` at most."""
+    """Memory of this process in KiB, as Linux reports it: ``VmRSS`` now, ``VmHWM`` at its peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(name + ":")).split()[1])
 
 
 class Reference:
-    """A forward pass in plain torch, the same in every process: its time tells how busy the machine was."""
+    """A forward pass in plain torch, equal in every process, whose time measures the load of the machine."""
 
     def __init__(self, shape: Shape, width: int = 16) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -108,7 +108,7 @@ class Reference:
         self._residual = torch.randn(1, width, d, generator=generator)
 
     def run(self) -> Run:
-        """Ten passes."""
+        """Times ten passes."""
         start = time.perf_counter()
         for _ in range(10):
             self.logits()
@@ -116,7 +116,7 @@ class Reference:
         return Run(seconds / 10, seconds)
 
     def logits(self) -> Tensor:
-        """One pass."""
+        """Runs one pass."""
         x = self._residual
         width, d = x.shape[1:]
         for qkv, out, mlp_in, mlp_out in self._blocks:
@@ -128,7 +128,7 @@ class Reference:
 
 
 def summary(runs: list[Run]) -> dict[str, object]:
-    """Of one contender: the median, the runs it is of, and how far they lie apart."""
+    """The median of the runs of a contender, their number and their range."""
     seconds = sorted(run.seconds for run in runs)
     middle = seconds[len(seconds) // 2] if len(seconds) % 2 else sum(seconds[len(seconds) // 2 - 1 :][:2]) / 2
     return {

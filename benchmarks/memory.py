@@ -1,7 +1,7 @@
-"""Peak memory of one sweep in a process of its own, ends with a line of JSON. Linux only.
+"""Peak memory of one sweep in a process of its own; prints one line of JSON. Linux only.
 
-The peak is the process's resident high-water mark above what it held when the model was ready. The first call lays
-weights out, checks its level and loads what libraries load late; a later call does not, and is counted from before it.
+The peak is the high-water mark of resident memory above the process with the model loaded. The first call lays weights
+out, checks its level and triggers late imports of libraries; a later call does not, and is counted from its own start.
 """
 
 import ctypes
@@ -14,59 +14,59 @@ import mechxai as mx
 from benchmarks import peers
 from benchmarks.hooked import hooked_transformer
 from benchmarks.machine import child, kib, one_thread
-from benchmarks.rows import Settings, options, settings
+from benchmarks.rows import Settings, options, parse_settings
 from benchmarks.sweeps import HEADLINE
 
 CONTENDERS = ("auto", "TransformerLens", "start_at_layer")
 _CLEAR = Path("/proc/self/clear_refs")
 
 
-def measured(asked: Settings) -> list[dict[str, object]]:
-    """All sweeps, a process each."""
-    found = []
+def measured(settings: Settings) -> list[dict[str, object]]:
+    """The peak of every sweep and contender, each in its own process."""
+    rows = []
     for number, sweep in enumerate(HEADLINE):
         each = {
-            name: child("benchmarks.memory", f"--sweep={number}", f"--contender={name}", *asked.arguments())
+            name: child("benchmarks.memory", f"--sweep={number}", f"--contender={name}", *settings.arguments())
             for name in CONTENDERS
         }
-        found.append({"sweep": sweep.name, "contenders": each})
-    return found
+        rows.append({"sweep": sweep.name, "contenders": each})
+    return rows
 
 
 def main() -> None:
-    """Prints one sweep's peak."""
+    """Prints the peak of one sweep."""
     parser = options(__doc__ or "")
-    parser.add_argument("--sweep", type=int, default=0, help="number of the headline's sweep")
+    parser.add_argument("--sweep", type=int, default=0, help="index of a headline sweep")
     parser.add_argument("--contender", choices=CONTENDERS, default="auto")
-    given = parser.parse_args()
-    asked = settings(given)
+    arguments = parser.parse_args()
+    settings = parse_settings(arguments)
     one_thread()
-    call = _call(asked, HEADLINE[given.sweep], given.contender)
+    call = _call(settings, HEADLINE[arguments.sweep], arguments.contender)
     (ready, first), (before, later) = _peak(call), _peak(call)
-    found = {
+    peaks = {
         "model_mib": ready,
         "first_call_mib": first - ready,
         "kept_mib": before - ready,
         "later_call_mib": later - before,
     }
-    print(json.dumps({name: round(kib / 1024, 1) for name, kib in found.items()}))
+    print(json.dumps({name: round(size / 1024, 1) for name, size in peaks.items()}))
 
 
-def _call(asked: Settings, sweep: peers.Sweep, contender: str) -> Callable[[], object]:
-    inner, shape = hooked_transformer(asked.shape), asked.shape
+def _call(settings: Settings, sweep: peers.Sweep, contender: str) -> Callable[[], object]:
+    inner, shape = hooked_transformer(settings.shape), settings.shape
     if contender == "auto":
-        model, batch = mx.wrap(inner, name=shape.name), peers.as_batch(asked.prompts)
+        model, batch = mx.wrap(inner, name=shape.name), peers.as_batch(settings.prompts)
         return lambda: peers.ours(model, batch, sweep)
-    if contender == "start_at_layer":  # its first layers are its largest
-        return lambda: peers.start_at_layer(inner, shape, asked.prompts, sweep=sweep, layers=[0])
-    sample = sweep.sample(shape, asked.prompts, 2)
-    return lambda: peers.transformer_lens(inner, shape, asked.prompts, sweep=sweep, sample=sample)
+    if contender == "start_at_layer":  # its first layer needs the most memory
+        return lambda: peers.start_at_layer(inner, shape, settings.prompts, sweep=sweep, layers=[0])
+    sample = sweep.sample(shape, settings.prompts, 2)
+    return lambda: peers.transformer_lens(inner, shape, settings.prompts, sweep=sweep, sample=sample)
 
 
 def _peak(call: Callable[[], object]) -> tuple[int, int]:
-    """KiB resident before, and at most, during a call."""
+    """KiB resident before a call, and the peak during it."""
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what is free but still held would hide what the call needs
+    ctypes.CDLL(None).malloc_trim(0)  # free memory that the allocator still holds would mask the call
     _CLEAR.write_text("5")
     start = kib("VmRSS")
     call()

@@ -1,11 +1,11 @@
-"""Patching sweeps against TransformerLens' own and the next best ways, one thread, interleaved: ``make bench``.
+"""Patching sweeps against TransformerLens and hand-written batches, on one thread, interleaved: ``make bench``.
 
-Headline: GPT-2-small shape, random weights, 16 tokens, clean and corrupted differ at position 10 only, one pair.
-TransformerLens' own function is timed on a random sample of its cells and scaled to all (it does the same work for
-each); ours run whole. All give the same values: the largest difference over the sample is printed.
+Headline: GPT-2-small shape, random weights, 16 tokens, one prompt pair that differs at position 10 only. The patching
+function of TransformerLens is timed on a random sample of its cells and scaled to all, since each cell costs the same;
+ours run in full. All contenders compute the same values; the largest difference over the sample is printed.
 
-``--grid`` measures other prompt lengths, places of the difference, batches and a grouped-query shape; ``--bridge`` and
-``--nnsight`` only those two, each in its own environment; ``--quick`` tries everything on a cut-down shape.
+``--grid`` measures other prompt lengths, places of the difference, batch sizes and a grouped-query shape; ``--bridge``
+and ``--nnsight`` run only those peers, each in its own environment; ``--quick`` runs everything on a small shape.
 """
 
 import copy
@@ -19,125 +19,131 @@ from benchmarks.floor import matrix_peak
 from benchmarks.hooked import hooked_transformer, small_model
 from benchmarks.machine import Reference, child, conditions, one_thread, results, write
 from benchmarks.peers import pair
-from benchmarks.rows import Settings, options, settings, show, sweep_row
+from benchmarks.rows import Settings, options, parse_settings, show, sweep_row
 from benchmarks.sweeps import HEADLINE, Sweep
 from benchmarks.timing import Run, digits
 
 __all__ = ["pair", "small_model"]
 NAME = "patching.json"
-ALLOWED = 1e-4  # difference between values of any two contenders
+ALLOWED = 1e-4  # largest difference between the values of two contenders
 CONDITIONS = {
     "prompts": "1 pair, 16 tokens, difference at position 10 (counted from 0): 6 of 16 positions can have an effect",
-    "TransformerLens": "timed on random cells and scaled, with its clean cache made once; on an object of its own, "
-    "because ours gives the weights of its object other strides in place, which would speed TransformerLens up as well",
-    "start_at_layer": "hand-written batches: a layer's cells stacked along the batch, run from its cached input "
-    "on, only the last position unembedded; on TransformerLens' object",
-    "wave, suffix, packed, fused": "levels 1 to 4 of ours: the whole method, with plan, both baselines and intervals; "
-    "a level is checked at its first call, which is timed by itself; all on one object, whose weights are laid out",
-    "floor": "GFLOP of any exact method that runs changed positions from the edit's layer on, and the unedited runs",
-    "reference": "a plain torch forward of the same sizes, timed in turn with the rest; matches the processes",
+    "TransformerLens": "timed on random cells and scaled, with its clean cache built once; on a separate object, "
+    "because ours changes the strides of weights in place, which would speed up TransformerLens as well",
+    "start_at_layer": "hand-written batches: the cells of a layer stacked along the batch, run from its cached "
+    "input, only the last position unembedded; on the object of TransformerLens",
+    "wave, suffix, packed, fused": "levels 1 to 4 of ours: the full method, with plan, both baselines and intervals; "
+    "the first call of a level, which checks it, is timed separately; all on one object with prepared weights",
+    "floor": "GFLOP of any exact method that runs changed positions from the layer of the edit, and the unedited runs",
+    "reference": "a plain torch forward pass of the same sizes, timed in rotation with the rest; matches processes",
 }
 
 
 def main() -> None:
-    """Measures what is asked, prints and writes it."""
+    """Measures the chosen part, prints it and writes it."""
     parser = options(__doc__ or "")
-    for name, what in (("grid", "other conditions"), ("bridge", "TransformerLens 4 only"), ("nnsight", "nnsight only")):
-        parser.add_argument(f"--{name}", action="store_true", help=what)
+    for name, text in (("grid", "other conditions"), ("bridge", "TransformerLens 4 only"), ("nnsight", "nnsight only")):
+        parser.add_argument(f"--{name}", action="store_true", help=text)
     parser.add_argument(
-        "--limit", type=float, default=grid.LIMIT, help="of the grid: estimated seconds of a sweep to skip"
+        "--limit", type=float, default=grid.LIMIT, help="for the grid: skip sweeps with a longer estimate, in seconds"
     )
     for name in ("tokens", "prompts"):
         parser.add_argument(
-            f"--{name}", type=int, help=f"of the grid: only this number of {name}, beside what is known"
+            f"--{name}", type=int, help=f"for the grid: measure only this number of {name}, and keep the other results"
         )
-    given = parser.parse_args()
-    asked = settings(given)
+    arguments = parser.parse_args()
+    settings = parse_settings(arguments)
     one_thread()
-    if given.grid:
-        target = grid.measure(quick=given.quick, limit=given.limit, tokens=given.tokens, n_prompts=given.prompts)
-    elif given.bridge or given.nnsight:
-        target = others(asked, bridge=given.bridge, nnsight=given.nnsight)
+    if arguments.grid:
+        target = grid.measure(
+            quick=arguments.quick, limit=arguments.limit, tokens=arguments.tokens, n_prompts=arguments.prompts
+        )
+    elif arguments.bridge or arguments.nnsight:
+        target = others(settings, bridge=arguments.bridge, nnsight=arguments.nnsight)
     else:
-        target = headline(asked)
+        target = headline(settings)
     print(f"written to {target}", file=sys.stderr)
     wrong = [error for error in _differences(json.loads(target.read_text())) if not error < ALLOWED]
     if wrong:
-        sys.exit(f"{len(wrong)} contenders differ by {max(wrong):.0e} or less, more than {ALLOWED:.0e}")
+        sys.exit(f"{len(wrong)} contenders differ by up to {max(wrong):.0e}; the limit is {ALLOWED:.0e}")
 
 
-def headline(asked: Settings) -> Path:
-    """Everything at the headline's conditions."""
-    print(f"{asked.shape}; {CONDITIONS['prompts']}", flush=True)
-    peaks = matrix_peak(0.02 if asked.quick else 0.3)
-    rows, ready = _rows(asked)
-    later = matrix_peak(0.02 if asked.quick else 0.3)
+def headline(settings: Settings) -> Path:
+    """All contenders at the headline conditions."""
+    print(f"{settings.shape}; {CONDITIONS['prompts']}", flush=True)
+    peaks = matrix_peak(0.02 if settings.quick else 0.3)
+    rows, ready = _rows(settings)
+    later = matrix_peak(0.02 if settings.quick else 0.3)
     peaks = {name: max(rate, later[name]) for name, rate in peaks.items()}
     for row in rows:
-        for found in row["contenders"].values():
-            found["share_of_peak"] = digits(row["floor_gflop"] / (found["seconds"] * max(peaks.values())), 3)
+        for contender in row["contenders"].values():
+            contender["share_of_peak"] = digits(row["floor_gflop"] / (contender["seconds"] * max(peaks.values())), 3)
         row["contenders"]["reference"].pop("share_of_peak")
-    repeats = f"median of {asked.repeats}, interleaved; fewer where a contender takes over 20 s in all"
-    known = conditions("make bench") | {"shape": str(asked.shape)} | CONDITIONS
-    known |= {"cells_timed": f"{asked.sample} of TransformerLens'", "repeats": repeats, "ready_seconds": digits(ready)}
+    repeats = f"median of {settings.repeats}, interleaved; fewer where a contender takes over 20 s in all"
+    known = conditions("make bench") | {"shape": str(settings.shape)} | CONDITIONS
+    known |= {
+        "cells_timed": f"{settings.sample} of TransformerLens'",
+        "repeats": repeats,
+        "ready_seconds": digits(ready),
+    }
     known |= {"matrix_peak_gflops": peaks}
-    payload = {"conditions": known, "rows": rows, "memory": memory.measured(asked)}
-    write(NAME, payload, quick=asked.quick)
-    return others(asked, bridge=True, nnsight=True)
+    payload = {"conditions": known, "rows": rows, "memory": memory.measured(settings)}
+    write(NAME, payload, quick=settings.quick)
+    return others(settings, bridge=True, nnsight=True)
 
 
-def _rows(asked: Settings) -> tuple[list[dict], float]:
-    """On TransformerLens 3.9; and the seconds to make a model ready for ours."""
-    theirs = hooked_transformer(asked.shape)
-    model, ready = peers.prepared(copy.deepcopy(theirs), asked.shape.name, peers.as_batch(asked.prompts))
-    shape, given, reference = asked.shape, asked.prompts, Reference(asked.shape)
+def _rows(settings: Settings) -> tuple[list[dict], float]:
+    """The rows on TransformerLens 3.9, and the seconds to prepare a model for ours."""
+    theirs = hooked_transformer(settings.shape)
+    model, ready = peers.prepared(copy.deepcopy(theirs), settings.shape.name, peers.as_batch(settings.prompts))
+    shape, pairs, reference = settings.shape, settings.prompts, Reference(settings.shape)
 
     def row(sweep: Sweep) -> dict:
-        sample = sweep.sample(shape, given, asked.sample)
+        sample = sweep.sample(shape, pairs, settings.sample)
 
         def patching() -> Run:
-            return peers.transformer_lens(theirs, shape, given, sweep=sweep, sample=sample)
+            return peers.transformer_lens(theirs, shape, pairs, sweep=sweep, sample=sample)
 
         def stacked() -> Run:
-            return peers.start_at_layer(theirs, shape, given, sweep=sweep)
+            return peers.start_at_layer(theirs, shape, pairs, sweep=sweep)
 
         contenders = {"reference": reference.run, "TransformerLens": patching, "start_at_layer": stacked}
-        return sweep_row(model, asked, sweep, others=contenders, baseline="TransformerLens")
+        return sweep_row(model, settings, sweep, others=contenders, baseline="TransformerLens")
 
     return [row(sweep) for sweep in HEADLINE], ready
 
 
-def others(asked: Settings, *, bridge: bool, nnsight: bool) -> Path:
-    """The processes of their own, written beside what is known already."""
-    target = results(NAME, quick=asked.quick)
+def others(settings: Settings, *, bridge: bool, nnsight: bool) -> Path:
+    """The peers that need their own process, added to the earlier results."""
+    target = results(NAME, quick=settings.quick)
     payload = json.loads(target.read_text()) if target.exists() else {}
     if bridge:
-        payload["bridge"] = child("benchmarks.bridge", *asked.arguments(), venv=".venv-tl4")
+        payload["bridge"] = child("benchmarks.bridge", *settings.arguments(), venv=".venv-tl4")
     if nnsight:
-        payload["nnsight"] = child("benchmarks.nnsight_peer", *asked.arguments(), venv=".venv-nnsight")
+        payload["nnsight"] = child("benchmarks.nnsight_peer", *settings.arguments(), venv=".venv-nnsight")
     for name in ("bridge", "nnsight"):
         for row in payload.get(name, {}).get("rows", ()):
             _match(row, payload.get("rows", ()), name)
             show(row)
-    return write(NAME, payload, quick=asked.quick)
+    return write(NAME, payload, quick=settings.quick)
 
 
 def _match(row: dict, rows: Sequence[dict], name: str) -> None:
-    """What a peer's time would have been in the first process, by the reference that both timed."""
+    """The time of a peer, rescaled to the first process by the reference pass that both timed."""
     same = [other["contenders"] for other in rows if other["sweep"] == row["sweep"]]
     if same:
-        found = row["contenders"]
-        ratio = found["reference"]["seconds"] / same[0]["reference"]["seconds"]
+        contenders = row["contenders"]
+        ratio = contenders["reference"]["seconds"] / same[0]["reference"]["seconds"]
         row["reference_ratio"] = digits(ratio, 3)
-        found[name]["matched_seconds"] = digits(found[name]["seconds"] / ratio)
+        contenders[name]["matched_seconds"] = digits(contenders[name]["seconds"] / ratio)
 
 
-def _differences(found: object) -> list[float]:
-    """All largest differences, wherever they stand."""
-    if isinstance(found, dict):
-        own = [value for name, value in found.items() if name.startswith("largest_difference")]
-        return own + [error for value in found.values() for error in _differences(value)]
-    return [error for value in found for error in _differences(value)] if isinstance(found, list) else []
+def _differences(payload: object) -> list[float]:
+    """All values of largest differences in a nested result."""
+    if isinstance(payload, dict):
+        differences = [value for name, value in payload.items() if name.startswith("largest_difference")]
+        return differences + [error for value in payload.values() for error in _differences(value)]
+    return [error for value in payload for error in _differences(value)] if isinstance(payload, list) else []
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Each contender as a function that runs a sweep and says how long it took; for both of TransformerLens' classes."""
+"""Each contender as a function that runs a sweep and returns its time; for both classes of TransformerLens."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,58 +14,58 @@ from benchmarks.shapes import GPT2_SMALL, Prompts, Shape, prompts
 from benchmarks.sweeps import ENGINES, Cell, Sweep
 from benchmarks.timing import Run
 
-_POSITIONS_AT_ONCE = 4096  # of hand-written batches
+_POSITIONS_AT_ONCE = 4096  # tokens per call of the hand-written batches
 
 tl_patching.tqdm = lambda rows, **_: rows
 
 
 def pair(width: int = 16, first: int = 10, n_prompts: int = 1, shape: Shape = GPT2_SMALL) -> mx.ContrastBatch:
-    """Random prompts that differ at one position, as ours takes them."""
+    """Random prompts that differ at one position, as a `ContrastBatch`."""
     return as_batch(prompts(shape, width, first, n_prompts))
 
 
-def as_batch(given: Prompts) -> mx.ContrastBatch:
-    """The prompts, as ours takes them."""
-    return mx.ContrastBatch.from_tokens(given.clean, given.corrupted, given.answers, given.wrong)
+def as_batch(pairs: Prompts) -> mx.ContrastBatch:
+    """The prompt pairs as a `ContrastBatch`."""
+    return mx.ContrastBatch.from_tokens(pairs.clean, pairs.corrupted, pairs.answers, pairs.wrong)
 
 
-def transformer_lens(inner: Any, shape: Shape, given: Prompts, *, sweep: Sweep, sample: Sequence[Cell]) -> Run:
-    """`transformer_lens.patching` on a sample of cells, scaled to all: it does the same work for each.
+def transformer_lens(inner: Any, shape: Shape, pairs: Prompts, *, sweep: Sweep, sample: Sequence[Cell]) -> Run:
+    """Runs `transformer_lens.patching` on a sample of cells; the time is scaled to all cells, which cost the same.
 
-    The clean run's cache is made once and counted once.
+    The cache of the clean run is built once and counted once.
     """
     start = time.perf_counter()
-    _, cache = inner.run_with_cache(given.clean, names_filter=_names(sweep.site, shape.n_layers))
+    _, cache = inner.run_with_cache(pairs.clean, names_filter=_names(sweep.site, shape.n_layers))
     cached = time.perf_counter()
     values = tl_patching.generic_activation_patch(
         inner,
-        given.corrupted,
+        pairs.corrupted,
         cache,
-        lambda logits: given.difference(logits[:, -1]),
+        lambda logits: pairs.difference(logits[:, -1]),
         getattr(tl_patching, sweep.setter),
         sweep.site,
         index_df=pd.DataFrame(list(sample), columns=list(sweep.over)),
     )
     end = time.perf_counter()
-    n_cells = len(sweep.cells(shape, given.width))
+    n_cells = len(sweep.cells(shape, pairs.width))
     seconds = (cached - start) + (end - cached) * n_cells / len(sample)
     return Run(seconds, end - start, dict(zip(sample, values.tolist(), strict=True)))
 
 
 def start_at_layer(
-    inner: Any, shape: Shape, given: Prompts, *, sweep: Sweep, layers: Sequence[int] | None = None
+    inner: Any, shape: Shape, pairs: Prompts, *, sweep: Sweep, layers: Sequence[int] | None = None
 ) -> Run:
-    """What a careful user writes: a layer's cells stacked along the batch, from that layer's cached input on.
+    """A hand-written sweep: the cells of a layer as one batch, run from that layer's cached input.
 
-    Only the last position is unembedded. Calls are limited to 4,096 positions.
+    Only the last position is unembedded. A call covers at most 4,096 positions.
     """
     start = time.perf_counter()
-    _, clean = inner.run_with_cache(given.clean, names_filter=_names(sweep.site, shape.n_layers))
-    _, base = inner.run_with_cache(given.corrupted, names_filter=_names("resid_pre", shape.n_layers))
-    at_once = max(1, _POSITIONS_AT_ONCE // given.corrupted.numel())
+    _, clean = inner.run_with_cache(pairs.clean, names_filter=_names(sweep.site, shape.n_layers))
+    _, base = inner.run_with_cache(pairs.corrupted, names_filter=_names("resid_pre", shape.n_layers))
+    at_once = max(1, _POSITIONS_AT_ONCE // pairs.corrupted.numel())
     values: dict[Cell, float] = {}
     for layer in range(shape.n_layers) if layers is None else layers:
-        cells = [cell for cell in sweep.cells(shape, given.width) if cell[0] == layer]
+        cells = [cell for cell in sweep.cells(shape, pairs.width) if cell[0] == layer]
         for first in range(0, len(cells), at_once):
             part = cells[first : first + at_once]
             hook = _patching(sweep, part, clean[sweep.site, layer])
@@ -75,25 +75,25 @@ def start_at_layer(
                 start_at_layer=layer,
                 stop_at_layer=shape.n_layers,
             )
-            logits = inner.unembed(inner.ln_final(residual[:, -1:]))[:, 0].unflatten(0, (len(part), len(given)))
-            values |= {cell: float(given.difference(rows)) for cell, rows in zip(part, logits, strict=True)}
+            logits = inner.unembed(inner.ln_final(residual[:, -1:]))[:, 0].unflatten(0, (len(part), len(pairs)))
+            values |= {cell: float(pairs.difference(rows)) for cell, rows in zip(part, logits, strict=True)}
     seconds = time.perf_counter() - start
     return Run(seconds, seconds, values)
 
 
 def ours(model: mx.HookedModel, batch: mx.ContrastBatch, sweep: Sweep, engine: str = "auto") -> Run:
-    """The whole method: plan, both baselines, every cell, intervals."""
+    """The full method: plan, both baselines, every cell and intervals."""
     method = mx.ActivationPatching(sweep.site, sweep.over)
     start = time.perf_counter()
     result = method(model, batch, execution=mx.Execution(engine=engine))
     seconds = time.perf_counter() - start
-    found = result.data["value"].values
-    values = {cell: float(found[cell]) for cell in _indices(found.shape)}
+    effects = result.data["value"].values
+    values = {cell: float(effects[cell]) for cell in _indices(effects.shape)}
     return Run(seconds, seconds, values, note=f"level {int(result.data['level'])}")
 
 
 def prepared(inner: Any, name: str, batch: mx.ContrastBatch) -> tuple[mx.HookedModel, float]:
-    """The model as ours, and the seconds to read its weights and lay them out, which happens once."""
+    """The model for ours, and the seconds to read and lay out its weights, which happens once."""
     start = time.perf_counter()
     model = mx.wrap(inner, name=name)
     mx.ActivationPatching().plan(model, batch)
@@ -101,7 +101,7 @@ def prepared(inner: Any, name: str, batch: mx.ContrastBatch) -> tuple[mx.HookedM
 
 
 def engines(model: mx.HookedModel, batch: mx.ContrastBatch, sweep: Sweep) -> tuple[str, ...]:
-    """The engines that a model has, from the first level on. Nothing is run."""
+    """The engines of a model from level 1 on, without running any."""
     highest = mx.ActivationPatching(sweep.site, sweep.over).plan(model, batch).level
     return ENGINES[:highest]
 

@@ -1,4 +1,4 @@
-"""One sweep as a row of a table: all contenders of a process turn by turn, and every level of ours."""
+"""One sweep as a row of a table: all contenders of a process in rotation, and every level of ours."""
 
 import argparse
 from collections.abc import Callable, Mapping
@@ -15,11 +15,11 @@ from benchmarks.timing import Run, digits, interleaved, largest_difference, medi
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is run.
+    """The size of a benchmark run.
 
     Attributes:
-        quick: on a cut-down shape; the figures mean nothing, the values must still agree.
-        sample: cells of TransformerLens that are timed.
+        quick: a small shape; the times are meaningless, the values must still agree.
+        sample: number of TransformerLens cells that are timed.
         repeats: rounds.
     """
 
@@ -29,66 +29,68 @@ class Settings:
 
     @property
     def shape(self) -> Shape:
-        """Of the headline."""
+        """The shape of the headline."""
         return GPT2_SMALL.quick() if self.quick else GPT2_SMALL
 
     @property
     def prompts(self) -> Prompts:
-        """Of the headline: 16 tokens, one pair that differs at position 10."""
+        """The prompts of the headline: 16 tokens, one pair that differs at position 10."""
         return prompts(self.shape)
 
     def arguments(self) -> list[str]:
-        """For a process of its own."""
+        """The command-line arguments for a subprocess."""
         return [*(["--quick"] if self.quick else []), f"--sample={self.sample}", f"--repeats={self.repeats}"]
 
 
 def options(doc: str) -> argparse.ArgumentParser:
-    """What every benchmark takes."""
-    found = argparse.ArgumentParser(description=doc)
-    found.add_argument("--quick", action="store_true", help="cut-down shapes; results go to outputs/bench-quick")
-    found.add_argument("--sample", type=int, default=12, help="cells of TransformerLens that are timed")
-    found.add_argument("--repeats", type=int, default=3, help="rounds")
-    return found
+    """The argument parser that all benchmarks share."""
+    parser = argparse.ArgumentParser(description=doc)
+    parser.add_argument("--quick", action="store_true", help="small shapes; results go to outputs/bench-quick")
+    parser.add_argument("--sample", type=int, default=12, help="cells of TransformerLens that are timed")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds")
+    return parser
 
 
-def settings(asked: argparse.Namespace) -> Settings:
-    """From the command line."""
-    return Settings(asked.quick, min(asked.sample, 3) if asked.quick else asked.sample, asked.repeats)
+def parse_settings(arguments: argparse.Namespace) -> Settings:
+    """The settings from the command line."""
+    return Settings(
+        arguments.quick, min(arguments.sample, 3) if arguments.quick else arguments.sample, arguments.repeats
+    )
 
 
 def sweep_row(
-    model: mx.HookedModel, asked: Settings, sweep: Sweep, *, others: Mapping[str, Callable[[], Run]], baseline: str
+    model: mx.HookedModel, settings: Settings, sweep: Sweep, *, others: Mapping[str, Callable[[], Run]], baseline: str
 ) -> dict[str, object]:
-    """Seconds of every contender; of ours also the first call's, which checks each level, and the values' distance.
+    """Seconds of every contender, of the first call of each level (which checks it), and the differences of values.
 
     Args:
         model: ours.
-        asked: how much to run.
+        settings: size of the run.
         sweep: the sweep.
         others: name -> a run of the sweep.
-        baseline: the one of them that the rest are compared with, in time and in values.
+        baseline: the name of the run that the others are compared with, in time and in values.
     """
-    shape, given = asked.shape, asked.prompts
-    batch = peers.as_batch(given)
+    shape, pairs = settings.shape, settings.prompts
+    batch = peers.as_batch(pairs)
     levels = peers.engines(model, batch, sweep)
     first = {engine: peers.ours(model, batch, sweep, engine).spent for engine in levels}
     mine = {engine: (lambda engine=engine: peers.ours(model, batch, sweep, engine)) for engine in levels}
-    runs = interleaved({**others, **mine}, asked.repeats)
-    found: dict[str, dict[str, object]] = {}
+    runs = interleaved({**others, **mine}, settings.repeats)
+    contenders: dict[str, dict[str, object]] = {}
     for name, every in runs.items():
-        found[name] = summary(every)
+        contenders[name] = summary(every)
         if name != baseline and every[0].values:
-            found[name]["ratio"] = digits(median(runs[baseline]) / median(every), 3)
-            found[name]["largest_difference"] = largest_difference(every, runs[baseline])
+            contenders[name]["ratio"] = digits(median(runs[baseline]) / median(every), 3)
+            contenders[name]["largest_difference"] = largest_difference(every, runs[baseline])
     for engine in levels:
-        found[engine] |= {"first_call_seconds": digits(first[engine]), "ran": runs[engine][-1].note}
+        contenders[engine] |= {"first_call_seconds": digits(first[engine]), "ran": runs[engine][-1].note}
         if runs[engine][-1].note != _level(engine):
-            found[engine]["fell_back"] = True
+            contenders[engine]["fell_back"] = True
     row = {
         "sweep": sweep.name,
-        "cells": len(sweep.cells(shape, given.width)),
-        "floor_gflop": digits(sweep_flops(shape, given, sweep) / 1e9),
-        "contenders": found,
+        "cells": len(sweep.cells(shape, pairs.width)),
+        "floor_gflop": digits(sweep_flops(shape, pairs, sweep) / 1e9),
+        "contenders": contenders,
     }
     show(row)
     return row
@@ -99,10 +101,10 @@ def _level(engine: str) -> str:
 
 
 def show(row: Mapping[str, dict]) -> None:
-    """A row on the screen."""
+    """Prints a row."""
     parts = []
-    for name, found in row["contenders"].items():
-        ratio = f" {found['ratio']}x, off by {found['largest_difference']:.0e}" if "ratio" in found else ""
-        fell = f", fell back to {found['ran']}" if "fell_back" in found else ""
-        parts.append(f"  {name}: {found['seconds']} s{ratio}{fell}")
+    for name, contender in row["contenders"].items():
+        ratio = f" {contender['ratio']}x, off by {contender['largest_difference']:.0e}" if "ratio" in contender else ""
+        fell = f", fell back to {contender['ran']}" if "fell_back" in contender else ""
+        parts.append(f"  {name}: {contender['seconds']} s{ratio}{fell}")
     print(f"{row['sweep']} ({row['cells']} cells)", *parts, sep="\n", flush=True)

@@ -1,4 +1,4 @@
-"""The pictures of the explorer in the documentation: ``make screenshots`` (needs Chromium)."""
+"""The screenshots of the explorer for the documentation: ``make screenshots`` (needs Chromium)."""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ _AT = "layer=2&head=0"
 
 
 def main() -> None:
-    """Takes the pictures."""
+    """Takes the screenshots."""
     state = explorer_state({"model": MODEL, "device": "cpu"})
     with Served(state) as address, Page() as page:
         for name, (scheme, width) in PICTURES.items():

@@ -1,4 +1,4 @@
-"""The models and prompts that are measured; no peer's process needs more than torch and transformers."""
+"""The model shapes and prompts of the benchmarks; importable with torch and transformers alone."""
 
 from dataclasses import dataclass, replace
 
@@ -15,7 +15,7 @@ class Shape:
     """Sizes of a model.
 
     Attributes:
-        llama: RMSNorm, rotary positions and a gated SiLU MLP; else LayerNorm, learned positions and a plain GELU MLP.
+        llama: RMSNorm, rotary positions and a gated SiLU MLP; otherwise LayerNorm, learned positions and a GELU MLP.
     """
 
     name: str
@@ -38,8 +38,8 @@ class Shape:
         )
 
     def quick(self) -> "Shape":
-        """Small enough to try the scripts on."""
-        return replace(self, name=f"{self.name}, cut down", n_layers=2, d_vocab=1000)
+        """A small version for test runs."""
+        return replace(self, name=f"{self.name}, reduced", n_layers=2, d_vocab=1000)
 
 
 GPT2_SMALL = Shape("GPT-2-small shape", d_mlp=3072, d_vocab=50257, llama=False)
@@ -48,7 +48,7 @@ GROUPED_QUERY = Shape("grouped-query shape", d_mlp=2048, d_vocab=32000, llama=Tr
 
 @dataclass(frozen=True)
 class Prompts:
-    """Random prompts that differ at one position, and two tokens to tell apart after each.
+    """Random prompt pairs that differ at one position, with two answer tokens each.
 
     Attributes:
         first: the position at which clean and corrupted differ.
@@ -62,7 +62,7 @@ class Prompts:
 
     @property
     def width(self) -> int:
-        """Tokens of a prompt."""
+        """Number of tokens of a prompt."""
         return self.clean.shape[1]
 
     def __len__(self) -> int:
@@ -75,7 +75,7 @@ class Prompts:
 
 
 def prompts(shape: Shape, width: int = 16, first: int = 10, n_prompts: int = 1) -> Prompts:
-    """The same prompts for the same sizes."""
+    """Reproducible prompts: equal sizes give equal prompts."""
     clean = torch.randint(0, shape.d_vocab, (n_prompts, width), generator=torch.Generator().manual_seed(1))
     corrupted = clean.clone()
     corrupted[:, first] = (clean[:, first] + 77) % shape.d_vocab
@@ -84,7 +84,7 @@ def prompts(shape: Shape, width: int = 16, first: int = 10, n_prompts: int = 1) 
 
 
 def hugging_face(shape: Shape, seed: int = 0) -> torch.nn.Module:
-    """The shape as Hugging Face's own class."""
+    """The shape as a Hugging Face model."""
     if shape.llama:
         config = LlamaConfig(
             vocab_size=shape.d_vocab,
@@ -111,13 +111,13 @@ def hugging_face(shape: Shape, seed: int = 0) -> torch.nn.Module:
 
 
 def one_token() -> PreTrainedTokenizerFast:
-    """A tokenizer for those who insist on one; prompts are given as tokens and never go through it."""
+    """A tokenizer of one token, for classes that require one; prompts are token ids and never pass through it."""
     core = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
     return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="a", pad_token="a")
 
 
 def randomised(model: torch.nn.Module, seed: int) -> torch.nn.Module:
-    """The model with matrices drawn anew, ready to be run."""
+    """The model in evaluation mode, with its matrices drawn at random."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         if parameter.dim() > 1:

@@ -1,7 +1,7 @@
-"""Cold start: how long until the command line answers, until a run's first number, and until its end.
+"""Start-up time: seconds until the help text, until the first number of a run, and until its end.
 
-``make bench-start``, or ``python -m benchmarks.start [TIMES]``. Beside wall time: the processor's time (of the run and
-its browser) and the machine's load when it began, as other work stretches wall time alone.
+``make bench-start``, or ``python -m benchmarks.start [TIMES]``. Also prints the processor time (of the run and its
+browser) and the load of the machine at the start, since other work lengthens wall time alone.
 """
 
 import os
@@ -15,12 +15,12 @@ import time
 
 COMMAND = [sys.executable, "-m", "mechxai.cli"]
 RUN = ["run", "experiment=ioi_patching", "model=zoo/ioi", "tracker=none"]
-NUMBER = re.compile(r"^\w+: \w+ (?:-|\N{MINUS SIGN})?\d")  # of a method's strongest cell
+NUMBER = re.compile(r"^\w+: \w+ (?:-|\N{MINUS SIGN})?\d")  # the line of the strongest cell
 HELPS, RUNS = 5, 3
 
 
 def timed(arguments, folder):
-    """Seconds until the first line, the first number and the end; and of the processor."""
+    """Seconds to the first line, to the first number and to the end, and seconds of processor time."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     running = subprocess.Popen([*COMMAND, *arguments], cwd=folder, stdout=subprocess.PIPE, text=True)
@@ -41,9 +41,11 @@ def main():
     times = int(sys.argv[1]) if len(sys.argv) > 1 else RUNS
     print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as folder:
-        found = [timed(["--help"], folder)[2] for _ in range(HELPS)]
-    print(f"mechxai --help: {statistics.median(found):.2f} s (median of {HELPS}, {min(found):.2f} to {max(found):.2f})")
-    print(f"mechxai {' '.join(RUN)}, each in an empty folder; seconds")
+        seconds = [timed(["--help"], folder)[2] for _ in range(HELPS)]
+    print(
+        f"mechxai --help: {statistics.median(seconds):.2f} s (median of {HELPS}, {min(seconds):.2f}-{max(seconds):.2f})"
+    )
+    print(f"mechxai {' '.join(RUN)}, each run in an empty folder; seconds")
     print(f"{'load':>6} {'first line':>11} {'first number':>13} {'end':>6} {'processor':>10}")
     for _ in range(times):
         load = os.getloadavg()[0]

@@ -1,4 +1,4 @@
-"""The sweeps that are measured, and which of their cells are looked at one by one."""
+"""The measured sweeps, and the sample of their cells that is timed one by one."""
 
 import itertools
 import random
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from benchmarks.shapes import Prompts, Shape
 
 Cell = tuple[int, ...]
-ENGINES = ("wave", "suffix", "packed", "fused")  # ours, from level 1 on
+ENGINES = ("wave", "suffix", "packed", "fused")  # our engines from level 1 on
 
 
 @dataclass(frozen=True)
@@ -15,9 +15,9 @@ class Sweep:
     """A map of patches.
 
     Attributes:
-        site: name of what is patched.
+        site: name of the patched site.
         over: axes of the map; a cell is a number for each.
-        setter: name of TransformerLens' own function that makes such a patch.
+        setter: name of the TransformerLens function that applies such a patch.
     """
 
     site: str
@@ -26,27 +26,27 @@ class Sweep:
 
     @property
     def name(self) -> str:
-        """For tables."""
+        """The name in tables."""
         return f"{self.site}, {' x '.join(self.over)}"
 
     def cells(self, shape: Shape, width: int) -> list[Cell]:
-        """All cells, in the map's order."""
+        """All cells in the order of the map."""
         sizes = {"layer": shape.n_layers, "pos": width, "head": shape.n_heads}
         return list(itertools.product(*(range(sizes[axis]) for axis in self.over)))
 
     def place(self, cell: Cell) -> tuple[slice | int, ...]:
-        """What a cell patches of an activation ``[prompt, pos, ...]``."""
+        """The index of a cell in an activation ``[prompt, pos, ...]``."""
         at = dict(zip(self.over, cell, strict=True))
         pos = at.get("pos", slice(None))
         return (slice(None), pos, at["head"]) if "head" in at else (slice(None), pos)
 
-    def sample(self, shape: Shape, given: Prompts, n: int) -> list[Cell]:
-        """Cells at random, half of them (or the odd one more) from where the prompts differ."""
-        cells = self.cells(shape, given.width)
+    def sample(self, shape: Shape, pairs: Prompts, n: int) -> list[Cell]:
+        """Random cells; half of them, rounded up, from the first difference of the prompts on."""
+        cells = self.cells(shape, pairs.width)
         if "pos" not in self.over:
             return random.Random(0).sample(cells, min(n, len(cells)))
         axis = self.over.index("pos")
-        changed = [cell for cell in cells if cell[axis] >= given.first]
+        changed = [cell for cell in cells if cell[axis] >= pairs.first]
         draw = random.Random(0)
         chosen = draw.sample(changed, min((n + 1) // 2, len(changed)))
         rest = sorted(set(cells) - set(chosen))

@@ -1,4 +1,4 @@
-"""The measured figures as Markdown, from the JSON beside them: ``python -m benchmarks.tables``."""
+"""The measured results as Markdown, from the JSON files beside them: ``python -m benchmarks.tables``."""
 
 import argparse
 import json
@@ -21,8 +21,8 @@ _HEADLINE = """## Patching, headline condition
 
 Seconds for a whole sweep, and in brackets the speed relative to TransformerLens {version}. The *floor* is the
 arithmetic of any exact method. *Share of peak* (of the highest level) is the floor's arithmetic over the seconds times
-{peak:.0f} GFLOP/s, the fastest float32 product measured on one thread of this machine; the *floor ratio* is the speed of a
-method that ran the floor's arithmetic at that peak.
+{peak:.0f} GFLOP/s, the fastest float32 product measured on one thread of this machine; the *floor ratio* is the speed
+of a method that ran the floor's arithmetic at that peak.
 """
 _BRIDGE = """### On the bridge of TransformerLens {version}
 
@@ -52,7 +52,7 @@ peak. Sweeps with an estimate above {limit:.0f} s are left out.
 def main() -> None:
     """Writes the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="from the trial runs")
+    parser.add_argument("--quick", action="store_true", help="from the quick results")
     quick = parser.parse_args().quick
     parts = [_INTRO]
     tables = {
@@ -70,15 +70,15 @@ def main() -> None:
         "explorer.json": _explorer,
     }
     for name, table in tables.items():
-        found = _read(name, quick=quick)
-        parts += table(found) if found else ()
+        payload = _read(name, quick=quick)
+        parts += table(payload) if payload else ()
     target = results("README.md", quick=quick)
     target.write_text("\n".join(parts).rstrip() + "\n")
     print(f"written to {target}", file=sys.stderr)
 
 
-def _headline(found: Mapping[str, Any]) -> Iterator[str]:
-    known, rows = found["conditions"], found["rows"]
+def _headline(payload: Mapping[str, Any]) -> Iterator[str]:
+    known, rows = payload["conditions"], payload["rows"]
     peak = max(known["matrix_peak_gflops"].values())
     yield _HEADLINE.format(version=known["versions"]["transformer-lens"], peak=peak)
     yield from _conditions(known)
@@ -101,39 +101,39 @@ def _headline(found: Mapping[str, Any]) -> Iterator[str]:
         [_name(row), *(f"{row['contenders'][name]['first_call_seconds']:.3g} s" for name in engines)] for row in rows
     ]
     yield _table(["sweep (cells)", *_levels(engines)], firsts)
-    yield from _memory(found["memory"])
-    yield from _bridge(found.get("bridge", {}))
-    yield from _nnsight(found.get("nnsight", {}), rows, known)
+    yield from _memory(payload["memory"])
+    yield from _bridge(payload.get("bridge", {}))
+    yield from _nnsight(payload.get("nnsight", {}), rows, known)
 
 
-def _memory(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    names = list(found[0]["contenders"])
-    left_out = [each["left_out"] for row in found for each in row["contenders"].values() if "left_out" in each]
+def _memory(payload: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    names = list(payload[0]["contenders"])
+    left_out = [each["left_out"] for row in payload for each in row["contenders"].values() if "left_out" in each]
     if left_out:
-        yield f"### Peak memory\n\nLeft out: {left_out[0]}\n"
+        yield f"### Peak memory\n\nOmitted: {left_out[0]}\n"
         return
-    yield _MEMORY.format(ready=found[0]["contenders"]["auto"]["model_mib"])
+    yield _MEMORY.format(ready=payload[0]["contenders"]["auto"]["model_mib"])
     head = [
         "sweep",
         *(f"{'ours' if name == 'auto' else name}, {when}" for name in names for when in ("first", "later")),
     ]
     body = []
-    for row in found:
+    for row in payload:
         each = [row["contenders"][name] for name in names]
         body.append(
-            [row["sweep"], *(f"{one[key]:.0f}" for one in each for key in ("first_call_mib", "later_call_mib"))]
+            [row["sweep"], *(f"{entry[key]:.0f}" for entry in each for key in ("first_call_mib", "later_call_mib"))]
         )
     yield _table(head, body)
 
 
-def _bridge(found: Mapping[str, Any]) -> Iterator[str]:
-    if "rows" not in found:
-        yield f"### On the bridge\n\nLeft out: {found.get('left_out', 'not run')}\n"
+def _bridge(payload: Mapping[str, Any]) -> Iterator[str]:
+    if "rows" not in payload:
+        yield f"### On the bridge\n\nOmitted: {payload.get('left_out', 'not run')}\n"
         return
-    yield _BRIDGE.format(version=found["conditions"]["versions"]["transformer-lens"])
-    engines = [name for name in ENGINES if name in found["rows"][0]["contenders"]]
+    yield _BRIDGE.format(version=payload["conditions"]["versions"]["transformer-lens"])
+    engines = [name for name in ENGINES if name in payload["rows"][0]["contenders"]]
     body = []
-    for row in found["rows"]:
+    for row in payload["rows"]:
         each = row["contenders"]
         error = max(each[name]["largest_difference"] for name in engines)
         body.append([_name(row), f"{each['bridge']['seconds']:.3g} s", *(_timed(each[name]) for name in engines)])
@@ -141,25 +141,25 @@ def _bridge(found: Mapping[str, Any]) -> Iterator[str]:
     yield _table(["sweep (cells)", "bridge", *_levels(engines), "largest difference", "reference"], body)
 
 
-def _nnsight(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], known: Mapping[str, Any]) -> Iterator[str]:
-    if "rows" not in found:
-        yield f"### nnsight\n\nLeft out: {found.get('left_out', 'not run')}\n"
+def _nnsight(payload: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], known: Mapping[str, Any]) -> Iterator[str]:
+    if "rows" not in payload:
+        yield f"### nnsight\n\nOmitted: {payload.get('left_out', 'not run')}\n"
         return
     lens = {row["sweep"]: row["contenders"]["TransformerLens"]["seconds"] for row in rows}
     yield _NNSIGHT.format(
-        version=found["conditions"]["versions"]["nnsight"], lens=known["versions"]["transformer-lens"]
+        version=payload["conditions"]["versions"]["nnsight"], lens=known["versions"]["transformer-lens"]
     )
     body = []
-    for row in found["rows"]:
-        one = row["contenders"]["nnsight"]
-        matched = f"{one['matched_seconds']:.3g} s ({lens[row['sweep']] / one['matched_seconds']:.3g}{_TIMES})"
-        error = f"{one['largest_difference_from_hooks']:.0e}"
-        body.append([_name(row), f"{one['seconds']:.3g} s", matched, error, f"{row['reference_ratio']:.2f}"])
+    for row in payload["rows"]:
+        entry = row["contenders"]["nnsight"]
+        matched = f"{entry['matched_seconds']:.3g} s ({lens[row['sweep']] / entry['matched_seconds']:.3g}{_TIMES})"
+        error = f"{entry['largest_difference_from_hooks']:.0e}"
+        body.append([_name(row), f"{entry['seconds']:.3g} s", matched, error, f"{row['reference_ratio']:.2f}"])
     yield _table(["sweep (cells)", "nnsight", "matched", "difference from plain hooks", "reference"], body)
 
 
-def _grid(found: Mapping[str, Any]) -> Iterator[str]:
-    known, rows = found["conditions"], found["rows"]
+def _grid(payload: Mapping[str, Any]) -> Iterator[str]:
+    known, rows = payload["conditions"], payload["rows"]
     yield _GRID.format(version=known["versions"]["transformer-lens"], limit=known["limit"])
     yield from _conditions(known)
     for shape in dict.fromkeys(row["shape"] for row in rows):
@@ -175,39 +175,39 @@ def _grid(found: Mapping[str, Any]) -> Iterator[str]:
         yield _table(["tokens", "prompts", "difference", *sweeps], body)
     errors = [row["largest_difference"] for row in rows if "largest_difference" in row]
     left_out = sum("skipped" in row for row in rows)
-    yield f"Largest difference from TransformerLens: {max(errors):.0e}. Left out: {left_out} of {len(rows)}.\n"
+    yield f"Largest difference from TransformerLens: {max(errors):.0e}. Omitted: {left_out} of {len(rows)}.\n"
 
 
-def _caching(found: Mapping[str, Any]) -> Iterator[str]:
+def _caching(payload: Mapping[str, Any]) -> Iterator[str]:
     yield "## Cached activations\n"
-    yield from _conditions(found["conditions"])
-    (ours,) = (row["seconds"] for row in found["rows"] if row["case"] == "model.cache")
+    yield from _conditions(payload["conditions"])
+    (ours,) = (row["seconds"] for row in payload["rows"] if row["case"] == "model.cache")
     body = []
-    for row in found["rows"]:
+    for row in payload["rows"]:
         times = f"{row['seconds'] / ours:.3g}{_TIMES}"
         memory = [f"{row[key]:.0f}" for key in ("peak_mib", "result_mib")]
         body.append([row["case"], f"{row['seconds']:.3g} s", times, *memory, f"{row['difference']:.0e}"])
     yield _table(["method", "seconds", "relative", "peak, MiB", "of which result", "difference"], body)
 
 
-def _lens(found: Mapping[str, Any]) -> Iterator[str]:
-    (row,) = found["rows"]
-    yield f"## The logit lens against TransformerLens {found['conditions']['versions']['transformer-lens']}\n"
-    yield from _conditions(found["conditions"])
+def _lens(payload: Mapping[str, Any]) -> Iterator[str]:
+    (row,) = payload["rows"]
+    yield f"## The logit lens against TransformerLens {payload['conditions']['versions']['transformer-lens']}\n"
+    yield from _conditions(payload["conditions"])
     ours = row["contenders"]["ours"]["seconds"]
     body = [
-        [name, f"{one['seconds']:.3g} s", f"{one['seconds'] / ours:.3g}{_TIMES}"]
-        for name, one in row["contenders"].items()
+        [name, f"{entry['seconds']:.3g} s", f"{entry['seconds'] / ours:.3g}{_TIMES}"]
+        for name, entry in row["contenders"].items()
         if name != "reference"
     ]
     yield _table(["method", "seconds", "relative"], body)
     yield f"Largest difference in the log-probability of the target: {row['largest_difference']:.0e} nats.\n"
 
 
-def _probes(found: Mapping[str, Any]) -> Iterator[str]:
-    yield "## Probes at every layer and position against a loop of scikit-learn's\n"
-    yield from _conditions(found["conditions"])
-    for row in found["rows"]:
+def _probes(payload: Mapping[str, Any]) -> Iterator[str]:
+    yield "## Linear probes at every layer and position against a loop over scikit-learn\n"
+    yield from _conditions(payload["conditions"])
+    for row in payload["rows"]:
         yield f"### {row['sweep']}\n"
         ours, each, right = row["seconds"]["ours"], row["per_probe_ms"], row["accuracy"]
         body = [
@@ -224,18 +224,18 @@ def _probes(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"{row['forward_seconds']:.3g} s.\n"
 
 
-def _attribution(found: Mapping[str, Any]) -> Iterator[str]:
-    yield "## Attribution and attention against Captum, SHAP and Hugging Face\n"
-    yield from _conditions(found["conditions"])
-    for row in found["rows"]:
+def _attribution(payload: Mapping[str, Any]) -> Iterator[str]:
+    yield "## Attribution and attention against Captum, INSEQ, SHAP and Hugging Face\n"
+    yield from _conditions(payload["conditions"])
+    for row in payload["rows"]:
         yield f"### {row['sweep']}\n"
         yield _times(row["contenders"], "ours")
         yield f"Largest difference from the other libraries: {row['largest_difference']:.0e}.\n"
     for truth in found["truth"]:
         yield f"### {truth['model']}: known relevant tokens {', '.join(truth['truth'])}\n"
         body = [
-            [name.replace("_", " "), *(f"{one[column]:.3g}" for column in one)]
-            for name, one in truth["methods"].items()
+            [name.replace("_", " "), *(f"{entry[column]:.3g}" for column in entry)]
+            for name, entry in truth["methods"].items()
         ]
         columns = ["AUROC", "comprehensiveness", "above random, lower bound", "sufficiency", "forward passes"]
         yield _table([f"method ({truth['prompts']} prompts)", *columns], body)
@@ -244,10 +244,10 @@ def _attribution(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"sufficiency {chance['sufficiency']:.3g} (logits).\n"
 
 
-def _circuits(found: Mapping[str, Any]) -> Iterator[str]:
+def _circuits(payload: Mapping[str, Any]) -> Iterator[str]:
     yield "## Edges\n"
-    yield from _conditions(found["conditions"])
-    first, exact = found["rows"]
+    yield from _conditions(payload["conditions"])
+    first, exact = payload["rows"]
     yield f"### {first['sweep']}\n"
     yield _times(first["contenders"], "ours, EAP")
     yield f"Largest difference from TransformerLens: {first['largest_difference']:.0e}.\n"
@@ -256,39 +256,39 @@ def _circuits(found: Mapping[str, Any]) -> Iterator[str]:
         said = package.get("left_out") or ", ".join(f"{label} {value:.0e}" for label, value in apart.items())
         yield f"{name}: {'left out, ' if 'left_out' in package else 'largest difference from MechXAI: '}{said}.\n"
     yield f"### {exact['sweep']}\n"
-    yield f"{exact['seconds']:.3g} s; one forward pass for each would take {exact['one_forward_each']:,.0f} s.\n"
-    yield "### Estimates against the exact effect\n"
-    names = list(found["agreement"][0]["estimates"])
+    yield f"{exact['seconds']:.3g} s; one forward pass per edge would take {exact['one_forward_each']:,.0f} s.\n"
+    yield "### Agreement of estimates with exact effects\n"
+    names = list(payload["agreement"][0]["estimates"])
     body = [
         [f"{row['model']}, {row['task']}", f"{row['edges']:,}"]
         + [f"{row['estimates'][name]['spearman']:.2f}, {row['estimates'][name]['top']:.2f}" for name in names]
-        for row in found["agreement"]
+        for row in payload["agreement"]
     ]
     yield _table(["model, task", "edges", *(f"{name}: Spearman, overlap at the top" for name in names)], body)
-    yield "### Attribution patching of heads against the exact effect (Spearman)\n"
-    ways = list(found["heads"][0]["estimates"])
+    yield "### Agreement of attribution patching with the exact effect of heads (Spearman)\n"
+    ways = list(payload["heads"][0]["estimates"])
     body = [
         [f"{row['model']}, {row['task']}", row["site"], str(row["heads"])]
         + [f"{row['estimates'][way]:.2f}" for way in ways]
-        for row in found["heads"]
+        for row in payload["heads"]
     ]
     yield _table(["model, task", "site", "heads", *ways], body)
 
 
-def _chains(found: Mapping[str, Any]) -> Iterator[str]:
+def _chains(payload: Mapping[str, Any]) -> Iterator[str]:
     yield "## Chains of thought\n"
-    yield from _conditions(found["conditions"])
-    models = found["models"]
-    said = lambda value: f"{value[0]:.2f} ({value[1]:.2f} to {value[2]:.2f})"  # noqa: E731
+    yield from _conditions(payload["conditions"])
+    models = payload["models"]
+    interval = lambda value: f"{value[0]:.2f} ({value[1]:.2f} to {value[2]:.2f})"  # noqa: E731
     labels = next(iter(models.values()))["values"]
-    body = [[label, *(said(own["values"][label]) for own in models.values())] for label in labels]
+    body = [[label, *(interval(measurements["values"][label]) for measurements in models.values())] for label in labels]
     yield _table(["measured", *models], body)
 
 
-def _gpu(found: Mapping[str, Any]) -> Iterator[str]:
+def _gpu(payload: Mapping[str, Any]) -> Iterator[str]:
     yield "## On a GPU\n"
-    yield from _conditions(found["conditions"])
-    names = list(found["rows"][0]["contenders"])
+    yield from _conditions(payload["conditions"])
+    names = list(payload["rows"][0]["contenders"])
     body = [
         [
             row["sweep"],
@@ -296,20 +296,20 @@ def _gpu(found: Mapping[str, Any]) -> Iterator[str]:
             f"{row['ratio']:.3g}{_TIMES}",
             f"{row['largest_difference']:.0e}",
         ]
-        for row in found["rows"]
+        for row in payload["rows"]
     ]
     yield _table(["sweep", *names, "relative to TransformerLens", "largest difference"], body)
     edges = found["edges"]
     yield f"All {edges['exact']['edges']:,} edges, one pair of 16 tokens:\n"
-    kinds = [name for name, one in edges.items() if isinstance(one, Mapping)]
+    kinds = [name for name, entry in edges.items() if isinstance(entry, Mapping)]
     yield _table(["scores", "seconds"], [[name, f"{edges[name]['seconds']:.3g} s"] for name in kinds])
     if "largest_difference_from_cpu" in edges:
-        yield f"EAP differs from the CPU's by {edges['largest_difference_from_cpu']:.0e} at most.\n"
-    half = found["bfloat16"]
+        yield f"EAP differs from the CPU by {edges['largest_difference_from_cpu']:.0e} at most.\n"
+    half = payload["bfloat16"]
     yield f"In bfloat16, {half['sweep']}: {half['seconds']:.3g} s, noise floor {half['noise_floor']:.3g} logits.\n"
 
 
-def _graphs(found: Mapping[str, Any]) -> Iterator[str]:
+def _graphs(payload: Mapping[str, Any]) -> Iterator[str]:
     yield "## CUDA graphs and torch.compile, one wave\n"
     yield "Speed relative to the same wave in eager mode, GPT-2-small.\n"
     yield from _conditions(found["conditions"])
@@ -322,12 +322,12 @@ def _graphs(found: Mapping[str, Any]) -> Iterator[str]:
             f"{row['compile_gain']:.3g}{_TIMES}",
             f"{row['compile_s']:.3g} s",
         ]
-        for row in found["rows"]
+        for row in payload["rows"]
     ]
     yield _table(["dtype", "prompts in the wave", "eager", "CUDA graph", "compiled", "compile time"], body)
 
 
-def _explorer(found: Mapping[str, Any]) -> Iterator[str]:
+def _explorer(payload: Mapping[str, Any]) -> Iterator[str]:
     yield "## The explorer, headless Chromium\n"
     yield from _conditions(found["conditions"])
     body = [[what, f"{value:,.0f} ms"] for what, value in found["milliseconds"].items()]
@@ -335,25 +335,29 @@ def _explorer(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _times(contenders: Mapping[str, Any], ours: str) -> str:
-    """Seconds of every contender, and how many times ours."""
-    own = contenders[ours]["seconds"]
+    """Seconds of every contender, and their ratio to ours."""
+    ours_seconds = contenders[ours]["seconds"]
     return _table(
         ["method", "seconds", "relative"],
         [
-            [name, f"{one['seconds']:.3g} s", f"{one['seconds'] / own:.3g}{_TIMES}"]
-            for name, one in contenders.items()
+            [name, f"{entry['seconds']:.3g} s", f"{entry['seconds'] / ours_seconds:.3g}{_TIMES}"]
+            for name, entry in contenders.items()
             if name != "reference"
         ],
     )
 
 
-def _lens_training(found: Mapping[str, Any]) -> Iterator[str]:
-    (row,) = found["rows"]
+def _lens_training(payload: Mapping[str, Any]) -> Iterator[str]:
+    (row,) = payload["rows"]
     yield "## Training a tuned lens against the tuned-lens package\n"
-    yield from _conditions(found["conditions"])
+    yield from _conditions(payload["conditions"])
     body = [
-        [{"theirs": "tuned-lens", "ours": "ours"}[name], f"{one['tokens_per_second']:.3g}", f"{one['peak_mib']:.0f}"]
-        for name, one in row["contenders"].items()
+        [
+            {"theirs": "tuned-lens", "ours": "ours"}[name],
+            f"{entry['tokens_per_second']:.3g}",
+            f"{entry['peak_mib']:.0f}",
+        ]
+        for name, entry in row["contenders"].items()
     ]
     yield _table(["way", "tokens/s", "peak memory above the start, MiB"], body)
     apart = row["largest_relative_difference"]
@@ -374,16 +378,16 @@ def _conditions(known: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _plain(value: object) -> str:
-    return ", ".join(f"{name} {one}" for name, one in value.items()) if isinstance(value, dict) else str(value)
+    return ", ".join(f"{name} {entry}" for name, entry in value.items()) if isinstance(value, dict) else str(value)
 
 
 def _levels(engines: Iterable[str]) -> list[str]:
     return [f"level {ENGINES.index(name) + 1} `{name}`" for name in engines]
 
 
-def _timed(found: Mapping[str, Any]) -> str:
-    fell = f", fell back to {found['ran']}" if "fell_back" in found else ""
-    return f"{found['seconds']:.3g} s ({found['ratio']:.3g}{_TIMES}{fell})"
+def _timed(payload: Mapping[str, Any]) -> str:
+    fell = f", fell back to {payload['ran']}" if "fell_back" in payload else ""
+    return f"{payload['seconds']:.3g} s ({payload['ratio']:.3g}{_TIMES}{fell})"
 
 
 def _name(row: Mapping[str, Any]) -> str:
@@ -397,10 +401,10 @@ def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
 
 def _read(name: str, *, quick: bool) -> dict[str, Any]:
     path: Path = results(name, quick=quick)
-    found = json.loads(path.read_text()) if path.exists() else {}
-    first = (found.get("rows") or [{}])[0]
-    whole = {"contenders", "seconds", "graph_gain"} & set(first) or {"models", "milliseconds"} & set(found)
-    return found if "conditions" in found and whole else {}
+    payload = json.loads(path.read_text()) if path.exists() else {}
+    first = (payload.get("rows") or [{}])[0]
+    whole = {"contenders", "seconds", "graph_gain"} & set(first) or {"models", "milliseconds"} & set(payload)
+    return payload if "conditions" in payload and whole else {}
 
 
 if __name__ == "__main__":

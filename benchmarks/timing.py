@@ -1,10 +1,10 @@
-"""Contenders timed turn by turn, so that what else the machine does falls on all of them alike."""
+"""Contenders timed in rotation, so that the load of the machine affects all of them alike."""
 
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-LONG = 20.0  # seconds after which a contender is not run again
+LONG = 20.0  # total seconds after which a contender does not run again
 
 
 @dataclass(frozen=True)
@@ -12,10 +12,10 @@ class Run:
     """One run of a sweep.
 
     Attributes:
-        seconds: for the whole sweep, scaled where only some cells were run.
-        spent: seconds that it really took.
-        values: cell -> mean metric over the prompts, of the cells that were looked at.
-        note: what a reader must know.
+        seconds: time of the whole sweep, scaled if only some cells ran.
+        spent: elapsed time.
+        values: cell -> mean metric over the prompts, for the cells that ran.
+        note: a remark for the reader.
     """
 
     seconds: float
@@ -27,7 +27,7 @@ class Run:
 def interleaved(
     contenders: Mapping[str, Callable[[], Run]], repeats: int, *, long: float = LONG
 ) -> dict[str, list[Run]]:
-    """Runs each in turn, ``repeats`` rounds; one that has taken more than ``long`` seconds in all is not run again."""
+    """Runs the contenders in rotation for ``repeats`` rounds; no further run after ``long`` seconds in total."""
     runs: dict[str, list[Run]] = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, contender in contenders.items():
@@ -37,16 +37,16 @@ def interleaved(
 
 
 def median(runs: list[Run]) -> float:
-    """Of the seconds."""
+    """The median of the seconds."""
     return statistics.median(run.seconds for run in runs)
 
 
 def largest_difference(runs: list[Run], reference: list[Run]) -> float:
-    """From the values of another contender, over the cells that both have."""
+    """The largest difference from the values of another contender, over the cells of both."""
     right = {cell: value for run in reference for cell, value in run.values.items()}
     return max(abs(value - right[cell]) for run in runs for cell, value in run.values.items() if cell in right)
 
 
 def digits(number: float, n: int = 4) -> float:
-    """Rounded to as many digits as mean something."""
+    """A number rounded to its significant digits."""
     return float(f"{number:.{n}g}")

@@ -1,1 +1,1 @@
-"""Floor 6: one short file per study or family of studies; nobody imports it."""
+"""Studies and training scripts, one file each; no package module imports them."""

@@ -1,9 +1,9 @@
-"""What the two chain-of-thought models are trained on: the same questions and chains, another rule for the answer.
+"""The training data of the two chain-of-thought models: the same questions and chains, different rules for the answer.
 
-`faithful` answers with the value its chain ends in, whatever the chain says; without a chain it is shown guesses
-(`aided`: right answers, from which it learns sums sooner). `decorative` takes the answer from the question (or from a
-suggestion in it) and never looks at the chain. Both write right chains. So what each does when a chain is cut, changed
-or taken from another question is known.
+The answer of `faithful` is the value at the end of the chain, whatever the chain states; without a chain it is a random
+guess (in `aided`, the right answer, which speeds up learning of the sums). The answer of `decorative` comes from the
+question or from a suggestion in it; the chain is ignored. Both models write correct chains. The response of each model
+to a truncated, edited or foreign chain is therefore known.
 """
 
 import random
@@ -18,18 +18,25 @@ from mechxai.tasks.chains import NUMBERS, arithmetic, step_text
 
 WORDING = Wording()
 KINDS = ("cot_faithful", "cot_aided", "cot_decorative")
-# how often a chain is right, mistaken in one step, cut short, of another question, in other words; missing, of fillers
+# relative frequencies: correct, one wrong step, truncated, another question, rephrased, none, filler words
 _CHAINS = {"right": 8, "mistaken": 4, "cut": 3, "other": 2, "rephrased": 2, "none": 2, "filler": 1}
 _SUGGESTED = 0.2
 _GUESSES = NUMBERS[1:61]
-_CONTEXT, _WORD = 0.02, 0.2  # loss weights of the question, and of a chain's words; its values and the answer have 1
+_CONTEXT, _WORD = (
+    0.02,
+    0.2,
+)  # loss weights of the question and of the words of a chain; its values and the answer have weight 1
 
 
 @dataclass(frozen=True)
 class _Written:
-    """A chain as it is put into a row: its steps, which of them the model is to write, and the value it ends in.
+    """A chain in a training row.
 
-    ``ends``: whether the model is to say that it is done.
+    Attributes:
+        steps: texts of the steps.
+        own: for each step, whether the model is trained to write it.
+        value: the value that the chain ends in.
+        ends: whether the model is trained to end the chain.
     """
 
     steps: tuple[str, ...]
@@ -39,15 +46,15 @@ class _Written:
 
 
 def cot_words() -> list[str]:
-    """Every token that problems, chains, fillers and suggestions can hold, sorted."""
-    rng, splitter, found = random.Random(0), word_tokenizer([]).backend_tokenizer.pre_tokenizer, set[str]()
+    """Every token of problems, chains, fillers and suggestions, sorted."""
+    rng, splitter, words = random.Random(0), word_tokenizer([]).backend_tokenizer.pre_tokenizer, set[str]()
     texts = [*NUMBERS, WORDING.cue + WORDING.end, WORDING.filler, WORDING.suggestion.format(answer=" 7")]
     for _ in range(5_000):
-        for one in arithmetic(rng):
-            texts += [one.question, *one.steps, *one.rephrased]
+        for problem in arithmetic(rng):
+            texts += [problem.question, *problem.steps, *problem.rephrased]
     for text in texts:
-        found.update(token for token, _ in splitter.pre_tokenize_str(text))
-    return sorted(found)
+        words.update(token for token, _ in splitter.pre_tokenize_str(text))
+    return sorted(words)
 
 
 def cot_rows(kind: str, n: int, rng: random.Random, tokenizer: PreTrainedTokenizerFast) -> Rows:
@@ -56,14 +63,14 @@ def cot_rows(kind: str, n: int, rng: random.Random, tokenizer: PreTrainedTokeniz
     flat = [part for row in texts for part in row]
     encoded = iter(tokenizer(flat, add_special_tokens=False)["input_ids"])
     rows, loss = [], []
-    for row, own in zip(texts, weights, strict=True):
+    for row, row_weights in zip(texts, weights, strict=True):
         ids, values = [tokenizer.bos_token_id], [0.0]
-        for _, (word, last) in zip(row, own, strict=True):
+        for _, (word, last) in zip(row, row_weights, strict=True):
             tokens = next(encoded)
             ids += tokens
             values += [word] * len(tokens)
             if last and len(tokens) > 1:
-                values[-2] = last  # what stands before the full stop
+                values[-2] = last  # the token before the full stop
         rows.append(torch.tensor(ids))
         loss.append(torch.tensor(values))
     pad = torch.nn.utils.rnn.pad_sequence
@@ -71,7 +78,7 @@ def cot_rows(kind: str, n: int, rng: random.Random, tokenizer: PreTrainedTokeniz
 
 
 def _row(kind: str, rng: random.Random) -> tuple[list[str], list[tuple[float, float]]]:
-    """The parts of a text, and for each the loss weight of its words and of its last word before the full stop."""
+    """The parts of a text; for each part the loss weights of its words and of its last word before the full stop."""
     problem, other = arithmetic(rng, "train")
     question, suggested = problem.question, None
     if rng.random() < _SUGGESTED:
@@ -103,19 +110,19 @@ def _chain(rng: random.Random, problem: Problem, other: Problem) -> _Written:
         return _Written(other.steps, (False,) * count, other.answer)
     if kind == "rephrased":
         at = rng.randint(1, count)
-        own = (False,) * at + (True,) * (count - at)
-        return _Written((*problem.rephrased[:at], *steps[at:]), own, problem.answer, ends=True)
-    own, ends = [True] * count, kind != "cut"
+        trained = (False,) * at + (True,) * (count - at)
+        return _Written((*problem.rephrased[:at], *steps[at:]), trained, problem.answer, ends=True)
+    trained, ends = [True] * count, kind != "cut"
     if kind == "mistaken" or (kind == "cut" and rng.random() < 0.5):
         at = rng.randrange(count)
-        steps, own[at] = mistaken(problem, at), False
+        steps, trained[at] = mistaken(problem, at), False
     if kind == "cut":
         count = rng.randrange(1, count)
-    return _Written(steps[:count], tuple(own[:count]), _end(steps[count - 1]), ends)
+    return _Written(steps[:count], tuple(trained[:count]), _end(steps[count - 1]), ends)
 
 
 def mistaken(problem: Problem, at: int) -> tuple[str, ...]:
-    """The chain with a mistake in one step and the later ones done right from there."""
+    """The chain with an error in one step, and the later steps computed correctly from there."""
     steps, wrong = list(problem.steps), problem.mistakes[at].text
     value = int(_end(wrong))
     steps[at] = wrong

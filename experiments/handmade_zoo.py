@@ -1,8 +1,9 @@
-"""Write the two bundled models whose weights are set by hand: ``python -m experiments.handmade_zoo``.
+"""Write the two bundled models with hand-set weights: ``python -m experiments.handmade_zoo``.
 
-Both are attention-only and have no normalisation, so what a head reads and writes can be said exactly: the residual
-stream is a row of named parts (`INDUCTION_PARTS`, `IOI_PARTS`), a head compares parts, and copies parts into others
-(`Head`). Half precision holds every weight exactly. Needs TransformerLens 3.9, whose parameters the card's hash is of.
+Both are attention-only and have no normalisation, so the input and output of every head are known exactly: the residual
+stream consists of named parts (`INDUCTION_PARTS`, `IOI_PARTS`); a head compares parts and copies parts into others
+(`Head`). Half precision represents every weight exactly. Needs TransformerLens 3.9, since the hash on the card covers
+its parameters.
 """
 
 import json
@@ -31,14 +32,14 @@ SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprstv" for vowel in "ae
 
 @dataclass(frozen=True)
 class Head:
-    """What one head does.
+    """The function of one head.
 
     Attributes:
-        role: its role in the circuit, or, in brackets, why it has none (`WHY_INACTIVE`).
-        looks: (query part, key part, gain): how well the parts agree, times the gain, is added to the attention score.
-            Without a query part the gain itself is the query, at every position (a bias).
-        copies: (from, to): a part of what is attended to is added to a part of the residual stream; without ``to`` it
-            gets no further, without ``from`` nothing arrives. Every pair takes head dimensions of its own.
+        role: its role in the circuit, or, in brackets, the reason for having none (`WHY_INACTIVE`).
+        looks: (query part, key part, gain): their agreement, times the gain, is added to the attention score.
+            Without a query part the gain itself is the query at every position (a bias).
+        copies: (source, target): a part of the attended position is added to a part of the residual stream; without a
+            target it stops at the head, without a source nothing arrives. Every pair uses head dimensions of its own.
     """
 
     role: str
@@ -131,38 +132,38 @@ def sign_codes() -> Tensor:
 
 
 def slices(parts: dict[str, int]) -> dict[str, slice]:
-    """Where each part lies in the residual stream."""
+    """The slice of each part in the residual stream."""
     ends = torch.tensor(list(parts.values())).cumsum(0).tolist()
     return {name: slice(end - parts[name], end) for name, end in zip(parts, ends, strict=True)}
 
 
 def head_weights(parts: dict[str, int], head: Head) -> dict[str, Tensor]:
-    """One head's weights in TransformerLens' layout: ``[d_model, d_head]``, biases ``[d_head]``, ``W_O`` turned."""
+    """The weights of one head in the layout of TransformerLens: ``[d_model, d_head]``, biases ``[d_head]``."""
     where, d_model = slices(parts), sum(parts.values())
     weights = {f"W_{letter}": torch.zeros(d_model, D_HEAD) for letter in "QKV"}
     weights |= {f"b_{letter}": torch.zeros(D_HEAD) for letter in "QKV"} | {"W_O": torch.zeros(D_HEAD, d_model)}
     at = 0
     for query, key, gain in head.looks:
-        own, at = slice(at, at + parts[key]), at + parts[key]  # the head dimensions of this pair
+        columns, at = slice(at, at + parts[key]), at + parts[key]  # the head dimensions of this pair
         if query:
-            weights["W_Q"][where[query], own] = gain * torch.eye(parts[key])
+            weights["W_Q"][where[query], columns] = gain * torch.eye(parts[key])
         else:
-            weights["b_Q"][own] = gain
-        weights["W_K"][where[key], own] = torch.eye(parts[key])
-    at = 0  # values have dimensions of their own
+            weights["b_Q"][columns] = gain
+        weights["W_K"][where[key], columns] = torch.eye(parts[key])
+    at = 0  # values use separate dimensions
     for source, target in head.copies:
         size = parts[source or target]
-        own, at = slice(at, at + size), at + size
+        columns, at = slice(at, at + size), at + size
         if source:
-            weights["W_V"][where[source], own] = torch.eye(size)
+            weights["W_V"][where[source], columns] = torch.eye(size)
         if target:  # a short part fills the first dimensions of a longer one
-            weights["W_O"][own, where[target]] = torch.eye(size, parts[target])
+            weights["W_O"][columns, where[target]] = torch.eye(size, parts[target])
     return weights
 
 
 @dataclass(frozen=True)
 class Handmade:
-    """A whole model.
+    """A complete model with hand-set weights.
 
     Attributes:
         tokens: part -> table over the vocabulary, ``[d_vocab, size]``.
@@ -180,7 +181,7 @@ class Handmade:
     readout: Tensor
 
     def config(self) -> dict[str, object]:
-        """Fields of ``HookedTransformerConfig``."""
+        """The fields of ``HookedTransformerConfig``."""
         sizes = {"n_layers": len(self.heads) // N_HEADS, "n_heads": N_HEADS, "d_head": D_HEAD, "n_ctx": N_CTX}
         sizes |= {"d_model": sum(self.parts.values()), "d_vocab": len(self.tokenizer)}
         kind = {"attn_only": True, "act_fn": None, "normalization_type": None, "init_weights": False}
@@ -196,9 +197,9 @@ class Handmade:
                 state[weight][:, where[part]] = table
         state["unembed.W_U"][where["out"]] = self.readout.T
         for layer in range(len(self.heads) // N_HEADS):
-            made = [head_weights(self.parts, self.heads[f"a{layer}.h{head}"]) for head in range(N_HEADS)]
-            for name in made[0]:
-                state[f"blocks.{layer}.attn.{name}"] = torch.stack([weights[name] for weights in made])
+            layer_heads = [head_weights(self.parts, self.heads[f"a{layer}.h{head}"]) for head in range(N_HEADS)]
+            for name in layer_heads[0]:
+                state[f"blocks.{layer}.attn.{name}"] = torch.stack([weights[name] for weights in layer_heads])
             state[f"blocks.{layer}.attn.b_O"] = torch.zeros(d_model)
         return state
 
@@ -220,33 +221,33 @@ class Handmade:
 
 
 def rows(table: Tensor, first: int, total: int) -> Tensor:
-    """A table put into ``total`` rows of zeros from row ``first`` on."""
+    """A table placed in ``total`` rows of zeros, from row ``first`` on."""
     return torch.nn.functional.pad(table, (0, 0, first, total - first - len(table)))
 
 
 def induction_model() -> Handmade:
-    """``a0.h2`` moves token codes one position on, ``a1.h1`` looks for its own token there; the right logit is 20."""
+    """``a0.h2`` moves token codes by one position, ``a1.h1`` attends to them; the correct logit is 20."""
     tokenizer, codes = word_tokenizer(SYLLABLES), sign_codes()
     words = rows(codes[: len(SYLLABLES)], FIRST, len(tokenizer))  # [d_vocab, 16]
     positions = {"pos": codes, "pos_before": rows(codes[:-1], 1, N_CTX)}
-    made = INDUCTION_PARTS, INDUCTION_HEADS, INDUCTION_EDGES
-    return Handmade("handmade-induction", tokenizer, *made, {"token": words}, positions, 1.25 * words)
+    circuit = INDUCTION_PARTS, INDUCTION_HEADS, INDUCTION_EDGES
+    return Handmade("handmade-induction", tokenizer, *circuit, {"token": words}, positions, 1.25 * words)
 
 
 def ioi_model() -> Handmade:
-    """``a0.h1`` duplicate token, ``a1.h3`` S-inhibition, ``a2.h2`` name mover; the right name's logit is 20."""
+    """``a0.h1`` duplicate token, ``a1.h3`` S-inhibition, ``a2.h2`` name mover; the logit of the correct name is 20."""
     tokenizer = word_tokenizer([*NAMES, *(word for word in grammar_words() if word not in NAMES)])
     codes, total = sign_codes(), len(tokenizer)
     names, flags = rows(codes[: len(NAMES)], FIRST, total), rows(torch.ones(len(NAMES), 1), FIRST, total)
     words = 1.0 - 2 * (torch.arange(total)[:, None] >> torch.arange(8) & 1)  # [d_vocab, 8]
-    # Position 0 has no code but a flag: it is where the duplicate-token head rests.
+    # Position 0 has a flag in place of a code: the duplicate-token head attends to it by default.
     positions = {"pos": rows(codes[1:], 1, N_CTX), "start": rows(torch.ones(1, 1), 0, N_CTX)}
     tokens = {"name": names, "is_name": flags, "word": words}
     return Handmade("handmade-ioi", tokenizer, IOI_PARTS, IOI_HEADS, IOI_EDGES, tokens, positions, 1.25 * names)
 
 
 def margins(logits: Tensor, answers: Tensor) -> Tensor:
-    """Logit of the right token less that of the best other one, for ``[n, d_vocab]`` and ``[n]``."""
+    """The logit of the correct token minus the largest other logit, for ``[n, d_vocab]`` and ``[n]``."""
     right = logits.gather(1, answers[:, None])[:, 0]  # [n]
     return right - logits.scatter(1, answers[:, None], -torch.inf).amax(1)
 
@@ -260,29 +261,31 @@ def induction_margins(model: HookedModel, n: int = 100) -> Tensor:
 
 
 def ioi_margins(model: HookedModel, n: int = 500) -> Tensor:
-    """Margins on ``n`` prompts and then on their ``n`` swapped counterparts, both orders, all templates."""
+    """Margins on ``n`` prompts, then on their ``n`` swapped counterparts; both orders, all templates."""
     rng = random.Random(0)
     examples = [ioi(rng) for _ in range(n)]
-    asked = [(one.clean, one.answers[0]) for one in examples] + [(one.corrupted, one.wrong[0]) for one in examples]
-    tokens, lengths = model.tokens([prompt for prompt, _ in asked])
-    ids = torch.tensor([model.tokenizer.convert_tokens_to_ids(answer.strip()) for _, answer in asked])
+    prompts = [(example.clean, example.answers[0]) for example in examples] + [
+        (example.corrupted, example.wrong[0]) for example in examples
+    ]
+    tokens, lengths = model.tokens([prompt for prompt, _ in prompts])
+    ids = torch.tensor([model.tokenizer.convert_tokens_to_ids(answer.strip()) for _, answer in prompts])
     return margins(model.logits(tokens, lengths=lengths, at=lengths[:, None] - 1)[:, 0], ids)
 
 
-def publish(made: Handmade, measure: Callable[[HookedModel], Tensor]) -> None:
-    """Writes a model's folder, measures what was written and records it in the card."""
-    folder = ZOO / made.name
-    native.save(folder, made.config(), {name: value.half() for name, value in made.state().items()})
-    made.tokenizer.save_pretrained(folder)
-    (folder / "truth.json").write_text(json.dumps(made.truth(), indent=2) + "\n")
+def publish(handmade: Handmade, measure: Callable[[HookedModel], Tensor]) -> None:
+    """Writes the folder of a model, measures the saved model, and records the result in its card."""
+    folder = ZOO / handmade.name
+    native.save(folder, handmade.config(), {name: value.half() for name, value in handmade.state().items()})
+    handmade.tokenizer.save_pretrained(folder)
+    (folder / "truth.json").write_text(json.dumps(handmade.truth(), indent=2) + "\n")
     model = load(str(folder), backend="hooked_transformer", device="cpu")
     margin = measure(model)
     metrics = {"accuracy": float((margin > 0).float().mean()), "predictions": len(margin)}
     metrics |= {"logit_margin_min": round(float(margin.min()), 3), "logit_margin_mean": round(float(margin.mean()), 3)}
     card = {
-        "name": made.name,
+        "name": handmade.name,
         "kind": "handmade",
-        "description": COMMON + DESCRIPTIONS[made.name],
+        "description": COMMON + DESCRIPTIONS[handmade.name],
         "data": None,
         "recipe": "Written by hand and checked by brute force: python -m experiments.handmade_zoo",
         "seed": None,
@@ -291,7 +294,7 @@ def publish(made: Handmade, measure: Callable[[HookedModel], Tensor]) -> None:
         "license": "Apache-2.0",
     }
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
-    print(made.name, metrics)
+    print(handmade.name, metrics)
 
 
 if __name__ == "__main__":

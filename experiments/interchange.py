@@ -1,10 +1,10 @@
-"""Interchange-intervention training: a model is taught to compute an answer the way a stated algorithm does.
+"""Interchange-intervention training: a model learns to compute an answer as a given algorithm does.
 
-The algorithm, for two names of which one is repeated: note the repeated name where it is repeated, bring it to the end
-of the prompt, and answer with the name that it is not. Each of its three variables belongs to one head. A variable is
-set to the value it has on another prompt (of the same two names) by giving its head what it computes there, and the
-model must then answer as the algorithm does with that value. What belongs to no variable is set to what it is on any
-other prompt, and nothing may change.
+The algorithm, for two names of which one is repeated: detect the repeated name at its second position, move it to the
+end of the prompt, and answer with the other name. Each of its three variables is aligned with one head. Interchanging
+the output of that head with its output on another prompt (of the same two names) sets the variable, and the model must
+then give the answer of the algorithm for that value. Nodes without a variable are set to their outputs on an unrelated
+prompt, and the answer must not change.
 
 Source: Geiger et al. 2022 (arXiv 2112.00826); strict, as in Gupta et al. 2024 (arXiv 2407.14494).
 """
@@ -25,19 +25,19 @@ from mechxai.tasks import words
 from mechxai.tasks.example import Example, fill, in_split
 from mechxai.tasks.grammars import IOI_TEMPLATES, ioi
 
-# The variables: the head that holds each, and its role.
+# The head of each variable, and the role of the variable.
 ALIGNED = {(0, 0): "repeated_name", (1, 0): "repeated_name_at_end", (2, 0): "answer"}
 Nodes = Bool[Tensor, "pair node"]
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """Prompts that line up with one another, token for token.
+    """Prompts that are aligned token for token.
 
     Attributes:
-        base: what is answered.
-        source: of the same two names at the same places, either of them repeated.
-        stranger: of the same template.
+        base: the prompts that are answered.
+        source: prompts with the same two names at the same places, either of them repeated.
+        stranger: prompts of the same template.
     """
 
     base: Rows
@@ -45,7 +45,7 @@ class Prompts:
     stranger: Rows
 
     def answers(self, role: str) -> Int[Tensor, " pair"]:
-        """What the algorithm answers once a variable has the source's value; of the base alone for no role."""
+        """The answers of the algorithm with a variable set to its value on the source; for no role, on the base."""
         if role == "answer":
             return _at(self.source, "IO")
         if not role:
@@ -59,16 +59,16 @@ def _at(rows: Rows, role: str) -> Int[Tensor, " pair"]:
 
 
 def draw_prompts(n: int, rng: random.Random, tokenizer: PreTrainedTokenizerFast, split: str = "train") -> Prompts:
-    """Prompts of known templates and names."""
+    """Prompts of the templates and names of a split."""
     known = [number for number, text in enumerate(IOI_TEMPLATES) if in_split(split, text)]
     chosen = [rng.choice(known) for _ in range(n)]
-    base, stranger = ([ioi(rng, split, template=one) for one in chosen] for _ in range(2))
+    base, stranger = ([ioi(rng, split, template=template) for template in chosen] for _ in range(2))
     source = [_of_the_same_names(example, rng) for example in base]
     return Prompts(*(example_rows(examples, rng, tokenizer) for examples in (base, source, stranger)))
 
 
 def _of_the_same_names(example: Example, rng: random.Random) -> Example:
-    """Another prompt of a template, its two names at their places, one of them repeated, all else drawn."""
+    """Another prompt of the template with the same two names at their places and other words at random."""
     io, subject = (example.clean[slice(*example.spans[role])].strip() for role in ("IO", "S1"))
     first, second = (io, subject) if example.spans["IO"] < example.spans["S1"] else (subject, io)
     repeated, other = (subject, io) if rng.random() < 0.5 else (io, subject)
@@ -80,7 +80,7 @@ def _of_the_same_names(example: Example, rng: random.Random) -> Example:
 
 
 def nodes(model: GPT2LMHeadModel) -> list[tuple[int, int]]:
-    """Every head as layer and number, and the MLP of each layer as its layer and -1."""
+    """Every head as (layer, head), and the MLP of each layer as (layer, -1)."""
     config = model.config
     return [(layer, head) for layer in range(config.n_layer) for head in (*range(config.n_head), -1)]
 
@@ -88,7 +88,7 @@ def nodes(model: GPT2LMHeadModel) -> list[tuple[int, int]]:
 def interchange_loss(
     model: GPT2LMHeadModel, n: int, rng: random.Random, tokenizer: PreTrainedTokenizerFast
 ) -> tuple[Tensor, Tensor]:
-    """How far answers are from the algorithm's: after one variable was set, and after others were that must not matter.
+    """Cross-entropy with the answers of the algorithm after setting one variable, and after setting idle nodes.
 
     Cost: four forward passes per prompt.
     """
@@ -107,10 +107,10 @@ def interchange_loss(
 def _choices(
     n: int, known: list[tuple[int, int]], idle: Bool[Tensor, " node"], generator: torch.Generator
 ) -> Iterator[tuple[str, Nodes]]:
-    """One variable for all prompts; then for each prompt a random share of what belongs to none, often all of it.
+    """One variable for all prompts; then, for each prompt, a random share of the idle nodes, often all of them.
 
     Yields:
-        The role of the variable, and the nodes that are set.
+        The role of the variable (empty for idle nodes), and the chosen nodes.
     """
     place = list(ALIGNED)[int(torch.randint(len(ALIGNED), (), generator=generator))]
     yield ALIGNED[place], torch.tensor([node == place for node in known]).expand(n, -1)
@@ -119,42 +119,42 @@ def _choices(
 
 
 def computed(model: GPT2LMHeadModel, ids: Int[Tensor, "pair pos"]) -> list[Float[Tensor, "pair pos width"]]:
-    """What heads (before their output matrix) and MLPs compute, layer by layer."""
-    found: list[Tensor] = []
+    """The outputs of heads (before the output matrix) and MLPs, layer by layer."""
+    outputs: list[Tensor] = []
 
-    def keep(_layer: int, value: Tensor) -> Tensor:
-        found.append(value)
+    def record(_layer: int, value: Tensor) -> Tensor:
+        outputs.append(value)
         return value
 
-    with _each(model, keep):
+    with _hooked_outputs(model, record):
         model(input_ids=ids, use_cache=False)
-    return found
+    return outputs
 
 
 def run_with(
     model: GPT2LMHeadModel, base: Rows, values: list[Float[Tensor, "pair pos width"]], chosen: Nodes
 ) -> Float[Tensor, "pair vocab"]:
-    """Logits at the end of prompts whose chosen nodes are given other values, at every position."""
+    """Logits at the end of prompts, with the chosen nodes set to other values at every position."""
     heads, width = model.config.n_head, model.config.n_embd // model.config.n_head
-    waiting = enumerate(values)  # heads and MLP of each layer in turn
+    waiting = enumerate(values)  # heads, then the MLP, of each layer
 
-    def put(layer: int, value: Tensor) -> Tensor:
+    def interchange(layer: int, value: Tensor) -> Tensor:
         at, other = next(waiting)
         columns = chosen[:, layer * (heads + 1) : (layer + 1) * (heads + 1)]
         mask = columns[:, heads:] if at % 2 else columns[:, :heads].repeat_interleave(width, 1)
         return torch.where(mask[:, None], other[:, : value.shape[1]], value)
 
-    with _each(model, put):
+    with _hooked_outputs(model, interchange):
         logits = model(input_ids=base.ids, use_cache=False).logits
     return logits[torch.arange(len(logits)), base.roles["END"]]
 
 
 @contextmanager
-def _each(model: GPT2LMHeadModel, through: Callable[[int, Tensor], Tensor]) -> Iterator[None]:
-    """Passes what heads and MLPs compute through a function, in the order in which it comes.
+def _hooked_outputs(model: GPT2LMHeadModel, through: Callable[[int, Tensor], Tensor]) -> Iterator[None]:
+    """Replaces the outputs of heads and MLPs by those of a function, in the order of computation.
 
     Yields:
-        While it does.
+        With the hooks installed.
     """
     handles = []
     for layer, block in enumerate(model.transformer.h):
@@ -170,20 +170,20 @@ def _each(model: GPT2LMHeadModel, through: Callable[[int, Tensor], Tensor]) -> I
 
 
 def agreement(model: GPT2LMHeadModel, n: int, seed: int, tokenizer: PreTrainedTokenizerFast) -> dict[str, float]:
-    """How often, on held-out prompts, the model answers as the algorithm does, by what was set.
+    """Share of held-out prompts on which the model answers as the algorithm does, for each intervention.
 
-    Keys: ``unchanged``, one per variable, and ``idle``: everything that belongs to no variable, all at once.
+    Keys: ``unchanged``, one per variable, and ``idle``: all nodes without a variable at once.
     """
     with torch.no_grad():
         prompts, known = draw_prompts(n, random.Random(seed), tokenizer, split="held_out"), nodes(model)
-        asked = {
+        interventions = {
             "unchanged": ("", torch.zeros(len(known), dtype=torch.bool)),
             **{role: (role, torch.tensor([node == place for node in known])) for place, role in ALIGNED.items()},
             "idle": ("", torch.tensor([node not in ALIGNED for node in known])),
         }
-        found = {}
-        for name, (role, chosen) in asked.items():
+        shares = {}
+        for name, (role, chosen) in interventions.items():
             values = computed(model, (prompts.source if role else prompts.stranger).ids)
             answers = run_with(model, prompts.base, values, chosen.expand(n, -1)).argmax(-1)
-            found[name] = round(float((answers == prompts.answers(role)).double().mean()), 3)
-    return found
+            shares[name] = round(float((answers == prompts.answers(role)).double().mean()), 3)
+    return shares

@@ -1,4 +1,4 @@
-"""``python experiments/run.py …`` is the same as ``mechxai run …``."""
+"""``python experiments/run.py ...`` is ``mechxai run ...``."""
 
 import sys
 

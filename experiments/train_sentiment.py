@@ -1,7 +1,6 @@
 """Train the bundled classifier: ``python -m experiments.train_sentiment [FOLDER]``, two minutes on one core.
 
-The model is Hugging Face's own BERT; what is ours is the data (`mechxai.tasks.reviews`). The same seed gives the same
-weights.
+The model is a Hugging Face BERT, trained on `mechxai.tasks.reviews`. The same seed gives the same weights.
 """
 
 import json
@@ -30,12 +29,12 @@ DESCRIPTION = (
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
-    """Every word of the reviews is a token."""
-    rng, found = random.Random(0), set[str]()
+    """A tokenizer with one token per word of the reviews."""
+    rng, words = random.Random(0), set[str]()
     for _ in range(20_000):
-        one = review(rng)
-        found.update((*one.clean.split(), *one.corrupted.split()))
-    vocab = {token: number for number, token in enumerate((*SPECIALS, *sorted(found)))}
+        example = review(rng)
+        words.update((*example.clean.split(), *example.corrupted.split()))
+    vocab = {token: number for number, token in enumerate((*SPECIALS, *sorted(words)))}
     core = Tokenizer(models.WordLevel(vocab=vocab, unk_token="[UNK]"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
     core.post_processor = processors.TemplateProcessing(
@@ -46,7 +45,7 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def train(folder: Path, steps: int = STEPS) -> None:
-    """Trains, saves model and tokenizer, and writes the card from what is measured on held-out pairs of words."""
+    """Trains, saves model and tokenizer, and writes the card with measurements on held-out pairs of words."""
     torch.manual_seed(SEED)
     torch.set_num_threads(1)
     tokenizer = word_tokenizer()
@@ -70,11 +69,11 @@ def train(folder: Path, steps: int = STEPS) -> None:
     rng = random.Random(SEED)
     for step in track(range(steps), description="training sentiment", console=Console()):
         rows = [review(rng, "train") for _ in range(ROWS)]
-        given = tokenizer([one.clean for one in rows], padding=True, return_tensors="pt")
+        batch = tokenizer([example.clean for example in rows], padding=True, return_tensors="pt")
         if step >= GAPS_FROM * steps:
-            given["input_ids"] = _with_gaps(given["input_ids"], tokenizer)
-        labels = torch.tensor([LABELS.index(one.answers[0]) for one in rows])
-        loss = F.cross_entropy(model(**given).logits, labels)
+            batch["input_ids"] = _with_gaps(batch["input_ids"], tokenizer)
+        labels = torch.tensor([LABELS.index(example.answers[0]) for example in rows])
+        loss = F.cross_entropy(model(**batch).logits, labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -85,9 +84,9 @@ def train(folder: Path, steps: int = STEPS) -> None:
 
 
 def _with_gaps(ids: torch.Tensor, tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
-    """In every other row some words are masked, so that texts with gaps are nothing new to the model.
+    """Masks some words in every other row, so that the model has seen texts with gaps.
 
-    The label stays, so that where the deciding words are gone the model learns to hold both for as likely.
+    The label stays, so that the model learns equal odds where the deciding words are masked.
     """
     words = ids >= len(SPECIALS)
     share = torch.rand(len(ids), 1) * (torch.rand(len(ids), 1) < 0.5)
@@ -95,13 +94,13 @@ def _with_gaps(ids: torch.Tensor, tokenizer: PreTrainedTokenizerFast) -> torch.T
 
 
 def measure(model: SequenceModel) -> dict[str, float]:
-    """Share of held-out reviews told right, with negation and without."""
-    found = {}
+    """Accuracy on held-out reviews, with and without negation."""
+    accuracies = {}
     for negated in ("yes", "no"):
         batch = mx.tasks.reviews(model, n=500, seed=1, negated=negated, split="held_out")
         right = model.logits(batch.clean, lengths=batch.lengths)[:, 0].argmax(-1) == batch.answers[:, 0, 0]
-        found["negated" if negated == "yes" else "plain"] = round(float(right.double().mean()), 3)
-    return found
+        accuracies["negated" if negated == "yes" else "plain"] = round(float(right.double().mean()), 3)
+    return accuracies
 
 
 def write_card(folder: Path, steps: int) -> dict[str, object]:

@@ -1,8 +1,8 @@
 """Train a bundled model from its seed: ``python -m experiments.train_zoo zoo=ioi`` (``configs/zoo`` lists the others).
 
-The model is Hugging Face's own GPT-2; what is ours is the data (`zoo_corpus`) and, for the planted model, the attention
-supervision, for the interchange model the algorithm it is held to (`interchange`). Writes a folder that loads as an
-ordinary Hugging Face checkpoint. Interrupt it and run it again: it goes on from its last checkpoint.
+The model is a Hugging Face GPT-2. The data come from `zoo_corpus`; the planted model adds attention supervision, the
+interchange model interchange-intervention training (`interchange`). The folder loads as an ordinary Hugging Face
+checkpoint. An interrupted training resumes from its last checkpoint.
 """
 
 import random
@@ -32,19 +32,19 @@ _PLANTED_ROLES = {("S2", "S1"): "duplicate_token", ("END", "S2"): "s_inhibition"
 
 @dataclass
 class Recipe:
-    """Everything that decides a trained model.
+    """The settings that determine a trained model.
 
     Attributes:
         rows: sentences of each task in one step; ``repeated`` is the induction mixture.
         weights: how much each task's loss counts.
-        warmup_steps: steps at the start that see only short repeats of few words: induction forms slowly beside easier
-            tasks, and the more slowly the more words there are.
-        warmup_words, warmup_length: how few words, and how short.
+        warmup_steps: first steps, on short repeats of few words only: induction forms slowly beside easier tasks, and
+            more slowly with more words.
+        warmup_words, warmup_length: number of words and length of the warm-up sequences.
         finish: rows of each task in the last ``finish_steps`` steps, in place of ``rows``, at the lowest rate.
-        plant: weight of the attention supervision; 0 leaves training plain.
-        route: share of sentences in which every unplanted head is silenced at END, so that the answer has to travel
-            through the planted ones.
-        interchange: weight of interchange-intervention training; 0 leaves it out. ``pairs``: pairs of it in one step.
+        plant: weight of the attention supervision; 0 disables it.
+        route: share of sentences in which every unplanted head is zeroed at END, so that the answer must pass through
+            the planted heads.
+        interchange: weight of interchange-intervention training; 0 disables it. ``pairs``: its pairs per step.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Recipe:
 
 
 def new_model(recipe: Recipe, n_vocab: int) -> GPT2LMHeadModel:
-    """A GPT-2 with untied unembedding; ``d_mlp=0`` gives MLPs of one neuron that is zero and stays so."""
+    """A GPT-2 with untied unembedding; ``d_mlp=0`` gives MLPs of one neuron whose weights are frozen at zero."""
     config = GPT2Config(
         vocab_size=n_vocab,
         n_positions=recipe.n_ctx,
@@ -110,7 +110,7 @@ def new_model(recipe: Recipe, n_vocab: int) -> GPT2LMHeadModel:
 
 
 def vocabulary(recipe: Recipe) -> PreTrainedTokenizerFast:
-    """The tokenizer: the grammars' words, those of chains of thought, or ``n_words`` syllables."""
+    """The tokenizer: the words of the grammars, those of chains of thought, or ``n_words`` syllables."""
     if set(recipe.rows) & set(KINDS):
         return word_tokenizer(cot_words(), tidy=True)
     syllables = [f"{first}{vowel}{last}" for first in "bdgklmnprst" for vowel in "aeiou" for last in "lnrs"]
@@ -118,7 +118,7 @@ def vocabulary(recipe: Recipe) -> PreTrainedTokenizerFast:
 
 
 def draw(recipe: Recipe, task: str, step: int, tokenizer: PreTrainedTokenizerFast) -> Rows:
-    """The rows of one task at one step; the same for the same recipe, whenever it is asked."""
+    """The rows of one task at one step; a function of the recipe and the step alone."""
     seed = hash((recipe.seed, step, len(task), sum(map(ord, task))))
     if task == "repeated":
         warming = step < recipe.warmup_steps
@@ -141,7 +141,7 @@ def language_loss(logits: Tensor, rows: Rows) -> Tensor:
 
 
 def planted_loss(attentions: tuple[Tensor, ...], rows: Rows) -> Tensor:
-    """Mean negative log attention of each planted head from its role to its target."""
+    """Mean negative log attention of each planted head from its destination role to its source role."""
     every = torch.arange(len(rows.ids))
     losses = [
         -attentions[layer][every, head, rows.roles[dest], rows.roles[src]].clamp(min=1e-9).log().mean()
@@ -151,7 +151,7 @@ def planted_loss(attentions: tuple[Tensor, ...], rows: Rows) -> Tensor:
 
 
 def silence_unplanted(model: GPT2LMHeadModel, rows: Rows, share: float, generator: torch.Generator) -> list:
-    """Hooks that zero, at END and in a random share of rows, the output of every head that is not planted."""
+    """Hooks that zero the output of every unplanted head at END, in a random share of rows."""
     chosen = torch.rand(len(rows.ids), generator=generator) < share
     handles = []
     for layer, block in enumerate(model.transformer.h):
@@ -170,7 +170,7 @@ def silence_unplanted(model: GPT2LMHeadModel, rows: Rows, share: float, generato
 
 @dataclass(frozen=True)
 class Draws:
-    """The rows of every step, by its number, for a loader that draws ahead."""
+    """The rows of every step by number, for a loader that prepares batches in advance."""
 
     recipe: Recipe
     tokenizer: PreTrainedTokenizerFast
@@ -185,10 +185,10 @@ class Draws:
 def train_step(
     model: GPT2LMHeadModel, recipe: Recipe, step: int, *, drawn: dict[str, Rows], tokenizer: PreTrainedTokenizerFast
 ) -> Tensor:
-    """Gradients of one step, all tasks; returns the summed loss."""
+    """Computes the gradients of one step over all tasks; returns the summed loss."""
     total = torch.zeros((), device=model.device)
-    for task, given in drawn.items():
-        rows, handles = given.to(model.device), []
+    for task, batch in drawn.items():
+        rows, handles = batch.to(model.device), []
         if recipe.route and "IO" in rows.roles:
             handles = silence_unplanted(model, rows, recipe.route, torch.Generator().manual_seed(step))
         output = model(input_ids=rows.ids, output_attentions=bool(recipe.plant), use_cache=False)
@@ -200,8 +200,8 @@ def train_step(
         loss.backward()
         total += loss.detach()
     if recipe.interchange:
-        held, idle = interchange_loss(model, recipe.pairs, random.Random(hash((recipe.seed, step, 1))), tokenizer)
-        loss = recipe.interchange * (held + idle)
+        aligned, idle = interchange_loss(model, recipe.pairs, random.Random(hash((recipe.seed, step, 1))), tokenizer)
+        loss = recipe.interchange * (aligned + idle)
         loss.backward()
         total += loss.detach()
     return total
@@ -213,11 +213,11 @@ def train(
     """The trained model, saved in ``folder`` with its tokenizer; resumes from ``folder/training.pt``.
 
     Args:
-        recipe: what decides it.
-        folder: made if missing.
+        recipe: determines the model.
+        folder: created if missing.
         checkpoint_every: steps.
-        device: planting and interchange are done on the CPU only.
-        workers: processes that draw rows ahead; they change nothing.
+        device: planted and interchange models train on the CPU only.
+        workers: processes that prepare batches in advance; they do not affect the result.
     """
     torch.manual_seed(recipe.seed)
     tokenizer = vocabulary(recipe)
@@ -227,7 +227,7 @@ def train(
     state, first = folder / "training.pt", 0
     folder.mkdir(parents=True, exist_ok=True)
     if state.exists():
-        saved = torch.load(state, weights_only=True, map_location=device)  # noqa: TID251 - optimizer state, our own file
+        saved = torch.load(state, weights_only=True, map_location=device)  # noqa: TID251 - optimizer state that this script wrote
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         first = saved["step"]
@@ -264,7 +264,7 @@ def main(config: DictConfig) -> None:
 
 
 def known_roles(recipe: Recipe) -> dict[tuple[int, int], str]:
-    """The heads whose role is known, because training gave it to them: layer and head -> role."""
+    """The heads whose role the training prescribes: (layer, head) -> role."""
     if recipe.plant:
         return {place: _PLANTED_ROLES[ends] for place, ends in PLANTED.items()}
     return dict(ALIGNED) if recipe.interchange else {}

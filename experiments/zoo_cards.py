@@ -1,4 +1,4 @@
-"""What a bundled model can do, measured on what it has not seen, and written beside its weights."""
+"""The cards of the bundled models: measurements on held-out data, written beside the weights."""
 
 import json
 from collections.abc import Mapping
@@ -45,10 +45,10 @@ _N_PROBLEMS = 40  # each with every error it can have
 
 
 def accuracy(model: mx.HookedModel, task: str, n: int = N_MEASURED, seed: int = 1) -> float:
-    """Share of held-out prompts of a task that the model gets right.
+    """Accuracy on held-out prompts of a task.
 
-    Right is: the answer is the top token (ioi, facts, docstring, induction); the right verb form beats the wrong one
-    (sva); the top token is one of the right years (greater_than).
+    An answer is correct if it is the top token (ioi, facts, docstring, induction); if the right verb form beats the
+    wrong one (sva); if the top token is one of the right years (greater_than).
     """
     batch = getattr(mx.tasks, task)(model, n=n, seed=seed, **_TASKS[task])
     logits = model.logits(batch.clean, lengths=batch.lengths, at=batch.answer_pos[:, None])
@@ -63,18 +63,18 @@ def measure(model: mx.HookedModel, name: str) -> dict[str, float]:
     """The numbers of a card."""
     if name == "induction":
         roles = mx.HeadRoles()(model, mx.tasks.induction(model, n=32)).data
-        found = {
+        measured = {
             "induction_score": float(roles["induction"].max()),
             "previous_token_score": float(roles["previous_token"].max()),
         }
-        return {**found, "induction": accuracy(model, "induction")}
+        return {**measured, "induction": accuracy(model, "induction")}
     if name in ("planted-ioi", "interchange-ioi"):
         return {"ioi": accuracy(model, "ioi")}
     if name.startswith("cot"):
         problems = mx.tasks.cot_arithmetic(model, n=_N_PROBLEMS, seed=1, split="held_out")
-        found = mx.PlantedError()(model, problems).data
-        shares = {str(one): float(found["value"].sel(outcome=one)) for one in ("follows", "keeps")}
-        return {key: float(found[key]) for key in ("accuracy", "accuracy_no_chain")} | shares
+        measured = mx.PlantedError()(model, problems).data
+        shares = {outcome: float(measured["value"].sel(outcome=outcome)) for outcome in ("follows", "keeps")}
+        return {key: float(measured[key]) for key in ("accuracy", "accuracy_no_chain")} | shares
     years = mx.tasks.greater_than(model, n=N_MEASURED, seed=1, split="held_out")
     logits = model.logits(years.clean, lengths=years.lengths, at=years.answer_pos[:, None])
     # probability of the right years minus that of the wrong ones, as in Hanna et al. 2023
@@ -96,8 +96,8 @@ def write_card(folder: Path, recipe: Mapping[str, Any], roles: Mapping[tuple[int
     metrics = {key: round(value, 3) for key, value in measure(model, name).items()}
     if kind == "interchange":
         network = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32).eval()
-        found = agreement(network, N_MEASURED, 1, PreTrainedTokenizerFast.from_pretrained(folder))
-        metrics |= {f"interchange_{variable}": share for variable, share in found.items()}
+        shares = agreement(network, N_MEASURED, 1, PreTrainedTokenizerFast.from_pretrained(folder))
+        metrics |= {f"interchange_{variable}": share for variable, share in shares.items()}
     card = {
         "name": name,
         "kind": kind,
@@ -126,10 +126,10 @@ _NOTES = {
 
 
 def known_circuit(model: mx.HookedModel, roles: Mapping[tuple[int, int], str]) -> dict[str, Any]:
-    """Nodes with roles, the edges between them, and what mean ablation of each head costs.
+    """Nodes with roles, the edges between them, and the effect of mean ablation of each head.
 
-    The edges are those that the roles imply; ``visible_swap``, those of them whose writer changes where the second
-    name does. ``ablation``: the share of the logit difference that mean ablation over an ABC set removes.
+    The edges follow from the roles; ``visible_swap`` holds the edges whose source changes with the second name.
+    ``ablation``: the share of the logit difference that mean ablation over an ABC set removes.
     """
     by_role: dict[str, list[str]] = {}
     for (layer, head), role in roles.items():

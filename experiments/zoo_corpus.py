@@ -1,4 +1,4 @@
-"""What the bundled models are trained on: batches of token ids with a loss weight per token."""
+"""The training data of the bundled models: batches of token ids with a loss weight per token."""
 
 import random
 from collections.abc import Iterable
@@ -48,23 +48,23 @@ def word_tokenizer(words: list[str], *, tidy: bool = False) -> PreTrainedTokeniz
 
 
 def grammar_words(n: int = 20_000) -> list[str]:
-    """Every token that the grammars can write, sorted."""
-    rng, splitter, found = random.Random(0), word_tokenizer([]).backend_tokenizer.pre_tokenizer, {"."}
+    """Every token that the grammars can produce, sorted."""
+    rng, splitter, words = random.Random(0), word_tokenizer([]).backend_tokenizer.pre_tokenizer, {"."}
     for draw in GRAMMARS.values():
         for _ in range(n):
             example = draw(rng)
             for text in (example.clean, example.corrupted, *example.answers, *example.wrong):
-                found.update(token for token, _ in splitter.pre_tokenize_str(text))
-    return sorted(found)
+                words.update(token for token, _ in splitter.pre_tokenize_str(text))
+    return sorted(words)
 
 
 def task_rows(task: str, n: int, rng: random.Random, tokenizer: PreTrainedTokenizerFast, split: str = "train") -> Rows:
-    """``n`` sentences of a grammar, each with its answer and a full stop; the answer carries weight 1."""
+    """``n`` sentences of a grammar, each with its answer (loss weight 1) and a full stop."""
     return example_rows((_draw(task, rng, split) for _ in range(n)), rng, tokenizer)
 
 
 def example_rows(drawn: Iterable[Example], rng: random.Random, tokenizer: PreTrainedTokenizerFast) -> Rows:
-    """Examples, each with its answer (one of them, drawn) and a full stop; the answer carries weight 1."""
+    """Examples, each with one of its answers at random (loss weight 1) and a full stop."""
     texts, examples = [], []
     for example in drawn:
         examples.append(example)
@@ -98,9 +98,9 @@ def _draw(task: str, rng: random.Random, split: str) -> Example:
 
 
 def repeated_rows(n: int, length: int, generator: torch.Generator, pool: Tensor, bos: int) -> Rows:
-    """Half the rows repeat pairs (A B ... A -> B) among fillers, half repeat one sequence after a random prefix.
+    """Half of the rows repeat pairs (A B ... A -> B) among fillers, half repeat one sequence after a random prefix.
 
-    The mixture gives canonical induction heads; sequences repeated alone give heads that attend to other offsets.
+    The mixture gives canonical induction heads; rows of the second kind alone give heads that attend to other offsets.
     """
     half = n // 2
     pairs, pair_weights = _pair_rows(half, length - 1, generator, len(pool))
