@@ -24,8 +24,11 @@ class Summary:
 
     def text(self) -> str:
         """The summary as indented lines."""
-        widths = [max(map(len, column)) for column in zip(*self._rows(), strict=True)]
-        cells = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in self._rows()]
+        shown = self._rows()
+        # A row's last cell may be a sentence: it does not widen its column.
+        padded = [[cell if any(row[at + 1 :]) else "" for at, cell in enumerate(row)] for row in shown]
+        widths = [max(map(len, column)) for column in zip(*padded, strict=True)]
+        cells = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in shown]
         return "\n".join([self.title, *("  " + "  ".join(row).rstrip() for row in cells)])
 
     def html(self) -> str:
@@ -57,7 +60,7 @@ class Displayed(ABC):
 
 def prompt_rows(prompts: Sequence[Sequence[str] | str]) -> list[tuple[str, ...]]:
     """A row for each of the first prompts, and one that counts the rest."""
-    rows = [(str(number), _shortened("".join(prompt))) for number, prompt in enumerate(prompts[:_SHOWN])]
+    rows = [(str(number), _shortened(_joined(prompt))) for number, prompt in enumerate(prompts[:_SHOWN])]
     rest = len(prompts) - len(rows)
     return [*rows, ("...", f"{rest} more")] if rest > 0 else rows
 
@@ -70,6 +73,13 @@ def of_task(info: Mapping[str, object]) -> str:
 def counted(number: int, noun: str) -> str:
     """A number and its noun: ``1 prompt``, ``64 prompts``."""
     return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def _joined(prompt: Sequence[str] | str) -> str:
+    """A prompt's text; tokens of a word-level tokenizer, which hold no spaces, are joined by spaces."""
+    if isinstance(prompt, str):
+        return prompt
+    return ("" if any(token[:1].isspace() for token in prompt) else " ").join(prompt)
 
 
 def _shortened(text: str) -> str:
