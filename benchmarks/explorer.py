@@ -17,7 +17,7 @@ from werkzeug.serving import make_server
 from benchmarks.browser import Page
 from benchmarks.machine import conditions, one_thread, results, write
 from benchmarks.timing import digits
-from mechxai.cli.explore import room_of
+from mechxai.cli.explore import explorer_state
 from mechxai.explore.app import application
 
 QUIET = 0.4  # seconds in which nothing may change any more
@@ -30,10 +30,10 @@ WHERE = "document.getElementById('where').textContent"
 
 
 class Served:
-    """``with Served(room) as address``: the explorer in a thread."""
+    """``with Served(state) as address``: the explorer in a thread."""
 
-    def __init__(self, room):
-        self._server = make_server("127.0.0.1", 0, application(room).server, threaded=True)
+    def __init__(self, state):
+        self._server = make_server("127.0.0.1", 0, application(state).server, threaded=True)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     def __enter__(self):
@@ -86,7 +86,7 @@ def main():
     quick = parser.parse_args().quick
     one_thread()
     found = {"conditions": conditions("make bench-explorer") | {"model": MODEL, "load": os.getloadavg()[0]}}
-    with Served(room_of({"model": MODEL})) as address, Page() as page:
+    with Served(explorer_state({"model": MODEL})) as address, Page() as page:
         cold = first_picture(page, address)
         warm = [first_picture(page, address) for _ in range(1 if quick else 5)]
         page.run("document.querySelector('.panel.lens').focus()")

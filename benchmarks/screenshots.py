@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.browser import Page
 from benchmarks.explorer import WHERE, Served, first_picture, settle
-from mechxai.cli.explore import room_of
+from mechxai.cli.explore import explorer_state
 
 FOLDER = Path(__file__).parents[1] / "docs" / "images"
 MODEL = "zoo/ioi"
@@ -16,16 +16,16 @@ _AT = "layer=2&head=0"
 
 def main() -> None:
     """Takes the pictures."""
-    room = room_of({"model": MODEL, "device": "cpu"})
-    with Served(room) as address, Page() as page:
+    state = explorer_state({"model": MODEL, "device": "cpu"})
+    with Served(state) as address, Page() as page:
         for name, (scheme, width) in PICTURES.items():
             page.prefer(scheme)
             page.resize(width, 1000)
-            first_picture(page, f"{address}?{room.first_view().query()}&{_AT}")
+            first_picture(page, f"{address}?{state.first_view().query()}&{_AT}")
             page.wait(f"document.documentElement.dataset.theme === {scheme!r} && {WHERE}.includes('head 2.0')")
             for sweep in ("patching", "circuit"):
                 page.run(f"document.getElementById('{sweep}-run').click()")
-                page.wait(f"/ s$/.test(document.getElementById('{sweep}-said').textContent)")
+                page.wait(f"/ s$/.test(document.getElementById('{sweep}-status').textContent)")
             page.wait("document.querySelectorAll('#circuit path').length > 5")
             page.wait("document.querySelector('#patching .cells i')")
             settle(page)

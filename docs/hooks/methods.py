@@ -7,7 +7,7 @@ from typing import Any
 from griffe import Docstring, DocstringSectionKind
 from mkdocs.exceptions import PluginError
 
-from mechxai.cli.console import methods_markdown
+from mechxai.cli.methods import methods_markdown
 from mechxai.methods import registry
 
 _ALL = "<!-- methods -->"

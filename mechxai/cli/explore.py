@@ -23,8 +23,8 @@ from mechxai.model.hooked_model import HookedModel
 from mechxai.model.load import load
 from mechxai.model.zoo.bundled import zoo_language_models
 from mechxai.runs.query import find_run
+from mechxai.sweeps.allowed_targets import check_targets
 from mechxai.sweeps.job import make_prompts
-from mechxai.sweeps.targets import check_targets
 
 HELP = """The explorer: one prompt of a model in the browser, with lens, attention, contributions, patching, circuit.
 
@@ -75,7 +75,7 @@ def explorer_state(settings: Mapping[str, str]) -> ExplorerState:
         ConfigError: both a run and a model; a run whose model is no hooked model.
     """
     if "run" in settings and "model" in settings:
-        raise ConfigError("run= and model= exclude each other: a run names its model", fix="Leave model= out")
+        raise ConfigError("run= and model= cannot be given together: a run names its model", fix="Leave model= out")
     view = View.of(dict(parse_qsl(settings["view"]))) if "view" in settings else None
     loading: dict[str, Any] = {name: settings[name] for name in _LOADING if name in settings}
     models: dict[str, HookedModel | Callable[[], HookedModel]] = {}
@@ -106,10 +106,10 @@ def _read(arguments: Sequence[str]) -> dict[str, str]:
     settings = {}
     for argument in arguments:
         name, equals, value = argument.partition("=")
+        if not equals:
+            raise ConfigError(f"{argument} is not of the form NAME=VALUE", fix="See mechxai explore --help")
         if name not in _KEYS:
             raise ConfigError(unknown("setting of mechxai explore", name, _KEYS), fix="See mechxai explore --help")
-        if not equals:
-            raise ConfigError(f"{argument} has no value", fix=f"Write {name}=VALUE")
         settings[name] = value
     return settings
 

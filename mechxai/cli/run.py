@@ -19,7 +19,7 @@ from mechxai.cli.sweep_end import show_sweep_end
 from mechxai.core.files import make_writable_folder
 from mechxai.figures.browser import shared_browser
 from mechxai.runs.locks import exclusive_lock
-from mechxai.sweeps.overrides import check_overrides, override_arguments
+from mechxai.sweeps.overrides import check_overrides, override_arguments, split_arguments
 from mechxai.sweeps.ray_settings import ray_overrides
 from mechxai.sweeps.sweeper import recording_sweeper
 from mechxai.sweeps.user_configs import UserConfigs, quoted, user_configs
@@ -83,8 +83,7 @@ def _run_sweep(arguments: Sequence[str], folder: Path) -> int:
     """Runs all jobs of a sweep; finished runs are reused, failures are listed at the end."""
     output = folder.parents[2]
     make_writable_folder(output, setting=f"output={output}")
-    overrides = override_arguments(arguments)
-    flags = [argument for argument in arguments if argument not in overrides]  # hydra wants them first
+    flags, overrides = split_arguments(arguments)
     with exclusive_lock(folder, output, show):
         with Watch(folder, show), shared_browser():
             code = _run_hydra([*flags, *overrides, *ray_overrides(overrides), f"hydra.sweep.dir={quoted(folder)}"])
@@ -94,7 +93,8 @@ def _run_sweep(arguments: Sequence[str], folder: Path) -> int:
 
 def _run_hydra(arguments: Sequence[str]) -> int:
     GlobalHydra.instance().clear()
-    sys.argv = ["mechxai run", *arguments]
+    flags, overrides = split_arguments(arguments)
+    sys.argv = ["mechxai run", *flags, *overrides]
     try:
         with recording_sweeper():
             hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name="run")(guarded_job)()

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from mechxai.core.errors import ConfigError, nearest
-from mechxai.core.source import evaluate, find
+from mechxai.core.source import Definition, evaluate, find, find_member
 
-_PLAIN = {"int": int, "float": float, "bool": bool, "str": str}
 _SEQUENCES = ("Sequence", "tuple", "list")
 _WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 
@@ -83,18 +82,19 @@ class Annotation:
 
 
 _OPEN = Annotation(open=True)
+_PLAIN_TYPES = {name: Annotation(frozenset({name})) for name in _WORDS}
 
 
 def read_annotation(module: str, node: ast.AST | None) -> Annotation:
-    """The annotation of a parameter, aliases of this package resolved; open for what cannot be told."""
-    if isinstance(node, ast.Constant):
-        if node.value is None:
-            return Annotation(frozenset({"none"}))
-        return (
-            read_annotation(module, ast.parse(node.value, mode="eval").body) if isinstance(node.value, str) else _OPEN
-        )
+    """The annotation of a parameter, aliases of this package resolved; open where the source does not tell."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):  # a forward reference
+        node = ast.parse(node.value, mode="eval").body
+    if isinstance(node, ast.Constant) and node.value is None:
+        return Annotation(frozenset({"none"}))
     if isinstance(node, ast.Name):
-        return _named(module, node.id)
+        return _PLAIN_TYPES[node.id] if node.id in _PLAIN_TYPES else _alias(find(module, node.id))
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        return _alias(find_member(module, node.value.id, node.attr))
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
         return read_annotation(module, node.left) | read_annotation(module, node.right)
     if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
@@ -102,10 +102,7 @@ def read_annotation(module: str, node: ast.AST | None) -> Annotation:
     return _OPEN
 
 
-def _named(module: str, name: str) -> Annotation:
-    if name in _PLAIN:
-        return Annotation(frozenset({name}))
-    alias = find(module, name)
+def _alias(alias: Definition | None) -> Annotation:
     if alias is None or isinstance(alias.node, (ast.ClassDef, ast.FunctionDef)):
         return _OPEN
     return read_annotation(alias.module, alias.node)

@@ -60,7 +60,7 @@ class Displayed(ABC):
 
 def prompt_rows(prompts: Sequence[Sequence[str] | str]) -> list[tuple[str, ...]]:
     """A row for each of the first prompts, and one that counts the rest."""
-    rows = [(str(number), _shortened(_joined(prompt))) for number, prompt in enumerate(prompts[:_SHOWN])]
+    rows = [(str(number), _shortened(_as_text(prompt))) for number, prompt in enumerate(prompts[:_SHOWN])]
     rest = len(prompts) - len(rows)
     return [*rows, ("...", f"{rest} more")] if rest > 0 else rows
 
@@ -75,13 +75,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def _joined(prompt: Sequence[str] | str) -> str:
-    """A prompt's text; tokens of a word-level tokenizer, which hold no spaces, are joined by spaces."""
-    if isinstance(prompt, str):
-        return prompt
-    return ("" if any(token[:1].isspace() for token in prompt) else " ").join(prompt)
-
-
 def _shortened(text: str) -> str:
     line = text.replace("\n", "\\n")
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
+
+
+def _as_text(tokens: Sequence[str]) -> str:
+    """Tokens as one text: joined by spaces where they carry none of their own, as tokens that are whole words do."""
+    spaced = any(token != token.strip() for token in tokens)
+    return ("" if spaced else " ").join(tokens)

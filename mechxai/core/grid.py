@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from mechxai.core.architecture import Architecture
 from mechxai.core.batch import ContrastBatch
@@ -12,6 +13,8 @@ from mechxai.core.site import Site
 from mechxai.core.site_table import site_name
 
 Position = int | str
+Axis = Literal["layer", "pos", "head", "neuron"]
+"""An axis that a grid can sweep."""
 Axes = Mapping[str, Sequence[Position]]  # axis -> coordinates
 
 

@@ -28,6 +28,11 @@ class Definition:
     node: ast.AST
 
 
+def classes(module: str) -> list[ast.ClassDef]:
+    """The classes that a module of this package defines, in order."""
+    return [node for node in _tree(module).values() if isinstance(node, ast.ClassDef)]
+
+
 @cache
 def _tree(module: str) -> dict[str, ast.AST]:
     """Top-level name -> the class, function, assigned expression or import that defines it, of a module here."""
@@ -72,6 +77,15 @@ def find(module: str, name: str) -> Definition | None:
     if isinstance(node, ast.Name):
         return find(module, node.id)
     return None if node is None else Definition(module, node)
+
+
+def find_member(module: str, owner: str, name: str) -> Definition | None:
+    """The definition of ``owner.name``, where ``owner`` is a module that another module imports."""
+    node = _tree(module).get(owner)
+    if not isinstance(node, ast.ImportFrom):
+        return None
+    original = next(alias.name for alias in node.names if (alias.asname or alias.name) == owner)
+    return find(f"{node.module}.{original}", name)
 
 
 def evaluate(module: str, node: ast.AST | None) -> Any:

@@ -86,7 +86,8 @@ class CheckpointStore(Generic[T]):
         tensors = {
             key: tensor.detach().cpu().contiguous() for key, tensor in self._serializer.to_tensors(value).items()
         }
-        metadata = {"key": self._key, "checksum": checksum(_bytes(self._key, tensors))}
+        # safetensors writes several metadata entries in random order: one entry keeps equal pieces equal byte for byte
+        metadata = {"piece": f"{self._key} {checksum(_bytes(self._key, tensors))}"}
         with atomic_write(path) as part:
             save_file(tensors, part, metadata=metadata)
 
@@ -128,8 +129,8 @@ class CheckpointStore(Generic[T]):
         except (SafetensorError, OSError) as error:
             self._policy.report_damage(path.name, error)
             return None
-        key = metadata.get("key", "")
-        if metadata.get("checksum") != checksum(_bytes(key, tensors)):
+        key, _, stored_checksum = metadata.get("piece", "").rpartition(" ")
+        if stored_checksum != checksum(_bytes(key, tensors)):
             self._policy.report_damage(path.name, "its checksum differs")
             return None
         return key, tensors

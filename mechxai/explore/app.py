@@ -15,11 +15,11 @@ from dash import ClientsideFunction, Dash, Input, Output, State, ctx, no_update
 from dash.development.base_component import Component
 
 from mechxai.core.errors import MechXAIError
-from mechxai.explore.answers import answer
 from mechxai.explore.layout import Choices, page
 from mechxai.explore.pages import add_pages
 from mechxai.explore.palette import LIGHT, palette_of
 from mechxai.explore.panel import METHOD_PANELS, MethodPanel, start
+from mechxai.explore.panel_answers import answer
 from mechxai.explore.panel_context import PanelContext, panel_context
 from mechxai.explore.state import ExplorerState
 from mechxai.explore.view import LensName, View

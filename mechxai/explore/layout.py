@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from mechxai.explore.answers import Answer
 from mechxai.explore.panel import ALL_PANELS, METHOD_PANELS, MethodPanel, Panel
+from mechxai.explore.panel_answers import Answer
 from mechxai.explore.view import Color, PatchSite, TokenColor, View
 from mechxai.figures.text import words
 

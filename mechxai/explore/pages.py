@@ -9,10 +9,10 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from mechxai.core.errors import MechXAIError
-from mechxai.explore.answers import token_buttons
 from mechxai.explore.commands import commands
 from mechxai.explore.palette import LIGHT, Picture
 from mechxai.explore.panel import ALL_PANELS, panel_figure
+from mechxai.explore.panel_answers import token_buttons
 from mechxai.explore.panel_context import PanelContext, panel_context
 from mechxai.explore.state import ExplorerState
 from mechxai.explore.view import View

@@ -114,8 +114,9 @@ class _Browser:
         timer = threading.Timer(_TIMEOUT, process.kill)
         timer.start()
         try:
-            stdin.write(request)
-            stdin.flush()
+            with contextlib.suppress(BrokenPipeError):  # a process that has ended may still have said why
+                stdin.write(request)
+                stdin.flush()
             line = stdout.readline()
             header = json.loads(line) if line.endswith(b"}\n") else {}
             image = stdout.read(header.get("size", 0))

@@ -49,13 +49,12 @@ def import_plugins(names: Sequence[str]) -> list[str]:
             current folder.
 
     Returns:
-        The names of the methods that the modules registered.
+        The modules that were imported.
 
     Raises:
         ConfigError: no such module, or it fails to import.
     """
-    before = set(METHODS)
-    known = installed_plugins()
+    known, modules = installed_plugins(), []
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.append(folder)  # at the end, so that nothing installed is shadowed
@@ -63,6 +62,7 @@ def import_plugins(names: Sequence[str]) -> list[str]:
         module = known.get(name, name)
         try:
             importlib.import_module(module)
+            modules.append(module)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
                 raise ConfigError(f"The plugin {name!r} cannot be imported: {error}") from error
@@ -71,4 +71,4 @@ def import_plugins(names: Sequence[str]) -> list[str]:
             raise ConfigError(f"There is no module {module!r}.{listed}", fix=fix) from error
         except Exception as error:
             raise ConfigError(f"The plugin {name!r} cannot be imported: {type(error).__name__}: {error}") from error
-    return sorted(set(METHODS) - before)
+    return modules

@@ -106,7 +106,7 @@ def _reuse(folders: Mapping[str, RunFolder], show: Reporter, *, tracked: bool) -
     """The finished runs of a study, of which nothing is computed."""
     first = next(iter(folders.values()))
     untracked = " and nothing is sent to the tracker" if tracked else ""
-    show(f"already finished: nothing is computed{untracked} (force=true computes again): {first.path}")
+    show(f"already finished, nothing computed{untracked} (force=true computes again): {first.path}")
     show(f"report: {first.report}")
     return {
         label: FinishedRun(folder.path, Result.load(folder.result), reused=True) for label, folder in folders.items()

@@ -134,9 +134,8 @@ def find_run(root: Path, name: str, *, unfinished: bool = False) -> RunRecord:
     if named and not matching:
         raise ArtifactError(f"Run {name!r} below {root} is not finished", fix=f"See mechxai runs show {name}")
     known = [run.facts["run"] for run in matching or runs if run.finished or unfinished]
-    problem = (
-        f"Several runs below {root} begin with {name!r}" if matching else f"No run below {root} begins with {name!r}"
-    )
+    has = "Several runs below {} have" if matching else "No run below {} has"
+    problem = f"{has.format(root)} an id that begins with {name!r}"
     raise ArtifactError(
         f"{problem}. {nearest(name, known)}" if known else problem,
         fix="Give more letters of the id, or the run's folder (mechxai runs lists them)",

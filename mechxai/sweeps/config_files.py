@@ -7,6 +7,7 @@ setting allows is not written in these files: it comes from the annotation of th
 import re
 from pathlib import Path
 
+from mechxai._public import public_names
 from mechxai._resources import configs_dir
 from mechxai.core.annotation import Annotation
 from mechxai.core.signature import read_signature
@@ -69,6 +70,7 @@ def target_of(group: str, choice: str) -> str:
 def resolved_target(target: str) -> str:
     """A target as the module and name that define it: ``mechxai.tasks.ioi`` lies in ``mechxai.tasks.generators``."""
     module, _, name = target.rpartition(".")
+    module = public_names().get(name, module) if module == "mechxai" else module
     definition = find(module, name) if module else None
     return f"{definition.module}.{name}" if definition is not None else target
 

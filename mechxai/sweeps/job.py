@@ -18,9 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from mechxai.core.errors import ConfigError, UnfinishedError
 from mechxai.core.files import make_writable_folder
 from mechxai.core.reporter import Reporter
+from mechxai.sweeps.allowed_targets import check_plugins, check_targets, plugin_overrides
 from mechxai.sweeps.devices import concurrent_job_number, reserved_device, visible_gpus
 from mechxai.sweeps.run_settings import RunSettings
-from mechxai.sweeps.targets import check_plugins, check_targets, plugin_overrides
 
 if TYPE_CHECKING:  # importing it imports torch
     from mechxai.core.method import Method
@@ -46,8 +46,8 @@ def _run_job(config: DictConfig, show: Reporter) -> dict[str, Path]:
 
     overrides = list(HydraConfig.get().overrides.task)
     settings = RunSettings.from_config(config)
-    load_plugins(settings.plugins, overrides)
-    check_targets(OmegaConf.to_container(config, resolve=False), plugins=settings.plugins)
+    packages = load_plugins(settings.plugins, overrides)
+    check_targets(OmegaConf.to_container(config, resolve=False), plugins=packages)
     if not settings.plan:
         make_writable_folder(Path(settings.output), setting=f"output={settings.output}")
     parts = {name: _instance(config[name]) for name in ("model", "task", "method", "tracker")}
@@ -66,7 +66,7 @@ def _run_job(config: DictConfig, show: Reporter) -> dict[str, Path]:
         sweep=_sweep_name(settings.name),
         config={"config.yaml": OmegaConf.to_yaml(config), "overrides.yaml": OmegaConf.to_yaml(overrides)},
     )
-    show(f"{study.name}: {study.model!r}")
+    show(f"{study.name}: {_model_line(study.model)}")
     if settings.plan:
         explain_study(study, show)
         return {}
@@ -81,17 +81,21 @@ def _run_job(config: DictConfig, show: Reporter) -> dict[str, Path]:
     return {label: run.folder for label, run in finished.items()}
 
 
-def load_plugins(plugins: Sequence[str], overrides: Sequence[str]) -> None:
+def load_plugins(plugins: Sequence[str], overrides: Sequence[str]) -> list[str]:
     """Imports the plugins of a configuration, all of which the command line must name.
+
+    Returns:
+        The packages of the plugins, whose code the configuration may make.
 
     Raises:
         ConfigError: a plugin from a configuration file, or one that cannot be imported.
     """
     check_plugins(plugins, plugin_overrides(overrides))
-    if plugins:
-        from mechxai.methods.registry import import_plugins  # noqa: PLC0415 - heavy
+    if not plugins:
+        return []
+    from mechxai.methods.registry import import_plugins  # noqa: PLC0415 - heavy
 
-        import_plugins(plugins)
+    return [module.partition(".")[0] for module in import_plugins(plugins)]
 
 
 def companion_labels(also: Mapping[str, Any]) -> list[str]:
@@ -189,6 +193,14 @@ def _companions(
     if twin is not None:
         show(f"also.{label} is left out: the first method is the same")
     return {name: companion for name, companion in companions.items() if name != label}
+
+
+def _model_line(model: Any) -> str:
+    """A model in one line: its name, and how it is loaded."""
+    info = model.info()
+    return ", ".join(
+        [model.name, *(str(info[key]) for key in ("backend", "processing", "dtype", "device") if key in info)]
+    )
 
 
 def _sweep_name(name: str) -> str:

@@ -28,13 +28,21 @@ _TRIED = 64  # combinations of a sweep that are composed before the sweep is ref
 
 def override_arguments(arguments: Sequence[str]) -> list[str]:
     """The overrides among the arguments: all but flags and flags' values."""
-    overrides, skip = [], False
+    return split_arguments(arguments)[1]
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Flags with their values, and overrides; hydra wants them in this order."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    is_value = False
     for argument in arguments:
-        if skip or argument.startswith("-"):
-            skip = argument in _FLAGS_WITH_VALUE and not skip
-            continue
-        overrides.append(argument)
-    return overrides
+        if is_value or argument.startswith("-"):
+            is_value = argument in _FLAGS_WITH_VALUE and not is_value
+            flags.append(argument)
+        else:
+            overrides.append(argument)
+    return flags, overrides
 
 
 def check_overrides(arguments: Sequence[str]) -> Path | None:

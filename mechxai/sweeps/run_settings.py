@@ -41,7 +41,7 @@ class RunSettings:
         settle_fields(self)
         if self.processes < 1:
             raise ConfigError(f"processes={self.processes} is too small: one process at least")
-        _ = self.shard_numbers()
+        self.shard_numbers()
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "RunSettings":

@@ -4,7 +4,6 @@ Every task is a function ``(model, n, seed, **settings)`` that returns a `Contra
 `ReasoningBatch`.
 """
 
-from mechxai.tasks.files import from_jsonl as from_jsonl
 from mechxai.tasks.generators import docstring as docstring
 from mechxai.tasks.generators import eiffel as eiffel
 from mechxai.tasks.generators import facts as facts
@@ -12,6 +11,7 @@ from mechxai.tasks.generators import greater_than as greater_than
 from mechxai.tasks.generators import induction as induction
 from mechxai.tasks.generators import ioi as ioi
 from mechxai.tasks.generators import sva as sva
+from mechxai.tasks.jsonl_files import from_jsonl as from_jsonl
 from mechxai.tasks.labelled import fact_relation as fact_relation
 from mechxai.tasks.labelled import pos_tags as pos_tags
 from mechxai.tasks.labelled import sentence_source as sentence_source

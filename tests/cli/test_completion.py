@@ -134,7 +134,7 @@ def test_fish(path):
 
 def test_another_shell_is_refused(capsys):
     assert main(["completion", "basch"]) == 2
-    assert "did you mean 'bash'" in capsys.readouterr().err
+    assert "Did you mean 'bash'" in capsys.readouterr().err
 
 
 def test_a_flag_for_help_on_the_line_is_a_word_like_others(capsys):

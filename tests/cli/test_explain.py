@@ -40,7 +40,7 @@ def test_explain(capsys, name, said):
 
 def test_what_is_neither_is_refused_with_the_nearest(capsys):
     assert main(["explain", "SitError"]) == 2
-    assert "did you mean 'SiteError'" in capsys.readouterr().err
+    assert "Did you mean 'SiteError'" in capsys.readouterr().err
     assert main(["explain"]) == 0
     shown = capsys.readouterr().out
     assert set(CLASSES) <= set(shown.split())

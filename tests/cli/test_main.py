@@ -15,10 +15,10 @@ import xarray as xr
 import mechxai as mx
 from mechxai.cli import console, main
 from mechxai.core.errors import ConfigError
-from mechxai.core.method import METHODS
 from mechxai.core.result import Result
+from mechxai.methods.catalog import catalog
+from mechxai.sweeps.allowed_targets import check_targets
 from mechxai.sweeps.run_settings import RunSettings
-from mechxai.sweeps.targets import check_targets
 
 TINY = ["debug=tiny", "model=zoo/handmade-ioi", "task.template=0", "task.order=abba"]
 
@@ -93,18 +93,18 @@ def test_the_demo_names_the_handmade_heads(here, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["run", "method.sit=z"], "did you mean 'method.site'"),
-        (["run", "experiment=ioi_patchin"], "did you mean 'ioi_patching'"),
-        (["run", "model=zoo/iooi"], "did you mean 'zoo/ioi'"),
-        (["run", "task.ordr=abba"], "did you mean 'task.order'"),
+        (["run", "method.sit=z"], "Did you mean 'method.site'"),
+        (["run", "experiment=ioi_patchin"], "Did you mean 'ioi_patching'"),
+        (["run", "model=zoo/iooi"], "Did you mean 'zoo/ioi'"),
+        (["run", "task.ordr=abba"], "Did you mean 'task.order'"),
         (["run", "method.over=[layer,head"], "cannot be read"),
-        (["rum"], "did you mean 'run'"),
+        (["rum"], "Did you mean 'run'"),
         (
             ["run", "task.seed=0,1"],
             "mechxai run -m runs one after the other; as one value, a list is 'task.seed=[0,1]'",
         ),
         (["run", "-model=zoo/ioi"], "a dash before a key"),
-        (["report"], "no result file"),
+        (["report"], "needs a result file"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_nearest_match(here, capsys, arguments, said):
@@ -115,9 +115,9 @@ def test_what_does_not_fit_is_refused_with_the_nearest_match(here, capsys, argum
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("processes=0", "a whole number from 1"),
-        ("processes=many", "a whole number from 1"),
-        ("tracker.mode=ofline", "did you mean 'offline'"),
+        ("processes=0", "one process at least"),
+        ("processes=many", "is not a whole number"),
+        ("tracker.mode=ofline", "Did you mean 'offline'"),
         ("model.name=/no/such/place", "no such folder"),
         ("output=taken", "output=taken cannot be created: "),
         ("output=taken/below", "output=taken/below cannot be created: "),
@@ -191,7 +191,7 @@ def test_one_method_whole(here, capsys):
 def test_the_readme_has_the_table_of_methods(capsys):
     assert main(["methods", "--markdown"]) == 0
     table = capsys.readouterr().out.strip()
-    assert table.count("\n| `") == len(METHODS)
+    assert table.count("\n| `") == len(catalog())
     readme = Path(__file__, "../../../README.md").resolve().read_text(encoding="utf-8")
     assert table in readme, "paste what mechxai methods --markdown prints"
 
@@ -218,8 +218,8 @@ def test_help_and_cfg_teach():
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["task=cot_jsonl", "model=zoo/cot", "method=early_answering"], "set task.path=VALUE"),
-        (["task.n=abc"], "task.n='abc' was asked of ioi"),
+        (["task=cot_jsonl", "model=zoo/cot", "method=early_answering"], "Set task.path=VALUE"),
+        (["task.n=abc"], "task.n='abc' is not a whole number"),
         (["experiment=cot_faithfulness", "~method@also.attribution"], "also.attribution=null leaves it out"),
     ],
 )
@@ -230,10 +230,10 @@ def test_what_a_task_or_a_companion_lacks_is_said(here, capsys, overrides, said)
 
 
 def test_an_interrupted_job_says_that_it_can_go_on(here, capsys, monkeypatch):
-    def interrupted(config):
+    def interrupted(config, show):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mechxai.cli.guarded_job.job", interrupted)
+    monkeypatch.setattr("mechxai.cli.guarded_job.run_job", interrupted)
     assert main(["run", "debug=tiny"]) == 130
     assert "run the same command to go on" in " ".join(capsys.readouterr().err.split())
 

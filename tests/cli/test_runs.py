@@ -47,15 +47,15 @@ def test_runs_are_listed_and_filtered(here, capsys):
     assert main(["runs", "model=zoo/*", "status=finished"]) == 0
     assert capsys.readouterr().out.count("zoo/h") == 2
     assert main(["runs", "model=gpt2"]) == 0
-    assert "no runs below outputs that fit" in capsys.readouterr().out
+    assert "no runs below outputs that match" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="experiment"):
         list_runs(Path("outputs"), {"experimnt": "x"})
-    with pytest.raises(ConfigError, match="filters as in"):
+    with pytest.raises(ConfigError, match="Write name=pattern"):
         read_filters(["zoo"])
     assert main(["runs", "modle=x"]) == 2
     assert main(["runs", "status=done"]) == 2
     assert main(["runs", "lsit"]) == 2
-    assert "did you mean 'list'" in capsys.readouterr().err
+    assert "Did you mean 'list'" in capsys.readouterr().err
     filters = ["n=8", "seed=0", "model=zoo/handmade-ioi", "task=ioi", "site=z", "status=unfinished"]
     assert len(list_runs(Path("outputs"), read_filters(filters))) == 1
 
@@ -65,11 +65,11 @@ def test_a_run_that_is_not_finished_says_how_it_goes_on(here, capsys):
     assert main(["runs", "show", waiting.facts["run"][:6]]) == 0
     shown = capsys.readouterr().out
     assert "waves kept" in shown
-    goes_on = next(line for line in shown.splitlines() if line.startswith("it goes on with: "))
+    goes_on = next(line for line in shown.splitlines() if line.startswith("continue it with: "))
     assert "'method.over=[layer,head,pos]'" in goes_on
     assert "shard" not in goes_on
     assert main(["runs", "compare", *[waiting.facts["run"]] * 2]) == 2
-    assert "it is not finished" in capsys.readouterr().err.replace("\n", " ")
+    assert "is not finished" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_a_run_is_shown_by_the_beginning_of_its_id(here, capsys):
@@ -79,9 +79,9 @@ def test_a_run_is_shown_by_the_beginning_of_its_id(here, capsys):
     assert "activation_patching of z on zoo/handmade-ioi" in shown
     assert "result.nc" in shown
     assert find_run(Path("outputs"), str(first.folder)).folder == first.folder
-    with pytest.raises(ArtifactError, match="no run of that name"):
+    with pytest.raises(ArtifactError, match="No run below outputs has an id that begins with 'zzzz'"):
         find_run(Path("outputs"), "zzzz")
-    with pytest.raises(ArtifactError, match="several runs"):
+    with pytest.raises(ArtifactError, match="Several runs"):
         find_run(Path("outputs"), "")
     assert main(["runs", "show"]) == 2
 
@@ -101,11 +101,11 @@ def test_two_runs_are_compared(here, capsys, tmp_path):
     names = [run.facts["run"] for run in (one, other)]
     assert main(["runs", "compare", *names, "-o", str(page)]) == 0
     assert "method.direction" in capsys.readouterr().out
-    assert "first less second" in page.read_text(encoding="utf-8")
+    assert "first minus second" in page.read_text(encoding="utf-8")
     assert settings_that_differ(one, one) == []
     drawn = Result(results[1].data, replace(results[1].info, task={**results[1].info.task, "seed": 1}))
     apart = {row["value"]: row for row in values_that_differ(results[0], drawn)}
-    assert apart["per_example"]["where"] == "other prompts"
+    assert apart["per_example"]["where"] == "the prompts differ"
     short = Result(results[0].data.isel(layer=[0]), results[0].info)
     assert {row["where"] for row in values_that_differ(short, results[1])} >= {"1 and 3 layer"}
     assert main(["runs", "compare", names[0]]) == 2
@@ -153,7 +153,7 @@ def test_a_run_that_a_process_is_at_is_not_cleaned(here, capsys):
     run = list_runs(Path("outputs"))[0]
     with folder_lock(run.folder, Path("outputs")):
         assert main(["runs", "clean", f"run={run.facts['run']}", "--yes"]) == 0
-    assert "left alone" in " ".join(capsys.readouterr().out.split())
+    assert "not removed" in " ".join(capsys.readouterr().out.split())
     assert run.folder.is_dir()
 
 
@@ -171,7 +171,7 @@ def test_cleaning_asks_first_and_needs_a_filter(here, capsys, monkeypatch):
     assert not first.folder.exists()
     assert len(list_runs(Path("outputs"))) == before - 1
     assert main(["runs", "clean", "model=none"]) == 0
-    assert "that fit" in capsys.readouterr().out
+    assert "that match" in capsys.readouterr().out
 
 
 def test_what_has_no_waves_is_computed_by_one_shard_alone(tmp_path, monkeypatch, capfd):
@@ -188,7 +188,7 @@ def test_what_has_no_waves_is_computed_by_one_shard_alone(tmp_path, monkeypatch,
         assert main([*both, f"shard={shard}/2"]) == 0
     shown = capfd.readouterr().out
     assert shown.count("patterns: done in") == 1
-    assert "patterns: no waves that could be shared out; shard 0 computes it" in shown
+    assert "patterns: there are no waves to share; shard 0 computes it" in shown
     assert main(["runs", "merge"]) == 0
     assert "patterns: already finished" in capfd.readouterr().out
     (page,) = tmp_path.rglob("two/*/*/report.html")

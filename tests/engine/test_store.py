@@ -200,7 +200,7 @@ def test_shuffling_is_decided_by_the_seed(store):
 def test_refused(model, store, tmp_path):
     with pytest.raises(SiteError, match=r"pattern cannot be stored per token.*Use model\.cache"):
         mx.ActivationStore.write(tmp_path / "a", model, TEXTS, sites=["pattern"])
-    with pytest.raises(SiteError, match="layer 3"):
+    with pytest.raises(SiteError, match="Layer 3"):
         mx.ActivationStore.write(tmp_path / "a", model, TEXTS, sites=["z"], layers=[3])
     with pytest.raises(ConfigError, match="batch_size=0"):
         mx.ActivationStore.write(tmp_path / "a", model, TEXTS, sites=["z"], batch_size=0)

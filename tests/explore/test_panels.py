@@ -10,9 +10,9 @@ import pytest
 
 import mechxai as mx
 from mechxai.core.errors import ConfigError
-from mechxai.explore.answers import answer
 from mechxai.explore.palette import DARK, LIGHT
 from mechxai.explore.panel import ALL_PANELS, METHOD_PANELS, prompt_pair, start
+from mechxai.explore.panel_answers import answer
 from mechxai.explore.panel_context import WIDEST, panel_context
 from mechxai.explore.state import TASKS, ExplorerState, example_of
 from mechxai.explore.view import Color, TokenColor, View

@@ -35,4 +35,4 @@ def test_methods_that_look_inside_say_what_a_classifier_allows(checkpoint, tmp_p
     command = ["run", "method=activation_patching", "model=classifier", f"model.name={checkpoint('bert-classifier')}"]
     assert main([*command, "task=prompts", 'task.texts=["Mary gave a drink."]', "tracker=none"]) != 0
     shown = capsys.readouterr()
-    assert "methods of attribution" in " ".join((shown.out + shown.err).split())
+    assert "methods of the family attribution" in " ".join((shown.out + shown.err).split())

@@ -47,7 +47,7 @@ def test_a_run(command, tmp_path, monkeypatch, capsys):
     assert len(server.seen) == asked, "the run was found"
     assert main([*arguments, "method=exact_shapley", "method.players=span", "force=true"]) == 2
     assert main([*arguments, "method=integrated_gradients"]) == 1
-    assert "use occlusion, lime" in " ".join(capsys.readouterr().err.split())
+    assert "Use occlusion, lime" in " ".join(capsys.readouterr().err.split())
     assert len(server.seen) == asked, "refused before anything was asked"
     for one in tmp_path.rglob("*"):
         assert one.is_dir() or b"sk-very-secret" not in one.read_bytes()

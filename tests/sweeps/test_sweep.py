@@ -86,12 +86,12 @@ def test_a_disk_too_full_for_the_table_costs_the_table_alone(here, capsys, monke
     assert main(["run", *SWEEP[:-1], "method.site=z,bogus"]) == 1
     shown = " ".join(capsys.readouterr().err.split())
     assert "1 of 2 jobs did not finish" in shown
-    assert "once that is mended, the same command runs the others" in shown
+    assert "once that is mended, the same command runs the other jobs" in shown
     assert "NoSpaceError: Cannot write results.parquet: the disk is full." in shown
 
 
 def test_jobs_are_told_in_their_order_with_what_is_left(here, capsys, monkeypatch):
-    monkeypatch.setattr("mechxai.sweeps.watch._AT_ONCE", 0.0)  # a quick machine needs less for such a job
+    monkeypatch.setattr("mechxai.sweeps.watch._REUSED", 0.0)  # a quick machine needs less for such a job
     assert main(["run", *SWEEP[:-1], "method.site=z,resid_pre"]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("job ")]
     assert [line.split(":")[0].split(" finished")[0] for line in lines] == ["job 0", "job 0", "job 1", "job 1"]
@@ -134,7 +134,7 @@ def test_a_combination_that_does_not_compose_is_a_failed_job_and_the_other_goes_
     own = ["run", "-m", *MODEL, f"method={methods}", "method.over=[layer]", "method.direction=noise"]
     assert main(own) == 1
     shown = capsys.readouterr()
-    assert "job 1 failed: ConfigError: The key 'method.direction' was asked" in " ".join(shown.out.split())
+    assert "job 1 failed: ConfigError: Unknown key 'method.direction'" in " ".join(shown.out.split())
     assert "1 of 2 jobs did not finish" in shown.err
     assert "mechxai run -m" in shown.err
     (path,) = here.rglob("results.parquet")
@@ -152,10 +152,10 @@ def test_a_sweep_of_which_no_job_starts_is_no_success(here, capsys):
 
 
 def test_jobs_that_were_not_started_are_listed_with_the_command_that_goes_on(here, capsys, monkeypatch):
-    def interrupted(config):
+    def interrupted(config, show):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mechxai.cli.guarded_job.job", interrupted)
+    monkeypatch.setattr("mechxai.cli.guarded_job.run_job", interrupted)
     own = ["-m", *MODEL, "method.site=resid_pre,attn_out,z"]
     assert main(["run", *own]) == 130
     shown = capsys.readouterr().err

@@ -16,7 +16,7 @@ from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.result import Result, variable
 from mechxai.engine.contrast import Run
 from mechxai.engine.execution import Execution
-from mechxai.methods.fields import selected
+from mechxai.methods.layer_selection import selected
 from mechxai.methods.result_parts import ALONE, position_labels, run_info, token_texts
 from mechxai.model.dense.lookup import dense_model_of
 from mechxai.model.hooked_model import HookedModel

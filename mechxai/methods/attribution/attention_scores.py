@@ -21,7 +21,7 @@ from mechxai.methods.attribution._lib.base import Attribution
 from mechxai.methods.attribution._lib.input import AttributionInput
 from mechxai.methods.attribution._lib.players import PlayerKind
 from mechxai.methods.attribution._lib.scores import TokenScores
-from mechxai.methods.fields import selected
+from mechxai.methods.layer_selection import selected
 
 
 @final

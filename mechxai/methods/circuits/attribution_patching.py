@@ -14,7 +14,7 @@ from torch import Tensor
 from mechxai.core.activations import Activations
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError, ModelSupportError
-from mechxai.core.grid import Axes, Grid, Position
+from mechxai.core.grid import Axes, Axis, Grid, Position
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, Metric, as_metric
 from mechxai.core.result import Result, variable
@@ -66,7 +66,7 @@ class AttributionPatching(Method):
     """
 
     site: str = "z"
-    over: Sequence[str] = ("layer", "head")
+    over: Sequence[Axis] = ("layer", "head")
     direction: Direction = "denoise"
     metric: AnyMetric = "logit_diff"
     layers: Sequence[int] | None = None

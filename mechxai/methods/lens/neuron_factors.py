@@ -17,7 +17,7 @@ from mechxai.core.result import Result, variable
 from mechxai.engine.contrast import Run
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import ProgressBar
-from mechxai.methods.fields import selected
+from mechxai.methods.layer_selection import selected
 from mechxai.methods.lens._lib.factoring import ROUNDS, Factors, nonnegative_factors
 from mechxai.methods.lens._lib.silencing import divergence
 from mechxai.methods.result_parts import position_labels, run_info, token_texts

@@ -9,7 +9,7 @@ import torch
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.edit import AddNoise, Edit, Intervention, MeanAblate, ResampleAblate, ZeroAblate
 from mechxai.core.errors import ConfigError, ShapeError
-from mechxai.core.grid import Grid, Position
+from mechxai.core.grid import Axis, Grid, Position
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, Metric, as_metric
 from mechxai.core.result import Result
@@ -62,7 +62,7 @@ class Ablation(Method):
     in_waves: ClassVar[bool] = True
 
     site: str = "z"
-    over: Sequence[str] = ("layer", "head")
+    over: Sequence[Axis] = ("layer", "head")
     edit: AblationEdit = "mean"
     reference: Run = "clean"
     per_position: bool = False

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.grid import Axes, Grid, Position
+from mechxai.core.grid import Axes, Axis, Grid, Position
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, Metric, as_metric
 from mechxai.core.result import Result
@@ -60,7 +60,7 @@ class ActivationPatching(Method):
     in_waves: ClassVar[bool] = True
 
     site: str = "resid_pre"
-    over: Sequence[str] = ("layer", "pos")
+    over: Sequence[Axis] = ("layer", "pos")
     direction: Direction = "denoise"
     metric: AnyMetric = "logit_diff"
     layers: Sequence[int] | None = None

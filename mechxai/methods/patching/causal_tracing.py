@@ -9,7 +9,7 @@ import torch
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.edit import AddNoise, Intervention, Patch
 from mechxai.core.errors import ConfigError, SiteError, unknown
-from mechxai.core.grid import Axes, Grid, Position
+from mechxai.core.grid import Axes, Axis, Grid, Position
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, Metric, as_metric
 from mechxai.core.result import Result
@@ -63,7 +63,7 @@ class CausalTracing(Method):
     in_waves: ClassVar[bool] = True
 
     site: str = "resid_pre"
-    over: Sequence[str] = ("layer", "pos")
+    over: Sequence[Axis] = ("layer", "pos")
     subject: str = "SUBJECT"
     noise: float = 3.0
     n_noise: int = 10

@@ -116,7 +116,7 @@ def test_bad_input(box, batch):
     with pytest.raises(ConfigError, match="positive"):
         mx.tasks.prompts(box, texts=TEXTS[:1], answers=["positiv"], wrong=["negative"])
     for outputs in (["one"], ["a", "a"], ["a", ""]):
-        with pytest.raises(ConfigError, match="two or more, each once"):
+        with pytest.raises(ConfigError, match="two or more different names"):
             mx.black_box(len, outputs)
     for wrong in (lambda texts: [0.0] * len(texts), lambda texts: [[0.0, float("nan")]] * len(texts)):
         broken = mx.black_box(wrong, ["a", "b"])

@@ -57,8 +57,8 @@ def test_prompts_without_answers_get_the_models_top_tokens(model_of):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"texts": []}, "none"),
-        ({"texts": ["fine", "  "]}, r"text 1 is empty"),
+        ({"texts": []}, "There are no texts"),
+        ({"texts": ["fine", "  "]}, r"Text 1 is empty"),
         ({"texts": ["fine"], "answers": []}, "answers"),
         ({"texts": ["a b", "c"], "counterfactuals": ["a b"]}, "counterfactuals"),
     ],

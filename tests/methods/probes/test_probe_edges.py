@@ -13,7 +13,7 @@ from mechxai.engine.execution import Execution
 from mechxai.methods.probes._lib.fitting import fit_probes
 from mechxai.methods.probes._lib.likelihood import NUMBERS, Likelihood
 from mechxai.runs.folder import run_id
-from tests.methods.probes.test_linear_probes import blobs, block_of
+from tests.methods.probes.test_fitting import blobs, block_of
 
 
 @pytest.fixture(scope="module")

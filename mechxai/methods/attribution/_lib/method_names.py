@@ -1,22 +1,18 @@
 """Attribution methods by name, as configs and the command line give them."""
 
-import importlib
-import pkgutil
 from collections.abc import Sequence
 
 from mechxai.core.errors import ConfigError, unknown
 from mechxai.core.method import METHODS
-from mechxai.methods import attribution
 from mechxai.methods.attribution._lib.base import Attribution
+from mechxai.methods.catalog import import_methods
 
 MethodOrName = str | Attribution
 
 
 def attribution_methods() -> dict[str, type[Attribution]]:
     """Every registered attribution method by name; imports the modules of the family first."""
-    for module in pkgutil.iter_modules(attribution.__path__):
-        if not module.name.startswith("_"):
-            importlib.import_module(f"{attribution.__name__}.{module.name}")
+    import_methods("attribution")
     return {name: kind for name, kind in METHODS.items() if issubclass(kind, Attribution)}
 
 

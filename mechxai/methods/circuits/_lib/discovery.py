@@ -10,6 +10,7 @@ from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError, check_choice
 from mechxai.core.method import METHODS, Method
 from mechxai.core.metric import AnyMetric
+from mechxai.methods.catalog import import_methods
 from mechxai.methods.circuits._lib.references import ReferenceKind
 from mechxai.methods.circuits._lib.saved_edges import SavedEdges, is_saved
 from mechxai.methods.circuits.edge_attribution import AttributionKind, EdgeAttribution
@@ -29,6 +30,7 @@ DISCOVERY_METHODS = (
 
 def discovery_methods() -> Mapping[str, type[Method]]:
     """Every name that stands for a discovery method: registered methods that score edges, kinds of edge attribution."""
+    import_methods("circuits")
     registered = {name: method for name, method in METHODS.items() if method.card.kind == "edges"}
     return registered | dict.fromkeys(get_args(AttributionKind), EdgeAttribution)
 

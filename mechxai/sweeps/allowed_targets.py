@@ -11,7 +11,7 @@ def check_targets(node: object, where: str = "", *, plugins: Iterable[str] = ())
     Args:
         node: the configuration, or a part of it.
         where: dotted prefix of the part, for the error.
-        plugins: modules whose code may be made too.
+        plugins: packages whose code may be made too.
 
     Raises:
         ConfigError: names the key.

@@ -1,0 +1,117 @@
+"""Dense blocks are used only for models where the equivalence check passed, and never beside the hooks of a user."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import mechxai as mx
+from mechxai.model.dense import cache as cache_run
+from mechxai.model.dense import check as dense_check
+from mechxai.model.dense.blocks import Norm
+from mechxai.model.dense.check import dense_blocks, equivalence_check
+from tests.conftest import FOLDED
+from tests.model.dense.comparison import alike, hooked, tokens_of
+
+
+def wrong_activation(dense):
+    return dataclasses.replace(dense, blocks=[dataclasses.replace(b, activation=torch.relu) for b in dense.blocks])
+
+
+def wrong_weight(dense):
+    first, second, third = dense.blocks
+    changed = dataclasses.replace(second.o, weight=second.o.weight * 1.01)
+    return dataclasses.replace(dense, blocks=[first, dataclasses.replace(second, o=changed), third])
+
+
+def wrong_shape(dense):
+    changed = dataclasses.replace(dense.blocks[2].mlp_out, weight=dense.blocks[2].mlp_out.weight[1:])
+    return dataclasses.replace(dense, blocks=[*dense.blocks[:2], dataclasses.replace(dense.blocks[2], mlp_out=changed)])
+
+
+@pytest.mark.parametrize("wrong", [wrong_activation, wrong_weight, wrong_shape])
+@pytest.mark.parametrize(("kind", "backend", "processing"), [one for one in FOLDED if one[0] != "llama"])
+def test_wrong_blocks_are_not_trusted(model_of, monkeypatch, unknown, passes, kind, backend, processing, wrong):
+    model = model_of(kind, backend, processing)
+    tokens = tokens_of(model)
+    expected = hooked(model, tokens, ["resid_post"])
+    read = dense_check.read_dense
+    monkeypatch.setattr(dense_check, "read_dense", lambda *given: wrong(read(*given)))
+    found = model.cache(tokens, ["resid_post"])
+    assert not passes
+    for site, value in found.values.items():
+        assert torch.equal(value, expected.values[site])
+
+
+def test_what_agrees_is_trusted_though_something_else_does_not(model_of, monkeypatch, unknown, passes):
+    model = model_of("gpt2")
+    tokens = tokens_of(model)
+    read = dense_check.read_dense
+    monkeypatch.setattr(
+        dense_check, "read_dense", lambda *given: dataclasses.replace(read(*given), final=Norm("none", 0.0))
+    )
+    alike(model.cache(tokens, ["resid_post"]), hooked(model, tokens, ["resid_post"]))
+    assert passes
+    assert not equivalence_check(model.backend).final
+
+
+def test_blocks_that_hold_for_short_prompts_only(model_of, monkeypatch, passes):
+    model = model_of("gpt2")
+    dense = dense_blocks(model.backend)
+    monkeypatch.setattr(cache_run, "dense_blocks", lambda _: dataclasses.replace(dense, longest=8))
+    model.cache(tokens_of(model, (2, 9)), ["resid_post"])
+    assert not passes
+    model.cache(tokens_of(model, (2, 8)), ["resid_post"])
+    assert passes == [2]
+
+
+@pytest.mark.parametrize("setting", [{"sliding_window": 8}, {"rope_parameters": {"rope_type": "dynamic"}}])
+def test_what_hugging_face_says_of_lengths_is_read(model_of, monkeypatch, unknown, setting):
+    model = model_of("llama", "bridge")
+    assert dense_blocks(model.backend).longest is None
+    for name, value in setting.items():
+        monkeypatch.setattr(model.inner.original_model.config, name, value, raising=False)
+    dense_check._entries.clear()
+    assert dense_blocks(model.backend).longest == (8 if "sliding_window" in setting else 64)
+
+
+@pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)
+def test_functions_of_the_user_are_obeyed(model_of, passes, kind, backend, processing):
+    model = model_of(kind, backend, processing)
+    tokens, seen = tokens_of(model), []
+    dense = model.cache(tokens, ["resid_post"])
+    assert passes
+    passes.clear()
+    point = model.inner.hook_dict[mx.Site("z", 0).hook]
+    point.add_hook(lambda z, hook: 0 * z)
+    try:
+        changed = model.cache(tokens, ["resid_post"])
+    finally:
+        point.remove_hooks("fwd", including_permanent=True)
+    handle = model.inner.blocks[1].register_forward_hook(lambda *_: seen.append(1))
+    try:
+        model.cache(tokens, ["resid_post"])
+    finally:
+        handle.remove()
+    assert not passes
+    assert seen
+    assert (changed["resid_post", 2] - dense["resid_post", 2]).abs().max() > 1e-3
+    alike(model.cache(tokens, ["resid_post"]), dense)
+    assert passes
+
+
+@pytest.mark.parametrize(("kind", "backend", "processing"), [one for one in FOLDED if one[0] == "gpt2"])
+def test_changed_weights_are_seen(checkpoint, kind, backend, processing):
+    model = mx.load(str(checkpoint(kind)), backend=backend, processing=processing, device="cpu")
+    tokens = tokens_of(model)
+    before = model.cache(tokens, ["resid_post"])
+    parameters = [one for one in model.inner.blocks[1].parameters() if one.dim() > 1]
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.mul_(1.5)
+    in_place = model.cache(tokens, ["resid_post"])
+    alike(in_place, hooked(model, tokens, ["resid_post"]))
+    for parameter in parameters:
+        parameter.data = parameter.data / 1.5
+    alike(model.cache(tokens, ["resid_post"]), before)
+    assert (in_place["resid_post", 1] - before["resid_post", 1]).abs().max() > 1e-3
