@@ -231,7 +231,7 @@ def _attribution(payload: Mapping[str, Any]) -> Iterator[str]:
         yield f"### {row['sweep']}\n"
         yield _times(row["contenders"], "ours")
         yield f"Largest difference from the other libraries: {row['largest_difference']:.0e}.\n"
-    for truth in found["truth"]:
+    for truth in payload["truth"]:
         yield f"### {truth['model']}: known relevant tokens {', '.join(truth['truth'])}\n"
         body = [
             [name.replace("_", " "), *(f"{entry[column]:.3g}" for column in entry)]
@@ -299,7 +299,7 @@ def _gpu(payload: Mapping[str, Any]) -> Iterator[str]:
         for row in payload["rows"]
     ]
     yield _table(["sweep", *names, "relative to TransformerLens", "largest difference"], body)
-    edges = found["edges"]
+    edges = payload["edges"]
     yield f"All {edges['exact']['edges']:,} edges, one pair of 16 tokens:\n"
     kinds = [name for name, entry in edges.items() if isinstance(entry, Mapping)]
     yield _table(["scores", "seconds"], [[name, f"{edges[name]['seconds']:.3g} s"] for name in kinds])
@@ -312,7 +312,7 @@ def _gpu(payload: Mapping[str, Any]) -> Iterator[str]:
 def _graphs(payload: Mapping[str, Any]) -> Iterator[str]:
     yield "## CUDA graphs and torch.compile, one wave\n"
     yield "Speed relative to the same wave in eager mode, GPT-2-small.\n"
-    yield from _conditions(found["conditions"])
+    yield from _conditions(payload["conditions"])
     body = [
         [
             row["dtype"],
@@ -329,8 +329,8 @@ def _graphs(payload: Mapping[str, Any]) -> Iterator[str]:
 
 def _explorer(payload: Mapping[str, Any]) -> Iterator[str]:
     yield "## The explorer, headless Chromium\n"
-    yield from _conditions(found["conditions"])
-    body = [[what, f"{value:,.0f} ms"] for what, value in found["milliseconds"].items()]
+    yield from _conditions(payload["conditions"])
+    body = [[what, f"{value:,.0f} ms"] for what, value in payload["milliseconds"].items()]
     yield _table(["event", "median until drawn"], body)
 
 
