@@ -80,5 +80,4 @@ def test_methods_are_settled_and_every_ancestor_checks():
 def test_values_of_another_type_are_refused(make, problem):
     with pytest.raises(ConfigError, match=problem):
         make()
-    assert mx.Ablation(noise=2) == mx.Ablation(noise=2.0)
     assert Settings(kind=np.str_("large")).kind == "large"
