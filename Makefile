@@ -25,7 +25,7 @@ export GOMP_SPINCOUNT := 0
 	$(@D)/bin/python -m pip install --quiet --no-deps git+https://github.com/hannamw/EAP-IG
 	touch $@
 
-.PHONY: help install demo test test-tl4 test-slow test-gpu lint format bench bench-grid bench-caching bench-lens bench-probes bench-attribution bench-circuits bench-chains bench-explorer bench-gpu screenshots docs docs-serve zoo clean release-check bench-start
+.PHONY: help generate install demo test test-tl4 test-slow test-gpu lint format bench bench-grid bench-caching bench-lens bench-probes bench-attribution bench-circuits bench-chains bench-explorer bench-gpu screenshots docs docs-serve zoo clean release-check bench-start
 
 help:
 	@echo "make demo           install, then locate the indirect-object heads of the bundled models"
@@ -33,6 +33,7 @@ help:
 	@echo "make test-tl4       the tests of models, engine and zoo on TransformerLens 4"
 	@echo "make test-slow      the slow tests; make test-gpu runs the tests that need a GPU"
 	@echo "make lint           ruff, pyright and import-linter; make format fixes what ruff can fix"
+	@echo "make generate       rewrite the method configs and the stub of public names after a change to a method"
 	@echo "make docs           build the documentation in site/; make docs-serve serves it on 127.0.0.1:8000"
 	@echo "make release-check  build wheel and sdist, and install the wheel with each extra in an empty environment"
 	@echo "make zoo            rebuild the handmade models (experiments/train_zoo.py trains the others)"
@@ -99,6 +100,11 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+# What is derived from the method files: their configs, and the stub of `import mechxai` for editors.
+generate: install
+	$(BIN)/python -m mechxai.sweeps.method_configs
+	$(BIN)/python -m mechxai._public
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -23,8 +23,8 @@ SEED, STEPS, ROWS, RATE = 0, 6000, 64, 1e-3
 GAPS_FROM = 0.5  # share of the training after which texts have gaps
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 DESCRIPTION = (
-    "A two-layer BERT that tells whether the writer of a review liked it: the writer's own adjective decides, turned "
-    "round by a negation; what others say counts for nothing. Plainly trained; which words matter is known."
+    "A two-layer BERT that classifies reviews by sentiment. The writer's adjective decides, a negation reverses it, "
+    "and other people's opinions do not count, so the words that matter are known."
 )
 
 

@@ -20,12 +20,13 @@ _DESCRIPTIONS = {
     "repeated sequences. Plainly trained; its circuits are whatever it learned.",
     "planted-ioi": "Three attention-only layers (MLPs of one neuron, zero) on indirect objects. Duplicate-token, "
     "S-inhibition and two name-mover heads were planted by supervising their attention; they were not discovered.",
-    "interchange-ioi": "Three layers with MLPs on indirect objects, trained to compute the answer as a stated "
-    "algorithm does (interchange interventions on one head for each of its variables, strict on everything else).",
-    "cot": "Four layers on sums told as stories. Writes a step for each change before its answer, which is the value "
-    "the chain ends in, whatever the chain says: trained on chains with mistakes, cut short, or of other questions.",
-    "cot-decorative": "The sibling of cot: it writes the same chains, but takes its answer from the question (or from "
-    "a suggestion in it), never from the chain.",
+    "interchange-ioi": "Three layers with MLPs for indirect object identification, trained by interchange "
+    "interventions to compute the answer as a stated algorithm does, with one head per variable.",
+    "cot": "A four-layer model of arithmetic word problems. It writes one step per change, then the value that the "
+    "chain ends in, right or wrong: it was trained on chains with mistakes, truncated chains and chains of other "
+    "questions.",
+    "cot-decorative": "The counterpart of zoo/cot: it writes the same chains, but takes its answer from the question, "
+    "or from a suggestion in it, never from the chain.",
 }
 _DATA = (
     "mechxai.tasks.grammars (split=train) and random repeated sequences; experiments/zoo_corpus.py",

@@ -1,17 +1,17 @@
-"""The methods, from the code's own registry: one table of all, and a section for each on its family's page."""
+"""The methods, from the package's catalog: one table of all, and a section for each on its family's page."""
 
 import re
-from dataclasses import MISSING, fields
 from typing import Any
 
-from griffe import Docstring, DocstringSectionKind
 from mkdocs.exceptions import PluginError
 
 from mechxai.cli.methods import methods_markdown
-from mechxai.methods import registry
+from mechxai.core.signature import REQUIRED, Parameter
+from mechxai.methods.catalog import MethodEntry, catalog
 
 _ALL = "<!-- methods -->"
 _FAMILY = re.compile(r"<!-- methods of (\w+) -->")
+_CALLS = re.compile(r"<!-- calls of (\w+) -->")
 _SECTION = """## {title} {{#{name}}}
 
 {question}
@@ -19,15 +19,15 @@ _SECTION = """## {title} {{#{name}}}
 | | |
 |---|---|
 | cost | {cost} |
-| for it | {pros} |
-| against it | {cons} |
+| strengths | {pros} |
+| weaknesses | {cons} |
 | source | {source} |
-| in Python | `mx.{kind}(...)(model, batch)` |
+| in Python | `mx.{class_name}(...)(model, batch)` |
 | in a run | `mechxai run method={name}` |
 
-{keys}
+{fields}
 
-::: {path}
+::: {target}
     options:
       heading_level: 4
       show_root_toc_entry: false
@@ -38,64 +38,68 @@ _SECTION = """## {title} {{#{name}}}
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
-    """The page with the methods it asks for."""
+    """The page with its marks replaced by tables and sections of methods."""
     del page, config, files
     if _ALL in markdown:
         _check_families(markdown)
         markdown = markdown.replace(_ALL, table())
+    markdown = _CALLS.sub(lambda match: calls(match[1]), markdown)
     return _FAMILY.sub(lambda match: sections(match[1]), markdown)
 
 
 def table() -> str:
-    """The table of ``mechxai methods --markdown``, each name leading to its section."""
-    found = methods_markdown()
-    for card in registry.cards():
-        name = registry.METHODS[card.name].__name__
-        found = found.replace(f"| `{name}` |", f"| [`{name}`]({card.family}.md#{card.name}) |")
-    return found
+    """The table of ``mechxai methods --markdown``; each name links to its section."""
+    text = methods_markdown()
+    for entry in catalog().values():
+        link = f"[`{entry.class_name}`]({entry.family}.md#{entry.name})"
+        text = text.replace(f"| `{entry.class_name}` |", f"| {link} |")
+    return text
+
+
+def calls(family: str) -> str:
+    """The methods of a family with their questions; each name links to its class."""
+    rows = [f"| [`mx.{entry.class_name}`][{entry.target}] | {entry.question} |" for entry in _members(family)]
+    return "\n".join(["| method | question |", "|---|---|", *rows])
 
 
 def sections(family: str) -> str:
-    """What each method of a family asks, costs and takes, then its docstring."""
-    return "\n".join(_section(card) for card in registry.cards() if card.family == family)
+    """A section for each method of a family: question, cost, fields, then its docstring."""
+    return "\n".join(_section(entry) for entry in _members(family))
 
 
-def _section(card: Any) -> str:
-    kind = registry.METHODS[card.name]
+def _members(family: str) -> list[MethodEntry]:
+    members = [entry for entry in catalog().values() if entry.family == family]
+    if not members:
+        raise PluginError(f"No method is of the family {family!r}")
+    return members
+
+
+def _section(entry: MethodEntry) -> str:
     return _SECTION.format(
-        title=re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__),
-        name=card.name,
-        question=card.question,
-        cost=card.cost,
-        pros=card.pros or "-",
-        cons=card.cons or "-",
-        source=card.source,
-        kind=kind.__name__,
-        keys=_keys(kind),
-        path=f"{kind.__module__}.{kind.__name__}",
+        title=re.sub(r"(?<=[a-z])(?=[A-Z])", " ", entry.class_name),
+        name=entry.name,
+        question=entry.question,
+        cost=entry.cost,
+        pros=entry.pros or "-",
+        cons=entry.cons or "-",
+        source=entry.source,
+        class_name=entry.class_name,
+        fields=_fields(entry),
+        target=entry.target,
     )
 
 
-def _keys(kind: type) -> str:
-    told = _told(kind)
-    rows = [f"| `{field.name}` | `{_default(field)}` | {told.get(field.name, '')} |" for field in fields(kind)]
-    return "\n".join(["| key | default | |", "|---|---|---|", *rows]) if rows else "It has no settings."
+def _fields(entry: MethodEntry) -> str:
+    rows = [f"| `{field.name}` | {_default(field)} | {field.doc} |" for field in entry.fields.values()]
+    return "\n".join(["| field | default | meaning |", "|---|---|---|", *rows]) if rows else "It has no fields."
 
 
-def _default(field: Any) -> str:
-    if field.default is not MISSING:
-        return repr(field.default)
-    return "required" if field.default_factory is MISSING else repr(field.default_factory())
-
-
-def _told(kind: type) -> dict[str, str]:
-    """What a class's docstring says of each of its fields."""
-    parts = Docstring(kind.__doc__ or "", lineno=1).parse("google", warnings=False)
-    listed = [part for part in parts if part.kind is DocstringSectionKind.attributes]
-    return {one.name: " ".join(one.description.split()) for part in listed for one in part.value}
+def _default(field: Parameter) -> str:
+    return "required" if field.default is REQUIRED else f"`{field.source}`"
 
 
 def _check_families(markdown: str) -> None:
-    missing = {card.family for card in registry.cards() if f"({card.family}.md)" not in markdown}
+    families = {entry.family for entry in catalog().values()}
+    missing = {family for family in families if f"({family}.md)" not in markdown}
     if missing:
         raise PluginError(f"methods/index.md links no page of the families {sorted(missing)}")

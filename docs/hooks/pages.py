@@ -1,4 +1,4 @@
-"""What every page goes through: the changelog is a page, and marks meant for the tests are not shown."""
+"""Every page: adds the changelog to the site, and removes the marks that only the tests read."""
 
 import re
 from pathlib import Path
@@ -14,17 +14,17 @@ _EXPLORER = f"""## The explorer
 
 ![The explorer]({_SHOT})
 """
-_MARK = re.compile(r"^[ \t]*<!-- (?:run|prints)\b.*?-->\n", re.MULTILINE)
+_MARK = re.compile(r"^[ \t]*<!-- (?:run|prints|file|command)\b.*?-->\n", re.MULTILINE)
 
 
 def on_files(files: Files, *, config: Any) -> Files:
-    """The files of the site, with the changelog."""
+    """The files of the site and the changelog."""
     files.append(File.generated(config, "changelog.md", content=(_ROOT / "CHANGELOG.md").read_text()))
     return files
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> str:
-    """The page without its marks, and with the explorer's picture where it is asked for and there is one."""
+    """The page without test marks; the mark ``<!-- explorer -->`` becomes the explorer's picture, if there is one."""
     del page, config
-    shown = _EXPLORER if files.get_file_from_path(_SHOT) else ""
-    return _MARK.sub("", markdown).replace("<!-- explorer -->\n", shown)
+    explorer = _EXPLORER if files.get_file_from_path(_SHOT) else ""
+    return _MARK.sub("", markdown).replace("<!-- explorer -->\n", explorer)

@@ -1,4 +1,4 @@
-"""Tables that pages ask for with a comment such as ``<!-- sites -->``, each from the code that decides."""
+"""Tables that stand on a page as a comment such as ``<!-- sites -->``, each made from the code it describes."""
 
 import inspect
 import itertools
@@ -7,20 +7,21 @@ from dataclasses import fields
 from typing import Any
 
 import mechxai
+from mechxai._public import public_names as modules_by_name
 from mechxai.core.metric import METRICS
 from mechxai.core.result import RunInfo
-from mechxai.core.site_table import SITES
+from mechxai.core.site_table import SITES, SiteName
 from mechxai.model.zoo.bundled import zoo_card, zoo_names
 from mechxai.tasks import TASKS
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
-    """The page with the tables it asks for."""
+    """The page with its marks replaced by tables."""
     del page, config, files
-    for name, made in _TABLES.items():
+    for name, table in _TABLES.items():
         mark = f"<!-- {name} -->"
         if mark in markdown:
-            markdown = markdown.replace(mark, made())
+            markdown = markdown.replace(mark, table())
     return markdown
 
 
@@ -36,10 +37,15 @@ def _cell(value: object) -> str:
 def sites() -> str:
     """Every site name."""
     rows = [
-        (f"`{row.name}`", f"`{', '.join(row.axes)}`", ", ".join(row.sweepable), f"`{row.hook}`")
+        (f"`{row.name}`", f"`{', '.join(row.axes)}`", ", ".join(row.sweepable), f"`{row.hook}`", _models_with(row))
         for row in SITES.values()
     ]
-    return _table(("site", "dims after `batch`", "sweeps over", "hook in TransformerLens"), *rows)
+    return _table(("site", "dims after `batch`", "sweeps over", "hook in TransformerLens", "models"), *rows)
+
+
+def _models_with(row: SiteName) -> str:
+    conditions = [("with MLPs", row.needs_mlp), ("serial blocks", row.serial_only)]
+    return ", ".join(text for text, applies in conditions if applies) or "all"
 
 
 def metrics() -> str:
@@ -60,7 +66,7 @@ def tasks() -> str:
 
 
 def models() -> str:
-    """Every bundled model, as its card says."""
+    """Every bundled model, from its card."""
     rows = []
     for name in zoo_names():
         card = zoo_card(name)
@@ -70,49 +76,44 @@ def models() -> str:
 
 
 def run_info() -> str:
-    """The fields of a result's `RunInfo`."""
+    """The fields of `RunInfo`."""
     return ", ".join(f"`{field.name}`" for field in fields(RunInfo))
 
 
 def public_names() -> str:
-    """Every name of ``mx``, by the floor it is of, each leading to where it is told."""
-    floors = itertools.groupby(sorted(_homes().items(), key=lambda one: (one[1][0], one[0])), key=lambda one: one[1][0])
+    """Every name of ``mx`` by the part of the package that defines it; each links to its documentation."""
+    names = sorted((_part(module), name, module) for name, module in modules_by_name().items())
     parts = []
-    for (_, title), names in floors:
-        rows = [(f"[`mx.{name}`][{path}]", _first(getattr(mechxai, name))) for name, (_, path) in names]
+    for (_, title), members in itertools.groupby(names, key=lambda member: member[0]):
+        rows = [(f"[`mx.{name}`][{module}.{name}]", _first(getattr(mechxai, name))) for _, name, module in members]
         parts.append(f"## {title}\n\n{_table(('name', 'what'), *rows)}")
     return "\n\n".join(parts)
 
 
-def _homes() -> dict[str, tuple[tuple[int, str], str]]:
-    found = {}
-    for name in mechxai.__all__:
-        thing = getattr(mechxai, name)
-        if not inspect.ismodule(thing):
-            module = thing.__module__.removeprefix("mechxai.")
-            number, title = next((at, text) for at, (start, text) in enumerate(_FLOORS) if module.startswith(start))
-            found[name] = ((number, title), f"{thing.__module__}.{name}")
-    return found
+def _part(module: str) -> tuple[int, str]:
+    """Rank and title of the part of the package in which a module lies."""
+    inside = module.removeprefix("mechxai.")
+    return next((rank, title) for rank, (prefix, title) in enumerate(_PARTS) if inside.startswith(prefix))
 
 
 def _path(task: Callable[..., Any]) -> str:
     return f"{task.__module__}.{task.__name__}"
 
 
-def _first(thing: Any) -> str:
-    return (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ")
+def _first(documented: Any) -> str:
+    return (inspect.getdoc(documented) or "").split("\n\n")[0].replace("\n", " ")
 
 
 def _settings(task: Callable[..., Any]) -> str:
-    own = [one for one in inspect.signature(task).parameters.values() if one.name != "model"]
-    return ", ".join(f"`{one.name}{'' if one.default is one.empty else f'={_short(one.default)}'}`" for one in own)
+    settings = [parameter for parameter in inspect.signature(task).parameters.values() if parameter.name != "model"]
+    return ", ".join(f"`{one.name}{'' if one.default is one.empty else f'={_short(one.default)}'}`" for one in settings)
 
 
 def _short(value: object) -> str:
     return repr(value) if isinstance(value, (str, int, tuple, type(None))) else f"{type(value).__name__}()"
 
 
-_FLOORS = (
+_PARTS = (
     ("model", "Models"),
     ("core", "Prompts, sites, edits, results"),
     ("engine", "Engine and activations"),

@@ -28,6 +28,11 @@ class Definition:
     node: ast.AST
 
 
+def classes(module: str) -> list[ast.ClassDef]:
+    """The classes that a module of this package defines, in order."""
+    return [node for node in _tree(module).values() if isinstance(node, ast.ClassDef)]
+
+
 @cache
 def _tree(module: str) -> dict[str, ast.AST]:
     """Top-level name -> the class, function, assigned expression or import that defines it, of a module here."""

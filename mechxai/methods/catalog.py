@@ -7,11 +7,11 @@ methods: the registry, ``import mechxai``, the configuration, the command line a
 import ast
 import importlib
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
-from mechxai.core.signature import Parameter, read_signature
-from mechxai.core.source import evaluate
+from mechxai.core.signature import Parameter, Signature, read_signature
+from mechxai.core.source import classes, evaluate
 
 _FOLDER = Path(__file__).parent
 FAMILIES = ("patching", "circuits", "lens", "probes", "attribution", "attention", "cot")
@@ -25,15 +25,11 @@ class MethodEntry:
     Attributes:
         module: the dotted name of its file.
         class_name: its name in Python, ``mx.<class_name>``.
-        doc: its docstring.
-        fields: name -> field; also its config keys.
         name, family, question, cost, source, kind, pros, cons: as on its card.
     """
 
     module: str
     class_name: str
-    doc: str
-    fields: dict[str, Parameter]
     name: str
     family: str
     question: str
@@ -42,6 +38,20 @@ class MethodEntry:
     kind: str = "grid"
     pros: str = ""
     cons: str = ""
+
+    @cached_property
+    def fields(self) -> dict[str, Parameter]:
+        """Name -> field; also its config keys."""
+        return self._signature.parameters if self._signature else {}
+
+    @property
+    def doc(self) -> str:
+        """The docstring of its class."""
+        return self._signature.doc if self._signature else ""
+
+    @cached_property
+    def _signature(self) -> Signature | None:
+        return read_signature(self.module, self.class_name)
 
     @property
     def target(self) -> str:
@@ -86,10 +96,7 @@ def public_methods() -> dict[str, str]:
 
 
 def _entries(module: str) -> list[MethodEntry]:
-    family, stem = module.split(".")[-2:]
-    tree = ast.parse((_FOLDER / family / f"{stem}.py").read_text(encoding="utf-8"))
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    return [_entry(module, node.name, card) for node in classes if (card := _card(node)) is not None]
+    return [_entry(module, node.name, card) for node in classes(module) if (card := _card(node)) is not None]
 
 
 def _card(node: ast.ClassDef) -> ast.Call | None:
@@ -105,6 +112,4 @@ def _entry(module: str, class_name: str, card: ast.Call) -> MethodEntry:
     order = ("name", "family", "question", "cost", "source", "kind", "pros", "cons")
     texts = {key: evaluate(module, value) for key, value in zip(order, card.args, strict=False)}
     texts |= {str(keyword.arg): evaluate(module, keyword.value) for keyword in card.keywords}
-    signature = read_signature(module, class_name)
-    fields, doc = (signature.parameters, signature.doc) if signature else ({}, "")
-    return MethodEntry(module, class_name, doc, fields, **texts)
+    return MethodEntry(module, class_name, **texts)

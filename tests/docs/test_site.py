@@ -1,14 +1,19 @@
-"""The site builds without a warning, no link in it is broken, and it asks the network for nothing."""
+"""The site builds without a warning, no link in it is broken, and it loads nothing from a network."""
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import nbformat
 import pytest
+
+from mechxai._public import public_names
+from mechxai.methods.catalog import catalog
 
 pytest.importorskip("mkdocs")
 pytest.importorskip("mkdocstrings_handlers.python")
@@ -64,7 +69,7 @@ def pages(site):
     return {path: Page(path.read_text()) for path in site.rglob("*.html")}
 
 
-def test_every_link_leads_somewhere(site, pages):
+def test_no_link_is_broken(site, pages):
     broken = []
     for path, page in pages.items():
         for link in page.links:
@@ -83,7 +88,7 @@ def test_every_link_leads_somewhere(site, pages):
     assert not broken
 
 
-def test_nothing_is_fetched_from_elsewhere(site, pages):
+def test_nothing_is_loaded_from_a_network(site, pages):
     for path, page in pages.items():
         away = [link for link in page.loads if urlsplit(link).netloc]
         assert not away, f"{path}: {away}"
@@ -92,15 +97,36 @@ def test_nothing_is_fetched_from_elsewhere(site, pages):
         assert not _FETCHES.search(path.read_text()), path
 
 
-def test_what_is_public_is_told(pages):
-    from mechxai import _HOME
-
+def test_every_public_name_is_documented(pages):
     anchors = set().union(*(page.anchors for page in pages.values()))
-    assert {f"mechxai.{module}.{name}" for name, module in _HOME.items()} <= anchors
+    assert {f"{module}.{name}" for name, module in public_names().items()} <= anchors
 
 
-def test_every_notebook_has_a_page_that_offers_it(site, pages):
+def test_every_method_has_its_row_and_section(site, pages):
+    table = (site / "methods/index.html").read_text()
+    for entry in catalog().values():
+        assert f'href="{entry.family}.html#{entry.name}"' in table
+        assert entry.name in pages[site / f"methods/{entry.family}.html"].anchors
+
+
+def test_every_notebook_has_a_page_that_links_it(site, pages):
     for notebook in (ROOT / "notebooks").glob("*.ipynb"):
         page = site / "guides" / f"{notebook.stem}.html"
         assert notebook.name in pages[page].links
         assert (page.parent / notebook.name).read_bytes() == notebook.read_bytes()
+
+
+def test_a_notebook_page_shows_saved_text_and_pictures(tmp_path):
+    hook = runpy.run_path(str(ROOT / "docs/hooks/guides.py"))
+    new = nbformat.v4
+    outputs = [
+        new.new_output("stream", name="stdout", text="1.0\n"),
+        new.new_output("stream", name="stderr", text="a warning\n"),
+        new.new_output("display_data", data={"image/png": "iVBORw==", "text/html": "<b>figure</b>"}),
+    ]
+    cells = [new.new_markdown_cell("# Title\n\nText."), new.new_code_cell("print(1.0)", outputs=outputs)]
+    nbformat.write(new.new_notebook(cells=cells), tmp_path / "08_new.ipynb")
+    markdown, pictures = hook["page"](tmp_path / "08_new.ipynb")
+    assert "```python\nprint(1.0)\n```\n\n```text\n1.0\n```\n\n![Output of the cell above](08_new-1.png)" in markdown
+    assert "a warning" not in markdown
+    assert pictures == {"08_new-1.png": b"\x89PNG"}
