@@ -14,15 +14,15 @@ _TIMES = "\u00d7"
 _INTRO = """# Benchmark results
 
 `python -m benchmarks.tables` writes this page from the JSON files in this folder; do not edit it. Every ratio depends
-on the machine, the length of the prompts, the position at which clean and corrupted differ, and the batch; the conditions
-precede each table.
+on the machine, the length of the prompts, the position at which clean and corrupted differ, and the batch; the
+conditions precede each table.
 """
 _HEADLINE = """## Patching, headline condition
 
 Seconds for a whole sweep, and in brackets the speed relative to TransformerLens {version}. The *floor* is the
-arithmetic of any exact method. *Share of peak* (of the highest level) is the floor's arithmetic over the seconds times {peak:.0f}
-GFLOP/s, the fastest float32 product measured on one thread of this machine; the *floor ratio* is the speed of a method
-that ran the floor's arithmetic at that peak.
+arithmetic of any exact method. *Share of peak* (of the highest level) is the floor's arithmetic over the seconds
+times {peak:.0f} GFLOP/s, the fastest float32 product measured on one thread of this machine; the *floor ratio* is the
+speed of a method that ran the floor's arithmetic at that peak.
 """
 _BRIDGE = """### On the bridge of TransformerLens {version}
 
