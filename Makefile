@@ -33,7 +33,7 @@ help:
 	@echo "make test-tl4       the tests of models, engine and zoo on TransformerLens 4"
 	@echo "make test-slow      the slow tests; make test-gpu runs the tests that need a GPU"
 	@echo "make lint           ruff, pyright and import-linter; make format fixes what ruff can fix"
-	@echo "make generate       rewrite the method configs and the stub of public names after a change to a method"
+	@echo "make generate       write the configs of methods and the stub of public names anew"
 	@echo "make docs           build the documentation in site/; make docs-serve serves it on 127.0.0.1:8000"
 	@echo "make release-check  build wheel and sdist, and install the wheel with each extra in an empty environment"
 	@echo "make zoo            rebuild the handmade models (experiments/train_zoo.py trains the others)"

@@ -1,4 +1,4 @@
-"""The measured figures as Markdown, from the JSON beside them: ``python -m benchmarks.tables``."""
+"""The measured results as Markdown, from the JSON files beside them: ``python -m benchmarks.tables``."""
 
 import argparse
 import json
@@ -20,9 +20,9 @@ conditions precede each table.
 _HEADLINE = """## Patching, headline condition
 
 Seconds for a whole sweep, and in brackets the speed relative to TransformerLens {version}. The *floor* is the
-arithmetic of any exact method. *Share of peak* (of the highest level) is the floor's arithmetic over the seconds
-times {peak:.0f} GFLOP/s, the fastest float32 product measured on one thread of this machine; the *floor ratio* is the
-speed of a method that ran the floor's arithmetic at that peak.
+arithmetic of any exact method. *Share of peak* (of the highest level) is the floor's arithmetic over the seconds times
+{peak:.0f} GFLOP/s, the fastest float32 product measured on one thread of this machine; the *floor ratio* is the speed
+of a method that ran the floor's arithmetic at that peak.
 """
 _BRIDGE = """### On the bridge of TransformerLens {version}
 
@@ -52,7 +52,7 @@ peak. Sweeps with an estimate above {limit:.0f} s are left out.
 def main() -> None:
     """Writes the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="from the trial runs")
+    parser.add_argument("--quick", action="store_true", help="from the quick results")
     quick = parser.parse_args().quick
     parts = [_INTRO]
     tables = {
@@ -110,7 +110,7 @@ def _memory(payload: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     names = list(payload[0]["contenders"])
     left_out = [each["left_out"] for row in payload for each in row["contenders"].values() if "left_out" in each]
     if left_out:
-        yield f"### Peak memory\n\nLeft out: {left_out[0]}\n"
+        yield f"### Peak memory\n\nOmitted: {left_out[0]}\n"
         return
     yield _MEMORY.format(ready=payload[0]["contenders"]["auto"]["model_mib"])
     head = [
@@ -128,7 +128,7 @@ def _memory(payload: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _bridge(payload: Mapping[str, Any]) -> Iterator[str]:
     if "rows" not in payload:
-        yield f"### On the bridge\n\nLeft out: {payload.get('left_out', 'not run')}\n"
+        yield f"### On the bridge\n\nOmitted: {payload.get('left_out', 'not run')}\n"
         return
     yield _BRIDGE.format(version=payload["conditions"]["versions"]["transformer-lens"])
     engines = [name for name in ENGINES if name in payload["rows"][0]["contenders"]]
@@ -143,7 +143,7 @@ def _bridge(payload: Mapping[str, Any]) -> Iterator[str]:
 
 def _nnsight(payload: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], known: Mapping[str, Any]) -> Iterator[str]:
     if "rows" not in payload:
-        yield f"### nnsight\n\nLeft out: {payload.get('left_out', 'not run')}\n"
+        yield f"### nnsight\n\nOmitted: {payload.get('left_out', 'not run')}\n"
         return
     lens = {row["sweep"]: row["contenders"]["TransformerLens"]["seconds"] for row in rows}
     yield _NNSIGHT.format(
@@ -175,7 +175,7 @@ def _grid(payload: Mapping[str, Any]) -> Iterator[str]:
         yield _table(["tokens", "prompts", "difference", *sweeps], body)
     errors = [row["largest_difference"] for row in rows if "largest_difference" in row]
     left_out = sum("skipped" in row for row in rows)
-    yield f"Largest difference from TransformerLens: {max(errors):.0e}. Left out: {left_out} of {len(rows)}.\n"
+    yield f"Largest difference from TransformerLens: {max(errors):.0e}. Omitted: {left_out} of {len(rows)}.\n"
 
 
 def _caching(payload: Mapping[str, Any]) -> Iterator[str]:
@@ -205,7 +205,7 @@ def _lens(payload: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _probes(payload: Mapping[str, Any]) -> Iterator[str]:
-    yield "## Probes at every layer and position against a loop of scikit-learn's\n"
+    yield "## Linear probes at every layer and position against a loop over scikit-learn\n"
     yield from _conditions(payload["conditions"])
     for row in payload["rows"]:
         yield f"### {row['sweep']}\n"
@@ -225,7 +225,7 @@ def _probes(payload: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _attribution(payload: Mapping[str, Any]) -> Iterator[str]:
-    yield "## Attribution and attention against Captum, SHAP and Hugging Face\n"
+    yield "## Attribution and attention against Captum, INSEQ, SHAP and Hugging Face\n"
     yield from _conditions(payload["conditions"])
     for row in payload["rows"]:
         yield f"### {row['sweep']}\n"
@@ -256,8 +256,8 @@ def _circuits(payload: Mapping[str, Any]) -> Iterator[str]:
         text = package.get("left_out") or ", ".join(f"{label} {value:.0e}" for label, value in apart.items())
         yield f"{name}: {'left out, ' if 'left_out' in package else 'largest difference from MechXAI: '}{text}.\n"
     yield f"### {exact['sweep']}\n"
-    yield f"{exact['seconds']:.3g} s; one forward pass for each would take {exact['one_forward_each']:,.0f} s.\n"
-    yield "### Estimates against the exact effect\n"
+    yield f"{exact['seconds']:.3g} s; one forward pass per edge would take {exact['one_forward_each']:,.0f} s.\n"
+    yield "### Agreement of estimates with exact effects\n"
     names = list(payload["agreement"][0]["estimates"])
     body = [
         [f"{row['model']}, {row['task']}", f"{row['edges']:,}"]
@@ -265,7 +265,7 @@ def _circuits(payload: Mapping[str, Any]) -> Iterator[str]:
         for row in payload["agreement"]
     ]
     yield _table(["model, task", "edges", *(f"{name}: Spearman, overlap at the top" for name in names)], body)
-    yield "### Attribution patching of heads against the exact effect (Spearman)\n"
+    yield "### Agreement of attribution patching with the exact effect of heads (Spearman)\n"
     ways = list(payload["heads"][0]["estimates"])
     body = [
         [f"{row['model']}, {row['task']}", row["site"], str(row["heads"])]
@@ -304,7 +304,7 @@ def _gpu(payload: Mapping[str, Any]) -> Iterator[str]:
     kinds = [name for name, entry in edges.items() if isinstance(entry, Mapping)]
     yield _table(["scores", "seconds"], [[name, f"{edges[name]['seconds']:.3g} s"] for name in kinds])
     if "largest_difference_from_cpu" in edges:
-        yield f"EAP differs from the CPU's by {edges['largest_difference_from_cpu']:.0e} at most.\n"
+        yield f"EAP differs from the CPU by {edges['largest_difference_from_cpu']:.0e} at most.\n"
     half = payload["bfloat16"]
     yield f"In bfloat16, {half['sweep']}: {half['seconds']:.3g} s, noise floor {half['noise_floor']:.3g} logits.\n"
 
@@ -335,7 +335,7 @@ def _explorer(payload: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _times(contenders: Mapping[str, Any], ours: str) -> str:
-    """Seconds of every contender, and how many times ours."""
+    """Seconds of every contender, and their ratio to ours."""
     ours_seconds = contenders[ours]["seconds"]
     return _table(
         ["method", "seconds", "relative"],

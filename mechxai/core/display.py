@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import final
 
+_ROWS = 20  # of a summary
 _SHOWN = 3  # prompts
 _LONGEST = 100  # characters of a prompt
 
@@ -24,8 +25,10 @@ class Summary:
 
     def text(self) -> str:
         """The summary as indented lines."""
-        widths = [max(map(len, column)) for column in zip(*self._rows(), strict=True)]
-        cells = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in self._rows()]
+        rows = self._rows()
+        columns = zip(*(_without_last(row) for row in rows), strict=True)  # a row's last cell widens no column
+        widths = [max(map(len, column)) for column in columns]
+        cells = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
         return "\n".join([self.title, *("  " + "  ".join(row).rstrip() for row in cells)])
 
     def html(self) -> str:
@@ -36,7 +39,7 @@ class Summary:
 
     def _rows(self) -> list[tuple[str, ...]]:
         width = max((len(row) for row in self.rows), default=0)
-        return [(*row, *("",) * (width - len(row))) for row in self.rows[:20]]
+        return [(*map(_shortened, row), *("",) * (width - len(row))) for row in self.rows[:_ROWS]]
 
 
 class Displayed(ABC):
@@ -75,6 +78,11 @@ def counted(number: int, noun: str) -> str:
 def _shortened(text: str) -> str:
     line = text.replace("\n", "\\n")
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
+
+
+def _without_last(row: tuple[str, ...]) -> tuple[str, ...]:
+    last = max((column for column, cell in enumerate(row) if cell), default=0)
+    return (*row[:last], *("",) * (len(row) - last))
 
 
 def _as_text(tokens: Sequence[str]) -> str:

@@ -1,8 +1,8 @@
 """Fields of frozen dataclasses brought into one form and checked, by their annotations.
 
 A config gives lists, Python gives tuples, numpy gives its own numbers. A field annotated as a sequence becomes a tuple
-of plain values, so that all three are one method with one run id. A field annotated as a ``Literal`` refuses any other
-value: the annotation is the only place where its choices are written.
+of plain values, so that all three are one method with one run id. A field refuses a value that its annotation does not
+name: another type, or another choice than those of a ``Literal``, which is the only place where they are written.
 """
 
 import types
@@ -11,7 +11,11 @@ from dataclasses import fields
 from functools import cache
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
-from mechxai.core.errors import check_choice
+import numpy as np
+
+from mechxai.core.annotation import Annotation
+
+_PLAIN: dict[object, str] = {int: "int", float: "float", bool: "bool", str: "str", type(None): "none"}
 
 
 def choices(annotation: object) -> tuple[Any, ...]:
@@ -25,10 +29,10 @@ def choices(annotation: object) -> tuple[Any, ...]:
 
 
 def settle_fields(instance: Any) -> None:
-    """Turns the sequence fields of a new frozen dataclass into tuples, and checks its ``Literal`` fields.
+    """Turns the sequence fields of a new frozen dataclass into tuples, numpy's numbers into Python's, and checks all.
 
     Raises:
-        ConfigError: a value that is none of its field's choices; names the closest one.
+        ConfigError: a value that its field's annotation does not name; of a choice, names the closest one.
     """
     hints = _hints(cast("type[Any]", type(instance)))
     for field in fields(instance):
@@ -36,7 +40,10 @@ def settle_fields(instance: Any) -> None:
         if value is not None and _is_sequence(annotation) and not (isinstance(value, str) and _takes_text(annotation)):
             value = as_tuple(value)
             object.__setattr__(instance, field.name, value)
-        _check(field.name, value, annotation)
+        elif isinstance(value, np.generic):
+            value = cast("object", value.item())
+            object.__setattr__(instance, field.name, value)
+        _annotation(annotation).check(field.name, value)
 
 
 def as_tuple(value: object) -> tuple[Any, ...]:
@@ -46,21 +53,25 @@ def as_tuple(value: object) -> tuple[Any, ...]:
     return tuple(item.item() if hasattr(item, "item") else item for item in items)
 
 
-def _check(name: str, value: object, annotation: object) -> None:
-    """Refuses a value outside the choices, or an item of a sequence; annotations with other types allow anything."""
-    allowed = choices(annotation)
-    if not allowed or value is None or not _only_literals(annotation):
-        return
-    items: Iterable[object] = cast("Iterable[object]", value) if isinstance(value, tuple) else (value,)
-    for item in items:
-        if item not in allowed:
-            check_choice(name, item, [str(choice) for choice in allowed])
+def _annotation(hint: object) -> Annotation:
+    """What a field's type hint allows: plain types, ``Literal`` choices, sequences; open for other types."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if hint in _PLAIN:
+        return Annotation(frozenset({_PLAIN[hint]}))
+    if origin is Literal:
+        return Annotation(choices=parts)
+    if origin in (Union, types.UnionType):
+        return _union(parts)
+    if origin in (Sequence, tuple):
+        return Annotation(items=_union(part for part in parts if part is not Ellipsis))
+    return Annotation(open=True)
 
 
-def _only_literals(annotation: object) -> bool:
-    if get_origin(annotation) in (Union, types.UnionType, Sequence, tuple):
-        return all(_only_literals(part) for part in get_args(annotation) if part not in (type(None), Ellipsis))
-    return get_origin(annotation) is Literal
+def _union(hints: Iterable[object]) -> Annotation:
+    together = Annotation()
+    for hint in hints:
+        together |= _annotation(hint)
+    return together
 
 
 def _is_sequence(annotation: object) -> bool:

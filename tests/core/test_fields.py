@@ -62,3 +62,22 @@ def test_methods_are_settled_and_every_ancestor_checks():
         mx.ActivationPatching("z", over=["layer", "haed"])
     with pytest.raises(ConfigError, match=r"direction='up' is not allowed"):
         mx.ActivationPatching("z", direction="up")
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda: mx.IntegratedGradients(n_steps="five"), "n_steps='five' is not a whole number"),
+        (lambda: mx.KernelShap(n_samples=1.5), "n_samples=1.5 is not a whole number"),
+        (lambda: mx.Saliency(special="yes"), "special='yes' is not true or false"),
+        (
+            lambda: mx.ActivationPatching("z", over=("layer", "head"), layers="all"),
+            "layers='all' is not a whole number",
+        ),
+        (lambda: mx.Ablation(noise="loud"), "noise='loud' is not a number"),
+    ],
+)
+def test_values_of_another_type_are_refused(make, problem):
+    with pytest.raises(ConfigError, match=problem):
+        make()
+    assert Settings(kind=np.str_("large")).kind == "large"
