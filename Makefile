@@ -25,7 +25,7 @@ export GOMP_SPINCOUNT := 0
 	$(@D)/bin/python -m pip install --quiet --no-deps git+https://github.com/hannamw/EAP-IG
 	touch $@
 
-.PHONY: help generate install demo test test-tl4 test-slow test-gpu lint format bench bench-grid bench-caching bench-lens bench-probes bench-attribution bench-circuits bench-chains bench-explorer bench-gpu screenshots docs docs-serve zoo clean release-check bench-start
+.PHONY: help generate install demo test test-tl4 test-slow test-gpu lint format bench bench-grid bench-caching bench-lens bench-probes bench-attribution bench-circuits bench-chains bench-explorer bench-gpu screenshots notebooks docs docs-serve zoo clean release-check bench-start
 
 help:
 	@echo "make demo           install, then locate the indirect-object heads of the bundled models"
@@ -52,6 +52,7 @@ help:
 	@echo "make bench-start        time to the help text, to the first number of a run, and to its end"
 	@echo "make bench-explorer     the explorer in headless Chromium: first figure and response to keys"
 	@echo "make screenshots        the screenshots of the explorer in the documentation"
+	@echo "make notebooks          run the notebooks and save their outputs, figures as PNG (needs Chromium)"
 
 install: $(STAMP)
 
@@ -163,6 +164,9 @@ bench-gpu: install
 
 screenshots: install
 	$(BIN)/python -m benchmarks.screenshots
+
+notebooks: install
+	$(BIN)/python -m notebooks.run
 
 bench-chains: install
 	$(BIN)/python -m benchmarks.chains

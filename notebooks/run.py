@@ -81,15 +81,16 @@ def _draw(output: Any) -> None:
     source = output.data.get("text/html", "")
     output.metadata = nbformat.from_dict({})
     if _FIGURE in output.data:
-        _show(output, "plotly figure", *_figure_png(output.data[_FIGURE]))
+        _show(output, "plotly figure", _figure_png(output.data[_FIGURE]))
     elif page := _PAGE.search(source):
-        _show(output, f"HTML page, {len(source) // 1000} kB", *_page_png(html.unescape(page[1])))
+        _show(output, f"HTML page, {len(source) // 1000} kB", _page_png(html.unescape(page[1])))
     elif len(source) > _LARGEST_HTML:
         del output.data["text/html"]
 
 
-def _show(output: Any, text: str, image: bytes, size: tuple[int, int]) -> None:
-    """Makes the image the output, displayed at its size in pixels."""
+def _show(output: Any, text: str, picture: tuple[bytes, tuple[int, int]]) -> None:
+    """Makes a picture the output, displayed at its size in pixels."""
+    image, size = picture
     palette = Image.open(io.BytesIO(image)).convert("RGB").quantize(_COLORS, Image.Quantize.MAXCOVERAGE, dither=0)
     palette.save(small := io.BytesIO(), "PNG", optimize=True)
     png = base64.b64encode(small.getvalue()).decode()
