@@ -253,8 +253,8 @@ def _circuits(payload: Mapping[str, Any]) -> Iterator[str]:
     yield f"Largest difference from TransformerLens: {first['largest_difference']:.0e}.\n"
     for name, package in first.get("packages", {}).items():
         apart = package.get("largest_difference", {})
-        said = package.get("left_out") or ", ".join(f"{label} {value:.0e}" for label, value in apart.items())
-        yield f"{name}: {'left out, ' if 'left_out' in package else 'largest difference from MechXAI: '}{said}.\n"
+        text = package.get("left_out") or ", ".join(f"{label} {value:.0e}" for label, value in apart.items())
+        yield f"{name}: {'left out, ' if 'left_out' in package else 'largest difference from MechXAI: '}{text}.\n"
     yield f"### {exact['sweep']}\n"
     yield f"{exact['seconds']:.3g} s; one forward pass per edge would take {exact['one_forward_each']:,.0f} s.\n"
     yield "### Agreement of estimates with exact effects\n"

@@ -36,7 +36,6 @@ def test_modules_are_short():
     assert {name: n for name, n in lengths.items() if n > MAX_MODULE_LINES} == {}
 
 
-@pytest.mark.xfail(reason="the README is still long; remove this mark once it is short")
 def test_the_readme_is_short():
     n_lines = len((ROOT / "README.md").read_text(encoding="utf-8").splitlines())
     assert n_lines <= MAX_README_LINES

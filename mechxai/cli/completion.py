@@ -1,6 +1,6 @@
 """``mechxai completion``: completion of commands, configuration keys and values in bash, zsh and fish.
 
-Hydra has a completion of its own, which imports the application and composes its configuration for every TAB: seconds.
+Hydra's own completion imports the application and composes its configuration for every TAB, which takes seconds.
 This one reads the configuration's file names and the annotations of settings, and imports nothing heavy.
 """
 

@@ -46,7 +46,7 @@ ResultKind = Literal[
     "chain_flow",
     "attribution",
 ]
-"""What a result holds; selects its figure, tables and sentence."""
+"""The content of a result, by which its figure, tables and sentences are chosen."""
 
 
 @dataclass(frozen=True)

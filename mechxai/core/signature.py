@@ -1,4 +1,4 @@
-"""What a class or function of this package takes, read from its source text."""
+"""Signatures of the classes and functions of this package, read from their source text."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""Which methods take which prompts and models."""
+"""Refuses methods that do not fit the prompts or the model."""
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError

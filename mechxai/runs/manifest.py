@@ -34,7 +34,7 @@ def write_manifest(folder: Path, content: Mapping[str, object]) -> None:
 
 
 def write_unfinished(folder: Path, content: Mapping[str, object]) -> None:
-    """Writes what an unfinished run is; whoever started it first stays on record."""
+    """Writes the facts of an unfinished run, unless an earlier start has written them."""
     if not read_unfinished(folder):
         _write(folder / UNFINISHED, content)
 

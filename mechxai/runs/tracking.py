@@ -1,4 +1,4 @@
-"""What a run sends to its tracker: its inputs, numbers, figure, table and result file."""
+"""Sends a run to its tracker: inputs, numbers, figure, table and result file."""
 
 import contextlib
 

@@ -1,4 +1,4 @@
-"""What a configuration may make: code of MechXAI, and of plugins named on the command line."""
+"""Refuses configurations that would run code outside MechXAI and the plugins named on the command line."""
 
 from collections.abc import Iterable, Mapping, Sequence
 

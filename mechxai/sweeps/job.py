@@ -173,7 +173,7 @@ def _methods(config: DictConfig, method: "Method", show: Reporter) -> dict[str, 
 def _companions(
     label: str, method: "Method", companions: Mapping[str, "Method"], *, show: Reporter
 ) -> dict[str, "Method"]:
-    """The companions without one that repeats the first method; one over other axes gets a label of its own.
+    """The companions without one that repeats the first method; a companion over other axes gets its own label.
 
     Raises:
         ConfigError: another kind of method has the first one's label.

@@ -27,7 +27,7 @@ def test_help_teaches(capsys):
         (["modle=gpt2"], "model"),
         (["gpt2"], "NAME=VALUE"),
         (["port=x"], "port"),
-        (["run=a", "model=b"], "exclude each other"),
+        (["run=a", "model=b"], "cannot be given together"),
     ],
 )
 def test_what_cannot_be_opened_is_refused(arguments, word):

@@ -1,4 +1,4 @@
-"""Whether dense blocks give the model's activations, checked once per model.
+"""The check that dense blocks give the model's activations, run once per model.
 
 The check compares one short pass of each. Blocks and check are redone when the model's weights change: replaced, moved,
 or edited in place.
