@@ -118,9 +118,9 @@ class Result(Displayed):
         notes = [("note", note) for note in self.info.notes]
         return Summary(f"Result: {self.info.title}", [*rows[: 20 - len(notes[:5])], *notes[:5]])
 
-    def plot(self, **options: Any) -> Any:
-        """The result's plotly figure; options as `mechxai.plot`."""
-        return importlib.import_module("mechxai").plot(self, **options)
+    def plot(self, variable: str | None = None, **options: Any) -> Any:
+        """The result's plotly figure, by default of its headline variable; options as `mechxai.plot`."""
+        return importlib.import_module("mechxai").plot(self, variable, **options)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes netCDF (h5netcdf) atomically; returns the path."""
