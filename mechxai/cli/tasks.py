@@ -39,8 +39,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def task_signatures() -> dict[str, Signature]:
     """Name of a task, as ``task=`` takes it -> its signature."""
-    found = {name: _signature(target_of("task", name)) for name in choices_of("task")}
-    return {name: signature for name, signature in found.items() if signature is not None}
+    signatures = {name: _signature(target_of("task", name)) for name in choices_of("task")}
+    return {name: signature for name, signature in signatures.items() if signature is not None}
 
 
 def _signature(target: str) -> Signature | None:
