@@ -117,7 +117,7 @@ def _read(arguments: Sequence[str]) -> dict[str, str]:
 def _run_contents(root: Path, name: str) -> tuple[HookedModel, object, dict[str, Result], dict[str, object]]:
     """The model, the prompts and the result of a run, as its configuration makes them, and how the model is loaded."""
     run = find_run(root, name)
-    config = OmegaConf.load(run.folder / ".hydra" / "config.yaml")
+    config = OmegaConf.load(run.files.config / "config.yaml")
     check_targets(OmegaConf.to_container(config, resolve=False))
     model = hydra.utils.instantiate(config.model, _convert_="all")
     if not isinstance(model, HookedModel):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from mechxai.cli.console import OK, show, show_facts, show_table
+from mechxai.cli.settings_table import settings_rows
 from mechxai.core.errors import ConfigError, unknown
 from mechxai.methods.catalog import MethodEntry, catalog
 
@@ -61,15 +62,7 @@ def show_method(entry: MethodEntry) -> None:
             "in a run": f"mechxai run method={entry.name}",
         },
     )
-    rows = [
-        {
-            "setting": field.name,
-            "default": field.source,
-            "choices": ", ".join(map(str, field.annotation.values)),
-            "meaning": field.doc.replace("`", ""),
-        }
-        for field in entry.fields.values()
-    ]
+    rows = settings_rows(entry.fields.values())
     if rows:
         show_table("Settings", rows)
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from mechxai.cli.console import OK, show, show_table
+from mechxai.cli.settings_table import settings_rows
 from mechxai.core.errors import ConfigError, unknown
 from mechxai.core.signature import REQUIRED, Parameter, Signature, read_signature
 from mechxai.sweeps.config_files import choices_of, target_of
@@ -49,16 +50,7 @@ def _signature(target: str) -> Signature | None:
 
 
 def _show_task(name: str, task: Signature) -> None:
-    rows = [
-        {
-            "setting": field.name,
-            "default": "" if field.default is REQUIRED else field.source,
-            "choices": ", ".join(map(str, field.annotation.values)),
-            "meaning": field.doc.replace("`", ""),
-        }
-        for field in _settings(task)
-    ]
-    show_table(f"{name}: {_summary(task)}", rows)
+    show_table(f"{name}: {_summary(task)}", settings_rows(_settings(task)))
     show(f"in Python: mx.tasks.{task.name}(model, ...); in a run: mechxai run task={name}")
 
 

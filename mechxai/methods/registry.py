@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mechxai.core.errors import ConfigError, nearest
-from mechxai.core.method import METHODS, Method, MethodCard
+from mechxai.core.errors import ConfigError
+from mechxai.core.method import METHODS, MethodCard
 from mechxai.methods.catalog import method_modules
 
 ENTRY_POINTS = "mechxai.methods"
@@ -23,17 +23,6 @@ for _module in method_modules():
 def cards() -> list[MethodCard]:
     """The card of every method, by family, then name."""
     return sorted((kind.card for kind in METHODS.values()), key=lambda card: (card.family, card.name))
-
-
-def method_class(name: str) -> type[Method]:
-    """The class of a method by its name on the card.
-
-    Raises:
-        ConfigError: no method has that name; names the nearest.
-    """
-    if name not in METHODS:
-        raise ConfigError(f"Unknown method {name!r}. {nearest(name, METHODS)}")
-    return METHODS[name]
 
 
 def installed_plugins() -> dict[str, str]:

@@ -26,7 +26,7 @@ from mechxai.model.hooked_model import HookedModel
 from mechxai.report.by_kind import result_tables
 from mechxai.report.page import report
 from mechxai.runs.applicability import check_model
-from mechxai.runs.folder import ID_LENGTH, RunFolder
+from mechxai.runs.folder import RunFolder
 from mechxai.runs.locks import exclusive_lock
 from mechxai.runs.manifest import MANIFEST, time_text, write_unfinished
 from mechxai.runs.outputs import finish_manifest, has_config, is_reported, write_config, write_figures, write_report
@@ -68,7 +68,7 @@ def run_study(
         config=settings or {},
         group=study.sweep or study.name,
         job_type=study.model.name,
-        run_id=first.path.name[-ID_LENGTH:],
+        run_id=first.id,
     )
     failed = True
     try:
