@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -11,10 +11,12 @@ from torch import Tensor
 
 from mechxai.core.errors import AlignmentError, ModelSupportError, ShapeError
 from mechxai.core.shapes import PromptInts, Tokens
-from mechxai.model.backends.attach import attached
 from mechxai.model.backends.base import Backend
 from mechxai.model.backends.limits import check_tokens
+from mechxai.model.generation.cache_check import cache_check
 from mechxai.model.generation.generator import Writing, Written, cut_at
+from mechxai.model.generation.next_logits import GrowingRows
+from mechxai.model.generation.stop_tokens import announce_settings, stop_ids
 from mechxai.model.text import TextCodec
 
 _TOKENS_AT_ONCE = {"cpu": 8192, "cuda": 131072}  # prompts and continuations together
@@ -44,8 +46,9 @@ class Decoder:
     """Writes behind rows of tokens. Rows of any length run together, from the left and unpadded.
 
     While a row is inside its prompt, its next token is the prompt's; behind the prompt it is the one that is drawn. The
-    cache of keys and values is TransformerLens' own, on the bridge Hugging Face's. Each row draws from a generator of
-    its own (seed and prompt), which is why Hugging Face's ``generate``, whose rows share one, is not used.
+    cache is TransformerLens' or the one that Hugging Face makes for the model; `CacheCheck` compares it with full
+    passes first, which replace it where it changes the logits. Each row draws from a generator of its own (seed and
+    prompt), which is why Hugging Face's ``generate``, whose rows share one, is not used.
 
     Attributes:
         name: of the model, for errors.
@@ -141,14 +144,15 @@ class Decoder:
     def decoded(self, rows: Sequence[Sequence[int]], writing: Writing) -> list[Continuation]:
         """The continuations of rows that run together, however many."""
         draw = _Sampler(rows, writing, self.device)
-        n_ctx, special = self.backend.architecture().n_ctx, self.text.special_ids()
+        n_ctx, special = self.backend.architecture().n_ctx, stop_ids(self.backend, self.text)
         written: list[list[int]] = [[] for _ in rows]
         done: dict[int, Written] = {}
         shortest = min(map(len, rows))
-        cache = self.backend.new_cache(len(rows))
+        growing = self._growing(len(rows), max(map(len, rows)) + writing.max_tokens)
         step = torch.tensor([list(row[:shortest]) for row in rows], device=self.device)
         for position in range(shortest, n_ctx + 1):
-            logits = self._step(step, cache, n_unfinished=len(rows) - len(done))
+            self.counts["forward_passes"] += len(rows) - len(done)
+            logits = growing.extended(step)[:, -1].float()
             ids = draw(logits, [len(row) <= position and number not in done for number, row in enumerate(rows)])
             for number, row in enumerate(rows):
                 if position < len(row):
@@ -163,11 +167,12 @@ class Decoder:
             step = torch.tensor(ids, device=self.device)[:, None]
         return [Continuation(tuple(written[number]), done[number]) for number in range(len(rows))]
 
-    def _step(self, tokens: Tokens, cache: Any, *, n_unfinished: int) -> Float[Tensor, "rows d_vocab"]:
-        """Logits behind the next tokens of every row."""
-        self.counts["forward_passes"] += n_unfinished
-        with attached(self.backend, ()):
-            return self.backend.run_cached(tokens, cache)[:, -1].float()
+    def _growing(self, n_rows: int, n_tokens: int) -> GrowingRows:
+        """Rows without tokens, which will have at most so many."""
+        announce_settings(self.backend, self.name)
+        check = cache_check(self.backend)
+        allowed = check.allows(n_tokens, self.name, self.device)
+        return GrowingRows(self.backend, n_rows, check.lengths, cached=allowed)
 
     def _text_at_end(
         self, written: list[int], token: int, *, writing: Writing, special: frozenset[int]
