@@ -1,5 +1,6 @@
 """The lengths in a configuration at which a model computes differently: windows, chunks, rotary tables."""
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,17 +18,13 @@ class ConfigLengths:
     Attributes:
         windows: of sliding or chunked attention, ascending.
         rotary: the longest text with the first rotary table; longer texts have another. None where there is one table.
-        rotary_grows: whether the rotary table changes with every further token.
+        rotary_restarts: whether Hugging Face's ``generate`` runs a text that outgrows ``rotary`` again from its start;
+            otherwise it keeps keys of the first table.
     """
 
     windows: tuple[int, ...] = ()
     rotary: int | None = None
-    rotary_grows: bool = False
-
-    @property
-    def all(self) -> tuple[int, ...]:
-        """Every length, ascending."""
-        return tuple(sorted({*self.windows, *([] if self.rotary is None else [self.rotary])}))
+    rotary_restarts: bool = False
 
 
 def config_lengths(backend: Backend) -> ConfigLengths:
@@ -46,7 +43,9 @@ def config_lengths(backend: Backend) -> ConfigLengths:
         named = [value for key, value in entries if key == "original_max_position_embeddings" and _is_length(value)]
         rotary = min([*named, n_ctx])
     inside = tuple(sorted(window for window in windows if window < n_ctx))
-    return ConfigLengths(inside, rotary if rotary is not None and rotary < n_ctx else None, "dynamic" in kinds)
+    if rotary is None or rotary >= n_ctx:
+        return ConfigLengths(inside)
+    return ConfigLengths(inside, rotary, _restarts(backend.inner.original_model))
 
 
 def hugging_face_config(backend: Backend) -> Any:
@@ -55,6 +54,15 @@ def hugging_face_config(backend: Backend) -> Any:
     if not hasattr(config, "to_dict"):
         return None
     return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+
+
+def _restarts(hf_model: Any) -> bool:
+    """Whether the model's class drops the cache at its rotary length, as Phi-3 does."""
+    prepares = type(hf_model).__dict__.get("prepare_inputs_for_generation")
+    try:
+        return prepares is not None and "original_max_position_embeddings" in inspect.getsource(prepares)
+    except OSError:
+        return False
 
 
 def _names_window(key: str) -> bool:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -103,14 +104,24 @@ class Decoder:
                     f"Prompt {number} has {len(row)} tokens: {self.name} continues prompts of fewer than {n_ctx}",
                     fix="Shorten the prompt",
                 )
-        order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
-        size = rows_at_once(max(map(len, rows), default=1) + writing.max_tokens, self.device)
         by_number: dict[int, Continuation] = {}
-        for start in range(0, len(order), size):
-            numbers = order[start : start + size]
+        for numbers in self._groups([len(row) for row in rows], writing.max_tokens):
             written = self._halving([rows[number] for number in numbers], writing)
             by_number.update(zip(numbers, written, strict=True))
         return [by_number[number] for number in range(len(rows))]
+
+    def _groups(self, lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+        """The numbers of the rows that run together, the shortest rows first."""
+        if not lengths:
+            return []
+        order = sorted(range(len(lengths)), key=lengths.__getitem__)
+        n_tokens = max(lengths) + max_tokens
+        announce_settings(self.backend, self.name)
+        check = cache_check(self.backend)
+        apart = check.allows(n_tokens, self.name, self.device) and check.needs_equal_lengths(n_tokens)
+        groups = groupby(order, key=lengths.__getitem__) if apart else [(0, order)]
+        size = rows_at_once(n_tokens, self.device)
+        return [part[at : at + size] for _, group in groups for part in [list(group)] for at in range(0, len(part), size)]
 
     def continued_tokens(self, tokens: Tokens, lengths: PromptInts | None, writing: Writing) -> WrittenTokens:
         """The tokens written behind each row of tokens, ``[batch, n_written]``; -1 behind a row's end.
@@ -169,7 +180,6 @@ class Decoder:
 
     def _growing(self, n_rows: int, n_tokens: int) -> GrowingRows:
         """Rows without tokens, which will have at most so many."""
-        announce_settings(self.backend, self.name)
         check = cache_check(self.backend)
         allowed = check.allows(n_tokens, self.name, self.device)
         return GrowingRows(self.backend, n_rows, check.lengths, cached=allowed)

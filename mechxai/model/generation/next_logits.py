@@ -18,8 +18,7 @@ class GrowingRows:
     """Rows of equal length, unpadded, that take up tokens; each call gives the logits behind them.
 
     With a cache, the model computes the new positions only. Where a text outgrows a rotary table (longrope), the cache
-    holds keys of the old table: the whole text is run again, as in Hugging Face's ``generate``. Where the table changes
-    with every token (dynamic scaling), every further step is a full pass.
+    holds keys of the old table: the whole text is run again where Hugging Face's ``generate`` does so.
 
     Attributes:
         cached: whether to use a cache; otherwise every call is a pass over the whole text.
@@ -51,4 +50,4 @@ class GrowingRows:
 
     def _changes_table(self, before: int, after: int) -> bool:
         rotary = self._lengths.rotary
-        return rotary is not None and after > rotary and (self._lengths.rotary_grows or before <= rotary)
+        return rotary is not None and self._lengths.rotary_restarts and before <= rotary < after
