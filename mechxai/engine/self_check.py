@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mechxai.core.edit import Edit, Patch
 from mechxai.engine.evaluate import evaluate_plan
-from mechxai.engine.execution import HOOKED, LEVEL_NAMES, SUFFIX, Execution
+from mechxai.engine.execution import HOOKED, LEVEL_NAMES, Execution
 from mechxai.engine.plan import Plan, plan
 from mechxai.engine.sources import RunSource
 from mechxai.engine.sweep import Sweep
@@ -161,8 +161,6 @@ def _error(model: HookedModel, sample: Sweep, expected: Tensor, *, level: int) -
     try:
         values = _values(model, sample, level)
     except _MISFITS as error:
-        if level < SUFFIX:
-            raise
         reason = str(error).splitlines()[0] if str(error) else ""
         return f"failed ({type(error).__name__}: {reason})"
     difference = float((values - expected).abs().max())

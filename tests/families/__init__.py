@@ -1,0 +1,1 @@
+"""Model families as tiny random checkpoints, and independent computations on them."""
