@@ -261,8 +261,8 @@ def as_dtype(name: str | torch.dtype) -> torch.dtype:
 
 
 def are_plain(inner: Any) -> bool:
-    """Whether every weight is a floating-point tensor, all on one device."""
+    """Whether every weight is an ordinary floating-point tensor, all on one device."""
     parameters = list(inner.parameters())
     return len({parameter.device for parameter in parameters}) == 1 and all(
-        parameter.is_floating_point() for parameter in parameters
+        type(parameter) is torch.nn.Parameter and parameter.is_floating_point() for parameter in parameters
     )

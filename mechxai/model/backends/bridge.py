@@ -15,6 +15,7 @@ from mechxai.core.site import Site
 from mechxai.core.site_table import SITES
 from mechxai.model.backends.base import are_plain, check_exists, modules, read_architecture
 from mechxai.model.backends.config_lengths import hugging_face_config
+from mechxai.model.backends.effective_weight import AffineMemory, is_plain_linear, unwrapped
 from mechxai.model.backends.prefix import JoiningRows, KeysValues
 from mechxai.model.dense.weight_layout import optimize_convolution_layout
 
@@ -48,6 +49,8 @@ class BridgeBackend:
     def check(self, site: Site, *, editing: bool = False) -> None:
         """Refuses a site that the model lacks, and on BERT one that the bridge shows but does not use."""
         check_exists(self, site)
+        if site.name == "result":
+            self._check_result(site)
         if self.architecture().causal:
             return
         alternatives = "Use resid_pre, attn_out, mlp_out, q, k, v or z"
@@ -61,6 +64,21 @@ class BridgeBackend:
                 f"{site} is not available on BERT: the bridge has no true value for it in post-norm blocks",
                 fix=alternatives,
             )
+
+    def _check_result(self, site: Site) -> None:
+        """Refuses ``result`` where the output projection is not the product with its weight that TransformerLens reads.
+
+        Adapters and quantised weights are left out of TransformerLens' ``hook_result``.
+        """
+        for layer in range(self.architecture().n_layers) if site.layer is None else (site.layer,):
+            projection = getattr(getattr(self.inner.blocks[layer], "attn", None), "o", None)
+            if projection is not None and not is_plain_linear(unwrapped(projection)):
+                kind = type(unwrapped(projection)).__name__
+                raise ModelSupportError(
+                    f"{site} is not available: the output projection of layer {layer} is no plain layer ({kind}), and "
+                    "TransformerLens reads its stored weight only",
+                    fix="Use site z, or merge the adapters into the weights",
+                )
 
     def run(self, tokens: Tokens, mask: Mask | None) -> RowLogits:
         """Logits; the mask matters only to bidirectional models."""
@@ -128,5 +146,9 @@ class BridgeBackend:
         return self.inner.ln_final(residual) if hasattr(self.inner, "ln_final") else residual
 
     def unembedding(self) -> tuple[Tensor, Tensor | None]:
-        """Views of the Hugging Face model's weights."""
-        return self.inner.W_U, getattr(self.inner.unembed, "b_U", None)
+        """The weight with which the head acts: views of a plain head's weight, measured with adapters or quantised."""
+        return self._unembedding(self.inner.unembed, self.architecture().d_model)
+
+    @cached_property
+    def _unembedding(self) -> AffineMemory:
+        return AffineMemory()
