@@ -12,8 +12,8 @@ import torch
 
 from mechxai.core.errors import ArtifactError, ModelSupportError
 from mechxai.model.checkpoint.errors import LOADABLE, PlainErrors, label
-from mechxai.model.checkpoint.files import Shapes, check_folder
-from mechxai.model.checkpoint.sizes import check_kind, check_sizes, check_total
+from mechxai.model.checkpoint.files import Shapes, check_folder, read_json
+from mechxai.model.checkpoint.sizes import check_kind, check_sizes, check_total, check_values
 from mechxai.model.checkpoint.tensors import check_tensors
 from mechxai.model.checkpoint.text_model import is_multimodal, multimodal_class, text_model
 
@@ -94,6 +94,8 @@ def _configuration(source: str | Path, revision: str | None, name: str) -> tuple
 
     local = isinstance(source, Path) or bool(source and Path(source).is_file())
     stored = check_folder(Path(source), name) if local else None
+    if local:
+        check_values(read_json(Path(source) / "config.json", name), name)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": False, "local_files_only": local}
     with PlainErrors(name):
         config = AutoConfig.from_pretrained(source, **options)

@@ -60,8 +60,8 @@ def plain_error(name: str, error: Exception) -> MechXAIError:
     """The plain error of an exception that a library raised while the model ``name`` was loading."""
     text = " ".join(str(error).split()).strip("'\"")
     return (
-        _missing_package(name, error, text)
-        or _unsupported(name, text)
+        _unsupported(name, text)
+        or _missing_package(name, error, text)
         or _missing_source(name, error, text)
         or _other(name, error, text)
     )
@@ -124,12 +124,14 @@ def _missing_source(name: str, error: Exception, text: str) -> MechXAIError | No
 
 
 def _other(name: str, error: Exception, text: str) -> MechXAIError:
+    text = re.sub(r"^(Class v|V)alidation error for [^:]*: (\w+Error: )?", "", text)
     reason = text[:_LONGEST_REASON] or "no reason was given"
+    if isinstance(error, KeyError):
+        reason = f"{text!r} is unknown to the library that builds it"
     kind = ArtifactError if isinstance(error, OSError) else ModelSupportError
     return kind(
-        f"{label(name)} cannot be loaded: {type(error).__name__}: {reason}",
-        allowed=LOADABLE,
-        fix="Load it with transformers' from_pretrained to see whether its files are whole",
+        f"{label(name)} cannot be loaded: {reason} ({type(error).__name__})",
+        fix="Check config.json and the other files of the checkpoint: transformers' from_pretrained refuses them too",
     )
 
 

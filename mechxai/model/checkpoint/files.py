@@ -31,12 +31,12 @@ def check_folder(folder: Path, name: str) -> Shapes:
     if not (folder / "config.json").is_file():
         _refuse_format(folder, name)
         raise ArtifactError(f"Model {name!r} cannot be loaded: its folder has no config.json", allowed=LOADABLE)
-    _read_json(folder / "config.json", name)
+    read_json(folder / "config.json", name)
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.exists():
         return stored_shapes(single, name)
     if index.is_file():
-        return _sharded(folder, _read_json(index, name), name)
+        return _sharded(folder, read_json(index, name), name)
     _refuse_format(folder, name)
     others = sorted(file.name for file in folder.glob("*.safetensors"))
     beside = f" (it has {', '.join(others)})" if others else ""
@@ -91,7 +91,7 @@ def _sharded(folder: Path, index: Mapping[str, Any], name: str) -> Shapes:
 def _check_adapter(folder: Path, name: str) -> None:
     if not (folder / "adapter_config.json").is_file():
         return
-    base = _read_json(folder / "adapter_config.json", name).get("base_model_name_or_path")
+    base = read_json(folder / "adapter_config.json", name).get("base_model_name_or_path")
     raise ModelSupportError(
         f"Model {name!r} cannot be loaded: its folder holds an adapter (adapter_config.json) of the model {base!r}",
         fix="Load the model and its adapter with peft, call merge_and_unload(), write the merged model with "
@@ -128,7 +128,12 @@ def _refuse_format(folder: Path, name: str, only: str = "") -> None:
             )
 
 
-def _read_json(path: Path, name: str) -> dict[str, Any]:
+def read_json(path: Path, name: str) -> dict[str, Any]:
+    """The table in a JSON file.
+
+    Raises:
+        ArtifactError: the file is damaged or holds no table.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

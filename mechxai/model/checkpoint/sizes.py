@@ -21,6 +21,10 @@ _LARGEST: Mapping[str, int] = {  # far above every published model
     "num_local_experts": 100_000,
     "num_experts": 100_000,
 }
+_ALIASES = {"n_embd": "hidden_size", "d_model": "hidden_size", "dim": "hidden_size", "n_layer": "num_hidden_layers"}
+_ALIASES |= {"num_layers": "num_hidden_layers", "n_layers": "num_hidden_layers", "n_head": "num_attention_heads"}
+_ALIASES |= {"num_heads": "num_attention_heads", "n_heads": "num_attention_heads", "n_inner": "intermediate_size"}
+_ALIASES |= {"n_positions": "max_position_embeddings", "ffn_dim": "intermediate_size"}
 _MAY_BE_ZERO = ("num_local_experts", "num_experts")
 _OF_STORED = 4  # a model of more than this many times the stored numbers is not what the files hold
 _SMALL_MODEL = 100_000  # parameters; below this nothing is absurd
@@ -54,6 +58,19 @@ def check_sizes(config: Any, name: str, stored: Shapes | None) -> None:
             raise _absurd(name, f"{size}={value}, but the widest tensor of its files has {widest} rows")
 
 
+def check_values(values: Mapping[str, Any], name: str) -> None:
+    """Refuses sizes in config.json that are no counts, before transformers computes with them.
+
+    Raises:
+        ArtifactError: names the size and its value.
+    """
+    for size, value in values.items():
+        if size in _LARGEST or size in _ALIASES:
+            _check_size(size, value, name)
+        elif isinstance(value, dict):
+            check_values(value, name)
+
+
 def check_total(auto: Any, config: Any, *, name: str, stored: Shapes) -> None:
     """Refuses a configuration whose model is far larger than the checkpoint; it is built without memory.
 
@@ -77,8 +94,9 @@ def _check_size(size: str, value: Any, name: str) -> None:
         raise _absurd(name, f"{size}={value!r}, which is not a whole number")
     if value < 0 or (value == 0 and size not in _MAY_BE_ZERO):
         raise _absurd(name, f"{size}={value}, which must be above 0")
-    if value > _LARGEST[size]:
-        raise _absurd(name, f"{size}={value}, more than any model has ({_LARGEST[size]} at most)")
+    most = _LARGEST[_ALIASES.get(size, size)]
+    if value > most:
+        raise _absurd(name, f"{size}={value}, more than any model has ({most} at most)")
 
 
 def _check_heads(text: Any, sizes: Mapping[str, Any], name: str) -> None:

@@ -31,9 +31,8 @@ def check_tensors(model: Any, info: Mapping[str, Any], name: str, *, unused: tup
         ArtifactError: names the missing, unexpected or misshapen tensors.
         NumericsError: names the tensor with NaN or infinite values.
     """
-    misshapen = [
-        f"{key} (stored {_sides(stored)}, wanted {_sides(wanted)})" for key, stored, wanted in _mismatched(info)
-    ]
+    mismatched = sorted(info["mismatched_keys"])
+    misshapen = [f"{key} (stored {_sides(stored)}, wanted {_sides(wanted)})" for key, stored, wanted in mismatched]
     if misshapen:
         raise _faulty(name, f"tensors of the wrong shape: {_listing(misshapen)}", "Correct config.json or the weights")
     missing = sorted(key for key in info["missing_keys"] if not set(key.split(".")) & set(unused))
