@@ -13,7 +13,7 @@ import torch
 from mechxai.core.errors import ArtifactError, ModelSupportError
 from mechxai.model.checkpoint.errors import LOADABLE, PlainErrors, label
 from mechxai.model.checkpoint.files import Shapes, check_folder, read_json
-from mechxai.model.checkpoint.sizes import check_kind, check_sizes, check_total, check_values
+from mechxai.model.checkpoint.sizes import check_kind, check_quantisation, check_sizes, check_total, check_values
 from mechxai.model.checkpoint.tensors import check_tensors
 from mechxai.model.checkpoint.text_model import is_multimodal, multimodal_class, text_model
 
@@ -100,6 +100,7 @@ def _configuration(source: str | Path, revision: str | None, name: str) -> tuple
     with PlainErrors(name):
         config = AutoConfig.from_pretrained(source, **options)
     check_kind(config, name)
+    check_quantisation(config, name)
     check_sizes(config, name, stored)
     return config, stored, options
 

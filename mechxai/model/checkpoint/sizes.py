@@ -130,3 +130,22 @@ def check_kind(config: Any, name: str) -> None:
             "(mx.load_classifier, mx.load_encoder)",
             fix="Use mx.black_box to explain its outputs without looking inside",
         )
+
+
+def check_quantisation(config: Any, name: str) -> None:
+    """Refuses a quantisation that transformers does not know: it would read the packed numbers as weights.
+
+    Raises:
+        ModelSupportError: names the method.
+    """
+    from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING  # noqa: PLC0415 - heavy
+
+    settings = getattr(config, "quantization_config", None)
+    settings = settings if isinstance(settings, dict) else getattr(settings, "__dict__", {})
+    method = str(getattr(settings.get("quant_method"), "value", settings.get("quant_method")))
+    known = method in AUTO_QUANTIZER_MAPPING or method.startswith("bitsandbytes") or "load_in_8bit" in settings
+    if settings and not known:
+        raise ModelSupportError(
+            f"{label(name)} cannot be loaded: transformers does not know its quantisation, quant_method={method!r}",
+            fix="Use the checkpoint before quantisation",
+        )

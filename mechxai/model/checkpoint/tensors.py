@@ -34,7 +34,9 @@ def check_tensors(model: Any, info: Mapping[str, Any], name: str, *, unused: tup
     mismatched = sorted(info["mismatched_keys"])
     misshapen = [f"{key} (stored {_sides(stored)}, wanted {_sides(wanted)})" for key, stored, wanted in mismatched]
     if misshapen:
-        raise _faulty(name, f"tensors of the wrong shape: {_listing(misshapen)}", "Correct config.json or the weights")
+        raise _faulty(
+            name, f"it has tensors of the wrong shape: {_listing(misshapen)}", "Correct config.json or the weights"
+        )
     missing = sorted(key for key in info["missing_keys"] if not set(key.split(".")) & set(unused))
     if missing:
         raise _missing(model, name, missing)
@@ -42,7 +44,7 @@ def check_tensors(model: Any, info: Mapping[str, Any], name: str, *, unused: tup
     if left_over:
         raise _faulty(
             name,
-            f"tensors that {type(model).__name__} has no place for: {_listing(left_over)}",
+            f"it has tensors that {type(model).__name__} has no place for: {_listing(left_over)}",
             "Correct config.json (the number of layers, biases, tied weights), or remove those tensors",
         )
     check_finite(model, name)
@@ -73,7 +75,7 @@ def _is_buffer_mask(tensor: torch.Tensor) -> bool:
 
 def _missing(model: Any, name: str, missing: list[str]) -> ArtifactError | ModelSupportError:
     backbone = f"{model.base_model_prefix}." if model.base_model is not model else ""
-    heads = [key for key in missing if backbone and not key.startswith(backbone)]
+    heads = [key for key in missing if backbone and (".pooler." in key or not key.startswith(backbone))]
     if heads == missing:
         kind = type(model).__name__
         return ModelSupportError(
@@ -82,7 +84,7 @@ def _missing(model: Any, name: str, missing: list[str]) -> ArtifactError | Model
             allowed="a checkpoint that was saved with its head",
             fix="Use mx.load_encoder for a model without a head, or save the fine-tuned model, head included",
         )
-    return _faulty(name, f"files that lack tensors of the model: {_listing(missing)}", "Copy the weights again")
+    return _faulty(name, f"its files lack tensors of the model: {_listing(missing)}", "Copy the weights again")
 
 
 def _belongs(model: Any, key: str) -> bool:
@@ -94,7 +96,7 @@ def _belongs(model: Any, key: str) -> bool:
 
 
 def _faulty(name: str, problem: str, fix: str) -> ArtifactError:
-    return ArtifactError(f"{label(name)} cannot be loaded: it has {problem}", fix=fix)
+    return ArtifactError(f"{label(name)} cannot be loaded: {problem}", fix=fix)
 
 
 def _sides(shape: Any) -> str:
