@@ -49,6 +49,7 @@ def language_model(source: str | Path, revision: str | None, *, name: str) -> tu
     if is_multimodal(config):
         with PlainErrors(name):
             model = text_model(model, name)
+    model.config.architectures = [type(model).__name__]  # TransformerLens chooses by it
     tokenizer = _tokenizer(source, name, options)
     _check_tokenizer(tokenizer, model, name)
     return model, tokenizer

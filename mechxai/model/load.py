@@ -71,7 +71,7 @@ def load(  # noqa: PLR0913 - the public contract's form
     folder = zoo_folder(name) if name.startswith("zoo/") else Path(name) if name and Path(name).is_dir() else None
     card = zoo_card(name) if name.startswith("zoo/") else {}
     label = name if folder is None or card else folder.name
-    with quiet_loading(), PlainErrors(name):
+    with quiet_loading(), PlainErrors(name, "TransformerLens"):
         if folder is not None and native.is_native(folder):
             inner, digest = native.load(folder, backend, device=torch_device, dtype=torch_dtype)
             tokenizer = native.tokenizer(folder)

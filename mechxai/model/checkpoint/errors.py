@@ -29,10 +29,11 @@ class PlainErrors:
 
     Args:
         name: the model's name, as the user gave it.
+        library: the library that works in this context: ``transformers`` or ``TransformerLens``.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, library: str = "transformers") -> None:
+        self._name, self._library = name, library
 
     def __enter__(self) -> None:
         """Begins the context."""
@@ -43,7 +44,7 @@ class PlainErrors:
         """Raises the plain error of a foreign exception; MechXAI's own errors and interrupts pass."""
         del kind, traceback
         if isinstance(error, Exception) and not isinstance(error, MechXAIError):
-            raise plain_error(self._name, error) from error
+            raise plain_error(self._name, self._library, error) from error
 
 
 def label(name: str) -> str:
@@ -56,14 +57,14 @@ def label(name: str) -> str:
     return f"Model {name!r} ({family})" if family else f"Model {name!r}"
 
 
-def plain_error(name: str, error: Exception) -> MechXAIError:
+def plain_error(name: str, library: str, error: Exception) -> MechXAIError:
     """The plain error of an exception that a library raised while the model ``name`` was loading."""
-    text = " ".join(str(error).split()).strip("'\"")
+    text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
     return (
         _unsupported(name, text)
         or _missing_package(name, error, text)
         or _missing_source(name, error, text)
-        or _other(name, error, text)
+        or _other(name, library, error=error, text=text)
     )
 
 
@@ -123,15 +124,18 @@ def _missing_source(name: str, error: Exception, text: str) -> MechXAIError | No
     )
 
 
-def _other(name: str, error: Exception, text: str) -> MechXAIError:
+def _other(name: str, library: str, *, error: Exception, text: str) -> MechXAIError:
     text = re.sub(r"^(Class v|V)alidation error for [^:]*: (\w+Error: )?", "", text)
     reason = text[:_LONGEST_REASON] or "no reason was given"
     if isinstance(error, KeyError):
-        reason = f"{text!r} is unknown to the library that builds it"
+        reason = f"{text!r} is unknown to it"
     kind = ArtifactError if isinstance(error, OSError) else ModelSupportError
+    fixes = {
+        "transformers": "Check config.json and the other files of the checkpoint: transformers refuses them too",
+        "TransformerLens": "Load another model; for attribution alone, mx.black_box needs no access to the inside",
+    }
     return kind(
-        f"{label(name)} cannot be loaded: {reason} ({type(error).__name__})",
-        fix="Check config.json and the other files of the checkpoint: transformers' from_pretrained refuses them too",
+        f"{label(name)} cannot be loaded: {library} stops with {type(error).__name__}: {reason}", fix=fixes[library]
     )
 
 
