@@ -16,6 +16,7 @@ from mechxai.core.site_table import SITES
 from mechxai.model.backends.base import are_plain, check_exists, modules, read_architecture
 from mechxai.model.backends.config_lengths import hugging_face_config
 from mechxai.model.backends.effective_weight import AffineMemory, is_plain_linear, unwrapped
+from mechxai.model.backends.masked import head_transform, is_causal
 from mechxai.model.backends.prefix import JoiningRows, KeysValues
 from mechxai.model.dense.weight_layout import optimize_convolution_layout
 
@@ -44,24 +45,25 @@ class BridgeBackend:
 
     @cached_property
     def _architecture(self) -> Architecture:
-        return read_architecture(self.inner.cfg, causal="Bert" not in str(self.inner.cfg.architecture))
+        return read_architecture(self.inner.cfg, causal=is_causal(self.inner))
 
     def check(self, site: Site, *, editing: bool = False) -> None:
-        """Refuses a site that the model lacks, and on BERT one that the bridge shows but does not use."""
+        """Refuses a site that the model lacks, and on masked models one that the bridge shows but does not use."""
         check_exists(self, site)
         if site.name == "result":
             self._check_result(site)
         if self.architecture().causal:
             return
+        family = self.architecture().family
         alternatives = "Use resid_pre, attn_out, mlp_out, q, k, v or z"
         if editing and site.row.bert_bridge == "read":
             raise ModelSupportError(
-                f"{site} cannot be edited on BERT: the bridge's {site.name} is a copy, edits have no effect",
+                f"{site} cannot be edited on {family}: the bridge's {site.name} is a copy, edits have no effect",
                 fix=alternatives,
             )
         if site.row.bert_bridge == "none":
             raise ModelSupportError(
-                f"{site} is not available on BERT: the bridge has no true value for it in post-norm blocks",
+                f"{site} is not available on {family}: the bridge has no true value for it in post-norm blocks",
                 fix=alternatives,
             )
 
@@ -140,9 +142,10 @@ class BridgeBackend:
         return "cache_params" if "cache_params" in parameters else "past_key_values"
 
     def final_norm(self, residual: Tensor) -> Tensor:
-        """The bridge's final norm; on BERT the whole transform of Hugging Face's head: a layer, then the norm."""
-        if not self.architecture().causal:
-            return self.inner.original_model.cls.predictions.transform(residual)
+        """The bridge's final norm; of masked models the whole head: a layer, an activation, then the norm."""
+        transform = head_transform(self.inner)
+        if transform is not None:
+            return transform(residual)
         return self.inner.ln_final(residual) if hasattr(self.inner, "ln_final") else residual
 
     def unembedding(self) -> tuple[Tensor, Tensor | None]:
