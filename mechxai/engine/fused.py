@@ -18,8 +18,10 @@ from mechxai.engine.row_edits import Window
 from mechxai.engine.row_joins import AFTER_ATTENTION, END, INPUT, Join
 from mechxai.engine.suffix import embedded_rows
 from mechxai.model.backends.hooks import gathered
-from mechxai.model.dense.blocks import DenseBlock, attend
+from mechxai.model.dense.attention import attend
+from mechxai.model.dense.blocks import DenseBlock
 from mechxai.model.dense.lookup import dense_model_of
+from mechxai.model.dense.parts import NeuronMlp
 
 _StartRows = Callable[[int, RowGroup, range], Tensor]  # layer, group, rows that join -> their residual stream
 
@@ -106,12 +108,21 @@ class _Fused:
         before = group.base_rows(self.base.acts[site], len(rows))
         after = before.clone()
         self._edit_rows(group, site, rows, after)
-        difference = after - before
-        if join.site == "z":
-            return (difference.flatten(0, 1).flatten(1) @ self.dense.blocks[layer].o.weight).view(
-                *difference.shape[:2], -1
-            )
-        return difference.sum(2) if join.site == "result" else difference
+        block = self.dense.blocks[layer]
+        if join.site in ("attn_out", "mlp_out"):
+            return after - before
+        if block.post1.is_identity:
+            return self._summed(layer, after - before, join.site)
+        bias = 0.0 if block.attention.o.bias is None else block.attention.o.bias
+        sums = (self._summed(layer, part, join.site) + bias for part in (after, before))
+        new, old = (block.post1(part) for part in sums)  # the norm responds to the edit
+        return new - old
+
+    def _summed(self, layer: int, heads: Tensor, site: str) -> Tensor:
+        """The sum of the heads' outputs, from ``z`` or ``result``, ``[row, pos, d_model]``."""
+        if site == "result":
+            return heads.sum(2)
+        return heads.flatten(2) @ self.dense.blocks[layer].attention.o.weight
 
     def _edit_rows(self, group: RowGroup, site: Site, rows: range, activation: Tensor) -> None:  # noqa: PLR0917
         """Makes the edits of joining rows in place."""
@@ -125,7 +136,8 @@ class _Fused:
         if not len(flat):
             return flat[self.rows.shrink_to_answers()] if shrink else flat
         normalized = block.norm1(flat)
-        k, v = (self._by_head(part(normalized)) for part in (block.k, block.v))
+        attention = block.attention
+        k, v = (self._by_head(part(normalized)) for part in (attention.k, attention.v))
         self.rows.edit(Site("k", layer), k)
         self.rows.edit(Site("v", layer), v)
         windows = [group.window for group in self.rows.groups if group.present]
@@ -133,7 +145,7 @@ class _Fused:
         if shrink:
             remaining = self.rows.shrink_to_answers()
             flat, normalized = flat[remaining], normalized[remaining]
-        q = self._by_head(block.q(normalized))
+        q = self._by_head(attention.q(normalized))
         self.rows.edit(Site("q", layer), q)
         z = self._z(layer, block, q, keys=list(zip(windows, keys, strict=True)))
         self.rows.edit(Site("z", layer), z)
@@ -152,12 +164,12 @@ class _Fused:
         prefix = (self.base.kept.keys[layer], self.base.kept.values[layer])
         parts = []
         for (group, queries), (window, (k, v)) in zip(self.rows.parts(q), keys, strict=True):
-            if block.rotary:
-                k, queries = block.rotary(k, window.start), block.rotary(queries, group.window.start)  # noqa: PLW2901
+            attention = block.attention
             z = attend(
-                queries.transpose(1, 2) * block.scale,
-                k.transpose(1, 2),
-                v.transpose(1, 2),
+                attention.queries(queries, group.window.start).transpose(1, 2),
+                attention.keys(k, window.start).transpose(1, 2),
+                attention.values(v).transpose(1, 2),
+                rule=attention.rule,
                 prefix=(group.prefix(prefix[0], window.start), group.prefix(prefix[1], window.start)),
                 offset=group.window.start - window.start,
                 scores_edit=self.rows.pattern_edit(group, Site("attn_scores", layer)),
@@ -170,26 +182,27 @@ class _Fused:
         """`attn_out`, computed as the sum of the heads' `result` if that site has edits."""
         site = Site("result", layer)
         if not self.rows.edits(site):
-            return block.o(z.flatten(1))
-        result = torch.einsum("rhe,hed->rhd", z, block.o.weight.view(self.dense.n_heads, self.dense.d_head, -1))
+            return block.attn_out(z.flatten(1))
+        result = torch.einsum("rhe,hed->rhd", z, self.dense.heads_out(layer))
         self.rows.edit(site, result)
-        total = result.sum(1)
-        return total if block.o.bias is None else total + block.o.bias
+        total, bias = result.sum(1), block.attention.o.bias
+        return block.post1(total if bias is None else total + bias)
 
     def _mlp(self, layer: int, block: DenseBlock, read: Tensor, *, after: Tensor) -> Tensor:
         """``after`` plus the output of the MLP on ``read``."""
-        if block.mlp_in is None or block.mlp_out is None or not len(read):
+        mlp = block.mlp
+        if mlp is None or not len(read):
             return after
         sites = (Site("mlp_pre", layer), Site("mlp_post", layer))
-        if any(self.rows.edits(site) for site in sites):
+        if isinstance(mlp, NeuronMlp) and any(self.rows.edits(site) for site in sites):
             normalized = block.norm2(read)
-            pre = block.mlp_in(normalized)
+            pre = mlp.first(normalized)
             self.rows.edit(sites[0], pre)
-            post = block.post(pre, normalized)
+            post = mlp.post(pre, normalized)
             self.rows.edit(sites[1], post)
-            mlp_out = block.mlp_out(post)
+            mlp_out = block.post2(mlp.out(post))
         else:
-            mlp_out = block.mlp(read)
+            mlp_out = block.mlp_out(read)
         self.rows.edit(Site("mlp_out", layer), mlp_out)
         return after + mlp_out
 

@@ -7,7 +7,6 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from mechxai.core.errors import ConfigError
-from mechxai.core.site import Site
 from mechxai.engine.affected_range import affected_range, entry_layer
 from mechxai.engine.execution import FUSED, HOOKED, LEVEL_NAMES, PACKED, SUFFIX, WAVE, Execution
 from mechxai.engine.packing import Costs, Rows, pack_ragged, pack_windows
@@ -17,8 +16,7 @@ from mechxai.engine.work import attention_flops, position_flops, wave_positions
 from mechxai.model.backends.base import modules
 from mechxai.model.backends.hooks import foreign_hooks
 from mechxai.model.backends.memory import available_bytes
-from mechxai.model.dense.lookup import dense_model_of
-from mechxai.model.dense.run import DENSE_SITES
+from mechxai.model.dense.check import equivalence_check
 from mechxai.model.hooked_model import HookedModel
 
 _POSITIONS_PER_WAVE = {"cpu": 2048, "cuda": 65536}
@@ -154,13 +152,10 @@ def highest_level(model: HookedModel, sweep: Sweep) -> int:
         return HOOKED
     if not model.backend.plain_weights():
         return SUFFIX
-    fusible = dense_model_of(model) is not None and all(is_fusible(site) for site in sweep.sites)
+    check = equivalence_check(model.backend)
+    longest = run_tokens(sweep.batch, sweep.run, sweep.metric)[0].shape[1]
+    fusible = check.covers(longest) and all(check.computes(site) for site in sweep.sites)
     return FUSED if fusible and all(intervention.site.row.entry == "embed" for intervention in sweep.base) else PACKED
-
-
-def is_fusible(site: Site) -> bool:
-    """Whether dense blocks can edit the site."""
-    return site.name in DENSE_SITES or site.row.entry == "embed"
 
 
 def _level(model: HookedModel, sweep: Sweep, execution: Execution) -> int:

@@ -9,8 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechxai.core.errors import ModelSupportError
-from mechxai.model.dense.weights import norm_of
+from mechxai.model.dense.norms import norm_of
 from mechxai.model.hooked_model import HookedModel
+from mechxai.model.output_map import output_map
 
 
 def normed(model: HookedModel, residual: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
@@ -19,13 +20,13 @@ def normed(model: HookedModel, residual: Float[Tensor, "row d_model"]) -> Float[
 
 
 def unembedded(model: HookedModel, final: Tensor, columns: Int[Tensor, " column"] | None = None) -> Tensor:
-    """Logits of a final, normalised residual stream, ``[..., d_vocab]`` or ``[..., column]``, soft-capped."""
+    """Logits of a final, normalised residual stream, ``[..., d_vocab]`` or ``[..., column]``, as the model does."""
     W_U, b_U = model.backend.unembedding()
     if columns is not None:
         W_U = W_U[:, columns]
         b_U = None if b_U is None else b_U[columns]
     logits = final.to(W_U.dtype) @ W_U
-    return _capped(model, logits if b_U is None else logits + b_U)
+    return output_map(model.backend)(logits if b_U is None else logits + b_U)
 
 
 def read_out(
@@ -39,20 +40,19 @@ def read_out(
         into: a tensor to write the logits into, of the unembedding's dtype; no gradient passes through.
     """
     final = normed(model, residual)
-    return unembedded(model, final) if into is None else _capped(model, products(model, final, into))
+    if into is None:
+        return unembedded(model, final)
+    logits, cap = products(model, final, into), output_map(model.backend).softcap
+    return cap * torch.tanh(logits / cap) if cap else logits
 
 
 def products(model: HookedModel, final: Float[Tensor, "row d_model"], into: Tensor) -> Float[Tensor, "row d_vocab"]:
-    """Logits before a soft-cap, written into ``into``; no gradient passes through."""
-    W_U, b_U = model.backend.unembedding()
+    """Scaled logits before a soft-cap, written into ``into``; no gradient passes through."""
+    (W_U, b_U), scale = model.backend.unembedding(), output_map(model.backend).scale
+    final = final.to(W_U.dtype)
     if b_U is None:
-        return torch.mm(final.to(W_U.dtype), W_U, out=into)
-    return torch.addmm(b_U, final.to(W_U.dtype), W_U, out=into)
-
-
-def _capped(model: HookedModel, logits: Tensor) -> Tensor:
-    cap = model.architecture.logit_softcap
-    return cap * torch.tanh(logits / cap) if cap else logits
+        return torch.mm(final if scale == 1.0 else final * scale, W_U, out=into)
+    return torch.addmm(b_U, final, W_U, alpha=scale, beta=scale, out=into)
 
 
 def pulled_back(
@@ -79,16 +79,7 @@ def pulled_back(
             f"The scale of {model.name}'s final norm cannot be frozen: {reason}",
             fix="Use a lens, which does not freeze it",
         )
-    back = direction if norm.weight is None else direction * norm.weight
-    constant = torch.zeros(len(direction)).to(direction) if norm.bias is None else direction @ norm.bias
-    if norm.kind == "LN":
-        back = back - back.mean(-1, keepdim=True)
-        scale = (residual.var(-1, unbiased=False, keepdim=True) + norm.eps).sqrt()
-    elif norm.kind == "RMS":
-        scale = (residual.square().mean(-1, keepdim=True) + norm.eps).sqrt()
-    else:
-        scale = torch.ones_like(residual[:, :1])
-    return back / scale, constant
+    return norm.pulled_back(residual, direction)
 
 
 def as_float(logits: Tensor) -> Tensor:

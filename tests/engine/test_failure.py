@@ -19,7 +19,8 @@ from mechxai.engine.checkpoint import TENSOR, CheckpointStore
 from mechxai.engine.execution import LEVEL_NAMES
 from mechxai.engine.run import run_sweep
 from mechxai.engine.sweep import Sweep
-from mechxai.model.dense import check as plain_proof
+from mechxai.model.dense import check as dense_check
+from mechxai.model.dense.check import equivalence_check
 
 SWEEP = mx.ActivationPatching("z", ("layer", "head"))
 
@@ -128,24 +129,41 @@ def swap_heads(weight):
 
 
 # Mutations of the plain blocks, each a mistake one could really make.
+def with_attention(block, **parts):
+    return replace(block, attention=replace(block.attention, **parts))
+
+
+def with_weight(affine, weight):
+    return replace(affine, weight=weight)
+
+
 MUTATIONS = {
-    "scale": lambda block: replace(block, scale=block.scale * 1.02),
-    "activation": lambda block: replace(block, activation=torch.relu),
+    "scale": lambda block: with_attention(
+        block, rule=replace(block.attention.rule, scale=block.attention.rule.scale * 1.02)
+    ),
+    "window": lambda block: with_attention(block, rule=replace(block.attention.rule, window=3)),
+    "softcap": lambda block: with_attention(block, rule=replace(block.attention.rule, softcap=1.0)),
+    "sinks": lambda block: with_attention(block, rule=replace(block.attention.rule, sinks=torch.zeros(4))),
+    "slopes": lambda block: with_attention(block, rule=replace(block.attention.rule, slopes=torch.full((4,), 0.1))),
+    "activation": lambda block: replace(block, mlp=replace(block.mlp, activation=torch.relu)),
     "norm": lambda block: replace(block, norm2=replace(block.norm2, eps=1e-2)),
-    "bias": lambda block: replace(block, o=replace(block.o, bias=None)),
-    "heads": lambda block: replace(block, q=replace(block.q, weight=swap_heads(block.q.weight))),
-    "transposed": lambda block: replace(block, o=replace(block.o, weight=block.o.weight.T)),
+    "post norm": lambda block: replace(block, post1=replace(block.norm2)),
+    "bias": lambda block: with_attention(block, o=replace(block.attention.o, bias=None)),
+    "heads": lambda block: with_attention(
+        block, q=with_weight(block.attention.q, swap_heads(block.attention.q.weight))
+    ),
+    "transposed": lambda block: with_attention(block, o=with_weight(block.attention.o, block.attention.o.weight.T)),
     "parallel": lambda block: replace(block, parallel=True),
 }
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_wrong_plain_blocks_are_caught(model, pairs, monkeypatch, caplog, mutation):
-    known = plain_proof._entry(model.backend)
-    sound = known.dense
-    wrong = replace(sound, blocks=[sound.blocks[0], MUTATIONS[mutation](sound.blocks[1]), sound.blocks[2]])
-    monkeypatch.setattr(known, "dense", wrong)
-    batch = pairs(model)  # the proof still speaks for them, so `cache` would use them; the oracle must not
+    sound = equivalence_check(model.backend)
+    first, second, third = sound.dense.blocks
+    wrong = replace(sound.dense, blocks=[first, MUTATIONS[mutation](second), third])
+    monkeypatch.setattr(dense_check._entries[model.backend], "check", replace(sound, dense=wrong))
+    batch = pairs(model)  # the check still vouches for the blocks; the oracle of the engine must not use them
     result = SWEEP(model, batch)
     assert int(result.data["level"]) == 3
     assert "level 4 (fused)" in caplog.text

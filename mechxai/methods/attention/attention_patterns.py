@@ -107,12 +107,12 @@ class AttentionPatterns(Method):
         queries, keys = list[Tensor](), list[Tensor]()
         for layer in layers:
             q, k = (acts[name, layer] for name in ("q", "k"))
-            rotary = dense.blocks[layer].rotary if dense is not None else None
-            if rotary is not None:
-                q, k = rotary(q, 0), rotary(k, 0)
+            if dense is not None:
+                attention = dense.blocks[layer].attention
+                q, k = attention.queries(q, 0), attention.keys(k, 0)
             queries.append(q)
             keys.append(k.repeat_interleave(groups, 2) if k.shape[2] != q.shape[2] else k)
-        scale = dense.blocks[0].scale if dense is not None else model.architecture.d_head**-0.5
+        scale = dense.blocks[0].attention.rule.scale if dense is not None else model.architecture.d_head**-0.5
         query, key = (torch.stack(part, 1).transpose(2, 3) for part in (queries, keys))
         return query, key, float(scale)
 

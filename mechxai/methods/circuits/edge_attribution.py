@@ -110,7 +110,7 @@ class EdgeAttribution(Method):
                     prepared.on(sub_batch), full_run=self._full_run, skip_shared=self.reference == "corrupted"
                 )
                 writes = None if cut.kind == "corrupted" else partial(cut.written, prepared, rows=rows)
-                first_order = FirstOrderScores(graph, runs, self.integration_steps(), writes)
+                first_order = FirstOrderScores(prepared.blocks, runs, self.integration_steps(), writes)
                 table = first_order.along_writers() if self._by_writer else first_order.along_inputs()
                 scores.append(graph.of_matrix(table))
                 baselines.append((runs.endpoint("clean").scores, runs.endpoint("corrupted").scores))

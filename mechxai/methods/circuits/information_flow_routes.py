@@ -14,7 +14,7 @@ from torch import Tensor
 from mechxai.core.architecture import Architecture
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.edit import Intervention
-from mechxai.core.errors import ConfigError, SiteError
+from mechxai.core.errors import ConfigError, ModelSupportError, SiteError
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.result import Result, variable
 from mechxai.core.site import Site
@@ -127,7 +127,13 @@ class InformationFlowRoutes(Method):
         """
         started = time.perf_counter()
         batch = batch.to(model.device)
-        blocks, starts = graph_blocks(model), self._starts(batch)
+        blocks, starts = graph_blocks(model, batch.n_pos), self._starts(batch)
+        if blocks.normed_layers():
+            raise ModelSupportError(
+                f"{model.name} has a norm behind its attention, so that what enters its residual stream is not the sum "
+                "of its heads and information_flow_routes cannot share it among them",
+                fix="Use mx.EdgePatching or mx.DirectLogitAttribution, which let the norm respond",
+            )
         arrays = _empty_arrays(model.architecture, batch)
         with ProgressBar("information flow routes", len(batch), shown=execution.progress, unit="prompts") as bar:
             for row, acts in self._runs(model, batch):

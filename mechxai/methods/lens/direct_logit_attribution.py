@@ -22,7 +22,9 @@ from mechxai.methods.lens._lib.answer_streams import answer_activations
 from mechxai.methods.result_parts import bounded, position_labels, run_info
 from mechxai.model.dense.blocks import DenseModel
 from mechxai.model.dense.lookup import dense_model_of
+from mechxai.model.dense.parts import NeuronMlp
 from mechxai.model.hooked_model import HookedModel
+from mechxai.model.output_map import output_map
 from mechxai.model.readout import as_float, pulled_back
 
 SplitBy = Literal["layer", "head", "neuron", "source"]
@@ -89,12 +91,11 @@ class DirectLogitAttribution(Method):
 
 
 def _check_support(model: HookedModel, by: SplitBy) -> None:
-    post_norm = getattr(model.inner.cfg, "use_normalization_before_and_after", False)
-    if not model.architecture.causal or (by != "layer" and post_norm):
+    if not model.architecture.causal:
         raise ModelSupportError(
             f"{model.name} normalises what its components write, so its residual stream is not their sum and "
             f"direct logit attribution by {by} is impossible",
-            fix="Use a lens, or patching" if not model.architecture.causal else "Use by='layer'",
+            fix="Use a lens, or patching",
         )
     if by in ("neuron", "source") and dense_model_of(model) is None:
         raise ModelSupportError(
@@ -151,19 +152,23 @@ class _Decomposition:
         for ids, sign in ((self.batch.answers[..., 0], 1.0), (self.batch.wrong[..., 0], -1.0)):
             real = ids >= 0  # several answers count by their mean
             weights.scatter_add_(1, ids.clamp(min=0), (sign * real / real.sum(1, keepdim=True)).to(weights))
-        return weights @ W_U.T
+        return weights @ W_U.T * output_map(self.model.backend).scale
 
     def _unembedding_bias(self) -> Tensor:
         _, b_U = self.model.backend.unembedding()
         n = len(self.batch)
-        return torch.zeros(n, device=self.model.device) if b_U is None else self._logit_diff(b_U.expand(n, -1))
+        return (
+            torch.zeros(n, device=self.model.device)
+            if b_U is None
+            else self._logit_diff(b_U.expand(n, -1) * output_map(self.model.backend).scale)
+        )
 
     def _logit_diff(self, logits: Tensor) -> Tensor:
         """The logit difference of logits ``[prompt, d_vocab]`` at the answer position."""
         return LogitDiff().score(as_float(logits)[:, None], self.batch)
 
     def _before_cap(self, logits: Tensor) -> Tensor:
-        cap = self.model.architecture.logit_softcap
+        cap = output_map(self.model.backend).softcap
         return cap * torch.atanh(logits / cap) if cap else logits
 
     # Parts -----------------------------------------------------------------------------------------------------------
@@ -186,20 +191,30 @@ class _Decomposition:
             self._add(f"a{layer}", total)
             return
         if self._head_site == "z":
-            z_direction = torch.einsum("hed,rd->rhe", self._dense.heads_out(layer).to(along), along)
-            heads = (acts[Site("z", layer)].to(along) * z_direction).sum(-1)
+            z = acts[Site("z", layer)].to(along)
+            heads = (z * self._z_direction(z, along, layer)).sum(-1)
         else:
             heads = torch.einsum("rhd,rd->rh", acts[Site("result", layer)].to(along), along)
         self._add([f"a{layer}.h{head}" for head in range(heads.shape[1])], heads)
         self._add(f"a{layer}.bias", total - heads.sum(1, keepdim=True))
 
+    def _z_direction(self, z: Tensor, along: Tensor, layer: int) -> Tensor:
+        """The direction of each head's ``z``, ``[prompt, head, d_head]``, with a norm behind attention frozen."""
+        block = self._dense.blocks[layer]
+        if not block.post1.is_identity:
+            along, _ = block.post1.pulled_back(block.attention.o(z.flatten(1).to(block.attention.o.weight)), along)
+        return torch.einsum("hed,rd->rhe", self._dense.heads_out(layer).to(along), along)
+
     def _mlp(self, acts: dict[Site, Tensor], along: Tensor, layer: int) -> None:
         total = _projection(acts[Site("mlp_out", layer)], along)[:, None]
-        out = self._dense.blocks[layer].mlp_out if self.method.by == "neuron" else None
-        if out is None:
+        block = self._dense.blocks[layer] if self.method.by == "neuron" else None
+        if block is None or not isinstance(block.mlp, NeuronMlp):
             self._add(f"m{layer}", total)
             return
-        neurons = acts[Site("mlp_post", layer)].to(along) * (along @ out.weight.T.to(along))
+        out, post = block.mlp.out, acts[Site("mlp_post", layer)]
+        if not block.post2.is_identity:
+            along, _ = block.post2.pulled_back(out(post.to(out.weight)), along)
+        neurons = post.to(along) * (along @ out.weight.T.to(along))
         self._add([f"m{layer}.n{neuron}" for neuron in range(neurons.shape[1])], neurons)
         self._add(f"m{layer}.bias", total - neurons.sum(1, keepdim=True))
 
@@ -221,9 +236,9 @@ class _Decomposition:
         a = self.model.architecture
         by_layer = []
         for layer in range(a.n_layers):
-            z_direction = torch.einsum("hed,rd->rhe", self._dense.heads_out(layer).to(along), along)
-            v = self._dense.by_head(acts[Site("v", layer)], 2).to(along)
-            written = torch.einsum("rphe,rhe->rhp", v, z_direction)
+            z_direction = self._z_direction(acts[Site("z", layer)].to(along), along, layer)
+            values = self._dense.blocks[layer].attention.values(acts[Site("v", layer)])
+            written = torch.einsum("rphe,rhe->rhp", self._dense.by_head(values, 2).to(along), z_direction)
             by_layer.append(acts[Site("pattern", layer)].to(along) * written)
         values = torch.stack(by_layer, 1).double().cpu().numpy()
         values[~np.broadcast_to(self.batch.mask.cpu().numpy()[:, None, None], values.shape)] = np.nan
@@ -246,7 +261,7 @@ class _Decomposition:
                 fix="Use float32; if the error persists, the model adds something else to its residual stream",
             )
         unit, meaning = "logits", "contribution of a component to the logit difference"
-        if a.logit_softcap:
+        if output_map(self.model.backend).softcap:
             meaning += ", before the soft-cap"
         data = {
             "value": variable(("prompt", "component"), values, unit, meaning),

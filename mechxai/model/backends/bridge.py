@@ -1,5 +1,6 @@
 """TransformerLens' wrapper around a Hugging Face model behind the `Backend` interface."""
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from mechxai.core.shapes import Mask, RowLogits, Tokens
 from mechxai.core.site import Site
 from mechxai.core.site_table import SITES
 from mechxai.model.backends.base import are_plain, check_exists, modules, read_architecture
+from mechxai.model.backends.config_lengths import hugging_face_config
 from mechxai.model.backends.prefix import JoiningRows, KeysValues
 from mechxai.model.dense.weight_layout import optimize_convolution_layout
 
@@ -101,15 +103,23 @@ class BridgeBackend:
         self.inner(rows.placeholder, return_type="logits", prepend_bos=False, past_key_values=cache)
 
     def new_cache(self, n_rows: int) -> Any:
-        """Hugging Face's cache, which grows as needed."""
+        """The cache that Hugging Face makes for the model: windows, states of state-space layers."""
         from transformers.cache_utils import DynamicCache  # noqa: PLC0415 - heavy
 
         del n_rows
-        return DynamicCache()
+        config = hugging_face_config(self)
+        return DynamicCache() if config is None else DynamicCache(config=config)
 
     def run_cached(self, tokens: Tokens, cache: Any) -> RowLogits:
         """A pass with Hugging Face's cache."""
-        return self.inner(tokens, return_type="logits", prepend_bos=False, past_key_values=cache)
+        options = {self._cache_name: cache, "use_cache": True}
+        return self.inner(tokens, return_type="logits", prepend_bos=False, **options)
+
+    @cached_property
+    def _cache_name(self) -> str:
+        """The argument of the model's forward function that takes a cache."""
+        parameters = inspect.signature(self.inner.original_model.forward).parameters
+        return "cache_params" if "cache_params" in parameters else "past_key_values"
 
     def final_norm(self, residual: Tensor) -> Tensor:
         """The bridge's final norm; on BERT the whole transform of Hugging Face's head: a layer, then the norm."""

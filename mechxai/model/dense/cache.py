@@ -12,7 +12,7 @@ from mechxai.model.backends.capture import AllCached, Keeper
 from mechxai.model.backends.hooks import foreign_hooks
 from mechxai.model.dense.blocks import DenseModel
 from mechxai.model.dense.buffers import Buffers
-from mechxai.model.dense.check import dense_blocks, equivalence_check
+from mechxai.model.dense.check import equivalence_check
 from mechxai.model.dense.run import DENSE_SITES, pass_dense
 
 _PART = {"cpu": 512}  # tokens per part; more cost memory and save little time
@@ -59,11 +59,12 @@ def parts(n_prompts: int, n_pos: int, device: torch.device) -> list[slice]:
 
 def _trusted(keeper: Keeper, backend: Backend, n_pos: int) -> DenseModel | None:
     """Dense blocks that compute the keeper's sites as the model does; None where the user has attached hooks."""
-    dense = dense_blocks(backend)
-    wanted = {site.name for site in keeper.sites if site.row.entry != "embed"}
-    if dense is None or not wanted <= set(DENSE_SITES) or n_pos > (dense.longest or n_pos):
+    if any(site.row.entry != "embed" and site.name not in DENSE_SITES for site in keeper.sites):
         return None
-    return dense if not foreign_hooks(modules(backend)) and wanted <= equivalence_check(backend).sites else None
+    check = equivalence_check(backend)
+    if not check.covers(n_pos) or foreign_hooks(modules(backend)):
+        return None
+    return check.dense if all(check.computes(site) for site in keeper.sites) else None
 
 
 def _dense_run(keeper: Keeper, backend: Backend, dense: DenseModel) -> Run:

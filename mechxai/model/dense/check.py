@@ -1,7 +1,7 @@
-"""The check that dense blocks give the model's activations, run once per model.
+"""The check that dense blocks give the model's activations, run once per model and again after every change of it.
 
-The check compares one short pass of each. Blocks and check are redone when the model's weights change: replaced, moved,
-or edited in place.
+The check compares a pass over short prompts, and one over a prompt longer than the windows and thresholds that the
+configuration names. Nothing uses dense blocks that it has not passed.
 """
 
 import logging
@@ -18,117 +18,135 @@ from mechxai.core.shapes import Tokens
 from mechxai.core.site import Site
 from mechxai.core.site_table import SITES
 from mechxai.model.backends.attach import Hooks, attached, embedded
-from mechxai.model.backends.base import UNEMBED_HOOK, Backend, modules
+from mechxai.model.backends.base import UNEMBED_HOOK, Backend
 from mechxai.model.backends.capture import AllCached
 from mechxai.model.dense.blocks import DenseModel
+from mechxai.model.dense.lengths import test_lengths
+from mechxai.model.dense.read import read_dense
 from mechxai.model.dense.run import DENSE_SITES, run_dense
-from mechxai.model.dense.weights import read_dense
+from mechxai.model.dense.state import model_state
+from mechxai.model.dense.topology import tolerance
+from mechxai.model.dense.trace import NotCoveredError
 
 _log = logging.getLogger("mechxai.model")
 _WIDTH = 8
+_LONG_SITES = ("resid_post", "z")  # compared on the long prompt
+_NEEDED = {"resid_pre", "resid_post", "z"}
 # raised when a model of another kind is read or run
 _MISFITS = (AttributeError, TypeError, ValueError, RuntimeError, LookupError, NotImplementedError)
 
 
 @dataclass(frozen=True)
 class EquivalenceCheck:
-    """The activations on which dense blocks and the model agree.
+    """The result of comparing dense blocks with the model.
 
     Attributes:
+        dense: the blocks, where they give the model's residual streams and heads; None otherwise.
         sites: names of the sites that agree in every layer.
-        final: whether the input of the unembedding agrees.
+        reason: a clause that says why there are no blocks.
     """
 
-    sites: frozenset[str]
-    final: bool
+    dense: DenseModel | None
+    sites: frozenset[str] = frozenset()
+    reason: str = ""
+
+    def covers(self, n_pos: int) -> bool:
+        """Whether there are dense blocks for prompts of this length."""
+        return self.dense is not None and n_pos <= (self.dense.longest or n_pos)
+
+    def computes(self, site: Site) -> bool:
+        """Whether dense blocks give the model's own activation of a site, so that it can be edited in them."""
+        return site.name in self.sites or site.row.entry == "embed"
 
 
 @dataclass
 class _Entry:
-    """A backend's dense blocks and their check.
+    """A check, and the state of the model when it ran.
 
     Attributes:
-        tables: the parameters of each module.
-        state: the state of the parameters when they were read.
-        dense: the blocks; None for models of another kind.
-        check: the check, once it has run.
+        check: the result.
+        before: the model's state before the check.
+        after: its state behind it; what the check's own passes changed does not count as a change.
     """
 
-    tables: Sequence[Mapping[str, Tensor | None]]
-    state: list[tuple[int, int]]
-    dense: DenseModel | None
-    check: EquivalenceCheck | None = None
+    check: EquivalenceCheck
+    before: list[object]
+    after: list[object]
+
+    def holds(self, state: list[object]) -> bool:
+        """Whether the model is as it was."""
+        if state == self.after:
+            return True
+        if not len(state) == len(self.before) == len(self.after):
+            return False
+        parts = zip(state, self.before, self.after, strict=True)
+        return all(now == after or before != after for now, before, after in parts)
 
 
 _entries: "weakref.WeakKeyDictionary[Backend, _Entry]" = weakref.WeakKeyDictionary()
 
 
 def dense_blocks(backend: Backend) -> DenseModel | None:
-    """The model's blocks as plain tensors, or None for blocks of another kind. Cost: no forward pass."""
-    return _entry(backend).dense
+    """The model's blocks as plain tensors, or None where they do not give the model's own activations.
+
+    Cost: the passes of `equivalence_check`, once.
+    """
+    return equivalence_check(backend).dense
 
 
 def equivalence_check(backend: Backend) -> EquivalenceCheck:
-    """The activations on which the dense blocks and the model agree. Cost: two short passes, once."""
-    entry = _entry(backend)
-    if entry.check is None:
-        entry.check = _compared(backend, entry.dense)
+    """The comparison of dense blocks with the model. Cost: five passes over a prompt or two, once."""
+    entry = _entries.get(backend)
+    if entry is None or not entry.holds(model_state(backend)):
+        if backend.resumes() and backend.plain_weights():
+            backend.optimize_layout()
+        before = model_state(backend)
+        check = _checked(backend)
+        entry = _entries[backend] = _Entry(check, before, model_state(backend))
     return entry.check
 
 
-def _entry(backend: Backend) -> _Entry:
-    entry = _entries.get(backend)
-    if entry is None or entry.state != _state(entry.tables):
-        dense = _read(backend)
-        tables = [module._parameters for module in modules(backend) if module._parameters]
-        entry = _entries[backend] = _Entry(tables, _state(tables), dense)
-    return entry
+def _checked(backend: Backend) -> EquivalenceCheck:
+    if not backend.architecture().causal:
+        return EquivalenceCheck(None, reason="its attention is not causal")
+    if not backend.resumes():
+        return EquivalenceCheck(None, reason="it is spread over devices")
+    if not backend.plain_weights():
+        return EquivalenceCheck(None, reason="its weights are quantised or spread over devices")
+    check = EquivalenceCheck(None)
+    for length, longest in test_lengths(backend):
+        check = _checked_up_to(backend, length, longest=longest)
+        if check.dense is not None:
+            return check
+    _log.info("A %s of %s has no dense blocks: %s", backend.name, backend.architecture().family, check.reason)
+    return check
 
 
-def _state(tables: Sequence[Mapping[str, Tensor | None]]) -> list[tuple[int, int]]:
-    """The address of every weight, and how often it has changed there."""
-    parameters = (parameter for table in tables for parameter in table.values() if parameter is not None)
-    return [(parameter.data_ptr(), parameter._version) for parameter in parameters]
-
-
-def _read(backend: Backend) -> DenseModel | None:
-    if not (backend.resumes() and backend.plain_weights()):
-        return None
-    backend.optimize_layout()
+def _checked_up_to(backend: Backend, length: int, *, longest: int | None) -> EquivalenceCheck:
     try:
-        return read_dense(backend.inner, backend.architecture())
+        dense = read_dense(backend, _tokens(backend, 1, length), longest=longest)
+        sites = _agreeing(backend, dense, _tokens(backend, 2, _WIDTH), names=_names(backend))
+        if not sites >= _NEEDED & set(_names(backend)):
+            return EquivalenceCheck(None, reason="dense blocks give other activations than the model")
+        if not _agreeing(backend, dense, _tokens(backend, 1, length), names=_LONG_SITES) >= set(_LONG_SITES):
+            return EquivalenceCheck(None, reason=f"they give other activations on a prompt of {length} tokens")
+    except NotCoveredError as error:
+        return EquivalenceCheck(None, reason=str(error))
     except _MISFITS as error:
-        _log.info("A %s has no dense blocks (%s: %s)", backend.name, type(error).__name__, error)
-        return None
+        return EquivalenceCheck(None, reason=f"its modules cannot be read ({type(error).__name__}: {error})")
+    return EquivalenceCheck(dense, frozenset(sites))
 
 
-def _compared(backend: Backend, dense: DenseModel | None) -> EquivalenceCheck:
-    nothing = EquivalenceCheck(frozenset(), final=False)
-    if dense is None:
-        return nothing
-    architecture = backend.architecture()
-    width = min(_WIDTH, architecture.n_ctx)
+def _tokens(backend: Backend, n_prompts: int, width: int) -> Tokens:
+    """Token ids that differ from one another."""
+    a = backend.architecture()
+    width = min(width, a.n_ctx)
     device = next(iter(backend.inner.parameters())).device
-    tokens = ((torch.arange(2 * width).reshape(2, width) * 37 + 11) % architecture.d_vocab).to(device)
-    names = [name for name in DENSE_SITES if _has(backend, name)]
-    try:
-        expected, final = _hooked(backend, tokens, names)
-    except ModelSupportError:  # TransformerLens cannot compute `result` for every model
-        names = [name for name in names if not SITES[name].flag]
-        expected, final = _hooked(backend, tokens, names)
-    different: set[str] = set()
+    return ((torch.arange(n_prompts * width).reshape(n_prompts, width) * 37 + 11) % a.d_vocab).to(device)
 
-    def compare(site: Site, activation: Tensor) -> None:
-        if not _close(activation, expected[site]):
-            different.add(site.name)
 
-    try:
-        with torch.no_grad():
-            run = run_dense(dense, embedded(backend, tokens), compare, wanted=expected)
-            return EquivalenceCheck(frozenset(names) - different, _close(dense.final(run.residuals[-1]), final))
-    except _MISFITS as error:
-        _log.info("A %s has no dense blocks (%s: %s)", backend.name, type(error).__name__, error)
-        return nothing
+def _names(backend: Backend) -> list[str]:
+    return [name for name in DENSE_SITES if _has(backend, name)]
 
 
 def _has(backend: Backend, name: str) -> bool:
@@ -137,6 +155,29 @@ def _has(backend: Backend, name: str) -> bool:
     except (SiteError, ModelSupportError):
         return False
     return True
+
+
+def _agreeing(backend: Backend, dense: DenseModel, tokens: Tokens, *, names: Sequence[str]) -> set[str]:
+    """The sites that agree in every layer; none where the input of the unembedding differs."""
+    try:
+        expected, final = _hooked(backend, tokens, names)
+    except ModelSupportError:  # TransformerLens cannot compute `result` for every model
+        names = [name for name in names if not SITES[name].flag]
+        expected, final = _hooked(backend, tokens, names)
+    computed: dict[Site, Tensor] = {}
+    with torch.no_grad():
+        run = run_dense(dense, embedded(backend, tokens), computed.__setitem__, wanted=expected)
+        if not _close(dense.final(run.residuals[-1]), final):
+            return set()
+    return set(names) - _different(computed, expected)
+
+
+def _different(computed: Mapping[Site, Tensor], expected: Mapping[Site, Tensor]) -> set[str]:
+    return {
+        site.name
+        for site, activation in expected.items()
+        if site not in computed or not _close(computed[site], activation)
+    }
 
 
 def _hooked(backend: Backend, tokens: Tokens, names: Sequence[str]) -> tuple[dict[Site, Tensor], Tensor]:
@@ -166,5 +207,4 @@ def _close(activation: Tensor, expected: Tensor) -> bool:
     if not bool(finite.any()):
         return True
     difference = (activation[finite] - expected[finite]).abs().max()
-    tolerance = 1e-4 if expected.dtype in (torch.float32, torch.float64) else 5e-2
-    return bool(difference <= tolerance * expected[finite].abs().max())
+    return bool(difference <= tolerance(expected.dtype) * expected[finite].abs().max())

@@ -19,7 +19,10 @@ from mechxai.model.hooked_model import HookedModel
 
 
 def dense_model_of(model: HookedModel) -> DenseModel | None:
-    """The model's blocks as plain tensors, or None for blocks of another kind. Cost: no forward pass."""
+    """The model's blocks as plain tensors, or None where they do not give the model's own activations.
+
+    Cost: the passes of `equivalence_check`, once.
+    """
     return dense_blocks(model.backend)
 
 

@@ -13,8 +13,10 @@ from torch import Tensor
 from mechxai.core.site import Site
 from mechxai.core.site_table import SITES
 from mechxai.model.backends.prefix import KeysValues
-from mechxai.model.dense.blocks import Affine, DenseModel, attend
+from mechxai.model.dense.attention import attend
+from mechxai.model.dense.blocks import DenseModel
 from mechxai.model.dense.buffers import Buffers
+from mechxai.model.dense.parts import Affine, NeuronMlp
 
 Keep = Callable[[Site, Tensor], None]  # receives each activation as it is computed
 DENSE_SITES = tuple(name for name, row in SITES.items() if row.dense)
@@ -43,7 +45,7 @@ class DenseRun:
     Attributes:
         residuals: input of every block from the start on and, last, the output of the last block,
             ``[prompt, pos, d_model]``.
-        kept: keys (rotated) and values, ``[prompt, kv_head, pos, d_head]``.
+        kept: keys, as scores read them, and values, ``[prompt, kv_head, pos, d_head]``.
     """
 
     residuals: list[Tensor]
@@ -112,16 +114,16 @@ class _BlockRun:
     before: KeysValues | None = None
 
     def __call__(self, residual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The residual stream after the block, the rotated keys, and the values."""
+        """The residual stream after the block, the keys as scores read them, and the values."""
         n_prompts, n_pos, d_model = residual.shape
         block, shape = self.dense.blocks[self.layer], residual.shape
         self.keep("resid_pre", residual)
         flat = residual.reshape(-1, d_model)
         z, keys, values = self._attention(block.norm1(flat), n_prompts, n_pos)
-        attn_out = self._affine("attn_out", block.o, z)
+        attn_out = block.attn_out(z, out=self._buffer("attn_out", z, d_model))
         self.keep("attn_out", attn_out.view(shape))
         after = torch.add(flat, attn_out, out=self._buffer("after", flat, d_model))
-        if block.mlp_in is None or block.mlp_out is None:
+        if block.mlp is None:
             self.keep("resid_post", after.view(shape))
             return after.view(shape), keys, values
         if block.parallel:
@@ -135,53 +137,54 @@ class _BlockRun:
 
     def _with_mlp(self, after: Tensor, *, read: Tensor) -> Tensor:
         block, shape = self.dense.blocks[self.layer], after.shape
-        if block.mlp_in is None or block.mlp_out is None:
+        if block.mlp is None:
             return after
-        normalized = block.norm2(read)
-        pre = self._affine("mlp_pre", block.mlp_in, normalized)
-        self.keep("mlp_pre", pre.view(*shape[:2], -1))
-        post = block.post(pre, normalized, out=None if self.buffers is None else pre)
-        self.keep("mlp_post", post.view(*shape[:2], -1))
-        mlp_out = self._affine("mlp_out", block.mlp_out, post)
+        mlp_out = self._neurons(block.mlp, read, shape) if isinstance(block.mlp, NeuronMlp) else block.mlp_out(read)
         self.keep("mlp_out", mlp_out.view(shape))
         flat = after.reshape(-1, shape[-1])
-        after = torch.add(flat, mlp_out, out=self._buffer("resid_post", flat, shape[-1])).view(shape)
+        resid_post = self._buffer("resid_post", flat, shape[-1])
+        after = torch.add(flat, mlp_out, out=resid_post).view(shape)
         self.keep("resid_post", after)
         return after
 
+    def _neurons(self, mlp: NeuronMlp, read: Tensor, shape: torch.Size) -> Tensor:
+        """``mlp_out`` with its neurons' activations passed on."""
+        block = self.dense.blocks[self.layer]
+        normalized = block.norm2(read)
+        pre = self._affine("mlp_pre", mlp.first, normalized)
+        self.keep("mlp_pre", pre.view(*shape[:2], -1))
+        post = mlp.post(pre, normalized, out=None if self.buffers is None else pre)
+        self.keep("mlp_post", post.view(*shape[:2], -1))
+        return block.post2(self._affine("mlp_out", mlp.out, post))
+
     def _attention(self, normalized: Tensor, n_prompts: int, n_pos: int) -> tuple[Tensor, Tensor, Tensor]:
-        """``z``, ``[prompt * pos, head * d_head]``; keys, rotated, and values, ``[prompt, kv_head, pos, d_head]``."""
-        dense, block = self.dense, self.dense.blocks[self.layer]
+        """``z``, ``[prompt * pos, head * d_head]``; keys and values, ``[prompt, kv_head, pos, d_head]``."""
+        dense, attention = self.dense, self.dense.blocks[self.layer].attention
         by_head = (n_prompts, n_pos, -1, dense.d_head)
-        parts = (("q", block.q), ("k", block.k), ("v", block.v))
+        parts = (("q", attention.q), ("k", attention.k), ("v", attention.v))
         q, k, v = (self._affine(name, part, normalized).view(by_head) for name, part in parts)
         for name, part in (("q", q), ("k", k), ("v", v)):
             self.keep(name, part)
         prefix = None if self.before is None else (self.before.keys[self.layer], self.before.values[self.layer])
-        if block.rotary is not None:
-            first = 0 if prefix is None else prefix[0].shape[2]
-            q, k = block.rotary(q, first), block.rotary(k, first)
+        first = 0 if prefix is None else prefix[0].shape[2]
+        q, k, v = attention.queries(q, first), attention.keys(k, first), attention.values(v)
         q, keys, values = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        if prefix is not None or any(
-            "src_pos" in site.row.axes for site in self.wanted
-        ):  # in all layers alike, or in none
+        needs_scores = any("src_pos" in site.row.axes for site in self.wanted)  # in all layers alike, or in none
+        if prefix is not None or needs_scores or not attention.rule.is_plain:
             z = attend(
-                q * block.scale,
+                q,
                 keys,
                 values,
+                rule=attention.rule,
                 prefix=prefix,
-                offset=0,
                 scores_edit=lambda scores: self.keep("attn_scores", scores),
                 pattern_edit=lambda pattern: self.keep("pattern", pattern),
             )
         else:
-            z = torch.nn.functional.scaled_dot_product_attention(
-                q, keys, values, is_causal=True, scale=block.scale, enable_gqa=q.shape[1] != keys.shape[1]
-            ).transpose(1, 2)
+            z = attention.whole(q, keys, values)
         self.keep("z", z)
         if Site("result", self.layer) in self.wanted:
-            by_source = block.o.weight.view(dense.n_heads, dense.d_head, -1)
-            self.keep("result", torch.einsum("bphe,hed->bphd", z, by_source))
+            self.keep("result", torch.einsum("bphe,hed->bphd", z, dense.heads_out(self.layer)))
         return z.reshape(n_prompts * n_pos, -1), keys, values
 
     def keep(self, name: str, value: Tensor) -> Tensor:

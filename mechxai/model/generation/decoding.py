@@ -3,7 +3,8 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -11,10 +12,12 @@ from torch import Tensor
 
 from mechxai.core.errors import AlignmentError, ModelSupportError, ShapeError
 from mechxai.core.shapes import PromptInts, Tokens
-from mechxai.model.backends.attach import attached
 from mechxai.model.backends.base import Backend
 from mechxai.model.backends.limits import check_tokens
+from mechxai.model.generation.cache_check import cache_check
 from mechxai.model.generation.generator import Writing, Written, cut_at
+from mechxai.model.generation.next_logits import GrowingRows
+from mechxai.model.generation.stop_tokens import announce_settings, stop_ids
 from mechxai.model.text import TextCodec
 
 _TOKENS_AT_ONCE = {"cpu": 8192, "cuda": 131072}  # prompts and continuations together
@@ -44,8 +47,9 @@ class Decoder:
     """Writes behind rows of tokens. Rows of any length run together, from the left and unpadded.
 
     While a row is inside its prompt, its next token is the prompt's; behind the prompt it is the one that is drawn. The
-    cache of keys and values is TransformerLens' own, on the bridge Hugging Face's. Each row draws from a generator of
-    its own (seed and prompt), which is why Hugging Face's ``generate``, whose rows share one, is not used.
+    cache is TransformerLens' or the one that Hugging Face makes for the model; `CacheCheck` compares it with full
+    passes first, which replace it where it changes the logits. Each row draws from a generator of its own (seed and
+    prompt), which is why Hugging Face's ``generate``, whose rows share one, is not used.
 
     Attributes:
         name: of the model, for errors.
@@ -100,14 +104,24 @@ class Decoder:
                     f"Prompt {number} has {len(row)} tokens: {self.name} continues prompts of fewer than {n_ctx}",
                     fix="Shorten the prompt",
                 )
-        order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
-        size = rows_at_once(max(map(len, rows), default=1) + writing.max_tokens, self.device)
         by_number: dict[int, Continuation] = {}
-        for start in range(0, len(order), size):
-            numbers = order[start : start + size]
+        for numbers in self._groups([len(row) for row in rows], writing.max_tokens):
             written = self._halving([rows[number] for number in numbers], writing)
             by_number.update(zip(numbers, written, strict=True))
         return [by_number[number] for number in range(len(rows))]
+
+    def _groups(self, lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+        """The numbers of the rows that run together, the shortest rows first."""
+        if not lengths:
+            return []
+        order = sorted(range(len(lengths)), key=lengths.__getitem__)
+        n_tokens = max(lengths) + max_tokens
+        announce_settings(self.backend, self.name)
+        check = cache_check(self.backend)
+        apart = check.allows(n_tokens, self.name, self.device) and check.needs_equal_lengths(n_tokens)
+        groups = groupby(order, key=lengths.__getitem__) if apart else [(0, order)]
+        size = rows_at_once(n_tokens, self.device)
+        return [part[at : at + size] for _, group in groups for part in [list(group)] for at in range(0, len(part), size)]
 
     def continued_tokens(self, tokens: Tokens, lengths: PromptInts | None, writing: Writing) -> WrittenTokens:
         """The tokens written behind each row of tokens, ``[batch, n_written]``; -1 behind a row's end.
@@ -141,14 +155,15 @@ class Decoder:
     def decoded(self, rows: Sequence[Sequence[int]], writing: Writing) -> list[Continuation]:
         """The continuations of rows that run together, however many."""
         draw = _Sampler(rows, writing, self.device)
-        n_ctx, special = self.backend.architecture().n_ctx, self.text.special_ids()
+        n_ctx, special = self.backend.architecture().n_ctx, stop_ids(self.backend, self.text)
         written: list[list[int]] = [[] for _ in rows]
         done: dict[int, Written] = {}
         shortest = min(map(len, rows))
-        cache = self.backend.new_cache(len(rows))
+        growing = self._growing(len(rows), max(map(len, rows)) + writing.max_tokens)
         step = torch.tensor([list(row[:shortest]) for row in rows], device=self.device)
         for position in range(shortest, n_ctx + 1):
-            logits = self._step(step, cache, n_unfinished=len(rows) - len(done))
+            self.counts["forward_passes"] += len(rows) - len(done)
+            logits = growing.extended(step)[:, -1].float()
             ids = draw(logits, [len(row) <= position and number not in done for number, row in enumerate(rows)])
             for number, row in enumerate(rows):
                 if position < len(row):
@@ -163,11 +178,11 @@ class Decoder:
             step = torch.tensor(ids, device=self.device)[:, None]
         return [Continuation(tuple(written[number]), done[number]) for number in range(len(rows))]
 
-    def _step(self, tokens: Tokens, cache: Any, *, n_unfinished: int) -> Float[Tensor, "rows d_vocab"]:
-        """Logits behind the next tokens of every row."""
-        self.counts["forward_passes"] += n_unfinished
-        with attached(self.backend, ()):
-            return self.backend.run_cached(tokens, cache)[:, -1].float()
+    def _growing(self, n_rows: int, n_tokens: int) -> GrowingRows:
+        """Rows without tokens, which will have at most so many."""
+        check = cache_check(self.backend)
+        allowed = check.allows(n_tokens, self.name, self.device)
+        return GrowingRows(self.backend, n_rows, check.lengths, cached=allowed)
 
     def _text_at_end(
         self, written: list[int], token: int, *, writing: Writing, special: frozenset[int]

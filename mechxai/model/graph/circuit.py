@@ -11,7 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mechxai.core.graph import Graph
-from mechxai.model.dense.blocks import Affine, DenseBlock, DenseModel, attend
+from mechxai.model.dense.attention import attend
+from mechxai.model.dense.blocks import DenseBlock, DenseModel
+from mechxai.model.dense.parts import Affine
 from mechxai.model.graph.writes import Blocks, Streams, Written
 
 # the writers that each reader sees, or the share of each
@@ -32,15 +34,24 @@ def run_circuits(
     Cost: about twice a forward pass per circuit and prompt.
     """
     with torch.set_grad_enabled(circuits.requires_grad):
-        return _CircuitRun(blocks.dense, blocks.graph, references, circuits.to(first.device)).run(first)
+        return _CircuitRun(blocks, references, circuits.to(first.device)).run(first)
 
 
 @dataclass
 class _CircuitRun:
-    dense: DenseModel
-    graph: Graph
+    blocks: Blocks
     references: Written
     circuits: Circuits
+
+    @property
+    def dense(self) -> DenseModel:
+        """The blocks as plain tensors."""
+        return self.blocks.dense
+
+    @property
+    def graph(self) -> Graph:
+        """Nodes and edges of the blocks."""
+        return self.blocks.graph
 
     def run(self, first: Streams) -> Float[Tensor, "circuit prompt pos d_model"]:
         """Runs block by block; ``self.base`` is the residual stream if every writer so far were its reference."""
@@ -54,14 +65,15 @@ class _CircuitRun:
         row = 0
         for layer, block in enumerate(self.dense.blocks):
             n_readers, n = len(self.graph.attention_readers(layer)), self.graph.n_before_attention(layer)
-            before, self.base = self.base, self._with_heads(block, n)
+            before = self.base
+            self.base = before + self.blocks.added(layer, self.references[self.blocks.heads_of(layer)].sum(0))
             self._write(n, self._attention(block, self._read(slice(row, row + n_readers), n, base=before)))
             row += n_readers
             if self.graph.mlps:  # a parallel block's MLP does not see the heads of its block
                 seen = before if self.graph.parallel else self.base
                 read = self._read(slice(row, row + 1), self.graph.n_before_mlp(layer), base=seen)
                 at = n + self.graph.n_heads
-                self._write(at, block.mlp(read.flatten(0, 3)).view_as(read))
+                self._write(at, block.mlp_out(read.flatten(0, 3)).view_as(read))
                 self.base = self.base + self.references[at]
                 row += 1
         return self._read(slice(row, row + 1), len(self.graph.writers), base=self.base)[:, 0]
@@ -73,15 +85,21 @@ class _CircuitRun:
         else:
             self.changes[:, to] = values - self.references[to]
 
-    def _with_heads(self, block: DenseBlock, n: int) -> Streams:
-        base = self.base + self.references[n : n + self.graph.n_heads].sum(0)
-        return base if block.o.bias is None else base + block.o.bias
-
     def _read(self, rows: slice, n: int, *, base: Streams) -> Float[Tensor, "circuit reader prompt pos d_model"]:
         """The input of readers, from the first ``n`` writers."""
         chosen = self.circuits[:, rows, :n].to(self.changes.dtype)
-        changes = chosen @ self.changes[:, :n].flatten(2)
-        return changes.view(*chosen.shape[:2], *self.changes.shape[2:]) + base
+        shape = (*chosen.shape[:2], *self.changes.shape[2:])
+        normed = [layer for layer in self.blocks.normed_layers() if self.blocks.heads_of(layer).stop <= n]
+        one_by_one = torch.ones(n, dtype=torch.bool, device=chosen.device)
+        for layer in normed:
+            one_by_one[self.blocks.heads_of(layer)] = False
+        read = (chosen[..., one_by_one] @ self.changes[:, :n][:, one_by_one].flatten(2)).view(shape) + base
+        for layer in normed:  # the norm responds to all heads that the reader sees together
+            heads = self.blocks.heads_of(layer)
+            together = self.references[heads].sum(0)
+            change = (chosen[..., heads] @ self.changes[:, heads].flatten(2)).view(shape)
+            read = read + self.blocks.added(layer, together + change) - self.blocks.added(layer, together)
+        return read
 
     def _attention(
         self, block: DenseBlock, read: Float[Tensor, "circuit reader prompt pos d_model"]
@@ -90,15 +108,15 @@ class _CircuitRun:
         n_circuits, _, n_prompts = read.shape[:3]
         counts = [self.dense.n_heads, self.dense.n_kv_heads, self.dense.n_kv_heads]
         parts = read.split(counts, 1)
+        attention = block.attention
         q, k, v = (
             self._projected(affine, block.norm1(part)).flatten(0, 1)  # [circuit * prompt, pos, part, d_head]
-            for affine, part in zip((block.q, block.k, block.v), parts, strict=True)
+            for affine, part in zip((attention.q, attention.k, attention.v), parts, strict=True)
         )
-        if block.rotary is not None:
-            q, k = block.rotary(q, 0), block.rotary(k, 0)
+        q, k, v = attention.queries(q, 0), attention.keys(k, 0), attention.values(v)
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))
-        z = attend(q * block.scale, k, v, prefix=None, offset=0)  # [row, pos, head, d_head]
-        out = block.o.weight.reshape(self.dense.n_heads, self.dense.d_head, -1)
+        z = attend(q, k, v, rule=attention.rule)  # [row, pos, head, d_head]
+        out = attention.o.weight.reshape(self.dense.n_heads, self.dense.d_head, -1)
         written = torch.einsum("bphe,hed->hbpd", z, out.to(z))
         return written.unflatten(1, (n_circuits, n_prompts)).transpose(0, 1)
 

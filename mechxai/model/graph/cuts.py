@@ -9,7 +9,8 @@ from torch import Tensor
 
 from mechxai.core.graph import Graph
 from mechxai.core.site import Site
-from mechxai.model.dense.blocks import DenseModel, attend
+from mechxai.model.dense.attention import attend
+from mechxai.model.dense.blocks import DenseModel
 from mechxai.model.graph.writes import Blocks, Writes, Written
 
 _ROWS_AT_ONCE = 64
@@ -105,7 +106,7 @@ class Cuts:
         """The MLP's write for each writer before it."""
         block, read = self.dense.blocks[layer], self.base.middles[layer]
         values = [
-            block.mlp((read + move).flatten(0, 1)).view_as(read)
+            block.mlp_out((read + move).flatten(0, 1)).view_as(read)
             for move in self.moves[: self.graph.n_before_mlp(layer)]
         ]
         return torch.stack(values)
@@ -119,23 +120,19 @@ class Cuts:
         block, shape = self.dense.blocks[layer], moves.shape[:3]
         read = self.base.residuals[layer]
         normalized, unchanged = block.norm1(read + moves), block.norm1(read)
-        moved = [
-            part(normalized.flatten(0, 2)).view(*shape, -1, self.dense.d_head) for part in (block.q, block.k, block.v)
-        ]
-        before = [
-            part(unchanged.flatten(0, 1)).view(*shape[1:], -1, self.dense.d_head)
-            for part in (block.q, block.k, block.v)
-        ]
+        attention = block.attention
+        parts = (attention.q, attention.k, attention.v)
+        moved = [part(normalized.flatten(0, 2)).view(*shape, -1, self.dense.d_head) for part in parts]
+        before = [part(unchanged.flatten(0, 1)).view(*shape[1:], -1, self.dense.d_head) for part in parts]
         z = []
         for number in range(3):
             q, k, v = (
                 (moved[part] if part == number else before[part].expand_as(moved[part])).flatten(0, 1)
                 for part in range(3)
             )
-            if block.rotary is not None:
-                q, k = block.rotary(q, 0), block.rotary(k, 0)
+            q, k, v = attention.queries(q, 0), attention.keys(k, 0), attention.values(v)
             q, k, v = (part.transpose(1, 2) for part in (q, k, v))
-            z.append(attend(q * block.scale, k, v, prefix=None, offset=0).unflatten(0, shape[:2]))
+            z.append(attend(q, k, v, rule=attention.rule).unflatten(0, shape[:2]))
         return z[0], z[1], z[2]
 
     def _of_part(self, part: str, writers: range, z: Tensor, *, layer: int, first: int) -> Iterator[Cut]:

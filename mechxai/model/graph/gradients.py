@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechxai.core.site import Site
-from mechxai.model.dense.blocks import Affine, DenseBlock, Norm
+from mechxai.model.dense.blocks import DenseBlock
+from mechxai.model.dense.parts import Affine, Norm
 from mechxai.model.dense.run import Start, run_dense
 from mechxai.model.graph.writes import Blocks, Streams, Written, writes_of
 
@@ -150,11 +151,13 @@ def _through_attention(
     block: DenseBlock, read: Streams, gradients: list[Float[Tensor, "prompt pos _ d_head"]]
 ) -> Float[Tensor, "reader prompt pos d_model"]:
     """Carries gradients from queries, keys and values back to the input of each."""
-    parts = [
+    attention = block.attention
+    parts = (attention.q, attention.k, attention.v)
+    carried = [
         torch.einsum("bphe,dhe->hbpd", gradient, _by_head(affine, gradient.shape[2]).to(gradient))
-        for affine, gradient in zip((block.q, block.k, block.v), gradients, strict=True)
+        for affine, gradient in zip(parts, gradients, strict=True)
     ]
-    return through_norm(block.norm1, read, torch.cat(parts))
+    return through_norm(block.norm1, read, torch.cat(carried))
 
 
 def _by_head(affine: Affine, n_parts: int) -> Float[Tensor, "d_model part d_head"]:

@@ -15,7 +15,7 @@ from mechxai.model.backends.limits import check_tokens
 from mechxai.model.backends.passes import residuals_before
 from mechxai.model.backends.prefix import KeysValues
 from mechxai.model.dense.blocks import DenseModel
-from mechxai.model.dense.lookup import dense_model_of
+from mechxai.model.dense.check import equivalence_check
 from mechxai.model.dense.run import Start, run_dense
 from mechxai.model.hooked_model import HookedModel
 
@@ -35,20 +35,41 @@ class Blocks:
     dense: DenseModel
     graph: Graph
 
+    def heads_of(self, layer: int) -> slice:
+        """The heads of a layer among the writers."""
+        first = self.graph.n_before_attention(layer)
+        return slice(first, first + self.graph.n_heads)
 
-def graph_blocks(model: HookedModel) -> Blocks:
-    """The dense blocks and the graph of a model whose residual stream is the sum of its nodes' writes.
+    def normed_layers(self) -> list[int]:
+        """The layers with a norm after attention, whose heads do not add to the residual stream one by one."""
+        return [layer for layer, block in enumerate(self.dense.blocks) if not block.post1.is_identity]
+
+    def added(self, layer: int, heads: Tensor) -> Tensor:
+        """What a layer's heads add to the residual stream, from the sum of their outputs, ``[..., d_model]``."""
+        block = self.dense.blocks[layer]
+        bias = block.attention.o.bias
+        return block.post1(heads if bias is None else heads + bias)
+
+
+def graph_blocks(model: HookedModel, n_pos: int = 0) -> Blocks:
+    """The dense blocks and the graph of a model.
+
+    Args:
+        model: the model.
+        n_pos: length of the longest prompt.
 
     Raises:
-        ModelSupportError: the residual stream is not that sum (post-norm blocks), or dense blocks do not cover the
-            model.
+        ModelSupportError: dense blocks do not give the model's own activations; says why.
     """
-    dense = dense_model_of(model)
-    if dense is None or not model.architecture.causal:
+    check = equivalence_check(model.backend)
+    dense = check.dense
+    if dense is None or not check.covers(n_pos):
+        reason = check.reason if dense is None else f"its blocks are tested up to {dense.longest} tokens, not {n_pos}"
         raise ModelSupportError(
-            f"{model.name} ({model.architecture.family}) has no graph of edges",
-            allowed="causal pre-norm blocks: LayerNorm or RMSNorm, grouped-query or not, serial or parallel",
-            fix="Patch nodes instead (mx.ActivationPatching), which any model supports",
+            f"{model.name} ({model.architecture.family}) has no graph of edges: {reason}",
+            fix="Patch nodes instead (mx.ActivationPatching), which any model supports"
+            if dense is None
+            else "Shorten the prompts",
         )
     return Blocks(dense, Graph.of(model.architecture))
 
@@ -65,7 +86,8 @@ class Writes:
     """The writes and residual streams of a run.
 
     Attributes:
-        values: the vector that each writer adds, ``[writer, prompt, pos, d_model]``.
+        values: the vector that each writer adds, ``[writer, prompt, pos, d_model]``; of a head with a norm behind its
+            attention, the vector that enters the norm.
         residuals: input of every block and, last, the output of the last block.
         middles: the input of each MLP.
         kept: rotated keys, and values, of all positions.
@@ -107,11 +129,39 @@ def writes_of(blocks: Blocks, first: Streams, activations: Mapping[Site, Tensor]
     values = first.new_empty(len(graph.writers), *first.shape)
     values[0] = first.detach()
     with torch.no_grad():
-        for layer, block in enumerate(dense.blocks):
-            at = graph.n_before_attention(layer)
-            out = block.o.weight.view(dense.n_heads, dense.d_head, -1)
+        for layer in range(graph.n_layers):
+            heads = blocks.heads_of(layer)
             z = activations[Site("z", layer)].detach().flatten(0, 1).transpose(0, 1)  # [head, prompt * pos, d_head]
-            torch.bmm(z, out, out=values[at : at + graph.n_heads].flatten(1, 2))
+            torch.bmm(z, dense.heads_out(layer), out=values[heads].flatten(1, 2))
             if graph.mlps:
-                values[at + graph.n_heads] = activations[Site("mlp_out", layer)].detach()
+                values[heads.stop] = activations[Site("mlp_out", layer)].detach()
     return values
+
+
+def moves(blocks: Blocks, base: Written, other: Written) -> Written:
+    """What each writer adds to the residual stream when its output alone becomes another, minus what it added.
+
+    Behind a norm (OLMo 2, Gemma 2) the norm responds to the new output beside those of the other heads, as it does when
+    the head's ``z`` is patched.
+
+    Args:
+        blocks: of the model.
+        base: the writers' outputs, ``[writer, prompt, pos, d_model]``.
+        other: likewise.
+    """
+    change = other - base
+    for layer in blocks.normed_layers():
+        heads = blocks.heads_of(layer)
+        together = base[heads].sum(0)
+        change[heads] = blocks.added(layer, together + change[heads]) - blocks.added(layer, together)
+    return change
+
+
+def joint_move(blocks: Blocks, base: Written, other: Written, *, writers: slice) -> Streams:
+    """What some writers of one place add when all their outputs become others, minus what they added."""
+    first = writers.start
+    for layer in blocks.normed_layers():
+        if blocks.heads_of(layer).start == first:
+            new, old = (blocks.added(layer, outputs[writers].sum(0)) for outputs in (other, base))
+            return new - old
+    return (other[writers] - base[writers]).sum(0)

@@ -86,5 +86,5 @@ def test_refused(model_of, pairs):
             mx.CircuitCriteria(**settings)
     with pytest.raises(ConfigError, match="edge_pruning"):
         mx.CircuitCriteria(of="edge_prunning")
-    with pytest.raises(ModelSupportError, match="causal pre-norm blocks"):
+    with pytest.raises(ModelSupportError, match="attention is not causal"):
         mx.CircuitCriteria()(model_of("bert"), pairs(model_of("bert"), n=4))

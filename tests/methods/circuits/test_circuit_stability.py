@@ -68,5 +68,5 @@ def test_refused(model_of, pairs):
         mx.CircuitStability("edge_patching", seeds=2)
     with pytest.raises(ConfigError, match="4 or more"):
         mx.CircuitStability()(model_of("gpt2"), pairs(model_of("gpt2"), n=3))
-    with pytest.raises(ModelSupportError, match="causal pre-norm blocks"):
+    with pytest.raises(ModelSupportError, match="attention is not causal"):
         mx.CircuitStability()(model_of("bert"), pairs(model_of("bert"), n=4))

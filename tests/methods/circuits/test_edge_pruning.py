@@ -87,5 +87,5 @@ def test_refused(model_of, pairs):
     with pytest.raises(ConfigError, match="resample"):
         mx.EdgePruning(reference="sample")
     bert = model_of("bert")
-    with pytest.raises(ModelSupportError, match="causal pre-norm blocks"):
+    with pytest.raises(ModelSupportError, match="attention is not causal"):
         mx.EdgePruning()(bert, pairs(bert))

@@ -288,7 +288,7 @@ def test_results(model_of, pairs):
 def test_refused(model_of, pairs):
     bert, gpt2 = model_of("bert"), model_of("gpt2")
     for method in (mx.EdgeAttribution(), mx.EdgePatching(), mx.EvaluateCircuit()):
-        with pytest.raises(ModelSupportError, match="causal pre-norm blocks"):
+        with pytest.raises(ModelSupportError, match="attention is not causal"):
             method(bert, pairs(bert))
     for settings, problem in (
         ({"kind": "eap_ig"}, "eap_ig_inputs"),

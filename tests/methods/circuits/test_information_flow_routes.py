@@ -265,7 +265,7 @@ def test_refused(model_of, pairs):
     with pytest.raises(ConfigError, match=r"run='both'"):
         mx.InformationFlowRoutes(run="both")
     bert = model_of("bert", "bridge")
-    with pytest.raises(ModelSupportError, match="pre-norm"):
+    with pytest.raises(ModelSupportError, match="attention is not causal"):
         routes(bert, pairs(bert))
     model = model_of("gpt2")
     with pytest.raises(SiteError, match=r"Position 8.*7 tokens.*-7 to 6"):

@@ -103,5 +103,5 @@ def test_refused(model_of, pairs):
         mx.PathPatching(freeze="mlps")
     with pytest.raises(ConfigError, match="Give names"):
         mx.PathPatching(senders=())
-    with pytest.raises(ModelSupportError, match="causal pre-norm"):
+    with pytest.raises(ModelSupportError, match="attention is not causal"):
         mx.PathPatching()(model_of("bert"), pairs(model_of("bert")))

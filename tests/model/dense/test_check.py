@@ -8,25 +8,31 @@ import torch
 import mechxai as mx
 from mechxai.model.dense import cache as cache_run
 from mechxai.model.dense import check as dense_check
-from mechxai.model.dense.blocks import Norm
+from mechxai.model.dense import lengths
 from mechxai.model.dense.check import dense_blocks, equivalence_check
+from mechxai.model.dense.parts import Norm
 from tests.conftest import FOLDED
 from tests.model.dense.comparison import alike, hooked, tokens_of
 
 
 def wrong_activation(dense):
-    return dataclasses.replace(dense, blocks=[dataclasses.replace(b, activation=torch.relu) for b in dense.blocks])
+    mlps = [dataclasses.replace(block.mlp, activation=torch.relu) for block in dense.blocks]
+    blocks = [dataclasses.replace(block, mlp=mlp) for block, mlp in zip(dense.blocks, mlps, strict=True)]
+    return dataclasses.replace(dense, blocks=blocks)
 
 
 def wrong_weight(dense):
     first, second, third = dense.blocks
-    changed = dataclasses.replace(second.o, weight=second.o.weight * 1.01)
-    return dataclasses.replace(dense, blocks=[first, dataclasses.replace(second, o=changed), third])
+    o = second.attention.o
+    attention = dataclasses.replace(second.attention, o=dataclasses.replace(o, weight=o.weight * 1.01))
+    return dataclasses.replace(dense, blocks=[first, dataclasses.replace(second, attention=attention), third])
 
 
 def wrong_shape(dense):
-    changed = dataclasses.replace(dense.blocks[2].mlp_out, weight=dense.blocks[2].mlp_out.weight[1:])
-    return dataclasses.replace(dense, blocks=[*dense.blocks[:2], dataclasses.replace(dense.blocks[2], mlp_out=changed)])
+    last = dense.blocks[2]
+    out = dataclasses.replace(last.mlp.out, weight=last.mlp.out.weight[1:])
+    changed = dataclasses.replace(last, mlp=dataclasses.replace(last.mlp, out=out))
+    return dataclasses.replace(dense, blocks=[*dense.blocks[:2], changed])
 
 
 @pytest.mark.parametrize("wrong", [wrong_activation, wrong_weight, wrong_shape])
@@ -36,43 +42,44 @@ def test_wrong_blocks_are_not_trusted(model_of, monkeypatch, unknown, passes, ki
     tokens = tokens_of(model)
     expected = hooked(model, tokens, ["resid_post"])
     read = dense_check.read_dense
-    monkeypatch.setattr(dense_check, "read_dense", lambda *given: wrong(read(*given)))
+    monkeypatch.setattr(dense_check, "read_dense", lambda *given, **named: wrong(read(*given, **named)))
     found = model.cache(tokens, ["resid_post"])
     assert not passes
     for site, value in found.values.items():
         assert torch.equal(value, expected.values[site])
 
 
-def test_what_agrees_is_trusted_though_something_else_does_not(model_of, monkeypatch, unknown, passes):
+def test_a_wrong_final_norm_is_not_trusted(model_of, monkeypatch, unknown, passes):
     model = model_of("gpt2")
     tokens = tokens_of(model)
     read = dense_check.read_dense
     monkeypatch.setattr(
-        dense_check, "read_dense", lambda *given: dataclasses.replace(read(*given), final=Norm("none", 0.0))
+        dense_check,
+        "read_dense",
+        lambda *given, **named: dataclasses.replace(read(*given, **named), final=Norm("none", 0.0)),
     )
-    alike(model.cache(tokens, ["resid_post"]), hooked(model, tokens, ["resid_post"]))
-    assert passes
-    assert not equivalence_check(model.backend).final
+    model.cache(tokens, ["resid_post"])
+    assert not passes
+    assert "other activations" in equivalence_check(model.backend).reason
 
 
 def test_blocks_that_hold_for_short_prompts_only(model_of, monkeypatch, passes):
     model = model_of("gpt2")
-    dense = dense_blocks(model.backend)
-    monkeypatch.setattr(cache_run, "dense_blocks", lambda _: dataclasses.replace(dense, longest=8))
+    check = equivalence_check(model.backend)
+    short = dataclasses.replace(check, dense=dataclasses.replace(check.dense, longest=8))
+    monkeypatch.setattr(cache_run, "equivalence_check", lambda _: short)
     model.cache(tokens_of(model, (2, 9)), ["resid_post"])
     assert not passes
     model.cache(tokens_of(model, (2, 8)), ["resid_post"])
     assert passes == [2]
 
 
-@pytest.mark.parametrize("setting", [{"sliding_window": 8}, {"rope_parameters": {"rope_type": "dynamic"}}])
-def test_what_hugging_face_says_of_lengths_is_read(model_of, monkeypatch, unknown, setting):
+@pytest.mark.parametrize(("affordable", "longest"), [(2e11, None), (1e6, 20)])
+def test_blocks_hold_up_to_the_longest_tested_length(model_of, monkeypatch, unknown, affordable, longest):
     model = model_of("llama", "bridge")
-    assert dense_blocks(model.backend).longest is None
-    for name, value in setting.items():
-        monkeypatch.setattr(model.inner.original_model.config, name, value, raising=False)
-    dense_check._entries.clear()
-    assert dense_blocks(model.backend).longest == (8 if "sliding_window" in setting else 64)
+    monkeypatch.setattr(model.inner.original_model.config, "sliding_window", 20, raising=False)
+    monkeypatch.setattr(lengths, "_PRODUCTS", affordable)
+    assert dense_blocks(model.backend).longest == longest
 
 
 @pytest.mark.parametrize(("kind", "backend", "processing"), FOLDED)

@@ -7,7 +7,7 @@ import mechxai as mx
 from mechxai.core.errors import ModelSupportError, SiteError
 from mechxai.core.graph import Graph, node_of
 from mechxai.core.site import Site
-from mechxai.model.dense.blocks import Norm
+from mechxai.model.dense.parts import Norm
 from mechxai.model.graph.circuit import run_circuits
 from mechxai.model.graph.gradients import reader_gradients, through_norm
 from mechxai.model.graph.writes import embedded, graph_blocks, writes
@@ -71,7 +71,7 @@ def test_what_nodes_write_adds_up_to_what_is_read(model_of, kind, backend, proce
     for layer, block in enumerate(plain.blocks):
         n = graph.n_before_attention(layer)
         torch.testing.assert_close(found.values[:n].sum(0) + bias, acts["resid_pre", layer], atol=1e-4, rtol=1e-4)
-        bias = bias + (0 if block.o.bias is None else block.o.bias)
+        bias = bias + (0 if block.attention.o.bias is None else block.attention.o.bias)
     last = graph.n_layers - 1
     torch.testing.assert_close(found.values.sum(0) + bias, acts["resid_post", last], atol=1e-4, rtol=1e-4)
 
@@ -148,5 +148,5 @@ def test_cutting_all_a_head_writes_is_patching_the_head(model_of, kind, backend,
 
 
 def test_models_of_other_kinds_are_refused(model_of):
-    with pytest.raises(ModelSupportError, match=r"causal pre-norm blocks.*mx.ActivationPatching"):
+    with pytest.raises(ModelSupportError, match=r"attention is not causal.*mx.ActivationPatching"):
         graph_blocks(model_of("bert"))

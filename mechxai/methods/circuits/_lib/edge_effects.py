@@ -17,7 +17,7 @@ from mechxai.engine.sweep import Cell, Sweep, run_tokens
 from mechxai.methods.circuits._lib.prepared_graph import PreparedGraph
 from mechxai.methods.circuits._lib.stream_scores import stream_scorer
 from mechxai.model.graph.cuts import Cut, Cuts
-from mechxai.model.graph.writes import embedded, writes
+from mechxai.model.graph.writes import embedded, moves, writes
 
 _MOST_BYTES = 256 * 2**20  # of the values that a sweep's cells put in
 Effects = Float[Tensor, "prompt reader writer"]
@@ -77,11 +77,11 @@ class EdgeEffects:
         runs = ("clean", "corrupted") if self.direction == "noise" else ("corrupted", "clean")
         run_ids = (run_tokens(batch, run, prepared.metric)[0] for run in runs)
         base, source = (writes(blocks, embedded(prepared.model, tokens)) for tokens in run_ids)
-        moves, first = source.values - base.values, batch.first_difference
+        changes, first = moves(blocks, base.values, source.values), batch.first_difference
         if positions is not None:
-            at_position = torch.arange(moves.shape[2], device=moves.device)[None] == positions[:, None]
-            moves, first = moves * at_position[None, :, :, None], torch.maximum(first, positions)
-        cuts = Cuts(blocks, base, moves, self.mlps_follow)
+            at_position = torch.arange(changes.shape[2], device=changes.device)[None] == positions[:, None]
+            changes, first = changes * at_position[None, :, :, None], torch.maximum(first, positions)
+        cuts = Cuts(blocks, base, changes, self.mlps_follow)
         with torch.no_grad():
             for layer, layer_cuts in cuts.blocks_in_turn():
                 selected = [cut for cut in layer_cuts if edges[cut.reader, cut.writer]]

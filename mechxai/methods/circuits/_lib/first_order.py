@@ -11,7 +11,7 @@ from mechxai.core.graph import Graph
 from mechxai.engine.contrast import Run
 from mechxai.methods.circuits._lib.pair_runs import GradientPoint, PairRuns
 from mechxai.model.graph.gradients import Gradients
-from mechxai.model.graph.writes import Written
+from mechxai.model.graph.writes import Blocks, Written, joint_move, moves
 
 Steps = Sequence[tuple[float, float]]  # positions between reference (0) and clean run (1), and their weights
 _RUN_AT: dict[float, Run] = {0.0: "corrupted", 1.0: "clean"}
@@ -22,14 +22,14 @@ class FirstOrderScores:
     """Scores of the edges on some prompts.
 
     Attributes:
-        graph: the model's.
+        blocks: the model's, with their graph.
         runs: the clean and the corrupted run of the prompts.
         steps: where between the runs gradients are taken.
         reference_writes: a function of ``like``, a tensor of the shape wanted, that gives the writers' reference
             output; None for their output in the corrupted run.
     """
 
-    graph: Graph
+    blocks: Blocks
     runs: PairRuns
     steps: Steps
     reference_writes: Callable[..., Written] | None = None
@@ -41,29 +41,38 @@ class FirstOrderScores:
             GradientPoint(corrupted + at * (clean - corrupted), weight, _RUN_AT.get(at)) for at, weight in self.steps
         ]
         gradients = self.runs.gradients(points)
-        return products(self.graph, self._moves(), gradients)
+        return products(self.blocks.graph, self._moves(), gradients)
 
     def along_writers(self) -> Float[Tensor, "prompt reader writer"]:
         """Scores with gradients between the reference and the clean output of each writer, all else clean.
 
         Cost: two passes a step from each writer on.
         """
-        moves, clean = self._moves(), self.runs.full
-        scores = moves.new_zeros(moves.shape[1], *self.graph.reads.shape, dtype=torch.float32)
-        for group in _writer_groups(self.graph):
+        clean_writes, reference_writes = self._clean, self._reference
+        changes = -moves(self.blocks, clean_writes, reference_writes)
+        clean, graph = self.runs.full, self.blocks.graph
+        scores = changes.new_zeros(changes.shape[1], *graph.reads.shape, dtype=torch.float32)
+        for group in _writer_groups(graph):
             residual = clean.middles[group.layer] if group.mid else clean.residuals[group.layer]
-            change = moves[group.writers].sum(0)
+            change = -joint_move(self.blocks, clean_writes, reference_writes, writers=group.writers)
             points = [GradientPoint(residual + (at - 1) * change, weight) for at, weight in self.steps]
             gradients = self.runs.gradients(points, layer=group.layer, mid=group.mid)
-            scores += products(self.graph, moves, gradients, writers=group.writers)
+            scores += products(graph, changes, gradients, writers=group.writers)
         return scores
 
     def _moves(self) -> Written:
-        """Clean minus reference output of every writer."""
-        clean = self.runs.endpoint("clean").written
+        """What every writer adds in the clean run, minus what it would add with its reference output."""
+        return -moves(self.blocks, self._clean, self._reference)
+
+    @property
+    def _clean(self) -> Written:
+        return self.runs.endpoint("clean").written
+
+    @property
+    def _reference(self) -> Written:
         if self.reference_writes is not None:
-            return clean - self.reference_writes(like=clean)
-        return clean - self.runs.endpoint("corrupted").written
+            return self.reference_writes(like=self._clean)
+        return self.runs.endpoint("corrupted").written
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ class RouteTracer:
         at = flow.nonzero()[:, 0]
         after = self._activation("resid_mid" if "residual_mlp" in self.shares else "resid_post", layer)[at]
         addends = {"residual_attention": self._activation("resid_pre", layer)[at], "bias": torch.zeros_like(after)}
-        bias = self.plain.blocks[layer].o.bias
+        bias = self.plain.blocks[layer].attention.o.bias
         if bias is not None:
             addends["bias"] = addends["bias"] + bias
         if self.architecture.parallel and not self.architecture.attn_only:

@@ -62,4 +62,4 @@ def prepare_graph(model: HookedModel, batch: ContrastBatch, metric: AnyMetric) -
     started = time.perf_counter()
     checked, batch = as_metric(metric), batch.to(model.device)
     checked.check(batch)
-    return PreparedGraph(model, graph_blocks(model), batch, checked, started)
+    return PreparedGraph(model, graph_blocks(model, batch.n_pos), batch, checked, started)

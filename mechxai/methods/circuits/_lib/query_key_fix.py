@@ -14,7 +14,8 @@ from torch import Tensor
 from mechxai.core.batch import Layout
 from mechxai.core.errors import ModelSupportError
 from mechxai.core.site import Site
-from mechxai.model.dense.blocks import DenseBlock, attend
+from mechxai.model.dense.attention import attend
+from mechxai.model.dense.blocks import DenseBlock
 from mechxai.model.dense.lookup import dense_model_of
 from mechxai.model.hooked_model import HookedModel
 
@@ -113,13 +114,12 @@ def _pattern(
 ) -> Pattern:
     """The attention pattern of queries and keys before rotation."""
     patterns: list[Tensor] = []
-    if block.rotary is not None:
-        q, k = block.rotary(q, 0), block.rotary(k, 0)
-    q, k = q.transpose(1, 2), k.transpose(1, 2)
+    attention = block.attention
+    q, k = attention.queries(q, 0).transpose(1, 2), attention.keys(k, 0).transpose(1, 2)
 
     def save(pattern: Tensor) -> Tensor:
         patterns.append(pattern)
         return pattern
 
-    attend(q * block.scale, k, torch.zeros_like(k), prefix=None, offset=0, pattern_edit=save)
+    attend(q, k, torch.zeros_like(k), rule=attention.rule, pattern_edit=save)
     return patterns[0]

@@ -15,6 +15,7 @@ from mechxai.methods.lens._lib.logit_rows import dots, exponentials
 from mechxai.methods.lens._lib.training_settings import LensLoss
 from mechxai.model.dense.buffers import Buffers
 from mechxai.model.hooked_model import HookedModel
+from mechxai.model.output_map import output_map
 from mechxai.model.readout import as_float, normed, products
 
 _TOKENS_AT_ONCE = {"cpu": 1024}  # tokens per forward pass; more on other devices
@@ -73,6 +74,7 @@ class LensGradients:
         """Adds the gradients of a few places, one layer's logits at a time; returns their summed loss by layer."""
         losses: list[Tensor] = []
         W_U, _ = self.model.backend.unembedding()
+        scale = output_map(self.model.backend).scale
         final = self._final(normed(self.model, streams[-1])) if targets is None else None
         for layer, stream in enumerate(streams[:-1]):
             with torch.no_grad():
@@ -85,7 +87,7 @@ class LensGradients:
                 losses.append(_kl(logits, final) if final is not None else _ce(logits, targets))
                 if slope is not None:
                     logits *= slope
-                backward = (logits.to(W_U.dtype) @ W_U.T).mul_(weight)  # `logits` holds their gradient now
+                backward = (logits.to(W_U.dtype) @ W_U.T).mul_(weight * scale)  # `logits` holds their gradient now
             (gradient,) = torch.autograd.grad(read, moved, backward.to(read.dtype))
             gradient = gradient.float()
             if self.A.grad is not None and self.b.grad is not None:
@@ -96,15 +98,16 @@ class LensGradients:
     def _logits(self, buffer: str, read: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits in float32, in a buffer that the caller may overwrite; with a soft-cap, also its slope there."""
         W_U, b_U = self.model.backend.unembedding()
+        to_logits = output_map(self.model.backend)
         with torch.no_grad():
             if read.device.type == "cuda":
                 with torch.autocast("cuda", torch.bfloat16):
                     logits = (read.to(W_U.dtype) @ W_U).float()
-                logits = logits if b_U is None else logits + b_U
+                logits = (logits if b_U is None else logits + b_U) * to_logits.scale
             else:
                 memory = self.buffers(buffer, read.to(W_U.dtype), W_U.shape[1])
                 logits = as_float(products(self.model, read, memory))
-            cap = self.model.architecture.logit_softcap
+            cap = to_logits.softcap
             if not cap:
                 return logits, None
             capped = torch.tanh(logits / cap)
