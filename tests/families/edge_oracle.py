@@ -8,7 +8,7 @@ the input of one reader only.
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,6 +28,9 @@ class Names:
     q: str = "self_attn.q_proj"
     k: str = "self_attn.k_proj"
     v: str = "self_attn.v_proj"
+    down: str = "mlp.down_proj"
+    fused: Literal["", "stacked", "per head", "grouped", "codegen"] = ""
+    """How a projection of queries, keys and values together orders its columns."""
 
 
 LLAMA = Names()
@@ -53,6 +56,7 @@ NAMES = {
         q="self_attention.query_key_value",
         k="self_attention.query_key_value",
         v="self_attention.query_key_value",
+        fused="stacked",
     ),
 }
 
@@ -152,9 +156,17 @@ class EdgeOracle:
 
     def _columns(self, part: str, head: int) -> slice:
         """The columns of a head's part in the output of its projection."""
-        first = head
-        if self.names.q == self.names.k:  # Falcon: all queries, then one key, then one value
-            first = {"q": head, "k": self.n_heads + head, "v": self.n_heads + self.n_kv_heads + head}[part]
+        group = self.n_heads // self.n_kv_heads
+        parts = "qkv".index(part)
+        first = {
+            "": head,
+            "stacked": head + (0, self.n_heads, self.n_heads + self.n_kv_heads)[parts],
+            "per head": 3 * head + parts,
+            "codegen": 3 * head + (0, 2, 1)[parts],  # the projection is cut into as many pieces as there are heads
+            "grouped": (
+                (head // group) * (group + 2) + head % group if part == "q" else head * (group + 2) + group + parts - 1
+            ),
+        }[self.names.fused]
         return slice(first * self.d_head, (first + 1) * self.d_head)
 
     def _layer(self, number: int) -> Any:
