@@ -48,7 +48,7 @@ OPT = Names(
     mlp_out="fc2",
     down="fc2",
 )
-BLOOM = Names(
+FALCON = Names(
     layers="transformer.h",
     final="transformer.ln_f",
     o="self_attention.dense",
@@ -58,6 +58,7 @@ BLOOM = Names(
     down="mlp.dense_4h_to_h",
     fused="per head",
 )
+BLOOM = replace(FALCON, mlp_out="mlp.dense_4h_to_h")  # the MLP itself adds the residual stream
 MPT = Names(
     layers="transformer.blocks",
     final="transformer.norm_f",
@@ -65,7 +66,7 @@ MPT = Names(
     norm2="norm_2",
     o="attn.out_proj",
     mlp_in="ffn",
-    mlp_out="ffn",
+    mlp_out="ffn.down_proj",  # the module itself adds the residual stream
     q="attn.Wqkv",
     k="attn.Wqkv",
     v="attn.Wqkv",
@@ -94,6 +95,7 @@ MASKED = replace(MAMBA, final="")
 LAYOUTS: dict[str, Names] = {
     "gpt2": GPT2,
     "gpt_bigcode": GPT2,
+    "openai-gpt": replace(GPT2, final="", norm1="", norm2=""),
     "gptj": GPTJ,
     "codegen": replace(GPTJ, q="attn.qkv_proj", k="attn.qkv_proj", v="attn.qkv_proj", fused="codegen"),
     "gpt_neo": replace(
@@ -110,7 +112,7 @@ LAYOUTS: dict[str, Names] = {
     "mpt": MPT,
     "xglm": XGLM,
     "biogpt": replace(XGLM, layers="biogpt.layers", final="biogpt.layer_norm"),
-    "falcon": BLOOM,  # further by its configuration
+    "falcon": FALCON,  # further by its configuration
     "gemma2": SANDWICH,
     "gemma3_text": SANDWICH,
     "vaultgemma": SANDWICH,
@@ -173,6 +175,6 @@ def names_of(hf: Any) -> Names | None:
 def _falcon(config: Any) -> Names:
     if config.new_decoder_architecture:
         norms = ("ln_attn", "ln_mlp") if config.num_ln_in_parallel_attn != 1 else ("input_layernorm",) * 2
-        return replace(BLOOM, norm1=norms[0], norm2=norms[1], fused="grouped")
+        return replace(FALCON, norm1=norms[0], norm2=norms[1], fused="grouped")
     norm2 = "input_layernorm" if config.parallel_attn else "post_attention_layernorm"
-    return replace(BLOOM, norm2=norm2, fused="stacked" if config.multi_query else "per head")
+    return replace(FALCON, norm2=norm2, fused="stacked" if config.multi_query else "per head")

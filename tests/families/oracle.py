@@ -102,7 +102,11 @@ def patched_scores(
 
 @contextmanager
 def input_hook(module: nn.Module, function: Callable[[Tensor], Tensor]) -> Any:
-    """Changes the first input of a module."""
+    """Changes the first input of a module.
+
+    Yields:
+        while the hook is attached.
+    """
 
     def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if args:

@@ -1,10 +1,12 @@
 """Checks of lenses, attribution, attention, probes and generation on one causal or masked family."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
 import mechxai as mx
-from mechxai.core.errors import MechXAIError
+from mechxai.core.errors import ConfigError
 from mechxai.model.generation.generator import Writing
 from tests.families import oracle
 from tests.families.checks import logprobs
@@ -12,7 +14,9 @@ from tests.families.outcomes import Check, Measured, WrongNumberError
 from tests.families.subject import Subject
 
 SUM = 1e-3
-INTEGRAL = 0.06  # of the change of the score, at 24 steps
+INTEGRAL = 0.06  # of the change of the score
+N_STEPS, MORE_STEPS = 24, 192
+JUMPS = ("jump", "routing", "router", "expert", "discontinu")
 TEXTS = [
     "When Mary and John went to the store, John gave a drink to",
     "The capital of",
@@ -54,21 +58,28 @@ def _direct_attribution(subject: Subject, measured: Measured, by: str) -> None:
 
 
 def integrated_gradients(subject: Subject, measured: Measured) -> None:
-    """The attributions sum to the change of the score, but where the result says that they do not."""
-    prompts = subject.prompts
-    method = mx.IntegratedGradients(n_steps=24)
+    """The attributions sum to the change of the score, at more steps if need be; jumps of a router are announced."""
+    gap, result = _integral_gap(subject, measured, N_STEPS)
+    if gap > INTEGRAL:
+        gap, result = _integral_gap(subject, measured, MORE_STEPS)
+        measured.note(f"{MORE_STEPS} steps")
+    if gap > INTEGRAL and any(word in note for note in result.info.notes for word in JUMPS):
+        return measured.note("the result says that the score jumps where tokens are routed to other experts")
+    return measured.compare("delta", gap, INTEGRAL)
+
+
+def _integral_gap(subject: Subject, measured: Measured, n_steps: int) -> tuple[float, Any]:
+    """The share of the score's change that the attributions miss, and the result."""
+    batch = subject.prompts.batch()
     try:
-        result = method(subject.model, prompts.batch())
-    except MechXAIError:  # no padding token
-        result = mx.IntegratedGradients(n_steps=24, baseline="mean")(subject.model, prompts.batch())
+        result = mx.IntegratedGradients(n_steps=n_steps)(subject.model, batch)
+    except ConfigError:  # no padding token
+        result = mx.IntegratedGradients(n_steps=n_steps, baseline="mean")(subject.model, batch)
         measured.note("baseline='mean'")
     data = result.data
     _compare_targets(subject, measured, data["target_score"].values)
     change = np.abs((data["target_score"] - data["baseline_score"]).values)
-    gap = (np.abs(data["delta"].values) / np.maximum(change, 1e-2)).max()
-    if gap > INTEGRAL and any("jump" in note or "routing" in note or "expert" in note for note in result.info.notes):
-        return measured.note("the result says that routing to experts jumps")
-    return measured.compare("delta", gap, INTEGRAL)
+    return float((np.abs(data["delta"].values) / np.maximum(change, 1e-2)).max()), result
 
 
 def kernel_shap(subject: Subject, measured: Measured) -> None:
