@@ -7,11 +7,7 @@ from tests.families import dense_decoders, encoders, family, older_decoders, spa
 from tests.families.family import Family
 
 FAMILIES: dict[str, Family] = (
-    older_decoders.FAMILIES
-    | dense_decoders.FAMILIES
-    | sparse_decoders.FAMILIES
-    | switches.SWITCHES
-    | encoders.FAMILIES
+    older_decoders.FAMILIES | dense_decoders.FAMILIES | sparse_decoders.FAMILIES | switches.SWITCHES | encoders.FAMILIES
 )
 
 

@@ -53,14 +53,10 @@ OLMO = causal("OlmoForCausalLM", "OlmoConfig", clip_qkv=None, **GROUPED, **ROTAR
 OLMO3 = causal("Olmo3ForCausalLM", "Olmo3Config", **SLIDING_FIRST, **GROUPED, **ROTARY)
 STABLELM = causal("StableLmForCausalLM", "StableLmConfig", use_qkv_bias=True, **GROUPED)
 COHERE = causal("CohereForCausalLM", "CohereConfig", "bos", logit_scale=0.3, **GROUPED, **ROTARY)
-SMOLLM3 = causal(
-    "SmolLM3ForCausalLM", "SmolLM3Config", "bos", **PAD, no_rope_layers=[1, 0, 1], **GROUPED, **ROTARY
-)
+SMOLLM3 = causal("SmolLM3ForCausalLM", "SmolLM3Config", "bos", **PAD, no_rope_layers=[1, 0, 1], **GROUPED, **ROTARY)
 EXAONE4 = causal("Exaone4ForCausalLM", "Exaone4Config", "bos", **PAD, **SLIDING_OUTSIDE, **GROUPED, **ROTARY)
 GRANITE = causal("GraniteForCausalLM", "GraniteConfig", **MULTIPLIERS, **GROUPED, **ROTARY)
-QWEN3 = causal(
-    "Qwen3ForCausalLM", "Qwen3Config", "qwen", tie_word_embeddings=True, head_dim=24, **GROUPED, **ROTARY
-)
+QWEN3 = causal("Qwen3ForCausalLM", "Qwen3Config", "qwen", tie_word_embeddings=True, head_dim=24, **GROUPED, **ROTARY)
 GEMMA3 = causal(
     "Gemma3ForCausalLM",
     "Gemma3TextConfig",
@@ -103,9 +99,7 @@ FAMILIES: dict[str, Family] = {
     "vaultgemma": causal("VaultGemmaForCausalLM", "VaultGemmaConfig", "bos", head_dim=16, **SLIDING_FIRST, **GROUPED),
     "phi": causal("PhiForCausalLM", "PhiConfig", partial_rotary_factor=0.5, **SIZES),
     "phi3": PHI3,
-    "phi3-longrope": PHI3.variant(
-        sliding_window=WINDOW, original_max_position_embeddings=32, rope_parameters=LONGROPE
-    ),
+    "phi3-longrope": PHI3.variant(sliding_window=WINDOW, original_max_position_embeddings=32, rope_parameters=LONGROPE),
     "olmo": OLMO,
     "olmo2": causal("Olmo2ForCausalLM", "Olmo2Config", **GROUPED, **ROTARY),
     "olmo3": OLMO3,

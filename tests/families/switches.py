@@ -10,9 +10,7 @@ DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0, "origin
 PARTIAL = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
 
 SWITCHES: dict[str, Family] = {
-    "gpt2-inverse-layer": older.GPT2.variant(
-        scale_attn_by_inverse_layer_idx=True, reorder_and_upcast_attn=True
-    ),
+    "gpt2-inverse-layer": older.GPT2.variant(scale_attn_by_inverse_layer_idx=True, reorder_and_upcast_attn=True),
     "gpt2-unscaled": older.GPT2.variant(scale_attn_weights=False),
     "gpt2-untied": older.GPT2.variant(tie_word_embeddings=False),
     "gpt2-relu": older.GPT2.variant(activation_function="relu", n_inner=96),
