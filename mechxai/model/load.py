@@ -155,6 +155,7 @@ def _backend(
     if backend != "bridge":
         try:
             inner = _hooked_transformer(hf_model, tokenizer, processing=processing, device=device, dtype=dtype)
+            inner.generation_config = hf_model.generation_config  # its ends of text
             return HookedTransformerBackend(inner)
         except ModelSupportError:
             if backend == "hooked_transformer":
