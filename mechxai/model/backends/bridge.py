@@ -27,6 +27,10 @@ class BridgeBackend:
     masks_rows: ClassVar[bool] = True
     in_place: ClassVar[frozenset[str]] = frozenset(name for name, row in SITES.items() if "bridge" in row.in_place_on)
 
+    def __post_init__(self) -> None:
+        """Refuses a model whose attention is not what its configuration says; one small forward pass."""
+        self.architecture()
+
     @property
     def hooks(self) -> Mapping[str, Any]:
         """The bridge's table of hook points, built once: the bridge builds it anew at each access."""
