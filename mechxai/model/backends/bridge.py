@@ -31,6 +31,7 @@ class BridgeBackend:
     in_place: ClassVar[frozenset[str]] = frozenset(name for name, row in SITES.items() if "bridge" in row.in_place_on)
 
     def __post_init__(self) -> None:
+        """Refuses virtual tokens, and attention that is not what the configuration says; one small pass."""
         adapter = getattr(getattr(self.inner, "original_model", None), "active_peft_config", None)
         if getattr(adapter, "is_prompt_learning", False):
             raise ModelSupportError(
@@ -38,6 +39,7 @@ class BridgeBackend:
                 "activations are not those of the tokens",
                 fix="Use an adapter that changes weights (LoRA, DoRA, IA3), bridged from peft_model.base_model.model",
             )
+        self.architecture()
 
     @property
     def hooks(self) -> Mapping[str, Any]:
