@@ -9,7 +9,7 @@ import torch
 from mechxai.core.architecture import Architecture
 from mechxai.core.errors import ConfigError, ModelSupportError, check_choice
 from mechxai.core.fingerprint import Fingerprints
-from mechxai.model.backends.base import as_dtype
+from mechxai.model.backends.base import as_dtype, count_experts
 from mechxai.model.backends.device import device_of, quiet_loading
 from mechxai.model.backends.weight_hash import hash_parameters
 from mechxai.model.checkpoint.errors import LoadingErrors
@@ -124,6 +124,7 @@ def _architecture(inner: Any) -> Architecture:
         d_vocab=config.vocab_size,
         n_ctx=config.max_position_embeddings,
         causal=_is_causal(inner),
+        n_experts=count_experts(config),
     )
 
 
