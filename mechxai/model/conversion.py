@@ -1,0 +1,150 @@
+"""Conversion of a Hugging Face model into TransformerLens' objects; what cannot be converted is refused by name."""
+
+import importlib.util
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mechxai.core.errors import ModelSupportError
+from mechxai.model.backends.base import Backend, modules
+from mechxai.model.backends.bridge import BridgeBackend
+from mechxai.model.backends.hooked_transformer import HookedTransformerBackend
+
+# the errors that TransformerLens raises for a model that it does not know, or knows another form of
+CONVERSION_ERRORS = (
+    NotImplementedError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    RuntimeError,
+    ImportError,
+    AssertionError,
+    ArithmeticError,
+)
+
+
+def has_hooked_transformer() -> bool:
+    """Whether this TransformerLens has ``HookedTransformer``; version 4 does not."""
+    return importlib.util.find_spec("transformer_lens.HookedTransformer") is not None
+
+
+class HookedTransformerParts:
+    """A Hugging Face model as configuration and weights of a ``HookedTransformer``.
+
+    The conversion reads the model and does not change it.
+
+    Raises:
+        ModelSupportError: TransformerLens has no ``HookedTransformer``, or cannot convert this model.
+    """
+
+    def __init__(self, hf_model: Any, *, processing: str, device: torch.device, dtype: torch.dtype) -> None:
+        if not has_hooked_transformer():
+            raise ModelSupportError(
+                "backend='hooked_transformer' is not available: TransformerLens 4 no longer has HookedTransformer",
+                fix="Use backend='bridge', or install transformer-lens<4",
+            )
+        from transformer_lens import loading_from_pretrained  # noqa: PLC0415 - heavy
+
+        family = type(hf_model).__name__
+        config = hf_model.config.to_dict()
+        config.setdefault("n_ctx", config.get("n_positions") or config.get("max_position_embeddings"))
+        config["architectures"] = [family]
+        self.family, self.folded, self.dtype = family, processing == "folded", dtype
+        # TransformerLens branches on the path of a folder, so it gets one whose name means nothing
+        with tempfile.TemporaryDirectory(prefix="mx") as folder, _plain_errors("hooked_transformer", family):
+            (Path(folder) / "config.json").write_text(json.dumps(config))
+            self.cfg = loading_from_pretrained.get_pretrained_model_config(
+                folder, hf_cfg=config, fold_ln=self.folded, device=str(device), dtype=dtype
+            )
+            self.state = loading_from_pretrained.get_pretrained_state_dict(folder, self.cfg, hf_model, dtype=dtype)
+        self.cfg.model_name = family
+        self.cfg.d_mlp = config.get("n_inner") or self.cfg.d_mlp  # TransformerLens takes 4 * d_model for every GPT-2
+
+    def backend(self, tokenizer: Any, device: torch.device) -> Backend:
+        """The model; uses up the weights.
+
+        Raises:
+            ModelSupportError: the weights do not fit TransformerLens' model.
+        """
+        from transformer_lens import HookedTransformer  # noqa: PLC0415 - heavy
+
+        cfg, state, self.state = self.cfg, self.state, {}
+        layer_norm = cfg.normalization_type in ("LN", "LNPre")
+        with _plain_errors("hooked_transformer", self.family):
+            inner = HookedTransformer(cfg, tokenizer, move_to_device=False)
+            inner.load_and_process_state_dict(
+                state,
+                fold_ln=self.folded,
+                center_writing_weights=self.folded and layer_norm,
+                center_unembed=self.folded and not _softcapped(cfg),
+                fold_value_biases=self.folded,
+            )
+            inner.to(device)
+            return HookedTransformerBackend(inner.to(self.dtype).eval())
+
+
+def bridge(hf_model: Any, tokenizer: Any, *, processing: str, device: torch.device, dtype: torch.dtype) -> Backend:
+    """A ``TransformerBridge``, which takes the Hugging Face model over and changes it.
+
+    Raises:
+        ModelSupportError: TransformerLens cannot convert this model.
+    """
+    from transformer_lens.model_bridge import TransformerBridge  # noqa: PLC0415 - heavy
+
+    with _plain_errors("bridge", type(hf_model).__name__):
+        convert_weights(hf_model.modules(), device=device, dtype=dtype)
+        inner = TransformerBridge.boot_transformers(
+            "local", hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype
+        )
+        if processing == "folded":
+            inner.enable_compatibility_mode(disable_warnings=True)
+        return BridgeBackend(inner.eval())
+
+
+def converted(backend: Backend, *, device: torch.device, dtype: torch.dtype) -> None:
+    """Moves a model to another device and converts it to another dtype, in place."""
+    if backend.name == "hooked_transformer":
+        backend.inner.to(device)
+        backend.inner.to(dtype)
+        return
+    convert_weights(modules(backend), device=device, dtype=dtype)
+    backend.inner.cfg.dtype, backend.inner.cfg.device = dtype, str(device)
+
+
+def convert_weights(every_module: Iterable[Any], *, device: torch.device, dtype: torch.dtype) -> None:
+    """Moves and converts weights and stored buffers; computed buffers, such as rotary frequencies, keep their dtype."""
+    for module in every_module:
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                parameter.data = parameter.data.to(device, dtype if parameter.is_floating_point() else parameter.dtype)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                stored = buffer.is_floating_point() and name not in module._non_persistent_buffers_set
+                module._buffers[name] = buffer.to(device, dtype if stored else buffer.dtype)
+
+
+@contextmanager
+def _plain_errors(backend: str, family: str) -> Iterator[None]:
+    """Turns what TransformerLens raises into a `ModelSupportError` that names the family and the way out."""
+    try:
+        yield
+    except (ModelSupportError, torch.OutOfMemoryError):
+        raise
+    except CONVERSION_ERRORS as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        other = "backend='bridge' or 'auto'" if backend == "hooked_transformer" else "processing='raw'"
+        raise ModelSupportError(
+            f"backend={backend!r} does not support {family}: TransformerLens cannot convert it ({' '.join(lines[:2])})",
+            fix=f"Use {other}",
+        ) from error
+
+
+def _softcapped(cfg: Any) -> bool:
+    cap = getattr(cfg, "output_logits_soft_cap", None)
+    return cap is not None and cap > 0
