@@ -1,4 +1,4 @@
-"""The tokens that a tokenizer puts before every text: its own beginning-of-sequence token, never one set by a library."""
+"""The tokens before every text: the tokenizer's own beginning-of-sequence token, never one set by a library."""
 
 import copy
 from typing import Any

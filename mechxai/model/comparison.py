@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -33,7 +33,7 @@ class Attempt:
         backend: ``hooked_transformer`` or ``bridge``.
         processing: ``folded`` or ``raw``.
         difference: the largest difference from Hugging Face in log-probability; None where nothing was measured.
-        prompt: the prompt with that difference, or the reason why there is none.
+        prompt: the prompt with that difference; where nothing was measured, the reason.
     """
 
     backend: str
@@ -42,9 +42,23 @@ class Attempt:
     prompt: str
 
     def __str__(self) -> str:
-        """``bridge, folded: differs by 5.3 (a prompt of 18 tokens)``."""
-        found = self.prompt if self.difference is None else f"differs by {self.difference:.2g} ({self.prompt})"
-        return f"{self.backend}, {self.processing}: {found}"
+        """``bridge with folded weights differs by 5.3 on a prompt of 18 tokens``."""
+        return f"{self.backend} with {self.processing} weights {self._finding}"
+
+    @property
+    def _finding(self) -> str:
+        if self.difference is None:
+            return f"is not supported: {self.prompt}"
+        return f"differs by {self.difference:.2g} on {self.prompt}"
+
+
+def listing(attempts: Sequence[Attempt]) -> str:
+    """The attempts as one line; folded and raw weights with the same finding are one item."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for attempt in attempts:
+        found.setdefault((attempt.backend, attempt._finding), []).append(attempt.processing)
+    items = [f"{name} with {' and '.join(kinds)} weights {finding}" for (name, finding), kinds in found.items()]
+    return "; ".join(item.rstrip(".") for item in items)
 
 
 @dataclass(frozen=True)

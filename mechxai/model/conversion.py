@@ -3,7 +3,8 @@
 import importlib.util
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ CONVERSION_ERRORS = (
     AssertionError,
     ArithmeticError,
 )
+_REASON_LENGTH = 160  # characters of an error of TransformerLens that are shown
 
 
 def has_hooked_transformer() -> bool:
@@ -40,15 +42,10 @@ class HookedTransformerParts:
     The conversion reads the model and does not change it.
 
     Raises:
-        ModelSupportError: TransformerLens has no ``HookedTransformer``, or cannot convert this model.
+        CannotConvert: TransformerLens cannot convert this model.
     """
 
     def __init__(self, hf_model: Any, *, processing: str, device: torch.device, dtype: torch.dtype) -> None:
-        if not has_hooked_transformer():
-            raise ModelSupportError(
-                "backend='hooked_transformer' is not available: TransformerLens 4 no longer has HookedTransformer",
-                fix="Use backend='bridge', or install transformer-lens<4",
-            )
         from transformer_lens import loading_from_pretrained  # noqa: PLC0415 - heavy
 
         family = type(hf_model).__name__
@@ -57,7 +54,7 @@ class HookedTransformerParts:
         config["architectures"] = [family]
         self.family, self.folded, self.dtype = family, processing == "folded", dtype
         # TransformerLens branches on the path of a folder, so it gets one whose name means nothing
-        with tempfile.TemporaryDirectory(prefix="mx") as folder, _plain_errors("hooked_transformer", family):
+        with tempfile.TemporaryDirectory(prefix="mx") as folder, plain_errors("hooked_transformer", family):
             (Path(folder) / "config.json").write_text(json.dumps(config))
             self.cfg = loading_from_pretrained.get_pretrained_model_config(
                 folder, hf_cfg=config, fold_ln=self.folded, device=str(device), dtype=dtype
@@ -70,16 +67,16 @@ class HookedTransformerParts:
         """The model; uses up the weights.
 
         Raises:
-            ModelSupportError: the weights do not fit TransformerLens' model.
+            CannotConvert: the weights do not fit TransformerLens' model.
         """
         from transformer_lens import HookedTransformer  # noqa: PLC0415 - heavy
 
-        cfg, state, self.state = self.cfg, self.state, {}
+        cfg = self.cfg
         layer_norm = cfg.normalization_type in ("LN", "LNPre")
-        with _plain_errors("hooked_transformer", self.family):
+        with plain_errors("hooked_transformer", self.family):
             inner = HookedTransformer(cfg, tokenizer, move_to_device=False)
             inner.load_and_process_state_dict(
-                state,
+                self._taken_state(),  # not kept here, so that weights are freed as they are folded
                 fold_ln=self.folded,
                 center_writing_weights=self.folded and layer_norm,
                 center_unembed=self.folded and not _softcapped(cfg),
@@ -88,16 +85,20 @@ class HookedTransformerParts:
             inner.to(device)
             return HookedTransformerBackend(inner.to(self.dtype).eval())
 
+    def _taken_state(self) -> dict[str, torch.Tensor]:
+        state, self.state = self.state, {}
+        return state
+
 
 def bridge(hf_model: Any, tokenizer: Any, *, processing: str, device: torch.device, dtype: torch.dtype) -> Backend:
     """A ``TransformerBridge``, which takes the Hugging Face model over and changes it.
 
     Raises:
-        ModelSupportError: TransformerLens cannot convert this model.
+        CannotConvert: TransformerLens cannot convert this model.
     """
     from transformer_lens.model_bridge import TransformerBridge  # noqa: PLC0415 - heavy
 
-    with _plain_errors("bridge", type(hf_model).__name__):
+    with plain_errors("bridge", type(hf_model).__name__):
         convert_weights(hf_model.modules(), device=device, dtype=dtype)
         inner = TransformerBridge.boot_transformers(
             "local", hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype
@@ -118,31 +119,59 @@ def converted(backend: Backend, *, device: torch.device, dtype: torch.dtype) -> 
 
 
 def convert_weights(every_module: Iterable[Any], *, device: torch.device, dtype: torch.dtype) -> None:
-    """Moves and converts weights and stored buffers; computed buffers, such as rotary frequencies, keep their dtype."""
+    """Moves and converts weights and stored buffers; computed buffers, such as rotary frequencies, keep their dtype.
+
+    A bridge also holds views of its weights as attributes; these become views of the new weights.
+    """
+    every_module = list(every_module)
+    new: dict[int, torch.Tensor] = {}
     for module in every_module:
         for parameter in module._parameters.values():
-            if parameter is not None:
-                parameter.data = parameter.data.to(device, dtype if parameter.is_floating_point() else parameter.dtype)
+            if parameter is not None and parameter.data_ptr() not in new:
+                old = parameter.data
+                parameter.data = old.to(device, dtype if parameter.is_floating_point() else parameter.dtype)
+                new[old.data_ptr()] = parameter.data
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 stored = buffer.is_floating_point() and name not in module._non_persistent_buffers_set
                 module._buffers[name] = buffer.to(device, dtype if stored else buffer.dtype)
+    for module in every_module:
+        _renew_views(module, new)
+
+
+def _renew_views(module: Any, new: Mapping[int, torch.Tensor]) -> None:
+    """Attributes that were views of old weights, by address, become views of the new ones."""
+    for name, value in vars(module).items():
+        weight = new.get(value.data_ptr()) if isinstance(value, torch.Tensor) else None
+        if weight is not None and (weight.dtype, weight.device) != (value.dtype, value.device):
+            module.__dict__[name] = weight.as_strided(value.shape, value.stride())
+
+
+class CannotConvert(ModelSupportError):  # noqa: N818 - reads as the sentence it is
+    """TransformerLens cannot convert a model, or cannot run it afterwards.
+
+    Args:
+        backend: ``hooked_transformer`` or ``bridge``.
+        family: class of the Hugging Face model.
+        reason: what TransformerLens says, in short.
+    """
+
+    def __init__(self, backend: str, family: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"backend={backend!r} does not support {family}: TransformerLens cannot convert it ({reason})")
 
 
 @contextmanager
-def _plain_errors(backend: str, family: str) -> Iterator[None]:
-    """Turns what TransformerLens raises into a `ModelSupportError` that names the family and the way out."""
+def plain_errors(backend: str, family: str) -> Iterator[None]:
+    """Turns what TransformerLens raises into a `CannotConvert`; a lack of memory stays as it is."""
     try:
         yield
     except (ModelSupportError, torch.OutOfMemoryError):
         raise
     except CONVERSION_ERRORS as error:
-        lines = str(error).splitlines() or [type(error).__name__]
-        other = "backend='bridge' or 'auto'" if backend == "hooked_transformer" else "processing='raw'"
-        raise ModelSupportError(
-            f"backend={backend!r} does not support {family}: TransformerLens cannot convert it ({' '.join(lines[:2])})",
-            fix=f"Use {other}",
-        ) from error
+        text = " ".join(str(error).split()) or "no reason given"
+        named = text if isinstance(error, (NotImplementedError, ValueError)) else f"{type(error).__name__}: {text}"
+        raise CannotConvert(backend, family, textwrap.shorten(named, _REASON_LENGTH, placeholder=" ...")) from error
 
 
 def _softcapped(cfg: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Prompts on which a loaded model is compared with Hugging Face: short, padded, and beyond windows and rope thresholds."""
+"""Prompts for the comparison with Hugging Face: two short ones, and one beyond windows and rotary thresholds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ _CONTEXT_NAMES = (
     "n_ctx",
     "seq_length",
 )
+_FIXED_ROTARY = {"default", "linear", "llama3", "yarn"}
 _EMBEDDING_NAMES = ("embed", "wte", "wpe", "lm_head", "word_emb")
 
 
@@ -66,17 +67,29 @@ def probe_prompts(hf_model: Any, tokenizer: Any, device: torch.device) -> ProbeP
     thresholds = [length for length in named_lengths(hf_model.config) if context is None or length < context]
     reached = [length for length in thresholds if length + 1 <= longest]
     width = min([max([_USUAL, *(length + _BEYOND for length in reached)]), longest, context or longest])
-    missed = [length for length in thresholds if length >= width]
+    missed = sorted(switching_lengths(hf_model.config) & {length for length in thresholds if length >= width})
     ids = ordinary_ids(hf_model.config, tokenizer)
     generator = torch.Generator().manual_seed(0)
     draw = lambda n: ids[torch.randint(len(ids), (1, n), generator=generator)]  # noqa: E731
     short = tuple(min(n, context or n) for n in SHORT)
-    return ProbePrompts(draw(width), (draw(short[0]), draw(short[1])), min(missed, default=None))
+    return ProbePrompts(draw(width), (draw(short[0]), draw(short[1])), missed[0] if missed else None)
 
 
 def named_lengths(config: Any) -> list[int]:
     """The windows, chunks and thresholds that a configuration names anywhere, ascending."""
     return sorted({value for key, value in config_entries(config.to_dict()) if names_length(key) and is_length(value)})
+
+
+def switching_lengths(config: Any) -> set[int]:
+    """Those of `named_lengths` from which on a model computes differently.
+
+    The original context of a fixed rotary scaling is none: every position is scaled.
+    """
+    entries = list(config_entries(config.to_dict()))
+    kinds = {value for key, value in entries if key in ("rope_type", "type")}
+    fixed = kinds <= _FIXED_ROTARY and not any(key.startswith("llama_4_scaling") for key, _ in entries)
+    original = {value for key, value in entries if key == "original_max_position_embeddings"}
+    return set(named_lengths(config)) - (original if fixed else set())
 
 
 def context_length(config: Any) -> int | None:

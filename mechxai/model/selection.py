@@ -1,5 +1,6 @@
 """Choice of backend and weight processing: the first that gives Hugging Face's own log-probabilities."""
 
+import gc
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,18 +12,20 @@ from mechxai.core.errors import ModelSupportError, NumericsError
 from mechxai.model.backends.base import Backend, BackendName, Processing
 from mechxai.model.backends.memory import available_bytes
 from mechxai.model.beginning import separate_tokenizer
-from mechxai.model.comparison import Attempt, Comparison, Reference, largest_difference, reference_of
+from mechxai.model.comparison import Attempt, Comparison, Reference, largest_difference, listing, reference_of
 from mechxai.model.conversion import (
-    CONVERSION_ERRORS,
+    CannotConvert,
     HookedTransformerParts,
     bridge,
     converted,
     has_hooked_transformer,
+    plain_errors,
 )
 from mechxai.model.probe_prompts import probe_prompts
 
 ProcessingName = Literal["auto", "folded", "raw"]
 _HALF = (torch.float16, torch.bfloat16)
+_LARGE = 1e8  # parameters from which memory is freed as early as possible
 _FLOAT32_LIMIT = 4e9  # parameters up to which half-precision models are converted and compared in float32
 _DEVICE_SHARE = 0.45  # of a GPU's free memory, for the float32 weights of the reference; the converted model is another
 
@@ -41,6 +44,7 @@ class Checkpoint:
     def __init__(self, hf_model: Any, tokenizer: Any, read: Callable[[], Any]) -> None:
         self.tokenizer, self.family = tokenizer, type(hf_model).__name__
         self._hf_model, self._read = hf_model, read
+        self._large = sum(parameter.numel() for parameter in hf_model.parameters()) > _LARGE
 
     @property
     def hf_model(self) -> Any:
@@ -52,6 +56,8 @@ class Checkpoint:
     def release(self) -> None:
         """Forgets the model, which a conversion has taken over or has copied."""
         self._hf_model = None
+        if self._large:
+            gc.collect()  # models of Hugging Face hold references to themselves
 
 
 @dataclass(frozen=True)
@@ -93,17 +99,17 @@ class Selected:
     comparison: Comparison
 
     def log(self, name: str) -> None:
-        """Logs a warning for every form that was measured and found to differ, and for raw weights in place of folded."""
+        """Logs a warning where another form was measured and differs, or where folded weights are not possible."""
         rejected = self.comparison.rejected
         if any(attempt.difference is not None for attempt in rejected) or (rejected and self.processing == "raw"):
             _log.warning(
-                "%s: using backend='%s' with processing='%s', since others do not give Hugging Face's log-probabilities "
-                "(allowed %.1g): %s",
+                "%s: using backend='%s' with processing='%s'. Other forms do not give Hugging Face's log-probabilities "
+                "(difference allowed: %.1g): %s",
                 name,
                 self.backend.name,
                 self.processing,
                 self.comparison.tolerance,
-                "; ".join(map(str, rejected)),
+                listing(rejected),
             )
 
 
@@ -116,24 +122,24 @@ def select(checkpoint: Checkpoint, wanted: Wanted) -> Selected:
 
     Cost: three forward passes of Hugging Face's model, and four to eight of each form that is tried.
     """
+    if wanted.backend == "hooked_transformer" and not has_hooked_transformer():
+        raise ModelSupportError(
+            "backend='hooked_transformer' is not available: TransformerLens 4 no longer has HookedTransformer",
+            fix="Use backend='bridge', or install transformer-lens<4",
+        )
     device, dtype = _working(checkpoint.hf_model, wanted)
     hf_model = checkpoint.hf_model.to(device)
     reference = reference_of(hf_model, probe_prompts(hf_model, checkpoint.tokenizer, device))
     hf_model.to("cpu")
     del hf_model
     rejected: list[Attempt] = []
-    unsupported: ModelSupportError | None = None
     for backend_name, processing in wanted.choices():
-        if unsupported is not None and backend_name == "hooked_transformer":
-            continue
         try:
             backend = _convert(checkpoint, backend_name, processing, device=device, dtype=dtype)
-            difference, prompt = _measure(backend, reference)
-        except ModelSupportError as error:
-            if len(wanted.choices()) == 1:
-                raise
-            unsupported = error if backend_name == "hooked_transformer" else unsupported
-            rejected.append(Attempt(backend_name, processing, None, error.problem))
+            with plain_errors(backend_name, checkpoint.family):
+                difference, prompt = largest_difference(backend, reference)
+        except CannotConvert as error:
+            rejected.append(Attempt(backend_name, processing, None, error.reason))
             continue
         if difference <= reference.tolerance(dtype):
             rounding = _finish(backend, reference, wanted, working=(device, dtype))
@@ -142,7 +148,7 @@ def select(checkpoint: Checkpoint, wanted: Wanted) -> Selected:
         rejected.append(Attempt(backend_name, processing, difference, prompt))
         del backend
         checkpoint.release()
-    raise _refusal(checkpoint.family, wanted, rejected, reference.tolerance(dtype))
+    raise _refusal(checkpoint.family, wanted, rejected, tolerance=reference.tolerance(dtype))
 
 
 def _working(hf_model: Any, wanted: Wanted) -> tuple[torch.device, torch.dtype]:
@@ -168,21 +174,6 @@ def _convert(
     return bridge(hf_model, tokenizer, processing=processing, device=device, dtype=dtype)
 
 
-def _measure(backend: Backend, reference: Reference) -> tuple[float, str]:
-    """The largest difference and its prompt.
-
-    Raises:
-        ModelSupportError: the converted model cannot run.
-    """
-    try:
-        return largest_difference(backend, reference)
-    except (ModelSupportError, torch.OutOfMemoryError):
-        raise
-    except CONVERSION_ERRORS as error:
-        line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ModelSupportError(f"The converted model does not run ({type(error).__name__}: {line})") from error
-
-
 def _finish(
     backend: Backend, reference: Reference, wanted: Wanted, *, working: tuple[torch.device, torch.dtype]
 ) -> float | None:
@@ -194,7 +185,7 @@ def _finish(
     if working == (wanted.device, wanted.dtype):
         return None
     converted(backend, device=wanted.device, dtype=wanted.dtype)
-    rounding, prompt = _measure(backend, reference)
+    rounding, prompt = largest_difference(backend, reference)
     if rounding == torch.inf:
         name = str(wanted.dtype).removeprefix("torch.")
         raise NumericsError(
@@ -203,7 +194,7 @@ def _finish(
     return rounding
 
 
-def _record(  # noqa: PLR0913 - the parts of the record
+def _record(
     backend: Backend,
     reference: Reference,
     difference: float,
@@ -226,16 +217,22 @@ def _record(  # noqa: PLR0913 - the parts of the record
     )
 
 
-def _refusal(family: str, wanted: Wanted, rejected: list[Attempt], tolerance: float) -> ModelSupportError:
+def _refusal(family: str, wanted: Wanted, rejected: list[Attempt], *, tolerance: float) -> ModelSupportError:
     """The error where no form of the model is Hugging Face's."""
-    reasons = "; ".join(map(str, rejected))
-    ways_out = []
+    ways_out = [] if wanted.backend == "auto" else ["backend='auto'"]
     if wanted.backend == "hooked_transformer":
-        ways_out.append("backend='bridge' or 'auto'")
+        ways_out = ["backend='bridge' or 'auto'"]
     if wanted.processing == "folded":
         ways_out.append("processing='raw' or 'auto'")
-    fix = f"Use {', or '.join(ways_out)}" if ways_out else "Use another version of transformer-lens"
+    fix = f"Use {', or '.join(ways_out)}" if ways_out else "Try another version of transformer-lens"
+    measured = [attempt for attempt in rejected if attempt.difference is not None]
+    if wanted.backend != "auto" and not measured:
+        return ModelSupportError(CannotConvert(rejected[0].backend, family, rejected[0].prompt).problem, fix=fix)
+    listed = listing(rejected)
+    if not measured:
+        return ModelSupportError(f"TransformerLens cannot convert {family} ({listed})", fix=fix)
     return ModelSupportError(
-        f"No form of {family} as asked for gives Hugging Face's log-probabilities within {tolerance:.1g}: {reasons}",
+        f"{family} does not give Hugging Face's log-probabilities after conversion (difference allowed: "
+        f"{tolerance:.1g}): {listed}",
         fix=fix,
     )

@@ -22,7 +22,7 @@ class TextCodec:
         tokenizer: a Hugging Face fast tokenizer, or None for a model that only takes tokens.
         bos: id of the beginning-of-sequence token before every prompt, or None.
         masked: for a masked language model: prompts get the tokenizer's special tokens, and the answer is at the mask.
-        prefix: all tokens before every prompt, for tokenizers that put more than ``bos`` there; ``bos`` alone by default.
+        prefix: all tokens before every prompt, where they are more than ``bos``.
     """
 
     tokenizer: Any

@@ -121,7 +121,9 @@ class Decoder:
         apart = check.allows(n_tokens, self.name, self.device) and check.needs_equal_lengths(n_tokens)
         groups = groupby(order, key=lengths.__getitem__) if apart else [(0, order)]
         size = rows_at_once(n_tokens, self.device)
-        return [part[at : at + size] for _, group in groups for part in [list(group)] for at in range(0, len(part), size)]
+        return [
+            part[at : at + size] for _, group in groups for part in [list(group)] for at in range(0, len(part), size)
+        ]
 
     def continued_tokens(self, tokens: Tokens, lengths: PromptInts | None, writing: Writing) -> WrittenTokens:
         """The tokens written behind each row of tokens, ``[batch, n_written]``; -1 behind a row's end.
