@@ -21,20 +21,21 @@ class TextCodec:
 
     Attributes:
         tokenizer: a Hugging Face fast tokenizer, or None for a model that only takes tokens.
-        bos: id of the token before every prompt, or None.
+        bos: id of the beginning-of-sequence token before every prompt, or None.
         masked: for a masked language model: prompts get the tokenizer's special tokens, and the answer is at the mask.
+        prefix: all tokens before every prompt, where they are more than ``bos``.
     """
 
     tokenizer: Any
     bos: int | None
     masked: bool = False
+    prefix: tuple[int, ...] = ()
 
     def ids(self, text: str) -> list[int]:
         """The tokens of one prompt, special tokens included."""
         body = self._require()(text, add_special_tokens=self.masked)["input_ids"]
-        if self.masked or self.bos is None or body[:1] == [self.bos]:
-            return list(body)
-        return [self.bos, *body]
+        start = [] if self.masked or self.bos is None else list(self.prefix or (self.bos,))
+        return list(body) if body[: len(start)] == start else [*start, *body]
 
     def bare_ids(self, text: str) -> list[int]:
         """The tokens of a text without special tokens."""
