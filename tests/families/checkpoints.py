@@ -6,9 +6,18 @@ from pathlib import Path
 from tests.families import dense_decoders, encoders, family, older_decoders, sparse_decoders, switches
 from tests.families.family import Family
 
-FAMILIES: dict[str, Family] = (
-    older_decoders.FAMILIES | dense_decoders.FAMILIES | sparse_decoders.FAMILIES | switches.SWITCHES | encoders.FAMILIES
-)
+GROUPS: dict[str, dict[str, Family]] = {
+    "Decoders with rotary positions": dense_decoders.FAMILIES,
+    "Older decoders": older_decoders.FAMILIES,
+    "Decoders with experts": sparse_decoders.EXPERTS,
+    "State-space and linear-attention layers": sparse_decoders.RECURRENT,
+    "Configuration switches": switches.SWITCHES,
+    "Masked models": encoders.MASKED,
+    "Encoder-decoders": encoders.SEQUENCE_TO_SEQUENCE,
+    "Classifiers": encoders.CLASSIFIERS,
+    "Text encoders": encoders.ENCODERS,
+}
+FAMILIES: dict[str, Family] = {name: each for group in GROUPS.values() for name, each in group.items()}
 
 
 def write(name: str, folder: Path, seed: int = 0) -> Path:

@@ -87,7 +87,7 @@ FAMILIES: dict[str, Family] = {
     "llama3-tied": LLAMA.variant(tie_word_embeddings=True, head_dim=24, rope_parameters=LLAMA3_ROTARY),
     "mistral-window": MISTRAL.variant(sliding_window=WINDOW),
     "mistral": MISTRAL.variant(sliding_window=None),
-    "ministral": causal("MinistralForCausalLM", "MinistralConfig", "bos", **SLIDING_OUTSIDE, **GROUPED),
+    "ministral": causal("MinistralForCausalLM", "MinistralConfig", "bos", head_dim=16, **SLIDING_OUTSIDE, **GROUPED),
     "qwen2": QWEN2.variant(use_sliding_window=False),
     "qwen2-yarn": QWEN2.variant(rope_parameters=YARN),
     "qwen3": QWEN3,

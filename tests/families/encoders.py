@@ -99,4 +99,3 @@ ENCODERS: dict[str, Family] = {
     "e-distilbert": _encoder("DistilBert", DISTILBERT),
     "e-qwen3": replace(_encoder("Qwen3", {**GROUPED, **ROTARY, "head_dim": 24}), tokenizer="qwen"),
 }
-FAMILIES = MASKED | SEQUENCE_TO_SEQUENCE | CLASSIFIERS | ENCODERS

@@ -239,4 +239,3 @@ SWITCHES: dict[str, Family] = {
     "qwen3-moe-mixed": QWEN3_MOE.variant(mlp_only_layers=[1]),
     "olmoe-normalised": OLMOE.variant(norm_topk_prob=True),
 }
-FAMILIES = EXPERTS | RECURRENT

@@ -3,7 +3,7 @@
 from tests.families import dense_decoders as dense
 from tests.families import older_decoders as older
 from tests.families import sparse_decoders as sparse
-from tests.families.family import MLP_WIDTH, WINDOW, Family
+from tests.families.family import WINDOW, Family
 
 LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 10}
