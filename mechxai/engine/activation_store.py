@@ -92,7 +92,7 @@ class ActivationStore:
         plan = shard_plan([len(row) for row in rows], batch_size, shard_tokens)
         contents = ShardContents(model, rows, chosen, store_dtype, batch_size, skip_bos)
         header = {
-            "model": model.info(),
+            "model": {name: value for name, value in model.info().items() if name != "comparison"},
             "sites": [str(site) for site in chosen],
             "dtype": str(store_dtype).removeprefix("torch."),
             "prompts": prompts_hash(rows),

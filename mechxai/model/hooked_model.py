@@ -24,6 +24,7 @@ from mechxai.model.backends.editing import run_hooks
 from mechxai.model.backends.hooks import HookFunction, gathered
 from mechxai.model.backends.limits import cache_bytes, check_space, check_tokens, inside
 from mechxai.model.backends.masking import attention_mask_of
+from mechxai.model.comparison import Comparison
 from mechxai.model.dense.cache import fill
 from mechxai.model.generation.generate import Generates
 from mechxai.model.text import Prompts, TextCodec
@@ -52,6 +53,8 @@ class HookedModel(Generates, Displayed):
         weight_hash: of the weights as loaded, before processing.
         revision: of a Hugging Face id.
         card: of a bundled model; empty for others.
+        comparison: with Hugging Face's own model while loading; None where there is none to compare with (`wrap`,
+            bundled models without a Hugging Face class).
     """
 
     name: str
@@ -63,6 +66,7 @@ class HookedModel(Generates, Displayed):
     weight_hash: str
     revision: str | None = None
     card: Mapping[str, Any] = field(default_factory=dict)
+    comparison: Comparison | None = None
 
     @property
     def inner(self) -> Any:
@@ -94,6 +98,7 @@ class HookedModel(Generates, Displayed):
             "weight_hash": self.weight_hash,
             "revision": self.revision,
             "architecture": self.architecture.as_dict(),
+            "comparison": None if self.comparison is None else self.comparison.as_dict(),
         }
 
     def summary(self) -> Summary:
@@ -101,8 +106,9 @@ class HookedModel(Generates, Displayed):
         a = self.architecture
         sizes = f"{a.n_layers} layers, {a.n_heads} heads, d_model {a.d_model}"
         weights = f"{self.processing}, {str(self.dtype).removeprefix('torch.')}, {self.device}"
+        compared = "not compared with Hugging Face" if self.comparison is None else str(self.comparison)
         rows = (("family", a.family), ("sizes", sizes), ("backend", self.backend.name), ("weights", weights))
-        return Summary(f"HookedModel {self.name}", rows)
+        return Summary(f"HookedModel {self.name}", (*rows, ("check", compared)))
 
     # Text ------------------------------------------------------------------------------------------------------------
 
@@ -154,6 +160,8 @@ class HookedModel(Generates, Displayed):
         Cost: one forward pass.
         """
         check_tokens(tokens, self.architecture, self.name)
+        if self.comparison is not None:
+            self.comparison.warn_beyond(tokens.shape[1], self.name)
         last: dict[str, list[HookFunction]] = {} if at is None else {UNEMBED_HOOK: [lambda x: gathered(x, at)]}
         tokens = tokens.to(self.device)
         with self.attached((hooks or {}, last), sites):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from mechxai.core.errors import ArtifactError, ModelSupportError
-from mechxai.model.checkpoint.errors import LOADABLE, PlainErrors, label
+from mechxai.model.checkpoint.errors import LOADABLE, LoadingErrors, label
 from mechxai.model.checkpoint.files import Shapes, check_folder, read_json
 from mechxai.model.checkpoint.sizes import check_kind, check_quantisation, check_sizes, check_total, check_values
 from mechxai.model.checkpoint.tensors import check_tensors
@@ -47,7 +47,7 @@ def language_model(source: str | Path, revision: str | None, *, name: str) -> tu
         auto = AutoModelForMaskedLM if is_masked(config) else AutoModelForCausalLM
     model = _weights(auto, config, source, name=name, stored=stored, options=options)
     if is_multimodal(config):
-        with PlainErrors(name):
+        with LoadingErrors(name):
             model = text_model(model, name)
     model.config.architectures = [type(model).__name__]  # TransformerLens chooses by it
     tokenizer = _tokenizer(source, name, options)
@@ -98,7 +98,7 @@ def _configuration(source: str | Path, revision: str | None, name: str) -> tuple
     if local:
         check_values(read_json(Path(source) / "config.json", name), name)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": False, "local_files_only": local}
-    with PlainErrors(name):
+    with LoadingErrors(name):
         config = AutoConfig.from_pretrained(source, **options)
     check_kind(config, name)
     check_quantisation(config, name)
@@ -119,7 +119,7 @@ def _weights(  # noqa: PLR0913 - the parts of a checkpoint
 ) -> Any:
     if stored is not None:
         check_total(auto, config, name=name, stored=stored)
-    with PlainErrors(name):
+    with LoadingErrors(name):
         model, info = auto.from_pretrained(
             source,
             config=config,
@@ -137,7 +137,7 @@ def _weights(  # noqa: PLR0913 - the parts of a checkpoint
 def _tokenizer(source: str | Path, name: str, options: dict[str, Any]) -> Any:
     from transformers import AutoTokenizer  # noqa: PLC0415 - heavy
 
-    with PlainErrors(name):
+    with LoadingErrors(name):
         return AutoTokenizer.from_pretrained(source, **options)
 
 

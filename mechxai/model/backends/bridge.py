@@ -30,6 +30,17 @@ class BridgeBackend:
     masks_rows: ClassVar[bool] = True
     in_place: ClassVar[frozenset[str]] = frozenset(name for name, row in SITES.items() if "bridge" in row.in_place_on)
 
+    def __post_init__(self) -> None:
+        """Refuses virtual tokens, and attention that is not what the configuration says; one small pass."""
+        adapter = getattr(getattr(self.inner, "original_model", None), "active_peft_config", None)
+        if getattr(adapter, "is_prompt_learning", False):
+            raise ModelSupportError(
+                f"The adapter {type(adapter).__name__} puts virtual tokens before every prompt, so that positions of "
+                "activations are not those of the tokens",
+                fix="Use an adapter that changes weights (LoRA, DoRA, IA3), bridged from peft_model.base_model.model",
+            )
+        self.architecture()
+
     @property
     def hooks(self) -> Mapping[str, Any]:
         """The bridge's table of hook points, built once: the bridge builds it anew at each access."""

@@ -1,6 +1,6 @@
 """Masked places of attention: edits of scores and patterns never open the causal mask, the padding or a window."""
 
-from collections.abc import Iterator
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,9 @@ from torch import Tensor
 
 from mechxai.core.site import Site
 from mechxai.model.backends.base import Backend
+from mechxai.model.backends.config_lengths import config_lengths, hugging_face_config
 
 _SITES = frozenset({"attn_scores", "pattern"})
-_WINDOWS = ("window_size", "sliding_window", "local_attention")
-_CHUNKS = ("attention_chunk_size",)
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class AttentionMask:
 
     Attributes:
         causal: whether a position never sees later ones.
-        window: the number of positions that a layer with a sliding window sees; None without one.
+        window: the smallest number of positions that a layer with a sliding window sees; None without one.
         chunk: the size of the chunks that positions do not see across; None without them.
     """
 
@@ -70,23 +69,13 @@ def masked_scores(scores: Tensor) -> Bool[Tensor, "..."]:
     return scores <= torch.finfo(scores.dtype).min / 2
 
 
+_masks: "weakref.WeakKeyDictionary[Any, AttentionMask]" = weakref.WeakKeyDictionary()
+
+
 def attention_mask_of(backend: Backend) -> AttentionMask:
-    """The kind of mask of a model, from its configurations."""
-    configs = list(_configurations(backend.inner))
-    return AttentionMask(backend.architecture().causal, _smallest(configs, _WINDOWS), _smallest(configs, _CHUNKS))
-
-
-def _configurations(inner: Any) -> Iterator[Any]:
-    yield inner.cfg
-    config = getattr(getattr(inner, "original_model", None), "config", None)
-    if config is not None:
-        yield config
-        text = getattr(config, "text_config", None)
-        if text is not None:
-            yield text
-
-
-def _smallest(configs: list[Any], names: tuple[str, ...]) -> int | None:
-    values = [getattr(config, name, None) for config in configs for name in names]
-    sizes = [value for value in values if isinstance(value, int) and not isinstance(value, bool) and value > 0]
-    return min(sizes, default=None)
+    """The kind of mask of a model, from its configuration."""
+    if backend.inner not in _masks:
+        windows = config_lengths(backend).windows
+        chunk = getattr(hugging_face_config(backend), "attention_chunk_size", None)
+        _masks[backend.inner] = AttentionMask(backend.architecture().causal, min(windows, default=None), chunk)
+    return _masks[backend.inner]

@@ -45,9 +45,9 @@ def _parts(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
     Yields:
         The tensor itself, or its parts, and tensors of its quantisation.
     """
-    if type(tensor) not in (torch.Tensor, torch.nn.Parameter) and hasattr(tensor, "__tensor_flatten__"):
-        names, _ = tensor.__tensor_flatten__()
-        for name in names:
+    flatten = getattr(tensor, "__tensor_flatten__", None)
+    if flatten is not None:
+        for name in flatten()[0]:
             yield from _parts(getattr(tensor, name))
         return
     yield tensor.detach().as_subclass(torch.Tensor)

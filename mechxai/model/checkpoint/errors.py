@@ -21,10 +21,10 @@ _PACKAGE = re.compile(r"pip install (?:-U |--upgrade |git\+)?[\"'`]?([A-Za-z0-9_
 _TOKENIZER_PACKAGES = ("sentencepiece", "tiktoken", "protobuf")
 
 
-class PlainErrors:
+class LoadingErrors:
     """A context in which every foreign exception becomes a `MechXAIError` that names the model and its family.
 
-    >>> with PlainErrors("checkpoints/mine"):
+    >>> with LoadingErrors("checkpoints/mine"):
     ...     transformers.AutoConfig.from_pretrained("checkpoints/mine")
 
     Args:

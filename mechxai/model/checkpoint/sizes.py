@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from mechxai.core.errors import ArtifactError, ModelSupportError
-from mechxai.model.checkpoint.errors import PlainErrors, label
+from mechxai.model.checkpoint.errors import LoadingErrors, label
 from mechxai.model.checkpoint.files import Shapes
 
 _LARGEST: Mapping[str, int] = {  # far above every published model
@@ -79,7 +79,7 @@ def check_total(auto: Any, config: Any, *, name: str, stored: Shapes) -> None:
     """
     if getattr(config, "quantization_config", None) is not None:
         return
-    with PlainErrors(name), torch.device("meta"):
+    with LoadingErrors(name), torch.device("meta"):
         model = auto.from_config(config)
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     n_stored = sum(int(torch.Size(shape).numel()) for shape in stored.values())

@@ -93,7 +93,11 @@ def _compare(model: Any, whole: Any, name: str) -> None:
             found = model(input_ids=ids).logits
             error = float((expected - found).abs().max() / expected.abs().max().clamp(min=1))
             if not error <= _TOLERANCE:
-                raise _refusal(name, f"its text model alone gives other logits than the whole model (by {error:.2g})")
+                raise ModelSupportError(
+                    f"{label(name)} cannot be loaded: it is multimodal, and its text model alone gives other logits "
+                    f"than the whole model with attention {kind!r} (by {error:.2g} of the largest)",
+                    fix="Use mx.black_box to explain the whole model without looking inside",
+                )
 
 
 def _refusal(name: str, reason: str) -> ModelSupportError:

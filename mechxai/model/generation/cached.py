@@ -92,6 +92,6 @@ class CachedGenerator:
         return [self._answers[key[prompt]] for prompt in prompts]
 
     def _key(self, prompt: str, settings: Mapping[str, object]) -> str:
-        model = {name: value for name, value in self.info().items() if name != "device"}
+        model = {name: value for name, value in self.info().items() if name not in ("device", "comparison")}
         content = json.dumps([model, prompt, settings], sort_keys=True, default=str)
         return hashlib.blake2b(content.encode(), digest_size=12).hexdigest()

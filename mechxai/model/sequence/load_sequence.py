@@ -9,10 +9,10 @@ import torch
 from mechxai.core.architecture import Architecture
 from mechxai.core.errors import ConfigError, ModelSupportError, check_choice
 from mechxai.core.fingerprint import Fingerprints
-from mechxai.model.backends.base import as_dtype
+from mechxai.model.backends.base import as_dtype, count_experts
 from mechxai.model.backends.device import device_of, quiet_loading
 from mechxai.model.backends.weight_hash import hash_parameters
-from mechxai.model.checkpoint.errors import PlainErrors
+from mechxai.model.checkpoint.errors import LoadingErrors
 from mechxai.model.hugging_face import sequence_model
 from mechxai.model.sequence.sequence_model import Pooling, SequenceModel, SimilarityHead, class_head, text_embeddings
 from mechxai.model.text import TextCodec
@@ -93,7 +93,7 @@ def load_encoder(
 def _loaded(name: str, kind: str, device: str, *, dtype: str, revision: str | None) -> tuple[Any, Any]:
     torch_device, torch_dtype = device_of(device), as_dtype(dtype)
     folder = zoo_folder(name) if name.startswith("zoo/") else Path(name) if name and Path(name).is_dir() else None
-    with quiet_loading(), PlainErrors(name):
+    with quiet_loading(), LoadingErrors(name):
         inner, tokenizer = sequence_model(folder or name, kind, dtype=torch_dtype, revision=revision, name=name)
     return inner.eval().requires_grad_(requires_grad=False).to(torch_device), tokenizer
 
@@ -124,6 +124,7 @@ def _architecture(inner: Any) -> Architecture:
         d_vocab=config.vocab_size,
         n_ctx=config.max_position_embeddings,
         causal=_is_causal(inner),
+        n_experts=count_experts(config),
     )
 
 

@@ -87,7 +87,8 @@ def _store(model: HookedModel, task: Task, sites: Sequence[Site], *, folder: Pat
     rows = [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
     names = list(dict.fromkeys(site.name for site in sites))
     layers = sorted({site.layer for site in sites if site.layer is not None})
-    key = Fingerprints()([model.info(), tokens, lengths, [str(site) for site in sites]])
+    facts = {name: value for name, value in model.info().items() if name != "comparison"}
+    key = Fingerprints()([facts, tokens, lengths, [str(site) for site in sites]])
     return ActivationStore.write(
         folder / f"activations-{key[:12]}",
         model,

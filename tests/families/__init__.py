@@ -1,1 +1,0 @@
-"""Model families as tiny random checkpoints, and independent computations on them."""
