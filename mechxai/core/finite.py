@@ -53,7 +53,7 @@ def _error(result: Result, name: str, bad: np.ndarray) -> NumericsError:
     first = [int(index[0]) for index in bad.nonzero()]
     entry = array[tuple(first)]
     labels = {
-        str(dim): entry[dim].item() if dim in entry.coords else index
+        str(dim): entry[dim].item() if dim in entry.coords else index  # pyright: ignore[reportUnknownMemberType]
         for dim, index in zip(array.dims, first, strict=True)
     }
     place = ", ".join(f"{dim} {label}" for dim, label in labels.items())
