@@ -25,7 +25,7 @@ export GOMP_SPINCOUNT := 0
 	$(@D)/bin/python -m pip install --quiet --no-deps git+https://github.com/hannamw/EAP-IG
 	touch $@
 
-.PHONY: help generate install demo test test-tl4 test-slow test-gpu lint format bench bench-grid bench-caching bench-lens bench-probes bench-attribution bench-circuits bench-chains bench-explorer bench-gpu screenshots notebooks docs docs-serve zoo clean release-check bench-start
+.PHONY: help generate install demo test test-tl4 test-slow test-gpu lint format bench bench-grid bench-caching bench-lens bench-probes bench-attribution bench-circuits bench-chains bench-explorer bench-gpu screenshots notebooks docs docs-serve zoo clean release-check bench-start families
 
 help:
 	@echo "make demo           install, then locate the indirect-object heads of the bundled models"
@@ -51,6 +51,7 @@ help:
 	@echo "make bench-gpu          patching against TransformerLens on a GPU; the gain from CUDA graphs and torch.compile"
 	@echo "make bench-start        time to the help text, to the first number of a run, and to its end"
 	@echo "make bench-explorer     the explorer in headless Chromium: first figure and response to keys"
+	@echo "make families           every model family on both TransformerLens lines into docs/families.md (NAMES=\"qwen3 opt\" for some)"
 	@echo "make screenshots        the screenshots of the explorer in the documentation"
 	@echo "make notebooks          run the notebooks and save their outputs, figures as PNG (needs Chromium)"
 
@@ -88,7 +89,7 @@ test: install
 # Tests whose outcome does not depend on the version of TransformerLens.
 ALIKE := engine/test_failure.py engine/test_shards.py engine/test_explain_plan.py model/generation model/sequence
 test-tl4: $(STAMP4)
-	$(VENV4)/bin/python -m pytest -n 2 -m "not slow and not gpu" tests/model tests/engine $(ALIKE:%=--ignore=tests/%) --deselect tests/model/zoo/test_zoo.py::test_cards_hold_when_measured_again
+	$(VENV4)/bin/python -m pytest -n 2 -m "not slow and not gpu" tests/model tests/engine tests/families $(ALIKE:%=--ignore=tests/%) --deselect tests/model/zoo/test_zoo.py::test_cards_hold_when_measured_again
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow tests
@@ -161,6 +162,9 @@ bench-gpu: install
 	$(BIN)/python -m benchmarks.gpu
 	$(BIN)/python -m benchmarks.gpu_graphs
 	$(BIN)/python -m benchmarks.tables
+
+families: install $(STAMP4)
+	$(BIN)/python -m benchmarks.families $(NAMES)
 
 screenshots: install
 	$(BIN)/python -m benchmarks.screenshots

@@ -18,6 +18,7 @@ class Architecture:
         norm: ``LN``, ``RMS`` or ``none``.
         positions: ``standard``, ``rotary``, ``shortformer``, ``alibi`` or ``none``.
         logit_softcap: the cap applied to the final logits, or 0.
+        n_experts: MLPs per block among which a router chooses for each token (mixture of experts), or 0.
     """
 
     family: str
@@ -36,6 +37,7 @@ class Architecture:
     norm: str = "LN"
     positions: str = "standard"
     logit_softcap: float = 0.0
+    n_experts: int = 0
 
     def size(self, dim: str) -> int:
         """The length of a named dimension; ``kv_head`` counts key/value heads."""

@@ -134,7 +134,7 @@ class AddNoise(PerPromptEdit):
         """The activation with noise."""
         site_number = sum(ord(letter) * (index + 1) for index, letter in enumerate(str(site)))
         draws = [
-            torch.randn(row.shape, generator=torch.Generator().manual_seed(hash((self.seed, site_number, n)) % 2**62))
+            _prompt_noise(row.shape, (self.seed, site_number, n), by_source="src_pos" in site.row.axes)
             for row, n in zip(activation, self.prompts or itertools.count(self.first), strict=False)
         ]
         noise = self.std * torch.stack(draws).to(activation)
@@ -251,6 +251,28 @@ class Intervention:
     def rows(self, chosen: Rows) -> "Intervention":
         """The intervention for some prompts."""
         return Intervention(self.site, self.edit.rows(chosen))
+
+
+def _prompt_noise(shape: torch.Size, seed: tuple[int, ...], *, by_source: bool) -> Tensor:
+    """Standard normal noise for a prompt; padding behind its last position does not change it.
+
+    Args:
+        shape: of the prompt's activation: positions first, or with ``by_source`` last, after destination positions.
+        seed: of the generator.
+        by_source: whether the last axis counts source positions, so that the width decides more than one axis.
+    """
+    if not by_source:
+        return _normal(shape.numel(), seed).view(shape)
+    *heads, n_dest, n_src = shape if len(shape) > 1 else (1, *shape)
+    n_heads = torch.Size(heads).numel()
+    of_dest = [_normal(n_src * n_heads, (*seed, dest)).view(n_src, n_heads).T for dest in range(n_dest)]
+    return torch.stack(of_dest, 1).reshape(shape)
+
+
+def _normal(n: int, seed: tuple[int, ...]) -> Tensor:
+    """``n`` standard normal numbers, the first of any longer draw: torch draws sixteen at a time."""
+    drawn = torch.randn(-(-n // 16) * 16, generator=torch.Generator().manual_seed(hash(seed) % 2**62))
+    return drawn[:n]
 
 
 def _check_width(vector: Tensor, activation: Tensor, site: Site) -> None:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar, cast, final
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError
 from mechxai.core.fields import settle_fields
+from mechxai.core.finite import check_result
 from mechxai.core.probe_dataset import ProbeDataset
 from mechxai.core.reasoning import ReasoningBatch
 from mechxai.core.result import Result, ResultKind
@@ -58,7 +59,7 @@ class Method(ABC):
         super().__init_subclass__(**kwargs)
         call = vars(cls).get("__call__")
         if call is not None:
-            cls.__call__ = _checking_arguments(call)
+            cls.__call__ = _checked(call)
 
     @final
     def __post_init__(self) -> None:
@@ -78,14 +79,16 @@ class Method(ABC):
         return {"name": self.card.name, **values}
 
 
-def _checking_arguments(call: Callable[..., Result]) -> Callable[..., Result]:
-    """A method's ``__call__`` that first refuses swapped arguments and texts in place of a batch."""
+def _checked(call: Callable[..., Result]) -> Callable[..., Result]:
+    """A method's ``__call__`` that refuses swapped arguments, texts in place of a batch, and overflowed results."""
 
     @functools.wraps(call)
     def checked(self: Method, *args: Any, **kwargs: Any) -> Result:
         named = dict(zip(("model", "batch"), args, strict=False)) | kwargs
         _check_arguments(type(self).__name__, named.get("model"), named.get("batch"))
-        return call(self, *args, **kwargs)
+        result = call(self, *args, **kwargs)
+        check_result(result)
+        return result
 
     return checked
 

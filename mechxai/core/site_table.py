@@ -26,6 +26,7 @@ class SiteName:
         entry: ``embed`` when the site lies before block 0, ``block`` inside a block, ``end`` after the last.
         stage: how far into its block it lies.
         needs_mlp: attention-only models do not have it.
+        dense_mlp: models whose MLPs route each token to experts do not have it: every token has neurons of other MLPs.
         serial_only: parallel blocks, in which attention and MLP read the same residual stream, do not have it.
         dense: the dense blocks (`mechxai.model.dense`) compute it, so that engine level 4 can edit it. Levels 0 to 3
             can edit every site that the backend can.
@@ -42,6 +43,7 @@ class SiteName:
     entry: str = "block"
     stage: int = SPREADS
     needs_mlp: bool = False
+    dense_mlp: bool = False
     serial_only: bool = False
     dense: bool = False
     flag: str = ""
@@ -107,8 +109,8 @@ _TABLE = (
     ),
     SiteName("attn_scores", f"{BLOCK}attn.hook_attn_scores", _PATTERN, stage=QUERY, dense=True, bert_bridge="read"),
     SiteName("pattern", f"{BLOCK}attn.hook_pattern", _PATTERN, stage=QUERY, dense=True, bert_bridge="read"),
-    SiteName("mlp_pre", f"{BLOCK}mlp.hook_pre", _NEURONS, stage=IN_MLP, needs_mlp=True, dense=True),
-    SiteName("mlp_post", f"{BLOCK}mlp.hook_post", _NEURONS, stage=IN_MLP, needs_mlp=True, dense=True),
+    SiteName("mlp_pre", f"{BLOCK}mlp.hook_pre", _NEURONS, stage=IN_MLP, needs_mlp=True, dense_mlp=True, dense=True),
+    SiteName("mlp_post", f"{BLOCK}mlp.hook_post", _NEURONS, stage=IN_MLP, needs_mlp=True, dense_mlp=True, dense=True),
     SiteName("ln1_scale", f"{BLOCK}ln1.hook_scale", _SCALE),
     SiteName("ln1_normalized", f"{BLOCK}ln1.hook_normalized", _RESID),
     SiteName("ln2_scale", f"{BLOCK}ln2.hook_scale", _SCALE, stage=IN_MLP, needs_mlp=True),

@@ -20,6 +20,7 @@ from mechxai.engine.sources import RunSource
 from mechxai.engine.sweep import Cell, Sweep, run_tokens
 from mechxai.engine.sweep_slice import EditMapping
 from mechxai.model.backends.editing import run_hooks
+from mechxai.model.backends.masking import attention_mask_of
 from mechxai.model.backends.passes import Recording, joined, record
 from mechxai.model.dense.lookup import record_dense
 from mechxai.model.hooked_model import HookedModel
@@ -143,7 +144,8 @@ class _Recorder:
         tokens = torch.nn.functional.pad(tokens, (0, width - tokens.shape[1]))
         at = metric.positions(batch)
         stacked_at = None if at is None else at.repeat(len(runs), 1)
-        hooks = run_hooks(EditMapping(lambda edit: edit.rows(part))(edits), batch.layout)
+        mask = attention_mask_of(self.chunk.model.backend)
+        hooks = run_hooks(EditMapping(lambda edit: edit.rows(part))(edits), batch.layout, mask=mask)
         recorder = record_dense if self.chunk.level == FUSED else record
         recording = recorder(self.model, tokens, hooks=hooks, sites=sites, at=stacked_at)
         n = len(batch)

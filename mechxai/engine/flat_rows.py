@@ -12,6 +12,7 @@ from mechxai.engine.chunk import Chunk
 from mechxai.engine.plan import Wave
 from mechxai.engine.row_edits import EditFunction, RowEdit, Window, edit_functions, edits_by_site
 from mechxai.engine.row_joins import INPUT, Join, join_of
+from mechxai.model.backends.masking import AttentionMask, attention_mask_of
 
 
 @dataclass
@@ -26,6 +27,7 @@ class RowGroup:
         at: the answer position, if the rows can shrink to it.
         rows: numbers of the rows in the wave, turn by turn, in the order in which they join.
         joins: the place at which the rows of each turn join, ascending.
+        mask: of the model's attention.
         edits: whole site -> edits, with the rows' numbers in the group.
         turns: number of turns that have joined.
     """
@@ -35,6 +37,7 @@ class RowGroup:
     at: int | None
     rows: list[int]
     joins: list[Join]
+    mask: AttentionMask
     edits: dict[Site, list[RowEdit]] = field(default_factory=dict)
     turns: int = 0
 
@@ -76,7 +79,7 @@ class RowGroup:
             for edit in self.edits.get(site, ())
             if edit.row in rows and not (joined and _edited_at_join(self.joins[edit.row // len(self.prompts)], site))
         ]
-        return edit_functions(edits, self.window, device=device) if edits else ()
+        return edit_functions(edits, self.window, self.mask, device=device) if edits else ()
 
     def base_rows(self, base: Tensor, n_rows: int) -> Tensor:
         """A copy of the unedited run's activation in the group's window, for ``n_rows`` rows."""
@@ -119,8 +122,9 @@ def _group(
     edits = edits_by_site(cells, prompts * len(turns), chunk.batch)
     first = rows[0]
     window = Window(wave.starts[first], wave.stops[first])
+    mask = attention_mask_of(chunk.model.backend)
     answer = key[2] if isinstance(key[2], int) else None
-    return RowGroup(prompts, window, answer, rows, [joins[turn[0]] for turn in turns], edits)
+    return RowGroup(prompts, window, answer, rows, [joins[turn[0]] for turn in turns], mask, edits)
 
 
 class FlatRows:

@@ -18,6 +18,7 @@ from mechxai.engine.sweep import Cell, run_tokens
 from mechxai.engine.sweep_slice import SweepSlice
 from mechxai.model.backends.editing import edited
 from mechxai.model.backends.hooks import HookFunction
+from mechxai.model.backends.masking import attention_mask_of
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.readout import as_float
 
@@ -42,7 +43,9 @@ def run_hooked(model: HookedModel, part: SweepSlice) -> Float[Tensor, "cell batc
     for group, cell in enumerate(part.cells):
         rows.add(group, part.base)
         rows.add(group, cell)
-    hooks: dict[str, list[HookFunction]] = {hook: [_edit_hook(part, edits)] for hook, edits in rows.edits.items()}
+    hooks: dict[str, list[HookFunction]] = {
+        hook: [_edit_hook(model, part, edits)] for hook, edits in rows.edits.items()
+    }
     return _scores(model, part, hooks, n_start=n_groups, n_groups=n_groups)
 
 
@@ -76,9 +79,9 @@ def _wave(model: HookedModel, part: SweepSlice) -> Tensor:
     if late:  # cells that enter after the last block join at its output
         hooks.setdefault(Site("resid_post", n_layers - 1).hook, []).append(_join_hook(len(part.batch), late))
     for intervention in part.base:
-        hooks.setdefault(intervention.site.hook, []).append(_base_edit_hook(part, intervention))
+        hooks.setdefault(intervention.site.hook, []).append(_base_edit_hook(model, part, intervention))
     for hook, edits in rows.edits.items():
-        hooks.setdefault(hook, []).append(_edit_hook(part, edits))
+        hooks.setdefault(hook, []).append(_edit_hook(model, part, edits))
     scores = _scores(model, part, hooks, n_start=n_start, n_groups=1 + len(order))[1:]
     return scores[torch.tensor(order, device=scores.device).argsort()]
 
@@ -100,15 +103,18 @@ def _scores(
         return torch.stack([part.metric.score(as_float(group), part.batch) for group in groups])
 
 
-def _edit_hook(part: SweepSlice, edits: list[tuple[slice, Intervention]]) -> HookFunction:
-    return lambda activation: edited(activation, edits, part.batch.layout)
+def _edit_hook(model: HookedModel, part: SweepSlice, edits: list[tuple[slice, Intervention]]) -> HookFunction:
+    mask = attention_mask_of(model.backend)
+    return lambda activation: edited(activation, edits, part.batch.layout, mask=mask)
 
 
-def _base_edit_hook(part: SweepSlice, intervention: Intervention) -> HookFunction:
+def _base_edit_hook(model: HookedModel, part: SweepSlice, intervention: Intervention) -> HookFunction:
+    mask = attention_mask_of(model.backend)
+
     def function(activation: Tensor) -> Tensor:
         n_prompts = len(part.batch)
         groups = [slice(start, start + n_prompts) for start in range(0, len(activation), n_prompts)]
-        return edited(activation, [(rows, intervention) for rows in groups], part.batch.layout)
+        return edited(activation, [(rows, intervention) for rows in groups], part.batch.layout, mask=mask)
 
     return function
 

@@ -144,7 +144,7 @@ def highest_level(model: HookedModel, sweep: Sweep) -> int:
     a = model.architecture
     padded = bool((sweep.batch.lengths < sweep.batch.n_pos).any())
     joins = a.positions in ("standard", "rotary", "none") and (a.causal or not padded)
-    if not joins:
+    if not joins and a.positions != "alibi":
         return HOOKED
     if not a.causal or not model.backend.resumes():
         return WAVE
@@ -155,7 +155,9 @@ def highest_level(model: HookedModel, sweep: Sweep) -> int:
     check = equivalence_check(model.backend)
     longest = run_tokens(sweep.batch, sweep.run, sweep.metric)[0].shape[1]
     fusible = check.covers(longest) and all(check.computes(site) for site in sweep.sites)
-    return FUSED if fusible and all(intervention.site.row.entry == "embed" for intervention in sweep.base) else PACKED
+    if fusible and all(intervention.site.row.entry == "embed" for intervention in sweep.base):
+        return FUSED
+    return PACKED if joins else HOOKED  # a pass prepares ALiBi for the rows that it starts with
 
 
 def _level(model: HookedModel, sweep: Sweep, execution: Execution) -> int:

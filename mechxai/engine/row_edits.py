@@ -10,6 +10,7 @@ from mechxai.core.batch import ContrastBatch
 from mechxai.core.edit import Intervention
 from mechxai.core.site import POSITION_AXES, Site
 from mechxai.engine.sweep import Cell
+from mechxai.model.backends.masking import AttentionMask
 
 EditFunction = Callable[[Tensor], None]  # edits an activation in place
 _HEADS = ("head", "kv_head")
@@ -60,10 +61,13 @@ def edits_by_site(cells: Sequence[Cell], prompts: Sequence[int], batch: Contrast
     return edits
 
 
-def edit_functions(edits: Sequence[RowEdit], window: Window, *, device: torch.device) -> list[EditFunction]:
+def edit_functions(
+    edits: Sequence[RowEdit], window: Window, mask: AttentionMask, *, device: torch.device
+) -> list[EditFunction]:
     """Functions that make the edits of a whole site in order, in an activation ``[row, *axes]`` of the window.
 
     Edits that replace values are made together, whatever their positions; other edits are called once per intervention.
+    Entries of scores and patterns that ``mask`` covers stay as they are.
     """
     functions: list[EditFunction] = []
     for turn in _turns([edit for edit in edits if window.holds(edit.pos)]):
@@ -76,12 +80,12 @@ def edit_functions(edits: Sequence[RowEdit], window: Window, *, device: torch.de
         for group in groups.values():
             values = group[0].intervention.edit.replacement(group[0].intervention.site)
             if values is not None:
-                functions.append(_replacement(group, values, window, device=device))
+                functions.append(_replacement(group, values, window, mask=mask, device=device))
                 continue
             same: dict[Site, list[RowEdit]] = {}
             for edit in group:
                 same.setdefault(edit.intervention.site, []).append(edit)
-            functions += [_call(part, window, device=device) for part in same.values()]
+            functions += [_call(part, window, mask, device=device) for part in same.values()]
     return functions
 
 
@@ -97,7 +101,9 @@ def _turns(edits: Sequence[RowEdit]) -> list[list[RowEdit]]:
     return turns
 
 
-def _replacement(group: Sequence[RowEdit], values: Tensor, window: Window, *, device: torch.device) -> EditFunction:
+def _replacement(
+    group: Sequence[RowEdit], values: Tensor, window: Window, *, mask: AttentionMask, device: torch.device
+) -> EditFunction:
     """A function that copies the values of a group of edits into place, all at once."""
 
     def numbers(of: Callable[[RowEdit], int | None]) -> Tensor:
@@ -121,10 +127,12 @@ def _replacement(group: Sequence[RowEdit], values: Tensor, window: Window, *, de
         to_index.append(target)
         from_index.append(source)
     n_prompts = 1 + max(edit.prompt for edit in group)
+    dest = _positions(group, window, device)
     broadcast = _broadcast(values.to(device), site, n_prompts=n_prompts, stop=window.stop)
 
     def function(activation: Tensor) -> None:
-        activation[tuple(to_index)] = broadcast(activation)[tuple(from_index)].to(activation.dtype)
+        new = broadcast(activation)[tuple(from_index)].to(activation.dtype)
+        activation[tuple(to_index)] = mask.keep(activation[tuple(to_index)], new, site, dest=dest)
 
     return function
 
@@ -146,15 +154,24 @@ def _broadcast(values: Tensor, site: Site, *, n_prompts: int, stop: int) -> Call
     return function
 
 
-def _call(group: Sequence[RowEdit], window: Window, *, device: torch.device) -> EditFunction:
+def _call(group: Sequence[RowEdit], window: Window, mask: AttentionMask, *, device: torch.device) -> EditFunction:
     """A function that calls the edit of one intervention in the rows of a group."""
     site = group[0].intervention.site
     rows = torch.tensor([edit.row for edit in group], device=device)
     edit = group[0].intervention.edit.rows(torch.tensor([edit.prompt for edit in group]))
-    at = None if site.pos is None else torch.tensor([edit.pos for edit in group], device=device) - window.start
+    dest = _positions(group, window, device)
+    at = None if site.pos is None else dest - window.start
     index = (rows, *(at if at is not None and axis in POSITION_AXES else site.along(axis) for axis in site.row.axes))
 
     def function(activation: Tensor) -> None:
-        activation[index] = edit(activation[index], site)
+        before = activation[index]
+        activation[index] = mask.keep(before, edit(before, site), site, dest=dest)
 
     return function
+
+
+def _positions(group: Sequence[RowEdit], window: Window, device: torch.device) -> Tensor:
+    """The position of each edit of a group, ``[row]``; those of the window, ``[pos]``, where edits take them all."""
+    if group[0].pos is None:
+        return torch.arange(window.start, window.stop, device=device)
+    return torch.tensor([edit.pos for edit in group], device=device)

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from mechxai.core.edit import Edit, Patch
 from mechxai.engine.evaluate import evaluate_plan
-from mechxai.engine.execution import HOOKED, LEVEL_NAMES, SUFFIX, Execution
+from mechxai.engine.execution import HOOKED, LEVEL_NAMES, Execution
 from mechxai.engine.plan import Plan, plan
 from mechxai.engine.sources import RunSource
-from mechxai.engine.sweep import Sweep
+from mechxai.engine.sweep import Cell, Sweep
 from mechxai.engine.sweep_slice import EditMapping
 from mechxai.model.hooked_model import HookedModel
 
@@ -33,8 +33,8 @@ class CheckedLevel:
 
     Attributes:
         level: the highest level that reproduces level 0.
-        noise_floor: the largest difference that rounding alone makes: between level 0 at two batch sizes, and between
-            two cells without edits in one batch.
+        noise_floor: the largest difference that rounding alone makes: between this level and level 0, between level 0
+            at two batch sizes, and between two cells without edits in one batch.
         forward_passes: forward passes of the check.
     """
 
@@ -57,7 +57,12 @@ def self_check(model: HookedModel, sweep: Sweep, planned: Plan) -> CheckedLevel:
 
 def _edit_kinds(sweep: Sweep) -> tuple[object, ...]:
     """The sites and kinds of edits (of one position, head or neuron, or of all), which decide what code runs."""
-    kinds = {
+    return tuple(sorted({kind for cell in (sweep.base, *sweep.cells) for kind in _cell_kind(cell)}))
+
+
+def _cell_kind(cell: Cell) -> tuple[tuple[object, ...], ...]:
+    """The site and kind of each edit of a cell."""
+    return tuple(
         (
             intervention.site.name,
             type(intervention.edit).__name__,
@@ -65,10 +70,8 @@ def _edit_kinds(sweep: Sweep) -> tuple[object, ...]:
             intervention.site.head is None,
             intervention.site.neuron is None,
         )
-        for cell in (sweep.base, *sweep.cells)
         for intervention in cell
-    }
-    return tuple(sorted(kinds))
+    )
 
 
 def _prompt_layout(sweep: Sweep) -> tuple[bool, ...]:
@@ -91,15 +94,16 @@ def _check(model: HookedModel, sweep: Sweep, planned: Plan) -> CheckedLevel:
     tolerance = _SLACK * spread + rounding * max(1.0, _logit_size(model, sample), float(together.abs().max()))
     finite = bool(torch.isfinite(together).all())
     level = planned.level if finite else HOOKED  # NaN is reported where it is computed
+    floor = max(spread, float((together[-1] - together[-2]).abs().max()))
     while level > HOOKED:
         error = _error(model, sample, together, level=level)
         passes += n_prompts * (1 + n_cells)
         if isinstance(error, float) and error <= tolerance:
+            floor = max(floor, error)
             break
         reason = f"differs from level 0 by {error:.2g} (allowed {tolerance:.2g})" if isinstance(error, float) else error
         _log.warning("level %d (%s) %s on %s; using level %d", level, LEVEL_NAMES[level], reason, model.name, level - 1)
         level -= 1
-    floor = max(spread, float((together[-1] - together[-2]).abs().max()))
     return CheckedLevel(level, floor, passes)
 
 
@@ -113,16 +117,23 @@ def _logit_size(model: HookedModel, sample: Sweep) -> float:
 
 
 def _prompts(sweep: Sweep) -> list[int]:
-    """The longest and the shortest prompt, so that the check covers padding."""
-    lengths = sweep.batch.lengths.tolist()
-    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
-    return sorted({order[0], order[-1]})
+    """The longest and the shortest prompt, and those with the earliest answer and with most tokens after it."""
+    lengths, answers = sweep.batch.lengths.tolist(), sweep.batch.answer_pos.tolist()
+    rows = range(len(lengths))
+    chosen = {max(rows, key=lambda row: lengths[row]), min(rows, key=lambda row: (lengths[row], -row))}
+    if any(answers[row] < lengths[row] - 1 for row in rows):
+        chosen |= {min(rows, key=lambda row: answers[row]), max(rows, key=lambda row: lengths[row] - answers[row])}
+    return sorted(chosen)
 
 
 def _sample_cells(sweep: Sweep, planned: Plan, prompts: Sequence[int]) -> list[int]:
-    """Random cells for the check, half of them among those that the plan computes."""
+    """Random cells for the check: one of each kind of edit, and half of the others among those the plan computes."""
     draw = random.Random(0)
     n_cells = len(sweep.cells)
+    by_kind: dict[object, list[int]] = {}
+    for cell in range(n_cells):
+        by_kind.setdefault(_cell_kind(sweep.cells[cell]), []).append(cell)
+    of_each = {draw.choice(cells) for cells in by_kind.values()}
     computed = sorted(
         {
             cell
@@ -131,9 +142,9 @@ def _sample_cells(sweep: Sweep, planned: Plan, prompts: Sequence[int]) -> list[i
             if prompt in prompts
         }
     )
-    chosen = draw.sample(computed, min(_N_CELLS // 2, len(computed)))
+    chosen = sorted(of_each | set(draw.sample(computed, min(_N_CELLS // 2, len(computed)))))
     rest = sorted(set(range(n_cells)) - set(chosen))
-    return chosen + draw.sample(rest, min(_N_CELLS - len(chosen), len(rest)))
+    return chosen + draw.sample(rest, min(max(0, _N_CELLS - len(chosen)), len(rest)))
 
 
 def _sample(sweep: Sweep, cells: Sequence[int], prompts: Sequence[int]) -> Sweep:
@@ -161,8 +172,6 @@ def _error(model: HookedModel, sample: Sweep, expected: Tensor, *, level: int) -
     try:
         values = _values(model, sample, level)
     except _MISFITS as error:
-        if level < SUFFIX:
-            raise
         reason = str(error).splitlines()[0] if str(error) else ""
         return f"failed ({type(error).__name__}: {reason})"
     difference = float((values - expected).abs().max())

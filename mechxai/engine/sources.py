@@ -13,6 +13,7 @@ from mechxai.core.metric import Metric
 from mechxai.core.shapes import Rows
 from mechxai.core.site import POSITION_AXES, Site
 from mechxai.engine.sweep import run_tokens
+from mechxai.model.backends.masking import masked_scores
 from mechxai.model.hooked_model import HookedModel
 
 
@@ -91,7 +92,7 @@ def mean_source(
     per_position: bool,
     rows_at_once: int = 32,
 ) -> MeanSource:
-    """The means of activations over the tokens of a run, padding excluded.
+    """The means of activations over the tokens of a run, without padding and masked attention scores.
 
     Args:
         model: the model.
@@ -122,11 +123,14 @@ def mean_source(
                     fix="Use per_position=true",
                 )
             real = part.mask if "pos" in site.row.axes else part.mask[:, None, :, None]
-            real = real.reshape(*real.shape, *(1,) * (value.ndim - real.ndim)).to(value)
+            real = real.reshape(*real.shape, *(1,) * (value.ndim - real.ndim)).expand(value.shape)
+            if site.name == "attn_scores":
+                real = real & ~masked_scores(acts[site])
+            value = torch.where(real, value, 0.0)
             over = (0,) if per_position else (0, 1)
-            totals[site] = totals.get(site, 0) + (value * real).sum(over)
-            counts[site] = counts.get(site, 0) + real.expand(value.shape).sum(over)
-            squares[site] = squares.get(site, 0.0) + float((value.square() * real).sum())
+            totals[site] = totals.get(site, 0) + value.sum(over)
+            counts[site] = counts.get(site, 0) + real.to(value).sum(over)
+            squares[site] = squares.get(site, 0.0) + float(value.square().sum())
     means = {site: totals[site] / counts[site].clamp(min=1) for site in totals}
     stds = {}
     for site in totals:

@@ -21,6 +21,7 @@ from mechxai.engine.plan import Wave
 from mechxai.engine.row_edits import EditFunction, RowEdit, Window, edit_functions, edits_by_site
 from mechxai.model.backends.base import modules
 from mechxai.model.backends.hooks import HookFunction, gathered
+from mechxai.model.backends.masking import attention_mask_of
 from mechxai.model.backends.passes import residuals_before, resume
 from mechxai.model.backends.prefix import JoiningRows
 from mechxai.model.dense.weight_layout import one_kernel
@@ -47,6 +48,7 @@ class _Suffix:
         self.chunk, self.wave = chunk, wave
         self.model, self.recorded = chunk.model, chunk.recorded
         self.n_layers = self.model.architecture.n_layers
+        self.mask = attention_mask_of(self.model.backend)
         self.window = Window(wave.start, wave.stop)
         entries = [entry_layer(chunk.sweep.cells[cell]) for cell in wave.cells]
         self.order = sorted(range(len(wave)), key=lambda row: entries[row])
@@ -63,7 +65,7 @@ class _Suffix:
             site.hook: [_edit_hook(functions)]
             for site, row_edits in edits.items()
             if site.row.entry != "embed"
-            and (functions := edit_functions(row_edits, self.window, device=self.model.device))
+            and (functions := edit_functions(row_edits, self.window, self.mask, device=self.model.device))
         }
         at, sites = self._at(), [*edits, *(intervention.site.whole for intervention in self.recorded.edits)]
         if at is not None and self._can_narrow(sites):
@@ -143,6 +145,7 @@ def embedded_rows(chunk: Chunk, edits: Mapping[Site, Sequence[RowEdit]], prompts
     recorded, device = chunk.recorded, chunk.model.device
     window = Window(0, recorded.base.tokens.shape[1])
     hooks: dict[str, list[HookFunction]] = {}
+    mask = attention_mask_of(chunk.model.backend)
     for intervention in recorded.edits:
         if intervention.site.row.entry == "embed":
             hooks.setdefault(intervention.site.hook, []).append(
@@ -150,7 +153,7 @@ def embedded_rows(chunk: Chunk, edits: Mapping[Site, Sequence[RowEdit]], prompts
             )
     for site, row_edits in edits.items():
         if site.row.entry == "embed":
-            hooks.setdefault(site.hook, []).append(_edit_hook(edit_functions(row_edits, window, device=device)))
+            hooks.setdefault(site.hook, []).append(_edit_hook(edit_functions(row_edits, window, mask, device=device)))
     return residuals_before(chunk.model, recorded.base.tokens[torch.tensor(prompts, device=device)], hooks)
 
 
@@ -159,9 +162,8 @@ def base_edit_functions(
 ) -> list[EditFunction]:
     """Functions that make an intervention of the base run in rows of these prompts."""
     sites = edits_by_site([(intervention,)] * len(prompts), prompts, chunk.batch)
-    return [
-        function for edits in sites.values() for function in edit_functions(edits, window, device=chunk.model.device)
-    ]
+    mask, device = attention_mask_of(chunk.model.backend), chunk.model.device
+    return [function for edits in sites.values() for function in edit_functions(edits, window, mask, device=device)]
 
 
 def _edit_hook(edits: Sequence[EditFunction]) -> HookFunction:

@@ -62,6 +62,7 @@ class HookedTransformerParts:
             self.state = loading_from_pretrained.get_pretrained_state_dict(folder, self.cfg, hf_model, dtype=dtype)
         self.cfg.model_name = family
         self.cfg.d_mlp = config.get("n_inner") or self.cfg.d_mlp  # TransformerLens takes 4 * d_model for every GPT-2
+        self.generation_config = hf_model.generation_config
 
     def backend(self, tokenizer: Any, device: torch.device) -> Backend:
         """The model; uses up the weights.
@@ -83,6 +84,7 @@ class HookedTransformerParts:
                 fold_value_biases=self.folded,
             )
             inner.to(device)
+            inner.generation_config = self.generation_config  # its ends of text
             return HookedTransformerBackend(inner.to(self.dtype).eval())
 
     def _taken_state(self) -> dict[str, torch.Tensor]:

@@ -23,6 +23,7 @@ from mechxai.model.backends.capture import Keeper, gradients_at
 from mechxai.model.backends.editing import run_hooks
 from mechxai.model.backends.hooks import HookFunction, gathered
 from mechxai.model.backends.limits import cache_bytes, check_space, check_tokens, inside
+from mechxai.model.backends.masking import attention_mask_of
 from mechxai.model.comparison import Comparison
 from mechxai.model.dense.cache import fill
 from mechxai.model.generation.generate import Generates
@@ -201,7 +202,7 @@ class HookedModel(Generates, Displayed):
         tokens, lengths = self._encoded(prompts, lengths)
         layout = layout or _layout(tokens, lengths)
         self._check(interventions)
-        hooks = run_hooks(interventions, layout)
+        hooks = run_hooks(interventions, layout, mask=attention_mask_of(self.backend))
         sites = [intervention.site for intervention in interventions]
         with torch.no_grad():
             return self.forward(tokens, lengths=layout.lengths, hooks=hooks, at=at, sites=sites)
@@ -268,7 +269,8 @@ class HookedModel(Generates, Displayed):
         check_tokens(tokens, self.architecture, self.name)
         layout = layout or _layout(tokens, lengths)
         self._check(interventions)
-        edits = (lambda rows: run_hooks(interventions, layout, rows)) if interventions else None
+        mask = attention_mask_of(self.backend)
+        edits = (lambda rows: run_hooks(interventions, layout, rows, mask=mask)) if interventions else None
         fill(keeper, self.backend, tokens.to(self.device), lengths=layout.lengths, hooked=hooked, edits=edits)
         return Activations({site: keeper.values[site] for site in chosen}, layout, positions)
 

@@ -1,50 +1,158 @@
-"""Hugging Face checkpoints: the model and the tokenizer of a folder or an id, complete, or refused with the reason."""
+"""Hugging Face checkpoints: the model and the tokenizer of a folder or an id, complete, or refused with the reason.
 
+Every tensor of a loaded model comes from the checkpoint's files; what is missing, left over, misshapen or not finite is
+named. Encoder-decoder models, adapters and absurd sizes are refused before a weight is read.
+"""
+
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mechxai.core.errors import ArtifactError, ModelSupportError
+from mechxai.model.checkpoint.errors import LOADABLE, LoadingErrors, label
+from mechxai.model.checkpoint.files import Shapes, check_folder, read_json
+from mechxai.model.checkpoint.sizes import check_kind, check_quantisation, check_sizes, check_total, check_values
+from mechxai.model.checkpoint.tensors import check_tensors
+from mechxai.model.checkpoint.text_model import is_multimodal, multimodal_class, text_model
 
-_FOLDER_PREFIXES = ("/", "./", "../", "~")  # a name that begins so is a folder, never a Hugging Face id
 _SMALLEST_VOCABULARY = 10
-_LOADABLE = (
-    "a zoo name (see `mechxai models`), a folder with config.json, *.safetensors and a tokenizer, or a Hugging Face id"
-)
+_OTHER_HEADS = re.compile(r"For(\w*Classification|QuestionAnswering|MultipleChoice|NextSentencePrediction)$")
 
 
 def language_model(source: str | Path, revision: str | None, *, name: str) -> tuple[Any, Any]:
-    """The Hugging Face model and its tokenizer."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer  # noqa: PLC0415 - heavy
+    """A causal or masked language model in float32, and its tokenizer.
 
-    local = isinstance(source, Path)
-    options: dict[str, Any] = {"revision": revision, "trust_remote_code": False, "local_files_only": local}
-    try:
-        config = AutoConfig.from_pretrained(source, **options)
-        architectures = getattr(config, "architectures", None) or [""]
-        _check_language_model(architectures[0], name)
-        auto = AutoModelForMaskedLM if "MaskedLM" in architectures[0] else AutoModelForCausalLM
-        safe = {"use_safetensors": True} if local else {}
-        model = auto.from_pretrained(source, dtype=torch.float32, attn_implementation="eager", **safe, **options).eval()
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-    except (OSError, ValueError) as error:
-        no_folder = name.startswith(_FOLDER_PREFIXES) and not Path(name).is_dir()
-        reason = "there is no such folder" if no_folder else str(error).splitlines()[0].rstrip(".")
-        raise ArtifactError(
-            f"Model {name!r} cannot be loaded: {reason}",
-            allowed=_LOADABLE,
-            fix="Check the spelling, or the network for a Hugging Face id",
-        ) from error
+    Args:
+        source: a folder as a `Path`, or a Hugging Face id.
+        revision: branch, tag or commit of an id.
+        name: the name for errors, as the user gave it.
+
+    Returns:
+        The Hugging Face model in evaluation mode, the text model of a multimodal one; and the tokenizer.
+
+    Raises:
+        ArtifactError: there is no such model, or its files are incomplete or damaged.
+        ModelSupportError: the model is of a kind that cannot be loaded; says which and what to do.
+        NumericsError: a weight is NaN or infinite.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM  # noqa: PLC0415 - heavy
+
+    config, stored, options = _configuration(source, revision, name)
+    _check_head(config, name)
+    if is_multimodal(config):
+        auto = multimodal_class(config, name)
+    else:
+        auto = AutoModelForMaskedLM if is_masked(config) else AutoModelForCausalLM
+    model = _weights(auto, config, source, name=name, stored=stored, options=options)
+    if is_multimodal(config):
+        with LoadingErrors(name):
+            model = text_model(model, name)
+    model.config.architectures = [type(model).__name__]  # TransformerLens chooses by it
+    tokenizer = _tokenizer(source, name, options)
     _check_tokenizer(tokenizer, model, name)
     return model, tokenizer
 
 
-def _check_language_model(architecture: str, name: str) -> None:
+def sequence_model(
+    source: str | Path, auto_name: str, *, dtype: torch.dtype, revision: str | None, name: str
+) -> tuple[Any, Any]:
+    """A classifier or an encoder, and its tokenizer.
+
+    Args:
+        source: a folder as a `Path`, or a Hugging Face id.
+        auto_name: ``AutoModelForSequenceClassification`` or ``AutoModel``.
+        dtype: of the weights.
+        revision: branch, tag or commit of an id.
+        name: the name for errors, as the user gave it.
+
+    Raises:
+        ArtifactError: there is no such model, or its files are incomplete or damaged.
+        ModelSupportError: the model is an encoder-decoder, or has no classification head.
+        NumericsError: a weight is NaN or infinite.
+    """
+    import transformers  # noqa: PLC0415 - heavy
+
+    config, stored, options = _configuration(source, revision, name)
+    auto = getattr(transformers, auto_name)
+    unused = ("pooler",) if auto_name == "AutoModel" else ()
+    model = _weights(auto, config, source, name=name, stored=stored, options=options, dtype=dtype, unused=unused)
+    return model, _tokenizer(source, name, options)
+
+
+def is_masked(config: Any) -> bool:
+    """Whether the configuration is of a masked language model: bidirectional, and not a decoder."""
+    from transformers import AutoModelForMaskedLM  # noqa: PLC0415 - heavy
+
+    bidirectional = type(config) in AutoModelForMaskedLM._model_mapping.keys()  # noqa: SIM118 - no public list
+    return bidirectional and not getattr(config, "is_decoder", False)
+
+
+def _configuration(source: str | Path, revision: str | None, name: str) -> tuple[Any, Shapes | None, dict[str, Any]]:
+    """The checked configuration, the stored shapes of a folder, and the options of ``from_pretrained``."""
+    from transformers import AutoConfig  # noqa: PLC0415 - heavy
+
+    local = isinstance(source, Path) or bool(source and Path(source).is_file())
+    stored = check_folder(Path(source), name) if local else None
+    if local:
+        check_values(read_json(Path(source) / "config.json", name), name)
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": False, "local_files_only": local}
+    with LoadingErrors(name):
+        config = AutoConfig.from_pretrained(source, **options)
+    check_kind(config, name)
+    check_quantisation(config, name)
+    check_sizes(config, name, stored)
+    return config, stored, options
+
+
+def _weights(  # noqa: PLR0913 - the parts of a checkpoint
+    auto: Any,
+    config: Any,
+    source: str | Path,
+    *,
+    name: str,
+    stored: Shapes | None,
+    options: dict[str, Any],
+    dtype: torch.dtype = torch.float32,
+    unused: tuple[str, ...] = (),
+) -> Any:
+    if stored is not None:
+        check_total(auto, config, name=name, stored=stored)
+    with LoadingErrors(name):
+        model, info = auto.from_pretrained(
+            source,
+            config=config,
+            dtype=dtype,
+            attn_implementation="eager",
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are named and refused below
+            **options,
+        )
+    check_tensors(model, info, name, unused=unused)
+    return model.eval()
+
+
+def _tokenizer(source: str | Path, name: str, options: dict[str, Any]) -> Any:
+    from transformers import AutoTokenizer  # noqa: PLC0415 - heavy
+
+    with LoadingErrors(name):
+        return AutoTokenizer.from_pretrained(source, **options)
+
+
+def _check_head(config: Any, name: str) -> None:
+    architecture = (getattr(config, "architectures", None) or [""])[0]
     if "SequenceClassification" in architecture:
         raise ModelSupportError(
             f"Model {name!r} is a classifier ({architecture}), not a language model",
             fix="Use mx.load_classifier; attribution methods take its result like any model",
+        )
+    if _OTHER_HEADS.search(architecture):
+        raise ModelSupportError(
+            f"{label(name)} cannot be loaded: it is not a language model",
+            allowed="causal and masked language models (mx.load), text classifiers (mx.load_classifier), encoders "
+            "(mx.load_encoder)",
         )
 
 
@@ -54,6 +162,6 @@ def _check_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
         raise ArtifactError(
             f"Model {name!r} cannot be loaded: its tokenizer has {len(tokenizer)} tokens, its vocabulary "
             f"{model.config.vocab_size}",
-            allowed=_LOADABLE,
+            allowed=LOADABLE,
             fix="Put the tokenizer's files (tokenizer.json, tokenizer_config.json) beside the weights",
         )

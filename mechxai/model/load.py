@@ -12,6 +12,7 @@ from mechxai.model.backends.device import device_of, quiet_loading
 from mechxai.model.backends.hooked_transformer import HookedTransformerBackend
 from mechxai.model.backends.weight_hash import hash_parameters
 from mechxai.model.beginning import text_codec
+from mechxai.model.checkpoint.errors import LoadingErrors
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.hugging_face import language_model
 from mechxai.model.selection import Checkpoint, ProcessingName, Wanted, select
@@ -75,7 +76,7 @@ def load(  # noqa: PLR0913 - the public contract's form
     folder = zoo_folder(name) if name.startswith("zoo/") else Path(name) if name and Path(name).is_dir() else None
     card = zoo_card(name) if name.startswith("zoo/") else {}
     label = name if folder is None or card else folder.name
-    with quiet_loading():
+    with quiet_loading(), LoadingErrors(name, "TransformerLens"):
         if folder is not None and native.is_native(folder):
             inner, digest = native.load(folder, backend, device=torch_device, dtype=torch_dtype)
             codec = text_codec(native.tokenizer(folder), bos=bos, masked=False)

@@ -10,6 +10,7 @@ from torch import Tensor
 from mechxai.core.batch import Answer, ContrastBatch
 from mechxai.core.errors import AlignmentError, ConfigError, ModelSupportError, ShapeError
 from mechxai.core.shapes import Tokens
+from mechxai.model.unknown_words import announce_unknown_words, check_answer_known, unknown_id
 
 Prompts = str | Sequence[str] | Tokens  # a text, texts, or token ids
 
@@ -64,14 +65,13 @@ class TextCodec:
 
     @property
     def unknown(self) -> int | None:
-        """The id for words outside the vocabulary; None where the beginning-of-sequence token has the same id."""
-        unk_id = getattr(self.tokenizer, "unk_token_id", None)
-        return None if unk_id == self.bos else unk_id
+        """The id for words outside the vocabulary; None where another special token has the same id."""
+        return unknown_id(self.tokenizer, None if self.masked else self.bos)
 
     def special_ids(self) -> frozenset[int]:
-        """The ids of the tokenizer's special tokens and of the beginning-of-sequence token."""
-        special = getattr(self.tokenizer, "all_special_ids", None) or []
-        return frozenset(special if self.bos is None else [*special, self.bos])
+        """The ids of the tokenizer's special tokens, without that of unknown words, and of the first token."""
+        special = {*(getattr(self.tokenizer, "all_special_ids", None) or []), self.bos}
+        return frozenset(special - {None, self.unknown})
 
     def word_starts(self, ids: Sequence[int]) -> list[bool]:
         """Whether each token begins a word: it follows a space, or it is punctuation or follows some.
@@ -118,6 +118,7 @@ class TextCodec:
             ShapeError: no text, or one without tokens.
         """
         rows = [self.ids(text) for text in self.texts(texts)]
+        announce_unknown_words(self.tokenizer, texts)
         empty = [number for number, row in enumerate(rows) if not row]
         if empty:
             raise ShapeError(f"Prompt {empty[0]} is empty: a prompt needs at least one token")
@@ -171,6 +172,7 @@ class TextCodec:
         if len(set(counts.values())) != 1 or not clean:
             listed = ", ".join(f"{count} {name}" for name, count in counts.items())
             raise ShapeError(f"Prompts and answers must come in equal numbers, not {listed}")
+        announce_unknown_words(self.tokenizer, [*clean, *corrupted])
         clean_ids, corrupted_ids = [self.ids(text) for text in clean], [self.ids(text) for text in corrupted]
         self._check_equal_lengths(clean_ids, corrupted_ids)
         answer_ids, wrong_ids = self._answer_ids(clean, answers), self._answer_ids(clean, wrong)
@@ -201,7 +203,10 @@ class TextCodec:
     def _answer_ids(
         self, prompts: Sequence[str], answers: Sequence[Answer | Sequence[Answer]]
     ) -> list[list[list[int]]]:
-        """The tokens of each prompt's alternative answers."""
+        """The tokens of each prompt's alternative answers, which the tokenizer must know."""
+        for prompt, answer in zip(prompts, answers, strict=True):
+            for alternative in _alternatives(answer):
+                check_answer_known(self.tokenizer, "" if self.masked else prompt, alternative, unknown=self.unknown)
         return [
             [self.answer(prompt, alternative) for alternative in _alternatives(answer)]
             for prompt, answer in zip(prompts, answers, strict=True)

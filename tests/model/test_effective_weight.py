@@ -1,12 +1,19 @@
 """The weight with which a linear layer acts."""
 
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
+import mechxai as mx
 from mechxai.core.errors import ModelSupportError
 from mechxai.model.backends.effective_weight import AffineMemory, effective_affine
+from mechxai.model.backends.weight_hash import hash_parameters
 
 
 class LowRankLinear(nn.Linear):
@@ -84,3 +91,61 @@ def test_a_measured_weight_is_measured_again_after_a_change() -> None:
     torch.testing.assert_close(memory(layer, 6)[0], layer.matrix().detach())
     layer.weight.data *= 2
     torch.testing.assert_close(memory(layer, 6)[0], layer.matrix().detach())
+
+
+def test_a_hash_changes_with_an_adapters_scale_and_state() -> None:
+    torch.manual_seed(0)
+    layer = LowRankLinear(6, 4)
+    hashes = {hash_parameters(nn.Sequential(layer))}
+    for change in ({"scaling": 0.7}, {"scaling": 0.7, "merged": True}, {"scale_of": {"default": 2.0}}):
+        vars(layer).update(change)
+        hashes.add(hash_parameters(nn.Sequential(layer)))
+    assert len(hashes) == 4
+    layer.eval()
+    assert hash_parameters(nn.Sequential(layer)) in hashes
+
+
+@pytest.fixture
+def adapted_and_merged(checkpoint: Callable[[str], Path]) -> tuple[mx.HookedModel, mx.HookedModel]:
+    """A Llama with adapters in several layers, and the same model with the adapters added to its weights."""
+    bridge = pytest.importorskip("transformer_lens.model_bridge").TransformerBridge
+    folder = checkpoint("llama")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    merged = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    adapted = copy.deepcopy(merged)
+    torch.manual_seed(1)
+    for name, layer in list(adapted.named_modules()):
+        if name.endswith(("q_proj", "o_proj", "down_proj", "lm_head")):
+            low_rank = LowRankLinear(layer.in_features, layer.out_features, bias=False)
+            low_rank.load_state_dict(layer.state_dict(), strict=False)
+            with torch.no_grad():
+                low_rank.lora_A.mul_(0.3)
+                low_rank.lora_B.mul_(0.3)
+                merged.get_submodule(name).weight.copy_(low_rank.matrix().T)
+            adapted.set_submodule(name, low_rank)
+
+    def wrapped(hf_model: nn.Module) -> mx.HookedModel:
+        inner = bridge.boot_transformers("local", hf_model=hf_model.eval(), tokenizer=tokenizer, device="cpu")
+        return mx.wrap(inner.eval())
+
+    return wrapped(adapted), wrapped(merged)
+
+
+def test_an_adapted_model_reads_as_its_merged_weights(adapted_and_merged) -> None:
+    adapted, merged = adapted_and_merged
+    tokens = torch.tensor([[5, 6, 7, 8, 9], [15, 16, 17, 18, 19]])
+    torch.testing.assert_close(adapted.logits(tokens), merged.logits(tokens), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(adapted.backend.unembedding()[0], merged.backend.unembedding()[0], atol=1e-5, rtol=1e-5)
+    assert adapted.weight_hash != merged.weight_hash
+    assert torch.equal(adapted.generate(tokens, 6), merged.generate(tokens, 6))
+    batch = mx.ContrastBatch.from_tokens(tokens[:1], tokens[1:], torch.tensor([5]), torch.tensor([6]))
+    ours, theirs = (mx.LogitLens()(model, batch).data["target_logprob"] for model in (adapted, merged))
+    assert float(abs(ours - theirs).max()) < 1e-4
+
+
+def test_results_of_heads_are_refused_where_the_projection_is_adapted(adapted_and_merged) -> None:
+    adapted, merged = adapted_and_merged
+    tokens = torch.tensor([[5, 6, 7]])
+    assert merged.cache(tokens, ["result"]).stack("result").ndim == 5
+    with pytest.raises(ModelSupportError, match="merge the adapters"):
+        adapted.cache(tokens, ["result"])

@@ -6,7 +6,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from mechxai.core.errors import ConfigError
+from mechxai.core.errors import ConfigError, NumericsError
 from mechxai.core.method import MethodCard, register
 from mechxai.core.metric import AnyMetric
 from mechxai.core.result import variable
@@ -60,6 +60,7 @@ class IntegratedGradients(Attribution):
     special: bool = False
 
     needs_internals: ClassVar[bool] = True
+    needs_gradients: ClassVar[bool] = True
 
     def _check_fields(self) -> None:
         if not 1 <= self.n_steps <= self.max_steps:
@@ -70,15 +71,33 @@ class IntegratedGradients(Attribution):
             raise ConfigError(f"tolerance is {self.tolerance}: it must be positive")
 
     def scores(self, inputs: AttributionInput) -> TokenScores:
-        """The integral for every token, and the number of steps of each prompt."""
+        """The integral for every token, and the number of steps of each prompt.
+
+        Raises:
+            NumericsError: the scores of a model that routes tokens to experts do not add up.
+        """
         change = inputs.target_score - inputs.baseline_score
         rows = prompt_by_prompt(
             self, inputs, lambda prompt, number: self._converged_scores(prompt, float(change[number]))
         )
         tokens = pad_rows([row[0] for row in rows], inputs.batch.n_pos)
         steps = torch.stack([row[1, 0] for row in rows]).long()
+        self._check_gap(inputs, torch.stack([row[0].sum() for row in rows]) - change, change, steps=steps)
         variables = {"n_steps": variable(("prompt",), steps.numpy(), "steps", "points of the path")}
         return TokenScores(tokens, complete=True, variables=variables)
+
+    def _check_gap(self, inputs: AttributionInput, gap: Tensor, change: Tensor, *, steps: Tensor) -> None:
+        """Refuses scores that miss the change because the routing changes along the path, unseen by gradients."""
+        share = gap.abs() / change.abs().clamp(min=_MIN_CHANGE)
+        if not inputs.model.architecture.n_experts or not bool((share > self.tolerance).any()):
+            return
+        prompt = int(share.argmax())
+        raise NumericsError(
+            f"Integrated gradients of prompt {prompt} sum to {float((gap + change)[prompt]):.3g} after "
+            f"{int(steps[prompt])} steps, but the score changes by {float(change[prompt]):.3g}: this model routes "
+            "tokens to experts, and gradients miss the jump where the routing changes along the path",
+            fix="Use kernel_shap or occlusion, which compare scores only",
+        )
 
     def _converged_scores(self, inputs: AttributionInput, change: float) -> Tensor:
         """The scores of a prompt and, in a second row, the number of steps, ``[2, pos]``."""

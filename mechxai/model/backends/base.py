@@ -207,6 +207,12 @@ def check_exists(backend: Backend, site: Site) -> None:
             f"{architecture.family} has no site {site.name}: it is an attention-only model",
             allowed=[name for name, row in SITES.items() if not row.needs_mlp],
         )
+    if architecture.n_experts and site.row.dense_mlp:
+        raise SiteError(
+            f"{architecture.family} has no site {site.name}: a router sends each token to some of "
+            f"{architecture.n_experts} expert MLPs, so its neurons differ from token to token",
+            fix="Use mlp_out, the sum of the experts' outputs",
+        )
     if _is_absent(backend, architecture, site.name) or site.hook not in backend.hooks:
         reason = ": attention and MLP read the same residual stream" if site.row.serial_only else ""
         present = [name for name in SITES if not _is_absent(backend, architecture, name)]
@@ -215,8 +221,10 @@ def check_exists(backend: Backend, site: Site) -> None:
 
 def _is_absent(backend: Backend, architecture: Architecture, name: str) -> bool:
     """Whether no layer has this site."""
-    by_shape = (SITES[name].serial_only and architecture.parallel) or (
-        name == "pos_embed" and architecture.positions == "rotary"
+    by_shape = (
+        (SITES[name].serial_only and architecture.parallel)
+        or (SITES[name].dense_mlp and architecture.n_experts > 0)
+        or (name == "pos_embed" and architecture.positions == "rotary")
     )
     return by_shape or SITES[name].hook.format(layer=0) not in backend.hooks
 
@@ -243,7 +251,15 @@ def read_architecture(cfg: Any, *, causal: bool) -> Architecture:
         norm=str(cfg.normalization_type or "none").removesuffix("Pre"),
         positions=positions.get(str(cfg.positional_embedding_type), "standard"),
         logit_softcap=float(softcap) if softcap is not None and softcap > 0 else 0.0,
+        n_experts=count_experts(cfg),
     )
+
+
+def count_experts(cfg: Any) -> int:
+    """The number of experts in a configuration; 0 for a single MLP per block."""
+    names = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+    counts = [getattr(cfg, name, None) for name in names]
+    return max((count for count in counts if isinstance(count, int) and count > 1), default=0)
 
 
 def as_dtype(name: str | torch.dtype) -> torch.dtype:
@@ -261,8 +277,8 @@ def as_dtype(name: str | torch.dtype) -> torch.dtype:
 
 
 def are_plain(inner: Any) -> bool:
-    """Whether every weight is a floating-point tensor, all on one device."""
+    """Whether every weight is an ordinary floating-point tensor, all on one device."""
     parameters = list(inner.parameters())
     return len({parameter.device for parameter in parameters}) == 1 and all(
-        parameter.is_floating_point() for parameter in parameters
+        type(parameter) is torch.nn.Parameter and parameter.is_floating_point() for parameter in parameters
     )

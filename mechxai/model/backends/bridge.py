@@ -15,6 +15,8 @@ from mechxai.core.site import Site
 from mechxai.core.site_table import SITES
 from mechxai.model.backends.base import are_plain, check_exists, modules, read_architecture
 from mechxai.model.backends.config_lengths import hugging_face_config
+from mechxai.model.backends.effective_weight import AffineMemory, is_plain_linear, unwrapped
+from mechxai.model.backends.masked import head_transform, is_causal
 from mechxai.model.backends.prefix import JoiningRows, KeysValues
 from mechxai.model.dense.weight_layout import optimize_convolution_layout
 
@@ -27,6 +29,17 @@ class BridgeBackend:
     name: ClassVar[str] = "bridge"
     masks_rows: ClassVar[bool] = True
     in_place: ClassVar[frozenset[str]] = frozenset(name for name, row in SITES.items() if "bridge" in row.in_place_on)
+
+    def __post_init__(self) -> None:
+        """Refuses virtual tokens, and attention that is not what the configuration says; one small pass."""
+        adapter = getattr(getattr(self.inner, "original_model", None), "active_peft_config", None)
+        if getattr(adapter, "is_prompt_learning", False):
+            raise ModelSupportError(
+                f"The adapter {type(adapter).__name__} puts virtual tokens before every prompt, so that positions of "
+                "activations are not those of the tokens",
+                fix="Use an adapter that changes weights (LoRA, DoRA, IA3), bridged from peft_model.base_model.model",
+            )
+        self.architecture()
 
     @property
     def hooks(self) -> Mapping[str, Any]:
@@ -43,24 +56,42 @@ class BridgeBackend:
 
     @cached_property
     def _architecture(self) -> Architecture:
-        return read_architecture(self.inner.cfg, causal="Bert" not in str(self.inner.cfg.architecture))
+        return read_architecture(self.inner.cfg, causal=is_causal(self.inner))
 
     def check(self, site: Site, *, editing: bool = False) -> None:
-        """Refuses a site that the model lacks, and on BERT one that the bridge shows but does not use."""
+        """Refuses a site that the model lacks, and on masked models one that the bridge shows but does not use."""
         check_exists(self, site)
+        if site.name == "result":
+            self._check_result(site)
         if self.architecture().causal:
             return
+        family = self.architecture().family
         alternatives = "Use resid_pre, attn_out, mlp_out, q, k, v or z"
         if editing and site.row.bert_bridge == "read":
             raise ModelSupportError(
-                f"{site} cannot be edited on BERT: the bridge's {site.name} is a copy, edits have no effect",
+                f"{site} cannot be edited on {family}: the bridge's {site.name} is a copy, edits have no effect",
                 fix=alternatives,
             )
         if site.row.bert_bridge == "none":
             raise ModelSupportError(
-                f"{site} is not available on BERT: the bridge has no true value for it in post-norm blocks",
+                f"{site} is not available on {family}: the bridge has no true value for it in post-norm blocks",
                 fix=alternatives,
             )
+
+    def _check_result(self, site: Site) -> None:
+        """Refuses ``result`` where the output projection is not the product with its weight that TransformerLens reads.
+
+        Adapters and quantised weights are left out of TransformerLens' ``hook_result``.
+        """
+        for layer in range(self.architecture().n_layers) if site.layer is None else (site.layer,):
+            projection = getattr(getattr(self.inner.blocks[layer], "attn", None), "o", None)
+            if projection is not None and not is_plain_linear(unwrapped(projection)):
+                kind = type(unwrapped(projection)).__name__
+                raise ModelSupportError(
+                    f"{site} is not available: the output projection of layer {layer} is no plain layer ({kind}), and "
+                    "TransformerLens reads its stored weight only",
+                    fix="Use site z, or merge the adapters into the weights",
+                )
 
     def run(self, tokens: Tokens, mask: Mask | None) -> RowLogits:
         """Logits; the mask matters only to bidirectional models."""
@@ -122,11 +153,16 @@ class BridgeBackend:
         return "cache_params" if "cache_params" in parameters else "past_key_values"
 
     def final_norm(self, residual: Tensor) -> Tensor:
-        """The bridge's final norm; on BERT the whole transform of Hugging Face's head: a layer, then the norm."""
-        if not self.architecture().causal:
-            return self.inner.original_model.cls.predictions.transform(residual)
+        """The bridge's final norm; of masked models the whole head: a layer, an activation, then the norm."""
+        transform = head_transform(self.inner)
+        if transform is not None:
+            return transform(residual)
         return self.inner.ln_final(residual) if hasattr(self.inner, "ln_final") else residual
 
     def unembedding(self) -> tuple[Tensor, Tensor | None]:
-        """Views of the Hugging Face model's weights."""
-        return self.inner.W_U, getattr(self.inner.unembed, "b_U", None)
+        """The weight with which the head acts: views of a plain head's weight, measured with adapters or quantised."""
+        return self._unembedding(self.inner.unembed, self.architecture().d_model)
+
+    @cached_property
+    def _unembedding(self) -> AffineMemory:
+        return AffineMemory()

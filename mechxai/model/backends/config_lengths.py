@@ -51,7 +51,7 @@ def config_lengths(backend: Backend) -> ConfigLengths:
 
 def hugging_face_config(backend: Backend) -> Any:
     """The configuration of the Hugging Face language model under a bridge; None for other models."""
-    config = getattr(getattr(backend.inner, "original_model", None), "config", None)
+    config: Any = getattr(getattr(backend.inner, "original_model", None), "config", None)
     if not hasattr(config, "to_dict"):
         return None
     return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config

@@ -47,9 +47,16 @@ def foreign_hooks(modules: Iterable[Any]) -> bool:
     """Whether any of these modules has a forward hook that is not the libraries' own."""
     for module in modules:
         tables = (module._forward_pre_hooks, module._forward_hooks)
-        if any(tables) and hasattr(module, "fwd_hooks"):
-            return True  # libraries attach nothing to hook points
         functions = [function for table in tables for function in table.values()]
+        if hasattr(module, "fwd_hooks"):  # a hook point, which wraps the function that was attached
+            functions = [_attached_function(function) for function in functions]
         if any(not str(getattr(function, "__module__", "")).startswith(_LIBRARIES) for function in functions):
             return True
     return False
+
+
+def _attached_function(wrapper: Any) -> Any:
+    """The function that somebody attached to a hook point, from TransformerLens' wrapper around it."""
+    cells = [cell.cell_contents for cell in getattr(wrapper, "__closure__", None) or ()]
+    functions = [value for value in cells if callable(value) and not hasattr(value, "fwd_hooks")]
+    return functions[0] if len(functions) == 1 else None

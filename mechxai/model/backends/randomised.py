@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 
+from mechxai.core.errors import ModelSupportError
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.load import backend_of
 
@@ -19,10 +20,18 @@ def randomised(model: HookedModel, seed: int = 0) -> HookedModel:
         model: the trained model, which does not change.
         seed: of the random weights.
 
+    Raises:
+        ModelSupportError: quantised weights, or weights on several devices.
+
     Cost: no forward pass; the weights once more in memory.
 
     Source: Zhang and Bowman 2018 (arXiv 1809.10040), untrained encoders as a baseline for probes.
     """
+    if not model.backend.plain_weights():
+        raise ModelSupportError(
+            f"{model.name} cannot get random weights: its weights are quantised or on several devices",
+            fix="Load it in float32 or bfloat16 on one device",
+        )
     inner = copy.deepcopy(model.inner)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

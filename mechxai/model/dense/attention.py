@@ -83,6 +83,7 @@ class DenseAttention:
         q_norm: norm of the queries, or None.
         k_norm: norm of the keys, or None.
         clip: bound on queries, keys and values, or None.
+        rotates_first: whether queries and keys are rotated before they are normalised (HunYuan).
     """
 
     q: Affine
@@ -94,6 +95,12 @@ class DenseAttention:
     q_norm: HeadNorm | None = None
     k_norm: HeadNorm | None = None
     clip: float | None = None
+    rotates_first: bool = False
+
+    @property
+    def heads_interact(self) -> bool:
+        """Whether a norm over all heads lets the queries or keys of one head change those of others."""
+        return any(norm is not None and norm.whole for norm in (self.q_norm, self.k_norm))
 
     def queries(self, q: Float[Tensor, "row pos head d_head"], start: int) -> Float[Tensor, "row pos head d_head"]:
         """Queries as scores read them, from site ``q`` at positions from ``start`` on."""
@@ -108,9 +115,10 @@ class DenseAttention:
         return v if self.clip is None else v.clamp(-self.clip, self.clip)
 
     def _placed(self, x: Tensor, norm: HeadNorm | None, start: int) -> Tensor:
-        x = self.values(x)
-        x = x if norm is None else norm(x)
-        return x if self.rotary is None else self.rotary(x, start)
+        if self.rotates_first and self.rotary is not None:
+            x = self.rotary(x, start)
+        x = self.values(x if norm is None else norm(x))
+        return x if self.rotary is None or self.rotates_first else self.rotary(x, start)
 
     def whole(
         self,

@@ -21,7 +21,7 @@ from mechxai.model.backends.attach import Hooks, attached, embedded
 from mechxai.model.backends.base import UNEMBED_HOOK, Backend
 from mechxai.model.backends.capture import AllCached
 from mechxai.model.dense.blocks import DenseModel
-from mechxai.model.dense.lengths import test_lengths
+from mechxai.model.dense.lengths import probe_lengths
 from mechxai.model.dense.read import read_dense
 from mechxai.model.dense.run import DENSE_SITES, run_dense
 from mechxai.model.dense.state import model_state
@@ -114,7 +114,7 @@ def _checked(backend: Backend) -> EquivalenceCheck:
     if not backend.plain_weights():
         return EquivalenceCheck(None, reason="its weights are quantised or spread over devices")
     check = EquivalenceCheck(None)
-    for length, longest in test_lengths(backend):
+    for length, longest in probe_lengths(backend):
         check = _checked_up_to(backend, length, longest=longest)
         if check.dense is not None:
             return check

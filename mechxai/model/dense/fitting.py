@@ -55,12 +55,14 @@ def fitted_attention(
     q, k, v = (affine(read.flatten(0, 1)).view(*read.shape[:2], -1, d_head) for affine, _ in sizes)
     for rotary in parts.rotaries:
         for rule in parts.rules:
-            candidate = replace(plain, rule=rule, rotary=rotary)
             if rotary is not None and rotary.table(2)[0].shape[-1] > d_head:
                 continue
-            queries, keys = candidate.queries(q, 0).transpose(1, 2), candidate.keys(k, 0).transpose(1, 2)
-            if close(attend(queries, keys, candidate.values(v).transpose(1, 2), rule=rule), z):
-                return candidate
+            orders = (False, True) if rotary is not None and plain.q_norm is not None else (False,)
+            for rotates_first in orders:
+                candidate = replace(plain, rule=rule, rotary=rotary, rotates_first=rotates_first)
+                queries, keys = candidate.queries(q, 0).transpose(1, 2), candidate.keys(k, 0).transpose(1, 2)
+                if close(attend(queries, keys, candidate.values(v).transpose(1, 2), rule=rule), z):
+                    return candidate
     raise NotCoveredError("attention is more than projections, norms, rotation, mask and softmax")
 
 
@@ -115,6 +117,8 @@ def mask_rules(mask: Tensor | None, sizes: Sequence[int | None]) -> list[ScoreRu
     if not isinstance(mask, Tensor) or mask.ndim != 4 or mask.shape[-1] != mask.shape[-2]:
         return [ScoreRule(1.0), *windows]
     seen = mask[0, 0] if mask.dtype == torch.bool else mask[0, 0] > -1
+    if not bool(seen.diagonal().all()):  # MPT marks what is masked
+        seen = ~seen
     n_pos = len(seen)
     counts = seen.sum(1)
     reset = next((pos for pos in range(1, n_pos) if int(counts[pos]) < int(counts[pos - 1])), None)

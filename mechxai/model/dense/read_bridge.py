@@ -93,7 +93,8 @@ class BridgeReader:
             raise NotCoveredError(f"layer {name!r} is not linear ({error})") from error
 
     def _head_norm(self, trace: BlockTrace, name: str, n_heads: int) -> HeadNorm | None:
-        names = (f"attn.{name}_norm", f"attn.{name}_layernorm")
+        long = {"q": "query", "k": "key"}[name]
+        names = (f"attn.{name}_norm", f"attn.{name}_layernorm", f"attn.{long}_layernorm", f"attn.{long}_norm")
         call = next((trace.calls[norm] for norm in names if norm in trace.calls), None)
         eps = float(getattr(self.inner.cfg, "eps", 1e-5))
         return None if call is None else head_norm(call, n_heads, eps)

@@ -119,11 +119,9 @@ class Decoder:
         announce_settings(self.backend, self.name)
         check = cache_check(self.backend)
         apart = check.allows(n_tokens, self.name, self.device) and check.needs_equal_lengths(n_tokens)
-        groups = groupby(order, key=lengths.__getitem__) if apart else [(0, order)]
+        groups = [list(group) for _, group in groupby(order, key=lengths.__getitem__)] if apart else [order]
         size = rows_at_once(n_tokens, self.device)
-        return [
-            part[at : at + size] for _, group in groups for part in [list(group)] for at in range(0, len(part), size)
-        ]
+        return [group[start : start + size] for group in groups for start in range(0, len(group), size)]
 
     def continued_tokens(self, tokens: Tokens, lengths: PromptInts | None, writing: Writing) -> WrittenTokens:
         """The tokens written behind each row of tokens, ``[batch, n_written]``; -1 behind a row's end.

@@ -59,7 +59,9 @@ class Generates(ABC):
     ) -> str | list[str] | WrittenTokens:
         """Continues prompts: a text for a text, a list for a list, token ids for token ids.
 
-        A row ends at a special token (end of text) or after ``max_new_tokens``. Prompts together continue as alone.
+        A row ends at an end of text (of the model's generation settings, or any special token of its tokenizer) or
+        after ``max_new_tokens``. Prompts together continue as alone. Greedy rows are those of Hugging Face's
+        ``generate``; penalties in the generation settings are not applied, which is logged.
 
         Args:
             prompts: a text, texts, or token ids ``[batch, pos]``.
@@ -77,7 +79,8 @@ class Generates(ABC):
             AlignmentError: a word outside the vocabulary.
             ConfigError: ``max_new_tokens`` below 1, or a negative temperature.
 
-        Cost: a forward pass per prompt, then one position per token, with a cache of keys and values.
+        Cost: a forward pass per prompt, then one position per token, with a cache. The first call compares the cache
+        with full passes; where it changes the logits, each token costs a pass over the whole text, which is logged.
         """
         if max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens is {max_new_tokens}: it must be at least 1")

@@ -14,6 +14,7 @@ from mechxai.model.dense.blocks import DenseModel
 from mechxai.model.graph.writes import Blocks, Writes, Written
 
 _ROWS_AT_ONCE = 64
+Parts = Float[Tensor, "writer prompt pos _ d_head"]
 
 
 @dataclass(frozen=True)
@@ -81,16 +82,30 @@ class Cuts:
         return self.base.residuals[-1] + self.moves
 
     def _into_attention(self, layer: int) -> Iterator[Cut]:
-        """Cuts with the ``z`` of a head, or of a group's heads.
+        """Cuts with the ``z`` of the heads that a reader's queries, keys or values change.
 
         Yields:
             One per reader and writer.
         """
-        n, first = self.graph.n_before_attention(layer), self.graph.first_reader(layer)
+        n = self.graph.n_before_attention(layer)
         for low in range(0, n, self._at_once):
             writers = range(low, min(low + self._at_once, n))
-            for part, z in zip("qkv", self._attended(layer, self.moves[writers.start : writers.stop]), strict=True):
-                yield from self._of_part(part, writers, z, layer=layer, first=first)
+            moved, before = self._projected(layer, self.moves[writers.start : writers.stop])
+            for number, part in enumerate("qkv"):
+                parts = list(before)
+                parts[number] = moved[number]
+                heads_interact = part != "v" and self.dense.blocks[layer].attention.heads_interact
+                z = None if heads_interact else self._z(layer, parts)
+                n_parts = self.graph.n_heads if part == "q" else self.graph.n_kv_heads
+                for reader in range(n_parts):
+                    heads = range(reader * self.graph.n_heads // n_parts, (reader + 1) * self.graph.n_heads // n_parts)
+                    if heads_interact:  # the norm over all heads responds to the change of one
+                        parts[number] = before[number].clone()
+                        parts[number][..., reader, :] = moved[number][..., reader, :]
+                        z, heads = self._z(layer, parts), range(self.graph.n_heads)
+                    if z is not None:
+                        row = self.graph.first_reader(layer) + self._offset(part) + reader
+                        yield from self._of_reader(row, writers, z, layer=layer, heads=heads)
 
     def _into_mlp(self, layer: int, written: Written) -> Iterator[Cut]:
         """Cuts with the MLP's write.
@@ -115,32 +130,32 @@ class Cuts:
     def _at_once(self) -> int:
         return max(1, _ROWS_AT_ONCE // self.moves.shape[1])
 
-    def _attended(self, layer: int, moves: Written) -> tuple[Tensor, Tensor, Tensor]:
-        """``z`` with all queries changed, all keys, all values: ``[writer, prompt, pos, head, d_head]`` each."""
-        block, shape = self.dense.blocks[layer], moves.shape[:3]
-        read = self.base.residuals[layer]
+    def _projected(self, layer: int, moves: Written) -> tuple[list[Parts], list[Parts]]:
+        """Queries, keys and values with the input moved by every writer, and without."""
+        block, shape, read = self.dense.blocks[layer], moves.shape[:3], self.base.residuals[layer]
         normalized, unchanged = block.norm1(read + moves), block.norm1(read)
-        attention = block.attention
-        parts = (attention.q, attention.k, attention.v)
-        moved = [part(normalized.flatten(0, 2)).view(*shape, -1, self.dense.d_head) for part in parts]
-        before = [part(unchanged.flatten(0, 1)).view(*shape[1:], -1, self.dense.d_head) for part in parts]
-        z = []
-        for number in range(3):
-            q, k, v = (
-                (moved[part] if part == number else before[part].expand_as(moved[part])).flatten(0, 1)
-                for part in range(3)
-            )
-            q, k, v = attention.queries(q, 0), attention.keys(k, 0), attention.values(v)
-            q, k, v = (part.transpose(1, 2) for part in (q, k, v))
-            z.append(attend(q, k, v, rule=attention.rule).unflatten(0, shape[:2]))
-        return z[0], z[1], z[2]
+        projections = (block.attention.q, block.attention.k, block.attention.v)
+        moved = [part(normalized.flatten(0, 2)).view(*shape, -1, self.dense.d_head) for part in projections]
+        before = [part(unchanged.flatten(0, 1)).view(*shape[1:], -1, self.dense.d_head) for part in projections]
+        return moved, [part.expand_as(other) for part, other in zip(before, moved, strict=True)]
 
-    def _of_part(self, part: str, writers: range, z: Tensor, *, layer: int, first: int) -> Iterator[Cut]:
-        n_heads, n_kv = self.graph.n_heads, self.graph.n_kv_heads
-        n_parts = n_heads if part == "q" else n_kv
-        offset = {"q": 0, "k": n_heads, "v": n_heads + n_kv}[part]
-        for number in range(n_parts):
-            heads = range(number * n_heads // n_parts, (number + 1) * n_heads // n_parts)
-            for at, writer in enumerate(writers):
-                changed = {Site("z", layer, head=head): z[at, :, :, head] for head in heads}
-                yield Cut(first + offset + number, writer, changed)
+    def _z(self, layer: int, parts: list[Parts]) -> Parts:
+        """``z`` of every head from queries, keys and values, ``[writer, prompt, pos, head, d_head]``."""
+        attention, shape = self.dense.blocks[layer].attention, parts[0].shape[:2]
+        q, k, v = (part.flatten(0, 1) for part in parts)
+        q, k, v = attention.queries(q, 0), attention.keys(k, 0), attention.values(v)
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+        return attend(q, k, v, rule=attention.rule).unflatten(0, shape)
+
+    def _offset(self, part: str) -> int:
+        """The first reader of queries, keys or values among those of a layer."""
+        return {"q": 0, "k": self.graph.n_heads, "v": self.graph.n_heads + self.graph.n_kv_heads}[part]
+
+    def _of_reader(self, reader: int, writers: range, z: Parts, *, layer: int, heads: range) -> Iterator[Cut]:
+        """The cuts of one reader.
+
+        Yields:
+            One per writer.
+        """
+        for at, writer in enumerate(writers):
+            yield Cut(reader, writer, {Site("z", layer, head=head): z[at, :, :, head] for head in heads})

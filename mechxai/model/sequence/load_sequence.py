@@ -7,11 +7,13 @@ from typing import Any, get_args
 import torch
 
 from mechxai.core.architecture import Architecture
-from mechxai.core.errors import ArtifactError, ConfigError, ModelSupportError, check_choice
+from mechxai.core.errors import ConfigError, ModelSupportError, check_choice
 from mechxai.core.fingerprint import Fingerprints
-from mechxai.model.backends.base import as_dtype
+from mechxai.model.backends.base import as_dtype, count_experts
 from mechxai.model.backends.device import device_of, quiet_loading
 from mechxai.model.backends.weight_hash import hash_parameters
+from mechxai.model.checkpoint.errors import LoadingErrors
+from mechxai.model.hugging_face import sequence_model
 from mechxai.model.sequence.sequence_model import Pooling, SequenceModel, SimilarityHead, class_head, text_embeddings
 from mechxai.model.text import TextCodec
 from mechxai.model.zoo.bundled import zoo_card, zoo_folder
@@ -89,24 +91,10 @@ def load_encoder(
 
 
 def _loaded(name: str, kind: str, device: str, *, dtype: str, revision: str | None) -> tuple[Any, Any]:
-    import transformers  # noqa: PLC0415 - heavy
-
     torch_device, torch_dtype = device_of(device), as_dtype(dtype)
-    name = str(zoo_folder(name)) if name.startswith("zoo/") else name
-    local = Path(name).is_dir()
-    options: dict[str, Any] = {"revision": revision, "trust_remote_code": False, "local_files_only": local}
-    safe = {"use_safetensors": True} if local else {}
-    with quiet_loading():
-        try:
-            auto = getattr(transformers, kind)
-            inner = auto.from_pretrained(name, dtype=torch_dtype, attn_implementation="eager", **safe, **options)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
-        except (OSError, ValueError) as error:
-            raise ArtifactError(
-                f"Model {name!r} cannot be loaded: {str(error).splitlines()[0].rstrip('.')}",
-                allowed="a folder with config.json, *.safetensors and a tokenizer, or a Hugging Face id",
-                fix="Check the spelling, or the network for a Hugging Face id",
-            ) from error
+    folder = zoo_folder(name) if name.startswith("zoo/") else Path(name) if name and Path(name).is_dir() else None
+    with quiet_loading(), LoadingErrors(name):
+        inner, tokenizer = sequence_model(folder or name, kind, dtype=torch_dtype, revision=revision, name=name)
     return inner.eval().requires_grad_(requires_grad=False).to(torch_device), tokenizer
 
 
@@ -136,6 +124,7 @@ def _architecture(inner: Any) -> Architecture:
         d_vocab=config.vocab_size,
         n_ctx=config.max_position_embeddings,
         causal=_is_causal(inner),
+        n_experts=count_experts(config),
     )
 
 

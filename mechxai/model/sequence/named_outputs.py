@@ -15,6 +15,7 @@ from mechxai.core.display import Displayed, Summary
 from mechxai.core.errors import AlignmentError, ConfigError, ShapeError, unknown
 from mechxai.core.shapes import PromptInts, RowLogits, Tokens
 from mechxai.model.text import Prompts, TextCodec, padded
+from mechxai.model.unknown_words import announce_unknown_words
 
 _SHOWN = 6  # outputs that a summary names
 
@@ -100,6 +101,7 @@ class NamedOutputs(Displayed):
             counts = {"clean": len(clean), "corrupted": len(corrupted), "answers": len(answers), "wrong": len(wrong)}
             listed = ", ".join(f"{count} {name}" for name, count in counts.items())
             raise ShapeError(f"Texts and answers must come in equal numbers, not {listed}")
+        announce_unknown_words(self.text.tokenizer, [*clean, *corrupted])
         lengths = [len(row) for row in rows[0]]
         if lengths != [len(row) for row in rows[1]]:
             others = [len(row) for row in rows[1]]

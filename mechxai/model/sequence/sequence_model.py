@@ -82,7 +82,9 @@ class SequenceModel(NamedOutputs):
 
     def mean_embedding(self) -> Float[Tensor, " d_model"]:
         """The mean token embedding over the vocabulary."""
-        return self.inner.get_input_embeddings().weight.detach().double().mean(0).to(self.dtype)
+        embedding = self.inner.get_input_embeddings()
+        ids = torch.arange(len(embedding.weight), device=self.device)
+        return embedding(ids).detach().double().mean(0).to(self.dtype)  # with the embedding's scale and adapters
 
     def outputs_of(
         self, embeddings: Float[Tensor, "batch pos d_model"], lengths: PromptInts

@@ -15,8 +15,11 @@ _FORMAT = "HookedTransformer"
 
 def is_native(folder: Path) -> bool:
     """Whether the folder holds a model in TransformerLens' format."""
-    config = folder / "config.json"
-    return config.is_file() and json.loads(config.read_text()).get("architectures") == [_FORMAT]
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # whoever reads the folder next says what is wrong with it
+        return False
+    return isinstance(config, dict) and config.get("architectures") == [_FORMAT]
 
 
 def save(folder: Path, config: dict[str, Any], state: dict[str, torch.Tensor]) -> None:

@@ -122,3 +122,29 @@ def test_changed_weights_are_seen(checkpoint, kind, backend, processing):
         parameter.data = parameter.data / 1.5
     alike(model.cache(tokens, ["resid_post"]), before)
     assert (in_place["resid_post", 1] - before["resid_post", 1]).abs().max() > 1e-3
+
+
+def other_activation(block):
+    block.mlp.act_fn = torch.tanh
+
+
+def other_forward(block):
+    forward = block.mlp.forward
+    block.mlp.forward = lambda x: 2 * forward(x)
+
+
+def other_scale(block):
+    block.attn.attn_scale = 1.0
+
+
+@pytest.mark.parametrize("change", [other_activation, other_forward, other_scale], ids=lambda change: change.__name__)
+def test_changes_of_a_hooked_transformer_are_seen(checkpoint, change):
+    if "hooked_transformer" not in {backend for _, backend, _ in FOLDED}:
+        pytest.skip("this TransformerLens has no HookedTransformer")
+    model = mx.load(str(checkpoint("gpt2")), backend="hooked_transformer", device="cpu")
+    tokens = tokens_of(model)
+    before = model.cache(tokens, ["resid_post"])
+    change(model.inner.blocks[1])
+    after = model.cache(tokens, ["resid_post"])
+    alike(after, hooked(model, tokens, ["resid_post"]))
+    assert (after["resid_post", 1] - before["resid_post", 1]).abs().max() > 1e-3

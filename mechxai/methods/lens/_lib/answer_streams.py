@@ -11,6 +11,7 @@ from mechxai.core.site import Site
 from mechxai.engine.contrast import Run
 from mechxai.model.backends.editing import run_hooks
 from mechxai.model.backends.hooks import HookFunction
+from mechxai.model.backends.masking import attention_mask_of
 from mechxai.model.hooked_model import HookedModel
 
 _ROWS_AT_ONCE = 16
@@ -32,7 +33,7 @@ def answer_activations(
     parts: dict[Site, list[Tensor]] = {site: [] for site in sites}
     logits = []
     for rows, part in batch.parts(_ROWS_AT_ONCE):
-        hooks = run_hooks(interventions, batch.layout, rows)
+        hooks = run_hooks(interventions, batch.layout, rows, mask=attention_mask_of(model.backend))
         for site in sites:
             hooks.setdefault(site.hook, []).append(_recording_hook(parts[site], site, part.answer_pos))
         with torch.no_grad():
