@@ -158,7 +158,7 @@ def test_where_no_form_is_right_every_difference_is_given(family, monkeypatch):
         mx.load(family("window"), device="cpu")
 
 
-# Each step of loading, broken ------------------------------------------------------------------------------------------
+# Each step of loading, broken -----------------------------------------------------------------------------------------
 
 
 def scaled(state, key):
