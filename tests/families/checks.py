@@ -96,9 +96,12 @@ def patch_z(subject: Subject, measured: Measured) -> None:
     return None
 
 
-def ablation(subject: Subject, measured: Measured) -> None:
-    for site, over in (("z", ("layer", "head")), ("mlp_out", ("layer",))):
-        _patched(subject, measured, mx.Ablation(site=site, over=over, edit="mean"))
+def ablate_z(subject: Subject, measured: Measured) -> None:
+    _patched(subject, measured, mx.Ablation(site="z", over=("layer", "head"), edit="mean"))
+
+
+def ablate_mlp_out(subject: Subject, measured: Measured) -> None:
+    _patched(subject, measured, mx.Ablation(site="mlp_out", over=("layer",), edit="mean"))
 
 
 def edges(subject: Subject, measured: Measured) -> None:
@@ -188,6 +191,7 @@ CHECKS: dict[str, Check] = {
     "cache of mlp_post": cache_mlp_post,
     "patching of resid_pre": patch_resid,
     "patching of z": patch_z,
-    "ablation": ablation,
+    "ablation of z": ablate_z,
+    "ablation of mlp_out": ablate_mlp_out,
     "edges": edges,
 }
