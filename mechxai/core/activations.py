@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mechxai.core.batch import Layout
 from mechxai.core.display import Displayed, Summary, counted
-from mechxai.core.errors import SiteError
+from mechxai.core.errors import ShapeError, SiteError
 from mechxai.core.shapes import Rows
 from mechxai.core.site import POSITION_AXES, Site
 from mechxai.core.site_table import site_name
@@ -59,12 +59,29 @@ class Activations(Displayed):
         return sorted(site.layer for site in self.values if site.name == row.name and site.layer is not None)
 
     def stack(self, name: str) -> Tensor:
-        """All cached layers of a site, ``[layer, batch, ...]``; no copy where they are evenly spaced in memory."""
+        """All cached layers of a site, ``[layer, batch, ...]``; no copy where they are evenly spaced in memory.
+
+        Raises:
+            SiteError: no layer of the site is cached.
+            ShapeError: the layers differ in shape, as in models whose head size differs from layer to layer.
+        """
         layers = [self[name, layer] for layer in self.layers(name)]
         if not layers:
             raise SiteError(f"No layer of {site_name(name).name} is cached", allowed=self._cached())
+        self._check_one_shape(name)
         view = _common_view(layers)
         return torch.stack(layers) if view is None else view
+
+    def _check_one_shape(self, name: str) -> None:
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for layer in self.layers(name):
+            by_shape.setdefault(tuple(self[name, layer].shape), []).append(layer)
+        if len(by_shape) > 1:
+            listed = ", ".join(f"{list(shape)} in layers {_ranges(layers)}" for shape, layers in by_shape.items())
+            raise ShapeError(
+                f"Layers of {site_name(name).name} differ in shape and cannot be stacked: {listed}",
+                fix=f'Read one layer at a time, acts["{site_name(name).name}", layer], or cache layers of one shape',
+            )
 
     def rows(self, chosen: Rows) -> "Activations":
         """The activations of some prompts."""

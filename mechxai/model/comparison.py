@@ -112,7 +112,7 @@ def _warn_beyond(name: str, longest: int) -> None:
 
 
 @dataclass(frozen=True)
-class Reference:
+class HuggingFaceReference:
     """Log-probabilities of Hugging Face's model, on the CPU.
 
     Attributes:
@@ -137,7 +137,7 @@ class Reference:
         return tuple(row.shape[1] for row in (self.prompts.long, *self.prompts.short))
 
 
-def reference_of(hf_model: Any, prompts: ProbePrompts) -> Reference:
+def reference_of(hf_model: Any, prompts: ProbePrompts) -> HuggingFaceReference:
     """The log-probabilities of a Hugging Face model that no library has changed.
 
     Raises:
@@ -158,10 +158,10 @@ def reference_of(hf_model: Any, prompts: ProbePrompts) -> Reference:
         raise NumericsError("The Hugging Face model gives NaN logits", fix="Check the weights of the checkpoint")
     finite = torch.where(logits.isfinite(), logits, logits.new_tensor(torch.nan))
     spread = float((finite - finite.nanmean(-1, keepdim=True)).abs().nan_to_num().max())
-    return Reference(prompts, long.log_softmax(-1), (first.log_softmax(-1), second.log_softmax(-1)), spread)
+    return HuggingFaceReference(prompts, long.log_softmax(-1), (first.log_softmax(-1), second.log_softmax(-1)), spread)
 
 
-def largest_difference(backend: Backend, reference: Reference) -> tuple[float, str]:
+def largest_difference(backend: Backend, reference: HuggingFaceReference) -> tuple[float, str]:
     """The largest difference in log-probability from Hugging Face, and the prompt where it is.
 
     Raises:

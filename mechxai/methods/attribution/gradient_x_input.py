@@ -40,6 +40,7 @@ class GradientXInput(Attribution):
     special: bool = False
 
     needs_internals: ClassVar[bool] = True
+    needs_gradients: ClassVar[bool] = True
 
     def scores(self, inputs: AttributionInput) -> TokenScores:
         """Gradient times embedding, summed over dimensions; Captum's ``Saliency`` computes the gradient."""

@@ -60,6 +60,7 @@ class IntegratedGradients(Attribution):
     special: bool = False
 
     needs_internals: ClassVar[bool] = True
+    needs_gradients: ClassVar[bool] = True
 
     def _check_fields(self) -> None:
         if not 1 <= self.n_steps <= self.max_steps:

@@ -42,6 +42,7 @@ class Saliency(Attribution):
     special: bool = False
 
     needs_internals: ClassVar[bool] = True
+    needs_gradients: ClassVar[bool] = True
 
     def scores(self, inputs: AttributionInput) -> TokenScores:
         """The norm, or the sum, of each gradient."""

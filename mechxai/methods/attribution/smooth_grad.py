@@ -62,6 +62,7 @@ class SmoothGrad(Attribution):
     seed: int = 0
 
     needs_internals: ClassVar[bool] = True
+    needs_gradients: ClassVar[bool] = True
 
     def _check_fields(self) -> None:
         if self.n_samples < 1:

@@ -1,6 +1,8 @@
 """Runs from token embeddings instead of token ids, for attribution methods that differentiate or replace them."""
 
+import weakref
 from contextlib import suppress
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,6 +20,8 @@ from mechxai.model.hooked_model import HookedModel
 
 _EMBED = Site("embed")
 _TOKENS_AT_ONCE = 8192
+_N_COMPARED = 4  # tokens
+_SAME = 1e-4  # largest relative difference of equal passes
 
 
 def token_embeddings(model: HookedModel, tokens: Tokens) -> Float[Tensor, "batch pos d_model"]:
@@ -31,13 +35,41 @@ def token_embeddings(model: HookedModel, tokens: Tokens) -> Float[Tensor, "batch
     return activations[_EMBED]
 
 
-def mean_embedding(model: HookedModel) -> Float[Tensor, " d_model"]:
+def mean_embedding(model: HookedModel) -> Float[Tensor, " d_embed"]:
     """The mean of `token_embeddings` over the whole vocabulary."""
-    total = torch.zeros(model.architecture.d_model, dtype=torch.float64)
     vocabulary = torch.arange(model.architecture.d_vocab)
-    for ids in vocabulary.split(_TOKENS_AT_ONCE):
-        total += token_embeddings(model, ids[:, None])[:, 0].double().sum(0).cpu()
-    return (total / len(vocabulary)).to(model.device, model.dtype)
+    parts = vocabulary.split(_TOKENS_AT_ONCE)
+    sums = [token_embeddings(model, ids[:, None])[:, 0].double().sum(0).cpu() for ids in parts]
+    return (torch.stack(sums).sum(0) / len(vocabulary)).to(model.device, model.dtype)
+
+
+_reading_later: "weakref.WeakKeyDictionary[Any, bool]" = weakref.WeakKeyDictionary()
+
+
+def reads_tokens_later(model: HookedModel) -> bool:
+    """Whether later layers read the token ids too (Gemma 3n, Gemma 4), so that embeddings alone do not replace tokens.
+
+    Measured once per model: the same embeddings over two rows of token ids.
+
+    Cost: two forward passes of a few tokens the first time, for a bridge.
+    """
+    if model.backend.name != "bridge":  # a HookedTransformer embeds tokens once
+        return False
+    if model.inner not in _reading_later:
+        ids = model.text.plain_ids(model.architecture.d_vocab)
+        some = ids[torch.linspace(0, len(ids) - 1, 2 * _N_COMPARED).long()].to(model.device)
+        rows = some.view(2, _N_COMPARED)
+        embeddings = token_embeddings(model, rows[:1])
+        where = torch.ones(1, _N_COMPARED, dtype=torch.bool, device=model.device)
+        lengths = torch.tensor([_N_COMPARED], device=model.device)
+        with torch.no_grad():
+            same, other = (
+                final_streams(model, row[None], embeddings, where=where, lengths=lengths, at=None).double()
+                for row in rows
+            )
+        difference = float((same - other).abs().max() / same.abs().max().clamp(min=1e-30))
+        _reading_later[model.inner] = difference > _SAME
+    return _reading_later[model.inner]
 
 
 def final_streams(

@@ -67,7 +67,7 @@ def head_transform(inner: Any) -> Callable[[Tensor], Tensor] | None:
     if transform is not None:
         return transform
     head = getattr(model, "lm_head", None)
-    if all(hasattr(head, part) for part in ("dense", "layer_norm")):
+    if head is not None and all(hasattr(head, part) for part in ("dense", "layer_norm")):
         return lambda residual: head.layer_norm(gelu(head.dense(residual)))
     if not _declared_causal(inner):
         raise ModelSupportError(

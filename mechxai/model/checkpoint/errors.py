@@ -134,9 +134,8 @@ def _other(name: str, library: str, *, error: Exception, text: str) -> MechXAIEr
         "transformers": "Check config.json and the other files of the checkpoint: transformers refuses them too",
         "TransformerLens": "Load another model; for attribution alone, mx.black_box needs no access to the inside",
     }
-    return kind(
-        f"{label(name)} cannot be loaded: {library} stops with {type(error).__name__}: {reason}", fix=fixes[library]
-    )
+    fix = "Install the package that the message names" if isinstance(error, ImportError) else fixes[library]
+    return kind(f"{label(name)} cannot be loaded: {library} stops with {type(error).__name__}: {reason}", fix=fix)
 
 
 def _first_sentence(text: str) -> str:

@@ -26,6 +26,7 @@ _ALIASES |= {"num_layers": "num_hidden_layers", "n_layers": "num_hidden_layers",
 _ALIASES |= {"num_heads": "num_attention_heads", "n_heads": "num_attention_heads", "n_inner": "intermediate_size"}
 _ALIASES |= {"n_positions": "max_position_embeddings", "ffn_dim": "intermediate_size"}
 _MAY_BE_ZERO = ("num_local_experts", "num_experts")
+_PER_LAYER: list[int] = []  # stands for a size of each layer
 _OF_STORED = 4  # a model of more than this many times the stored numbers is not what the files hold
 _SMALL_MODEL = 100_000  # parameters; below this nothing is absurd
 
@@ -42,7 +43,7 @@ def check_sizes(config: Any, name: str, stored: Shapes | None) -> None:
         ArtifactError: a size is absurd; names it and its value.
     """
     text = config.get_text_config(decoder=True)
-    sizes = {size: getattr(text, size, None) for size in _LARGEST}
+    sizes = {size: _value(text, size) for size in _LARGEST}
     for size, value in sizes.items():
         _check_size(size, value, name)
     _check_heads(text, sizes, name)
@@ -87,6 +88,14 @@ def check_total(auto: Any, config: Any, *, name: str, stored: Shapes) -> None:
         raise _absurd(name, f"a model of {n_parameters} parameters, but its files hold {n_stored}")
 
 
+def _value(config: Any, size: str) -> Any:
+    """A size of the configuration; None where it has none, or one for each layer."""
+    try:
+        return getattr(config, size, None)
+    except RuntimeError:  # transformers refuses to give one value for sizes that differ between layers
+        return _PER_LAYER if size == "head_dim" else None
+
+
 def _check_size(size: str, value: Any, name: str) -> None:
     if value is None or isinstance(value, list | tuple | dict):  # a value for each layer
         return
@@ -103,7 +112,7 @@ def _check_heads(text: Any, sizes: Mapping[str, Any], name: str) -> None:
     width, heads, shared = sizes["hidden_size"], sizes["num_attention_heads"], sizes["num_key_value_heads"]
     if not isinstance(width, int) or not isinstance(heads, int):
         return
-    has_head_dim = any(getattr(text, size, None) for size in ("head_dim", "d_kv", "kv_channels", "qk_head_dim"))
+    has_head_dim = any(_value(text, size) is not None for size in ("head_dim", "d_kv", "kv_channels", "qk_head_dim"))
     if not has_head_dim and width % heads:
         raise _absurd(name, f"hidden_size={width} and num_attention_heads={heads}, which does not divide it")
     if isinstance(shared, int) and heads % shared:

@@ -57,7 +57,7 @@ def check_finite(model: Any, name: str) -> None:
         NumericsError: names the tensor, how many of its values, and the dtype.
     """
     for key, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if not tensor.is_floating_point() or tensor.is_meta or bool(tensor.sum(dtype=torch.float64).isfinite()):
+        if not tensor.is_floating_point() or tensor.is_meta or bool(tensor.sum().isfinite()):
             continue
         n_bad = int((~tensor.isfinite()).sum())
         if n_bad and not _is_buffer_mask(tensor):

@@ -50,12 +50,15 @@ def text_model(whole: Any, name: str) -> Any:
     decoder = whole.get_decoder()
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-    if type(model.base_model) is not type(decoder):
+    if type(decoder) is type(model):  # Llama 4 holds its text model with a head of its own
+        model = decoder
+    elif type(model.base_model) is not type(decoder):
         model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32)
         model.base_model.load_state_dict(decoder.state_dict(), strict=True)
     else:
         setattr(model, model.base_model_prefix, decoder)
-    model.set_output_embeddings(whole.get_output_embeddings())
+    if model is not decoder:
+        model.set_output_embeddings(whole.get_output_embeddings())
     model.generation_config = whole.generation_config
     if any(parameter.is_meta for parameter in model.parameters()):
         raise _refusal(name, "its text model is not a causal model and a head")

@@ -50,6 +50,8 @@ def wiring(trace: BlockTrace, factors: Iterable[float]) -> Wiring:
     Raises:
         NotCoveredError: the block is wired in a way that dense blocks do not cover; says which.
     """
+    if not bool(trace.after.isfinite().all()):
+        raise NotCoveredError("its activations are not finite")
     attention = trace.calls.get("attn")
     if attention is None or attention.read is None or attention.output is None:
         raise NotCoveredError("a block has no attention")

@@ -147,7 +147,7 @@ def test_what_assumes_causal_attention_is_refused(pair, kind):
 @pytest.mark.skipif(HAS_ROBERTA, reason="about TransformerLens without RoBERTa")
 def test_roberta_is_refused_where_the_library_lacks_it(tmp_path):
     name = write(tmp_path / "mine", "RobertaForMaskedLM", **KINDS["RobertaForMaskedLM"])
-    with pytest.raises(ModelSupportError, match=r"\(RobertaForMaskedLM\) cannot be loaded: TransformerLens 3"):
+    with pytest.raises(ModelSupportError, match="RobertaForMaskedLM"):
         mx.load(name, device="cpu")
 
 

@@ -87,10 +87,10 @@ def test_a_damaged_tokenizer(checkpoint, tmp_path, content):
     [
         ("BertForQuestionAnswering", {}, "it is not a language model"),
         ("BertForTokenClassification", {}, "it is not a language model"),
-        ("DistilBertForMaskedLM", {"dim": 64, "hidden_dim": 128, "n_layers": 2, "n_heads": 4}, "does not support"),
-        ("AlbertForMaskedLM", {"embedding_size": 32}, "does not support this architecture"),
-        ("ElectraForMaskedLM", {"embedding_size": 32}, "does not support this architecture"),
-        ("XLMRobertaForMaskedLM", {"pad_token_id": 0}, "does not support this architecture"),
+        ("DistilBertForMaskedLM", {"dim": 64, "hidden_dim": 128, "n_layers": 2, "n_heads": 4}, "TransformerLens"),
+        ("AlbertForMaskedLM", {"embedding_size": 32}, "TransformerLens"),
+        ("ElectraForMaskedLM", {"embedding_size": 32}, "TransformerLens"),
+        ("XLMRobertaForMaskedLM", {"pad_token_id": 0}, "TransformerLens"),
     ],
 )
 def test_models_of_another_kind(checkpoint, tmp_path, model_class, settings, reason):
@@ -99,7 +99,7 @@ def test_models_of_another_kind(checkpoint, tmp_path, model_class, settings, rea
     kind = getattr(transformers, model_class)
     kind(kind.config_class(vocab_size=300, **sizes, **settings)).save_pretrained(folder)
     message = refusal(str(folder))
-    assert f"({model_class}) cannot be loaded" in message
+    assert model_class in message
     assert reason in message
 
 

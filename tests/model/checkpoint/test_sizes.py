@@ -9,7 +9,7 @@ import transformers
 
 import mechxai as mx
 from mechxai.core.errors import ArtifactError, ModelSupportError
-from mechxai.model.checkpoint.sizes import check_kind
+from mechxai.model.checkpoint.sizes import check_kind, check_sizes
 from tests.model.checkpoint import faults
 
 MUCH = 50_000_000  # bytes
@@ -79,3 +79,17 @@ def test_encoder_decoder_folders(checkpoint, tmp_path, load):
     transformers.T5Config(**sizes, architectures=["T5ForConditionalGeneration"]).save_pretrained(Path(folder))
     with pytest.raises(ModelSupportError, match=r"\(T5ForConditionalGeneration\).*encoder-decoder model \(t5\)"):
         load(str(folder), device="cpu")
+
+
+def test_sizes_that_differ_between_layers_are_left_to_the_library():
+    """Gemma 4 has wider heads in its global layers; transformers refuses to give one size for all."""
+    layers = ["sliding_attention", "sliding_attention", "full_attention"]
+    sizes = {"vocab_size": 512, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "head_dim": 24}
+    check_sizes(transformers.Gemma4TextConfig(**sizes, num_key_value_heads=2, layer_types=layers), "mine", None)
+    with pytest.raises(ArtifactError, match="num_key_value_heads=3, which does not divide it"):
+        check_sizes(transformers.Gemma4TextConfig(**sizes, num_key_value_heads=3, layer_types=layers), "mine", None)
+
+
+def test_a_head_size_of_its_own_need_not_divide_the_width():
+    sizes = {"vocab_size": 512, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 6}
+    check_sizes(transformers.Qwen3Config(**sizes, num_key_value_heads=2, head_dim=24), "mine", None)

@@ -43,6 +43,12 @@ FAMILIES = {
         {"model_type": "clip_vision_model", **VISION},
         {"image_token_index": 511},
     ),
+    "Llama4ForConditionalGeneration": (
+        "Llama4ForCausalLM",
+        text(head_dim=16, num_local_experts=2, intermediate_size_mlp=128, attention_chunk_size=8),
+        {**VISION, "projector_input_dim": 32, "projector_output_dim": 64, "vision_output_dim": 64},
+        {},
+    ),
     "Qwen2_5_VLForConditionalGeneration": (
         "Qwen2ForCausalLM",
         text(**SECTIONS),

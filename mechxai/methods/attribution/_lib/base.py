@@ -10,6 +10,8 @@ from mechxai.core.method import Method
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result
 from mechxai.engine.execution import Execution
+from mechxai.methods.attribution._lib.adapters.select import attribution_model
+from mechxai.methods.attribution._lib.adapters.token_ids import needs_tokens
 from mechxai.methods.attribution._lib.baselines import Baseline
 from mechxai.methods.attribution._lib.input import AttributionInput, InputSettings, attribution_input
 from mechxai.methods.attribution._lib.players import PlayerKind
@@ -23,12 +25,14 @@ class Attribution(Method):
 
     Attributes:
         needs_internals: whether the method needs gradients or attention, which a black box lacks.
+        needs_gradients: whether the method needs gradients in the embeddings.
         metric: what is scored.
         players: what receives a score: ``token``, ``word`` or ``span``.
         special: whether special tokens are players too.
     """
 
     needs_internals: ClassVar[bool] = False
+    needs_gradients: ClassVar[bool] = False
 
     metric: AnyMetric
     players: PlayerKind
@@ -48,6 +52,11 @@ class Attribution(Method):
             ConfigError, ShapeError, ModelSupportError: fields that do not fit, before any forward pass.
         """
         baseline = cast("Baseline", self.settings().get("baseline", _DEFAULT_BASELINE))
+        adapted = attribution_model(model)
+        if getattr(adapted, "replaces_tokens", False):
+            if self.needs_gradients:
+                raise needs_tokens(model.name, "a point between embeddings, at which gradients are taken,")
+            baseline = cast("Baseline", self.settings().get("baseline", "pad"))
         settings = InputSettings(self.metric, baseline, self.players, self.special)
         inputs = attribution_input(model, batch, settings, execution=execution)
         if self.needs_internals and not inputs.model.has_internals:

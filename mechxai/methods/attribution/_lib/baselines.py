@@ -11,6 +11,7 @@ from torch import Tensor
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError, check_choice
 from mechxai.methods.attribution._lib.adapters.protocol import AttributionModel, Embeddings
+from mechxai.methods.attribution._lib.adapters.token_ids import needs_tokens
 from mechxai.methods.attribution._lib.players import Players
 
 Baseline = Literal["pad", "mask", "zero", "mean", "counterfactual", "blank"]
@@ -41,6 +42,8 @@ def baseline_embeddings(
 
 def _replacements(model: AttributionModel, batch: ContrastBatch, baseline: Baseline, *, embeddings: Tensor) -> Tensor:
     """The baseline's embedding at every position."""
+    if baseline in ("zero", "mean") and getattr(model, "replaces_tokens", False):
+        raise needs_tokens(model.architecture.family, f"a vector (baseline={baseline!r})")
     if baseline == "zero":
         return torch.zeros_like(embeddings)
     if baseline == "mean":

@@ -17,6 +17,7 @@ from mechxai.core.shapes import PerPrompt
 from mechxai.engine.execution import Execution
 from mechxai.methods.attribution._lib.adapters.protocol import AttributionModel, Deletion, Embeddings
 from mechxai.methods.attribution._lib.adapters.select import attribution_model
+from mechxai.methods.attribution._lib.adapters.token_ids import needs_tokens
 from mechxai.methods.attribution._lib.baselines import Baseline, baseline_embeddings
 from mechxai.methods.attribution._lib.players import PlayerKind, Players, players_of
 from mechxai.model.backends.memory import available_bytes
@@ -140,7 +141,13 @@ class AttributionInput:
         )
 
     def with_embeddings(self, embeddings: Embeddings) -> "AttributionInput":
-        """The input with other embeddings of the prompts."""
+        """The input with other embeddings of the prompts.
+
+        Raises:
+            ModelSupportError: the model reads token ids in later layers too.
+        """
+        if getattr(self.model, "replaces_tokens", False):
+            raise needs_tokens(self.model.architecture.family, "another embedding")
         return replace(self, embeddings=embeddings, end_scores=None)
 
     def with_end_scores(self) -> "AttributionInput":

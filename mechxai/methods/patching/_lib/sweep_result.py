@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import xarray as xr
 
 from mechxai.core.batch import ContrastBatch
@@ -28,7 +29,8 @@ def summarise(
 
     ``recovered`` is the ratio of means ``(value - corrupted) / (clean - corrupted)`` when clean activations are patched
     in (``direction="denoise"``) and one minus that ratio when they are removed (``"noise"``): 0 is no effect, 1 the
-    whole clean-corrupted gap.
+    whole clean-corrupted gap. Where some prompts lack a swept position, ``n_prompts`` counts those that have it; the
+    others enter ``value`` and ``recovered`` unedited.
     """
     metric, dims = baselines.metric, tuple(axes)
     per_example = outcome.values.T.reshape(len(batch), *(len(values) for values in axes.values())).numpy()
@@ -58,5 +60,26 @@ def summarise(
         },
         coords=coordinates(method, batch, axes),
     )
+    n_prompts = _prompts_with_position(batch, axes)
     notes = (*outcome.notes, *baselines.notes)
+    if n_prompts is not None:
+        data["n_prompts"] = n_prompts
+        notes = (
+            *notes,
+            f"some positions exist in {int(n_prompts.min())} of {len(batch)} prompts only (n_prompts); value and "
+            "recovered there are over all prompts, and those without the position count as unchanged",
+        )
     return Result(data, run_info(method, model, batch, cost=outcome.cost, notes=notes))
+
+
+def _prompts_with_position(batch: ContrastBatch, axes: Mapping[str, Sequence[Position]]) -> xr.DataArray | None:
+    """The number of prompts that have the position of each cell, ``[*axes]``; None where every prompt has them all."""
+    if "pos" not in axes:
+        return None
+    counts = np.array([int(batch.layout.positions(pos)[1].sum()) for pos in axes["pos"]])
+    if bool((counts == len(batch)).all()):
+        return None
+    sizes = [len(values) for values in axes.values()]
+    along_pos = [size if axis == "pos" else 1 for axis, size in zip(axes, sizes, strict=True)]
+    meaning = "prompts that have the position; the others count as unchanged in value and recovered"
+    return variable(tuple(axes), np.broadcast_to(counts.reshape(along_pos), sizes), "prompts", meaning)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -126,7 +126,10 @@ class ModelAdapter:
 
     Attributes:
         model: the adapted model.
+        replaces_tokens: whether token ids play the part of embeddings, as the model reads tokens in later layers too.
     """
+
+    replaces_tokens: ClassVar[bool] = False
 
     model: Any
 
