@@ -208,7 +208,8 @@ def _only_at(unembedding: Any, positions: Tensor) -> Iterator[None]:
     if unembedding is None:
         yield
         return
-    handle = unembedding.register_forward_pre_hook(lambda _, args: (gathered(args[0], positions), *args[1:]))
+    select = lambda _, args: (gathered(args[0], positions), *args[1:]) if args else None  # noqa: E731
+    handle = unembedding.register_forward_pre_hook(select)
     try:
         yield
     finally:

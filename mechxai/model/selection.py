@@ -231,7 +231,11 @@ def _refusal(family: str, wanted: Wanted, rejected: list[Attempt], *, tolerance:
         ways_out = ["backend='bridge' or 'auto'"]
     if wanted.processing == "folded":
         ways_out.append("processing='raw' or 'auto'")
-    fix = f"Use {', or '.join(ways_out)}" if ways_out else "Try another version of transformer-lens"
+    fix = (
+        f"Use {', or '.join(ways_out)}"
+        if ways_out
+        else "Try another version of transformer-lens, or mx.black_box for attribution"
+    )
     measured = [attempt for attempt in rejected if attempt.difference is not None]
     if wanted.backend != "auto" and not measured:
         return ModelSupportError(CannotConvert(rejected[0].backend, family, rejected[0].prompt).problem, fix=fix)
