@@ -96,7 +96,7 @@ def randomise(model: torch.nn.Module) -> None:
             parameter.add_(VECTOR_STD * torch.randn_like(parameter))
     stored = model.state_dict()
     for name, buffer in model.named_buffers():
-        if name in stored and buffer.is_floating_point():
+        if name in stored and buffer.is_floating_point() and not name.endswith("eps"):
             buffer.add_(VECTOR_STD * torch.randn_like(buffer))
 
 

@@ -1,5 +1,6 @@
 """Checks of lenses, attribution, attention, probes and generation on one causal or masked family."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from tests.families.subject import Subject
 
 SUM = 1e-3
 INTEGRAL = 0.06  # of the change of the score
-N_STEPS, MORE_STEPS = 24, 192
-JUMPS = ("jump", "routing", "router", "expert", "discontinu")
+N_STEPS, MORE_STEPS = 24, 4096
+ANNOUNCED = "do not add up"
 TEXTS = [
     "When Mary and John went to the store, John gave a drink to",
     "The capital of",
@@ -58,23 +59,21 @@ def _direct_attribution(subject: Subject, measured: Measured, by: str) -> None:
 
 
 def integrated_gradients(subject: Subject, measured: Measured) -> None:
-    """The attributions sum to the change of the score, at more steps if need be; jumps of a router are announced."""
-    gap, result = _integral_gap(subject, measured, N_STEPS)
-    if gap > INTEGRAL:
-        gap, result = _integral_gap(subject, measured, MORE_STEPS)
-        measured.note(f"{MORE_STEPS} steps")
-    if gap > INTEGRAL and any(word in note for note in result.info.notes for word in JUMPS):
-        return measured.note("the result says that the score jumps where tokens are routed to other experts")
-    return measured.compare("delta", gap, INTEGRAL)
+    """The attributions sum to the change of the score; where they do not, a note says so and more steps help."""
+    gap, result = _integral_gap(subject, measured, {"n_steps": N_STEPS})
+    if gap > INTEGRAL and any(ANNOUNCED in note for note in result.info.notes):
+        measured.note(f"gap of {gap:.0%}, announced")
+        gap, _ = _integral_gap(subject, measured, {"n_steps": MORE_STEPS, "max_steps": MORE_STEPS})
+    measured.compare("delta", gap, INTEGRAL)
 
 
-def _integral_gap(subject: Subject, measured: Measured, n_steps: int) -> tuple[float, Any]:
+def _integral_gap(subject: Subject, measured: Measured, steps: Mapping[str, int]) -> tuple[float, Any]:
     """The share of the score's change that the attributions miss, and the result."""
     batch = subject.prompts.batch()
     try:
-        result = mx.IntegratedGradients(n_steps=n_steps)(subject.model, batch)
+        result = mx.IntegratedGradients(**steps)(subject.model, batch)
     except ConfigError:  # no padding token
-        result = mx.IntegratedGradients(n_steps=n_steps, baseline="mean")(subject.model, batch)
+        result = mx.IntegratedGradients(baseline="mean", **steps)(subject.model, batch)
         measured.note("baseline='mean'")
     data = result.data
     _compare_targets(subject, measured, data["target_score"].values)
