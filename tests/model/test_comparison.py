@@ -321,7 +321,7 @@ def test_the_record_stands_in_results_and_summaries_and_changes_no_run_id(family
     record = json.loads(json.dumps(model.info()["comparison"]))
     assert record["difference"] <= record["tolerance"]
     assert record["lengths"] == [32, 12, 7]
-    assert "equals Hugging Face within" in repr(model)
+    assert "equal to Hugging Face" in repr(model)
     wrapped = mx.wrap(model.inner)
     assert wrapped.comparison is None
     assert wrapped.info()["comparison"] is None
