@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from mechxai.core.errors import ArtifactError, ModelSupportError
+from mechxai.model.checkpoint.download import downloaded_tensors, refuse_adapter
 from mechxai.model.checkpoint.errors import LOADABLE, LoadingErrors, label
-from mechxai.model.checkpoint.files import Shapes, check_folder, read_json
+from mechxai.model.checkpoint.files import Headers, check_folder, read_json
 from mechxai.model.checkpoint.sizes import check_kind, check_quantisation, check_sizes, check_total, check_values
 from mechxai.model.checkpoint.tensors import check_tensors
 from mechxai.model.checkpoint.text_model import is_multimodal, multimodal_class, text_model
@@ -89,15 +90,18 @@ def is_masked(config: Any) -> bool:
     return bidirectional and not getattr(config, "is_decoder", False)
 
 
-def _configuration(source: str | Path, revision: str | None, name: str) -> tuple[Any, Shapes | None, dict[str, Any]]:
+def _configuration(source: str | Path, revision: str | None, name: str) -> tuple[Any, Headers | None, dict[str, Any]]:
     """The checked configuration, the stored shapes of a folder, and the options of ``from_pretrained``."""
     from transformers import AutoConfig  # noqa: PLC0415 - heavy
 
     local = isinstance(source, Path) or bool(source and Path(source).is_file())
-    stored = check_folder(Path(source), name) if local else None
-    if local:
-        check_values(read_json(Path(source) / "config.json", name), name)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": False, "local_files_only": local}
+    stored = None
+    if local:
+        stored = check_folder(Path(source), name)
+        check_values(read_json(Path(source) / "config.json", name), name)
+    else:
+        refuse_adapter(str(source), revision, name)
     with LoadingErrors(name):
         config = AutoConfig.from_pretrained(source, **options)
     check_kind(config, name)
@@ -112,13 +116,16 @@ def _weights(  # noqa: PLR0913 - the parts of a checkpoint
     source: str | Path,
     *,
     name: str,
-    stored: Shapes | None,
+    stored: Headers | None,
     options: dict[str, Any],
     dtype: torch.dtype = torch.float32,
     unused: tuple[str, ...] = (),
 ) -> Any:
+    if stored is None:
+        stored = downloaded_tensors(str(source), options["revision"], name)
+        check_sizes(config, name, stored)
     if stored is not None:
-        check_total(auto, config, name=name, stored=stored)
+        check_total(auto, config, name=name, stored=stored, dtype=dtype)
     with LoadingErrors(name):
         model, info = auto.from_pretrained(
             source,
