@@ -75,9 +75,21 @@ def sequence_model(
     """
     import transformers  # noqa: PLC0415 - heavy
 
-    config, stored, options = _configuration(source, revision, name)
-    auto = getattr(transformers, auto_name)
-    unused = ("pooler",) if auto_name == "AutoModel" else ()
+    encoder = auto_name == "AutoModel"
+    config, stored, options = _configuration(source, revision, name, encoder=encoder)
+    if getattr(config.get_text_config(), "vocab_size", None) is None:
+        raise ModelSupportError(
+            f"{label(name)} cannot be loaded: it does not read tokens ({config.model_type})",
+            allowed="text classifiers (mx.load_classifier) and text encoders (mx.load_encoder)",
+        )
+    halved = _is_encoder_half(config)
+    if halved and not encoder:
+        raise ModelSupportError(
+            f"{label(name)} cannot be loaded: it has no classification head",
+            fix="Use mx.load_encoder to compare its texts with references",
+        )
+    auto = transformers.AutoModelForTextEncoding if halved else getattr(transformers, auto_name)
+    unused = ("pooler",) if encoder else ()
     model = _weights(auto, config, source, name=name, stored=stored, options=options, dtype=dtype, unused=unused)
     return model, _tokenizer(source, name, options)
 
@@ -90,8 +102,15 @@ def is_masked(config: Any) -> bool:
     return bidirectional and not getattr(config, "is_decoder", False)
 
 
-def _configuration(source: str | Path, revision: str | None, name: str) -> tuple[Any, Headers | None, dict[str, Any]]:
-    """The checked configuration, the stored shapes of a folder, and the options of ``from_pretrained``."""
+def _is_encoder_half(config: Any) -> bool:
+    """Whether a checkpoint holds the encoder of an encoder-decoder model alone (``T5EncoderModel``)."""
+    return str((getattr(config, "architectures", None) or [""])[0]).endswith("EncoderModel")
+
+
+def _configuration(
+    source: str | Path, revision: str | None, name: str, *, encoder: bool = False
+) -> tuple[Any, Headers | None, dict[str, Any]]:
+    """The checked configuration, the headers of a folder's files, and the options of ``from_pretrained``."""
     from transformers import AutoConfig  # noqa: PLC0415 - heavy
 
     local = isinstance(source, Path) or bool(source and Path(source).is_file())
@@ -104,6 +123,8 @@ def _configuration(source: str | Path, revision: str | None, name: str) -> tuple
         refuse_adapter(str(source), revision, name)
     with LoadingErrors(name):
         config = AutoConfig.from_pretrained(source, **options)
+    if encoder and _is_encoder_half(config):
+        config.is_encoder_decoder = False
     check_kind(config, name)
     check_quantisation(config, name)
     check_sizes(config, name, stored)

@@ -29,7 +29,7 @@ class LoadingErrors:
 
     Args:
         name: the model's name, as the user gave it.
-        library: the library that works in this context: ``transformers`` or ``TransformerLens``.
+        library: what works in this context: ``transformers``, ``TransformerLens``, or the model.
     """
 
     def __init__(self, name: str, library: str = "transformers") -> None:
@@ -170,7 +170,10 @@ def _other(name: str, library: str, *, error: Exception, text: str) -> MechXAIEr
         "transformers": "Check config.json and the other files of the checkpoint: transformers refuses them too",
         "TransformerLens": "Load another model; for attribution alone, mx.black_box needs no access to the inside",
     }
-    fix = "Install the package that the message names" if isinstance(error, ImportError) else fixes[library]
+    outside = "Use mx.black_box, which needs its outputs only"
+    fix = (
+        "Install the package that the message names" if isinstance(error, ImportError) else fixes.get(library, outside)
+    )
     return kind(f"{label(name)} cannot be loaded: {library} stops with {type(error).__name__}: {reason}", fix=fix)
 
 
