@@ -9,8 +9,8 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,23 +36,30 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="families to run; all without a name")
     parser.add_argument("--line", choices=LINES, action="append", help="only on this TransformerLens")
+    parser.add_argument("--jobs", type=int, default=1, help="families at the same time")
     parser.add_argument("--page-only", action="store_true", help="write the page from the results of earlier runs")
     settings = parser.parse_args()
     report = read_results()
     unknown = sorted(set(settings.names) - set(FAMILIES))
     if unknown:
         parser.error(f"unknown family {unknown[0]!r}; the families are {', '.join(FAMILIES)}")
-    for line in () if settings.page_only else settings.line or LINES:
-        for name in settings.names or FAMILIES:
-            start = time.perf_counter()
-            rows = report.setdefault(line, {})
-            rows[name] = summary(run_family(name, LINES[line]))
-            print(f"{line} {name:24} {time.perf_counter() - start:4.0f} s  {rows[name]}", flush=True)
+    lines = [] if settings.page_only else settings.line or list(LINES)
+    runs = [(line, name) for name in settings.names or FAMILIES for line in lines]
+    with ThreadPoolExecutor(settings.jobs) as pool:
+        for (line, name), outcomes in zip(runs, pool.map(_run, runs), strict=True):
+            row = summary(outcomes)
+            report.setdefault(line, {})[name] = row
+            print(f"{line} {name:24} {'FAULT' if is_faulty(row) else 'ok':5} {row}", flush=True)
             _write_results(report)
     PAGE.write_text(page(report), encoding="utf-8")
     faulty = [name for rows in report.values() for name, row in rows.items() if is_faulty(row)]
     print(f"written to {PAGE}; {len(faulty)} rows with a wrong number or a traceback", file=sys.stderr)
     return int(bool(faulty))
+
+
+def _run(line_and_name: tuple[str, str]) -> list[dict[str, Any]]:
+    line, name = line_and_name
+    return run_family(name, LINES[line])
 
 
 def run_family(name: str, python: Path) -> list[dict[str, Any]]:

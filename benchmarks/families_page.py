@@ -20,18 +20,17 @@ Face's own model and hooks on it. *Configuration switches* are families with ano
   several sites or methods is. **wrong**, **error**: a fault.
 - *a / b*: on TransformerLens {lines}, where they differ.
 """
-_COLUMNS: dict[str, tuple[str, ...]] = {
+COLUMNS: dict[str, tuple[str, ...]] = {
     "logits": ("logits", "logits, raw", "padding"),
     "caches": ("cache of resid_post", "cache of z", "cache of pattern", "cache of mlp_post"),
-    "patching": ("patching of resid_pre", "patching of z", "ablation"),
+    "patching": ("patching of resid_pre", "patching of z", "ablation of z", "ablation of mlp_out"),
     "edges": ("edges",),
-    "lens": ("lens",),
-    "DLA": ("direct attribution by head", "direct attribution by layer"),
-    "gradients": ("integrated gradients",),
-    "SHAP": ("SHAP",),
+    "lens, DLA, probes": ("lens", "direct attribution by head", "direct attribution by layer", "probes"),
+    "gradients, SHAP": ("integrated gradients", "SHAP"),
+    "attention": ("patterns", "rollout"),
     "generation": ("generation",),
 }
-_SEQUENCE_COLUMNS: dict[str, tuple[str, ...]] = {
+SEQUENCE_COLUMNS: dict[str, tuple[str, ...]] = {
     "outputs": ("logits", "padding"),
     "gradients": ("integrated gradients", "integrated gradients from the mean", "gradient x input"),
     "SHAP": ("SHAP",),
@@ -53,23 +52,16 @@ def page(report: Report) -> str:
 
 
 def _table(title: str, names: Mapping[str, Any], report: Report) -> str:
-    columns = _SEQUENCE_COLUMNS if title in _SEQUENCE_GROUPS else _COLUMNS
-    levels = ("levels",) if columns is _COLUMNS else ()
-    lines = [_row(("family", "class", "loads as", *levels, *columns)), "|" + "---|" * (3 + len(levels) + len(columns))]
+    columns = SEQUENCE_COLUMNS if title in _SEQUENCE_GROUPS else COLUMNS
+    levels = ("levels",) if columns is COLUMNS else ()
+    lines = [_row(("family", "loads as", *levels, *columns)), "|" + "---|" * (2 + len(levels) + len(columns))]
     for name in names:
         rows = [report[line].get(name, {}) for line in report]
         cells = [_merged(_loaded(row) for row in rows)]
         cells += [_merged(_levels(row) for row in rows) for _ in levels]
         cells += [_merged(_state(row, checks) for row in rows) for checks in columns.values()]
-        lines.append(_row((f"`{name}`", _class_name(name), *cells)))
+        lines.append(_row((f"`{name}`", *cells)))
     return "\n" + "\n".join(lines)
-
-
-def _class_name(name: str) -> str:
-    model = FAMILIES[name].model
-    for end in ("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForSequenceClassification", "ForConditionalGeneration"):
-        model = model.removesuffix(end)
-    return model
 
 
 def _loaded(row: Mapping[str, Any]) -> str:
@@ -103,33 +95,45 @@ def _merged(cells: Iterator[str]) -> str:
 
 
 def _reasons(report: Report) -> list[str]:
-    """A bullet per reason: the check, the reason, and the families that have it."""
+    """A bullet per reason: the checks, the reason, and the families that have it."""
     families: dict[tuple[str, str], dict[str, set[str]]] = {}
     for line, rows in report.items():
         for name, row in rows.items():
             for check, (state, detail) in row.get("not right", {}).items():
                 if state == "refused":
                     families.setdefault((check, _reason(name, detail)), {}).setdefault(name, set()).add(line)
-    bullets = []
+    checks: dict[tuple[str, str], list[str]] = {}
     for (check, reason), names in families.items():
-        listed = [
-            f"`{name}`" if len(lines) == len(report) else f"`{name}` ({', '.join(sorted(lines))})"
-            for name, lines in names.items()
-        ]
-        bullets.append(f"- **{check}**: {reason} — {', '.join(listed)}")
-    return sorted(bullets)
+        listed = ", ".join(_with_lines(name, lines, report) for name, lines in names.items())
+        checks.setdefault((reason, listed), []).append(check)
+    return sorted(f"- **{', '.join(of)}**: {reason} — {listed}" for (reason, listed), of in checks.items())
+
+
+def _with_lines(name: str, lines: set[str], report: Report) -> str:
+    return f"`{name}`" if len(lines) == len(report) else f"`{name}` ({', '.join(sorted(lines))})"
 
 
 def _reason(name: str, detail: str) -> str:
-    """The reason without the error's class, the model's name, its folder and what is allowed instead."""
+    """The reason without what differs from family to family: names, folders, numbers, what is allowed instead."""
     reason = detail.partition(": ")[2].partition(" Allowed:")[0]
     model = FAMILIES[name].model
-    reason = re.sub(r"Model '[^']*' \(\w+\)", "the model", reason)
-    reason = re.sub(r"'[^']*/([^/']+)'", r"`\1`", reason)
-    reason = reason.replace(f"{name} ({model})", "the model").replace(model, "the model")
-    reason = re.sub(rf"^{re.escape(name)}\b", "the model", reason)
-    reason = re.sub(r"TransformerLens \d[\d.]*\d", "TransformerLens", reason)
-    return reason.replace("|", "\\|").replace("<", "&lt;").strip()
+    for pattern, text in (
+        (r"Model '[^']*' \(\w+\)", "the model"),
+        (re.escape(f"{name} ({model})"), "the model"),
+        (re.escape(model), "the model"),
+        (rf"^{re.escape(name)}\b", "the model"),
+        (r"'[^']*/([^/']+)'", r"`\1`"),
+        (r"TransformerLens \d[\d.]*\d", "TransformerLens"),
+        (r" Available architectures: \[[^)]*\)", ")"),
+        (r" \(difference allowed: [\d.e-]+\)", ""),
+        (r"of prompt \d+", "of a prompt"),
+        (r"-?\b\d+\.\d+\b", "x"),
+        (r"\b(sum to|changes by) -?\d+\b", r"\1 x"),
+        (r"\|", r"\\|"),
+        ("<", "&lt;"),
+    ):
+        reason = re.sub(pattern, text, reason)
+    return reason.strip()
 
 
 def _row(cells: Sequence[str]) -> str:

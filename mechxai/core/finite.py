@@ -25,12 +25,12 @@ def check_result(result: Result) -> None:
     data = result.data
     for name in _HEADLINES:
         if name in data and data[name].dtype.kind == "f" and data[name].size:
-            bad = _overflowed(data, name, complete=result.info.kind in _COMPLETE)
+            bad = np.asarray(_overflowed(data, name, complete=result.info.kind in _COMPLETE))
             if bool(bad.any()):
                 raise _error(result, name, bad)
 
 
-def _overflowed(data: xr.Dataset, name: str, *, complete: bool) -> np.ndarray:
+def _overflowed(data: xr.Dataset, name: str, *, complete: bool) -> np.ndarray | np.bool_:
     """The entries of a variable that are not finite and should be."""
     array = data[name]
     values, dims = array.values, array.dims
@@ -51,10 +51,12 @@ def _overflowed(data: xr.Dataset, name: str, *, complete: bool) -> np.ndarray:
 def _error(result: Result, name: str, bad: np.ndarray) -> NumericsError:
     array = result.data[name]
     first = [int(index[0]) for index in bad.nonzero()]
-    place = ", ".join(
-        f"{dim} {array.coords[dim].values[index] if dim in array.coords else index}"
+    entry = array[tuple(first)]
+    labels = {
+        str(dim): entry[dim].item() if dim in entry.coords else index  # pyright: ignore[reportUnknownMemberType]
         for dim, index in zip(array.dims, first, strict=True)
-    )
+    }
+    place = ", ".join(f"{dim} {label}" for dim, label in labels.items())
     value = array.values[tuple(first)]
     where = f" at {place}" if place else ""
     return NumericsError(

@@ -41,7 +41,6 @@ def separate_tokenizer(tokenizer: Any) -> Any:
 
 
 def _bos_was_absent(tokenizer: Any) -> bool:
-    """Whether the tokenizer's files name no ``bos_token``, and its present one is its ``eos_token``."""
-    settings = getattr(tokenizer, "init_kwargs", {})
-    absent = "bos_token" in settings and settings["bos_token"] is None
+    """Whether the tokenizer was made without a ``bos_token``, and its present one is its ``eos_token``."""
+    absent = getattr(tokenizer, "init_kwargs", {}).get("bos_token") is None
     return absent and getattr(tokenizer, "bos_token_id", None) == getattr(tokenizer, "eos_token_id", None)

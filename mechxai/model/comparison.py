@@ -91,9 +91,8 @@ class Comparison:
         return plain | {"lengths": list(self.lengths), "rejected": [str(attempt) for attempt in self.rejected]}
 
     def __str__(self) -> str:
-        """``equals Hugging Face within 3e-06 (allowed 0.0004)``."""
-        upto = "" if self.longest is None else f", compared up to {self.longest} tokens"
-        return f"equals Hugging Face within {self.difference:.0e} (allowed {self.tolerance:.0e}){upto}"
+        """``equal to Hugging Face``, with the length up to which they were compared, if that is not any."""
+        return "equal to Hugging Face" + ("" if self.longest is None else f" up to {self.longest} tokens")
 
     def warn_beyond(self, n_tokens: int, name: str) -> None:
         """Logs a warning, once per model, for prompts longer than the comparison holds."""
@@ -112,7 +111,7 @@ def _warn_beyond(name: str, longest: int) -> None:
 
 
 @dataclass(frozen=True)
-class Reference:
+class HuggingFaceReference:
     """Log-probabilities of Hugging Face's model, on the CPU.
 
     Attributes:
@@ -137,7 +136,7 @@ class Reference:
         return tuple(row.shape[1] for row in (self.prompts.long, *self.prompts.short))
 
 
-def reference_of(hf_model: Any, prompts: ProbePrompts) -> Reference:
+def reference_of(hf_model: Any, prompts: ProbePrompts) -> HuggingFaceReference:
     """The log-probabilities of a Hugging Face model that no library has changed.
 
     Raises:
@@ -158,10 +157,10 @@ def reference_of(hf_model: Any, prompts: ProbePrompts) -> Reference:
         raise NumericsError("The Hugging Face model gives NaN logits", fix="Check the weights of the checkpoint")
     finite = torch.where(logits.isfinite(), logits, logits.new_tensor(torch.nan))
     spread = float((finite - finite.nanmean(-1, keepdim=True)).abs().nan_to_num().max())
-    return Reference(prompts, long.log_softmax(-1), (first.log_softmax(-1), second.log_softmax(-1)), spread)
+    return HuggingFaceReference(prompts, long.log_softmax(-1), (first.log_softmax(-1), second.log_softmax(-1)), spread)
 
 
-def largest_difference(backend: Backend, reference: Reference) -> tuple[float, str]:
+def largest_difference(backend: Backend, reference: HuggingFaceReference) -> tuple[float, str]:
     """The largest difference in log-probability from Hugging Face, and the prompt where it is.
 
     Raises:
@@ -208,7 +207,8 @@ def _only_at(unembedding: Any, positions: Tensor) -> Iterator[None]:
     if unembedding is None:
         yield
         return
-    handle = unembedding.register_forward_pre_hook(lambda _, args: (gathered(args[0], positions), *args[1:]))
+    select = lambda _, args: (gathered(args[0], positions), *args[1:]) if args else None  # noqa: E731
+    handle = unembedding.register_forward_pre_hook(select)
     try:
         yield
     finally:

@@ -171,7 +171,7 @@ def plain_errors(backend: str, family: str) -> Iterator[None]:
     except (ModelSupportError, torch.OutOfMemoryError):
         raise
     except CONVERSION_ERRORS as error:
-        text = " ".join(str(error).split()) or "no reason given"
+        text = " ".join(str(error).split()).partition(" Available architectures:")[0] or "no reason given"
         named = text if isinstance(error, (NotImplementedError, ValueError)) else f"{type(error).__name__}: {text}"
         raise CannotConvert(backend, family, textwrap.shorten(named, _REASON_LENGTH, placeholder=" ...")) from error
 

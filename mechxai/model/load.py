@@ -139,12 +139,12 @@ def wrap(inner: Any, name: str | None = None, tokenizer: Any = None, *, bos: boo
         ModelSupportError: the object is neither of the two.
     """
     backend = backend_of(inner)
-    changed = tokenizer is None  # by TransformerLens
-    tokenizer = getattr(inner, "tokenizer", None) if tokenizer is None else tokenizer
+    theirs = getattr(inner, "tokenizer", None)
+    tokenizer = theirs if tokenizer is None else tokenizer
     parameter = next(inner.parameters())
     folded = str(inner.cfg.normalization_type).endswith("Pre") or bool(getattr(inner, "compatibility_mode", False))
     masked = not backend.architecture().causal
-    codec = text_codec(tokenizer, bos=bos, masked=masked, changed=changed)
+    codec = text_codec(tokenizer, bos=bos, masked=masked, changed=tokenizer is theirs)
     label = name or str(getattr(inner.cfg, "model_name", None) or "wrapped")
     return HookedModel(
         label, backend, codec, "folded" if folded else "raw", parameter.dtype, parameter.device, hash_parameters(inner)

@@ -12,7 +12,14 @@ from mechxai.core.errors import ModelSupportError, NumericsError
 from mechxai.model.backends.base import Backend, BackendName, Processing
 from mechxai.model.backends.memory import available_bytes
 from mechxai.model.beginning import separate_tokenizer
-from mechxai.model.comparison import Attempt, Comparison, Reference, largest_difference, listing, reference_of
+from mechxai.model.comparison import (
+    Attempt,
+    Comparison,
+    HuggingFaceReference,
+    largest_difference,
+    listing,
+    reference_of,
+)
 from mechxai.model.conversion import (
     CannotConvert,
     HookedTransformerParts,
@@ -175,7 +182,7 @@ def _convert(
 
 
 def _finish(
-    backend: Backend, reference: Reference, wanted: Wanted, *, working: tuple[torch.device, torch.dtype]
+    backend: Backend, reference: HuggingFaceReference, wanted: Wanted, *, working: tuple[torch.device, torch.dtype]
 ) -> float | None:
     """Puts the model on its device and in its dtype; the largest difference there, if they are others.
 
@@ -196,7 +203,7 @@ def _finish(
 
 def _record(
     backend: Backend,
-    reference: Reference,
+    reference: HuggingFaceReference,
     difference: float,
     *,
     dtype: torch.dtype,
@@ -224,7 +231,11 @@ def _refusal(family: str, wanted: Wanted, rejected: list[Attempt], *, tolerance:
         ways_out = ["backend='bridge' or 'auto'"]
     if wanted.processing == "folded":
         ways_out.append("processing='raw' or 'auto'")
-    fix = f"Use {', or '.join(ways_out)}" if ways_out else "Try another version of transformer-lens"
+    fix = (
+        f"Use {', or '.join(ways_out)}"
+        if ways_out
+        else "Try another version of transformer-lens, or mx.black_box for attribution"
+    )
     measured = [attempt for attempt in rejected if attempt.difference is not None]
     if wanted.backend != "auto" and not measured:
         return ModelSupportError(CannotConvert(rejected[0].backend, family, rejected[0].prompt).problem, fix=fix)

@@ -10,6 +10,7 @@ from mechxai.core.errors import ConfigError, ShapeError
 from mechxai.core.site import Site
 from mechxai.engine.sources import MeanSource
 from mechxai.model.backends.editing import edited
+from mechxai.model.backends.masking import AttentionMask
 
 Z = Site("z", 1)
 ACTIVATION = torch.arange(24.0).reshape(2, 3, 2, 2)  # [batch, pos, head, d_head]
@@ -136,7 +137,7 @@ def test_edits_apply_in_order_at_their_sites():
     layout = Layout(torch.tensor([3, 2]), {"S": torch.tensor([0, 1])})
     one = Intervention(Site("z", 1, head=0, pos=-1), ZeroAblate())
     two = Intervention(Site("z", 1, pos="S"), Steer(torch.tensor([100.0, 0.0])))
-    new = edited(ACTIVATION, [(slice(0, 2), one), (slice(0, 2), two)], layout)
+    new = edited(ACTIVATION, [(slice(0, 2), one), (slice(0, 2), two)], layout, mask=AttentionMask())
     expected = ACTIVATION.clone()
     expected[0, 2, 0] = 0
     expected[1, 1, 0] = 0
@@ -147,6 +148,8 @@ def test_edits_apply_in_order_at_their_sites():
 
 def test_a_prompt_without_the_position_stays_as_it_is():
     layout = Layout(torch.tensor([3, 2]))
-    new = edited(ACTIVATION, [(slice(0, 2), Intervention(Site("z", 1, pos=2), ZeroAblate()))], layout)
+    new = edited(
+        ACTIVATION, [(slice(0, 2), Intervention(Site("z", 1, pos=2), ZeroAblate()))], layout, mask=AttentionMask()
+    )
     assert new[0, 2].abs().sum() == 0
     assert torch.equal(new[1], ACTIVATION[1])

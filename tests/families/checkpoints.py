@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from tests.families import dense_decoders, encoders, family, older_decoders, sparse_decoders, switches
+from tests.families import dense_decoders, encoders, family, multimodal, older_decoders, sparse_decoders, switches
 from tests.families.family import Family
 
 GROUPS: dict[str, dict[str, Family]] = {
@@ -11,6 +11,7 @@ GROUPS: dict[str, dict[str, Family]] = {
     "Older decoders": older_decoders.FAMILIES,
     "Decoders with experts": sparse_decoders.EXPERTS,
     "State-space and linear-attention layers": sparse_decoders.RECURRENT,
+    "Text models inside multimodal ones": multimodal.FAMILIES,
     "Configuration switches": switches.SWITCHES,
     "Masked models": encoders.MASKED,
     "Encoder-decoders": encoders.SEQUENCE_TO_SEQUENCE,

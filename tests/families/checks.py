@@ -78,8 +78,8 @@ def patch_resid(subject: Subject, measured: Measured) -> None:
     _compare_scaled(measured, "baseline", auto["baseline_clean"].values, oracle.scores(subject, prompts.clean, prompts))
     if blocks is None:
         return measured.note("no oracle")
-    right = oracle.patched_scores(subject, prompts, blocks[1], pos=3)
-    values = auto["per_example"].transpose("prompt", "layer", "pos").values[:, 1, 3]
+    right = oracle.patched_scores(subject, prompts, blocks[_layer(subject)], pos=3)
+    values = auto["per_example"].transpose("prompt", "layer", "pos").values[:, _layer(subject), 3]
     _compare_scaled(measured, "resid_pre against hooks", values, right)
     return None
 
@@ -90,15 +90,20 @@ def patch_z(subject: Subject, measured: Measured) -> None:
     if projections is None:
         return measured.note("no oracle")
     size = subject.model.architecture.d_head
-    right = oracle.patched_scores(subject, subject.prompts, projections[1], columns=slice(2 * size, 3 * size))
-    values = auto["per_example"].transpose("prompt", "layer", "head").values[:, 1, 2]
+    right = oracle.patched_scores(
+        subject, subject.prompts, projections[_layer(subject)], columns=slice(2 * size, 3 * size)
+    )
+    values = auto["per_example"].transpose("prompt", "layer", "head").values[:, _layer(subject), 2]
     _compare_scaled(measured, "z against hooks", values, right)
     return None
 
 
-def ablation(subject: Subject, measured: Measured) -> None:
-    for site, over in (("z", ("layer", "head")), ("mlp_out", ("layer",))):
-        _patched(subject, measured, mx.Ablation(site=site, over=over, edit="mean"))
+def ablate_z(subject: Subject, measured: Measured) -> None:
+    _patched(subject, measured, mx.Ablation(site="z", over=("layer", "head"), edit="mean"))
+
+
+def ablate_mlp_out(subject: Subject, measured: Measured) -> None:
+    _patched(subject, measured, mx.Ablation(site="mlp_out", over=("layer",), edit="mean"))
 
 
 def edges(subject: Subject, measured: Measured) -> None:
@@ -165,6 +170,11 @@ def _check_cache(subject: Subject, measured: Measured, site: str, parts: Any, si
     return None
 
 
+def _layer(subject: Subject) -> int:
+    """The layer whose patches are compared with hooks: the second, if there is one."""
+    return min(1, subject.model.architecture.n_layers - 1)
+
+
 def _modules(subject: Subject, name: str) -> Any:
     return oracle.modules(subject, getattr(subject.names, name)) if subject.names else None
 
@@ -188,6 +198,7 @@ CHECKS: dict[str, Check] = {
     "cache of mlp_post": cache_mlp_post,
     "patching of resid_pre": patch_resid,
     "patching of z": patch_z,
-    "ablation": ablation,
+    "ablation of z": ablate_z,
+    "ablation of mlp_out": ablate_mlp_out,
     "edges": edges,
 }

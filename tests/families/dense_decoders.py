@@ -1,6 +1,6 @@
 """Decoders with rotary positions and one MLP a layer."""
 
-from tests.families.family import GROUPED, N_LAYERS, PAD, ROTARY, SIZES, WINDOW, Family, causal
+from tests.families.family import GROUPED, N_HEADS, N_LAYERS, PAD, ROTARY, SIZES, WINDOW, Family, causal
 
 SLIDING_FIRST = {
     "sliding_window": WINDOW,
@@ -134,6 +134,7 @@ FAMILIES: dict[str, Family] = {
         qk_nope_head_dim=8,
         qk_rope_head_dim=8,
         v_head_dim=16,
+        num_key_value_heads=N_HEADS,
         **SIZES,
         **ROTARY,
     ),

@@ -73,9 +73,14 @@ def build(family: Family, seed: int = 0) -> tuple[Any, Any]:
     read from the wrong place changes the numbers.
     """
     tokenizer = TOKENIZERS[family.tokenizer]()
-    settings = {**_special_tokens(tokenizer), **deepcopy(dict(family.settings))}  # a configuration edits what it gets
+    settings = deepcopy(dict(family.settings))  # a configuration edits what it gets
+    ids = {"vocab_size": N_VOCAB, **_special_tokens(tokenizer)}
+    if "text_config" in settings:
+        settings["text_config"] = {**ids, **settings["text_config"]}
+    else:
+        settings = {**ids, **settings}
     torch.manual_seed(seed)
-    config = getattr(transformers, family.config)(**{"vocab_size": N_VOCAB, **settings})
+    config = getattr(transformers, family.config)(**settings)
     model = getattr(transformers, family.model)(config)
     randomise(model)
     model.tie_weights()

@@ -92,6 +92,8 @@ XGLM = replace(OPT, layers="model.layers", final="model.layer_norm")
 MAMBA = Names(layers="backbone.layers", final="backbone.norm_f", o="", q="", k="", v="", down="")
 MASKED = replace(MAMBA, final="")
 
+INSIDE = {"layers": "model.language_model.layers", "final": "model.language_model.norm"}
+
 LAYOUTS: dict[str, Names] = {
     "gpt2": GPT2,
     "gpt_bigcode": GPT2,
@@ -118,6 +120,11 @@ LAYOUTS: dict[str, Names] = {
     "vaultgemma": SANDWICH,
     "phi": replace(PARALLEL, final="model.final_layernorm", o="self_attn.dense", mlp_out="mlp", down="mlp.fc2"),
     "phi3": PHI3,
+    "gemma3": replace(SANDWICH, **INSIDE),
+    "mistral3": replace(LLAMA, **INSIDE),
+    "llava": replace(LLAMA, **INSIDE),
+    "qwen2_5_vl": replace(LLAMA, **INSIDE),
+    "qwen3_vl": replace(LLAMA, **INSIDE),
     "olmo2": POST_NORM,
     "olmo3": POST_NORM,
     "exaone4": POST_NORM,

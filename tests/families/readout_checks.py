@@ -47,7 +47,7 @@ def _direct_attribution(subject: Subject, measured: Measured, by: str) -> None:
     """Components sum to the logit difference, before a soft-cap."""
     prompts = subject.prompts
     data = mx.DirectLogitAttribution(by=by)(subject.model, prompts.batch()).data
-    cap = getattr(subject.hf.config, "final_logit_softcapping", None)
+    cap = getattr(subject.hf.config.get_text_config(), "final_logit_softcapping", None)
     right = []
     for number, row in enumerate(prompts.rows(prompts.clean)):
         last = oracle.logits(subject, row)[-1].double()

@@ -81,7 +81,8 @@ class AttentionPatterns(Method):
         data = {"pattern": variable(dims, pattern.numpy(), "probability", "attention from dest_pos to src_pos")}
         notes: tuple[str, ...] = (ALONE,)
         if self.queries:
-            query, key, scale = self._queries_and_keys(model, acts, layers)
+            with torch.no_grad():
+                query, key, scale = self._queries_and_keys(model, acts, layers)
             error = _softmax_error(patterns, (query, key, scale), batch, causal=a.causal)
             if error <= _MAX_ERROR:
                 for name, value in (("query", query), ("key", key)):
@@ -90,7 +91,8 @@ class AttentionPatterns(Method):
                     data[name] = variable(per_pos, values, "1", meaning)
                 data["scale"] = variable((), scale, "1", "factor of the product of query and key")
             else:
-                notes = (*notes, f"no queries and keys: the softmax of their products is off by {error:.2g}")
+                reason = f"the softmax of their products is off by {error:.2g}"
+                notes = (*notes, f"no queries and keys: {reason if error < torch.inf else 'they are not one per head'}")
         data["token"] = token_texts(model.text, batch.tokens(self.run), batch.lengths)
         labels = position_labels(batch, list(range(batch.n_pos)))
         coords = {"prompt": list(range(len(batch))), "layer": layers, "head": heads, "pos": labels}
@@ -122,6 +124,8 @@ def _softmax_error(
 ) -> float:
     """The largest difference of the softmax of queries times keys from the pattern, ``[prompt, layer, head, d, s]``."""
     query, key, scale = query_key_scale
+    if query.shape != key.shape or query.shape[:-1] != pattern.shape[:-1]:
+        return float("inf")  # queries and keys of another form (multi-head latent attention)
     real = batch.mask[:, None, None, None, :].expand(-1, 1, 1, batch.n_pos, -1)
     seen = real & torch.ones(batch.n_pos, batch.n_pos, dtype=torch.bool, device=real.device).tril() if causal else real
     scores = scale * (query.float() @ key.float().transpose(-1, -2))

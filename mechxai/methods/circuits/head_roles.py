@@ -231,7 +231,7 @@ class HeadRoles(Method):
     ) -> dict[str, np.ndarray]:
         """The effect of each head through the queries of name movers, negative ones too; empty without name movers."""
         movers = [f"a{layer}.h{head}" for layer, head in np.ndindex(roles.shape) if "name_mover" in roles[layer, head]]
-        if not movers or dense_model_of(model) is None or all(name.startswith("a0.") for name in movers):
+        if not movers or dense_model_of(model, batch.n_pos) is None or all(name.startswith("a0.") for name in movers):
             return {}
         method = PathPatching(("a*",), [f"{name}.q" for name in movers], metric=self.metric)
         edges = method(model, batch, execution=execution).data

@@ -35,13 +35,12 @@ def token_embeddings(model: HookedModel, tokens: Tokens) -> Float[Tensor, "batch
     return activations[_EMBED]
 
 
-def mean_embedding(model: HookedModel) -> Float[Tensor, " d_model"]:
+def mean_embedding(model: HookedModel) -> Float[Tensor, " d_embed"]:
     """The mean of `token_embeddings` over the whole vocabulary."""
-    total = torch.zeros(model.architecture.d_model, dtype=torch.float64)
     vocabulary = torch.arange(model.architecture.d_vocab)
-    for ids in vocabulary.split(_TOKENS_AT_ONCE):
-        total += token_embeddings(model, ids[:, None])[:, 0].double().sum(0).cpu()
-    return (total / len(vocabulary)).to(model.device, model.dtype)
+    parts = vocabulary.split(_TOKENS_AT_ONCE)
+    sums = [token_embeddings(model, ids[:, None])[:, 0].double().sum(0).cpu() for ids in parts]
+    return (torch.stack(sums).sum(0) / len(vocabulary)).to(model.device, model.dtype)
 
 
 _reading_later: "weakref.WeakKeyDictionary[Any, bool]" = weakref.WeakKeyDictionary()

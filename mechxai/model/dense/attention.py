@@ -198,8 +198,10 @@ def _masked(scores: Tensor, rule: ScoreRule, *, first: int) -> Tensor:
         scores = scores + bias
     if n_keys > first + 1 or rule.narrows(n_keys):  # some keys follow the first query, or lie outside its window
         stop = max(n_keys, first + n_pos)
-        seen = rule.visible(stop - first, stop, scores.device)[:n_pos, :n_keys]
-        scores = scores.masked_fill(~seen, -torch.inf)
+        hidden = ~rule.visible(stop - first, stop, scores.device)[:n_pos, :n_keys]
+        if scores.requires_grad or rule.narrows(n_keys):
+            return scores.masked_fill(hidden, -torch.inf)
+        scores[..., first + 1 :].masked_fill_(hidden[:, first + 1 :], -torch.inf)  # earlier keys are seen by all
     return scores
 
 

@@ -13,17 +13,22 @@ from mechxai.model.backends.hooks import gathered
 from mechxai.model.backends.limits import check_tokens
 from mechxai.model.backends.passes import Recording, record, residuals_before
 from mechxai.model.dense.blocks import DenseModel
-from mechxai.model.dense.check import dense_blocks
+from mechxai.model.dense.check import equivalence_check
 from mechxai.model.dense.run import run_dense
 from mechxai.model.hooked_model import HookedModel
 
 
-def dense_model_of(model: HookedModel) -> DenseModel | None:
+def dense_model_of(model: HookedModel, n_pos: int = 0) -> DenseModel | None:
     """The model's blocks as plain tensors, or None where they do not give the model's own activations.
+
+    Args:
+        model: the model.
+        n_pos: length of the longest prompt; blocks may be tested up to a length only.
 
     Cost: the passes of `equivalence_check`, once.
     """
-    return dense_blocks(model.backend)
+    check = equivalence_check(model.backend)
+    return check.dense if check.covers(n_pos) else None
 
 
 def record_dense(

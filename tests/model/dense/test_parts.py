@@ -12,6 +12,7 @@ from mechxai.model.dense.check import equivalence_check
 from mechxai.model.dense.parts import ModuleMlp, NeuronMlp
 from mechxai.model.output_map import output_map
 from tests.families import checkpoints
+from tests.families.family import build
 from tests.model.dense.comparison import hooked
 
 FAMILIES = ["qwen3", "gemma2", "olmo2", "granite", "gpt-oss", "phi", "bloom", "smollm3"]
@@ -199,3 +200,18 @@ def test_logits_from_the_last_stream(family, name, scale, cap):
     with torch.no_grad():
         logprobs = hf(batch.clean).logits.double().log_softmax(-1)[:, :, 50][0]
     torch.testing.assert_close(torch.from_numpy(lens["target_logprob"].values[0, -1]), logprobs, atol=1e-4, rtol=1e-4)
+
+
+def test_streams_with_a_very_large_dimension(tmp_path):
+    """Attention's output is then small beside the stream, as in trained models."""
+    model, tokenizer = build(checkpoints.FAMILIES["qwen3"])
+    with torch.no_grad():
+        model.model.embed_tokens.weight[:, 5] += 3000.0
+        for layer in model.model.layers:
+            layer.input_layernorm.weight[5] = layer.post_attention_layernorm.weight[5] = 1e-3
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = mx.load(str(tmp_path), backend="bridge", processing="raw", device="cpu")
+    check = equivalence_check(loaded.backend)
+    assert check.dense is not None, check.reason
+    assert not any(block.parallel for block in check.dense.blocks)

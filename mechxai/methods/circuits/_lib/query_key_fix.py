@@ -44,7 +44,7 @@ class QueryKeyFix:
         Raises:
             ModelSupportError: a model whose blocks have no dense form.
         """
-        plain = dense_model_of(model)
+        plain = dense_model_of(model, int(layout.lengths.max()))
         if plain is None:
             raise ModelSupportError(
                 f"attribution_patching with qk_fix=true cannot recompute the patterns of {model.name} "
