@@ -12,7 +12,7 @@ from mechxai.model.backends.base import as_dtype
 from mechxai.model.backends.device import device_of, quiet_loading
 from mechxai.model.backends.weight_hash import hash_parameters
 from mechxai.model.checkpoint.errors import LoadingErrors
-from mechxai.model.hugging_face import sequence_model
+from mechxai.model.checkpoint.hugging_face import sequence_model
 from mechxai.model.sequence.probe import FORWARD, probed_architecture
 from mechxai.model.sequence.sequence_model import Pooling, SequenceModel, SimilarityHead, class_head, text_embeddings
 from mechxai.model.text import TextCodec

@@ -13,7 +13,7 @@ from mechxai.core.architecture import Architecture
 from mechxai.core.errors import ModelSupportError
 from mechxai.model.backends.base import count_experts
 from mechxai.model.checkpoint.errors import LoadingErrors, label
-from mechxai.model.probe_prompts import context_length, ordinary_ids
+from mechxai.model.conversion.probe_prompts import context_length, ordinary_ids
 from mechxai.model.text import TextCodec
 
 _TEXT = "The keys are on the table."

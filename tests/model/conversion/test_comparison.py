@@ -11,9 +11,9 @@ import transformers
 
 import mechxai as mx
 from mechxai.core.errors import ModelSupportError, NumericsError
-from mechxai.model import conversion, probe_prompts, selection
 from mechxai.model.backends.base import modules
 from mechxai.model.backends.bridge import BridgeBackend
+from mechxai.model.conversion import probe_prompts, selection
 from mechxai.runs.folder import run_id
 from tests.checkpoints import byte_pair_tokenizer
 from tests.conftest import BACKENDS, has_hooked_transformer
@@ -194,7 +194,7 @@ CONFIG_ERRORS = {
 @pytest.mark.parametrize("error", [*STATE_ERRORS, *CONFIG_ERRORS])
 @pytest.mark.parametrize("processing", ["folded", "raw"])
 def test_every_error_of_the_conversion_to_hooked_transformer_is_noticed(family, monkeypatch, error, processing):
-    original = conversion.HookedTransformerParts.__init__
+    original = convert.HookedTransformerParts.__init__
 
     def broken(self, *args, **kwargs):
         original(self, *args, **kwargs)
@@ -206,7 +206,7 @@ def test_every_error_of_the_conversion_to_hooked_transformer_is_noticed(family, 
     folder = family("window" if "window" in error else "qwen2")
     options = {"backend": "hooked_transformer", "processing": processing, "device": "cpu"}
     mx.load(folder, **options)
-    monkeypatch.setattr(conversion.HookedTransformerParts, "__init__", broken)
+    monkeypatch.setattr(convert.HookedTransformerParts, "__init__", broken)
     with pytest.raises(ModelSupportError, match="hooked_transformer"):
         mx.load(folder, **options)
 

@@ -16,7 +16,7 @@ from mechxai.core.errors import ModelSupportError, NumericsError
 from mechxai.model.backends.attach import attached, row_mask
 from mechxai.model.backends.base import UNEMBED_HOOK, Backend
 from mechxai.model.backends.hooks import gathered
-from mechxai.model.probe_prompts import ProbePrompts
+from mechxai.model.conversion.probe_prompts import ProbePrompts
 from mechxai.model.text import padded
 
 _log = logging.getLogger("mechxai.model")
