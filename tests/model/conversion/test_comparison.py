@@ -13,7 +13,7 @@ import mechxai as mx
 from mechxai.core.errors import ModelSupportError, NumericsError
 from mechxai.model.backends.base import modules
 from mechxai.model.backends.bridge import BridgeBackend
-from mechxai.model.conversion import probe_prompts, selection
+from mechxai.model.conversion import convert, probe_prompts, selection
 from mechxai.runs.folder import run_id
 from tests.checkpoints import byte_pair_tokenizer
 from tests.conftest import BACKENDS, has_hooked_transformer
@@ -337,7 +337,7 @@ def test_a_length_that_is_too_expensive_is_named_and_warned_of_once(family, monk
     monkeypatch.setitem(probe_prompts._BUDGET, "cpu", 0)
     model = mx.load(family("longrope"), backend="bridge", device="cpu")
     assert model.comparison.longest == 20
-    assert "compared up to 20 tokens" in repr(model)
+    assert "equal to Hugging Face up to 20 tokens" in repr(model)
     model.logits(prompt(20))
     assert not caplog.records
     model.logits(prompt(21))
