@@ -23,14 +23,16 @@ def check_result(result: Result) -> None:
         NumericsError: names the variable and the first place.
     """
     data = result.data
+    listed = result.info.kind == "edges" and "per_example" not in data  # edges read from a list; others have no score
+    complete = result.info.kind in _COMPLETE and not listed
     for name in _HEADLINES:
         if name in data and data[name].dtype.kind == "f" and data[name].size:
-            bad = _overflowed(data, name, complete=result.info.kind in _COMPLETE)
+            bad = np.asarray(_overflowed(data, name, complete=complete))
             if bool(bad.any()):
                 raise _error(result, name, bad)
 
 
-def _overflowed(data: xr.Dataset, name: str, *, complete: bool) -> np.ndarray:
+def _overflowed(data: xr.Dataset, name: str, *, complete: bool) -> np.ndarray | np.bool_:
     """The entries of a variable that are not finite and should be."""
     array = data[name]
     values, dims = array.values, array.dims

@@ -24,7 +24,7 @@ from mechxai.model.backends.editing import run_hooks
 from mechxai.model.backends.hooks import HookFunction, gathered
 from mechxai.model.backends.limits import cache_bytes, check_space, check_tokens, inside
 from mechxai.model.backends.masking import attention_mask_of
-from mechxai.model.comparison import Comparison
+from mechxai.model.conversion.comparison import Comparison
 from mechxai.model.dense.cache import fill
 from mechxai.model.generation.generate import Generates
 from mechxai.model.text import Prompts, TextCodec

@@ -11,11 +11,11 @@ from mechxai.model.backends.bridge import BridgeBackend
 from mechxai.model.backends.device import device_of, quiet_loading
 from mechxai.model.backends.hooked_transformer import HookedTransformerBackend
 from mechxai.model.backends.weight_hash import hash_parameters
-from mechxai.model.beginning import text_codec
 from mechxai.model.checkpoint.errors import LoadingErrors
+from mechxai.model.checkpoint.hugging_face import language_model
+from mechxai.model.conversion.beginning import text_codec
+from mechxai.model.conversion.selection import Checkpoint, ProcessingName, Wanted, select
 from mechxai.model.hooked_model import HookedModel
-from mechxai.model.hugging_face import language_model
-from mechxai.model.selection import Checkpoint, ProcessingName, Wanted, select
 from mechxai.model.zoo import native
 from mechxai.model.zoo.bundled import zoo_card, zoo_folder
 

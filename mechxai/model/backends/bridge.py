@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from mechxai.core.architecture import Architecture
-from mechxai.core.errors import ModelSupportError
+from mechxai.core.errors import ModelSupportError, SiteError
 from mechxai.core.shapes import Mask, RowLogits, Tokens
 from mechxai.core.site import Site
 from mechxai.core.site_table import SITES
@@ -18,6 +18,7 @@ from mechxai.model.backends.config_lengths import hugging_face_config
 from mechxai.model.backends.effective_weight import AffineMemory, is_plain_linear, unwrapped
 from mechxai.model.backends.masked import head_transform, is_causal
 from mechxai.model.backends.prefix import JoiningRows, KeysValues
+from mechxai.model.backends.silent_hooks import silent_hooks
 from mechxai.model.dense.weight_layout import optimize_convolution_layout
 
 
@@ -58,9 +59,19 @@ class BridgeBackend:
     def _architecture(self) -> Architecture:
         return read_architecture(self.inner.cfg, causal=is_causal(self.inner))
 
+    @cached_property
+    def _silent(self) -> frozenset[str]:
+        return silent_hooks(self)
+
     def check(self, site: Site, *, editing: bool = False) -> None:
         """Refuses a site that the model lacks, and on masked models one that the bridge shows but does not use."""
         check_exists(self, site)
+        if site.hook in self._silent:
+            raise SiteError(
+                f"{self.architecture().family} has no site {site}: TransformerLens shows a hook point, but no forward "
+                "pass runs through it",
+                fix="Use another site, such as resid_pre",
+            )
         if site.name == "result":
             self._check_result(site)
         if self.architecture().causal:

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 
-from mechxai.core.errors import ArtifactError, MechXAIError, ModelSupportError
+from mechxai.core.errors import ArtifactError, MechXAIError, ModelSupportError, NoSpaceError
 
 LOADABLE = (
     "a zoo name (see `mechxai models`), a folder with config.json, *.safetensors and a tokenizer, or a Hugging Face id"
@@ -29,7 +29,7 @@ class LoadingErrors:
 
     Args:
         name: the model's name, as the user gave it.
-        library: the library that works in this context: ``transformers`` or ``TransformerLens``.
+        library: what works in this context: ``transformers``, ``TransformerLens``, or the model.
     """
 
     def __init__(self, name: str, library: str = "transformers") -> None:
@@ -48,23 +48,48 @@ class LoadingErrors:
 
 
 def label(name: str) -> str:
-    """The model's name and, for a local folder, its family: ``'mine' (GemmaForCausalLM)``."""
+    """The model's name and, where its config.json is at hand, its family: ``'mine' (GemmaForCausalLM)``."""
+    path = _config_path(name)
     try:
-        config = json.loads((Path(name) / "config.json").read_text())
+        config = json.loads(path.read_text()) if path is not None else {}
         family = (config.get("architectures") or [config.get("model_type")])[0]
     except (OSError, ValueError, AttributeError, TypeError, IndexError):
         family = None
     return f"Model {name!r} ({family})" if family else f"Model {name!r}"
 
 
+def _config_path(name: str) -> Path | None:
+    """config.json of a folder, or of an id that was downloaded before; None where there is none."""
+    if not name or Path(name).exists():
+        return Path(name) / "config.json" if Path(name).is_dir() else None
+    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - heavy
+    from huggingface_hub.errors import HFValidationError  # noqa: PLC0415 - heavy
+
+    try:
+        path = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:  # the name is no id
+        return None
+    return Path(path) if isinstance(path, str) else None
+
+
 def plain_error(name: str, library: str, error: Exception) -> MechXAIError:
     """The plain error of an exception that a library raised while the model ``name`` was loading."""
     text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
     return (
-        _unsupported(name, text)
+        _no_space(name, error, text)
+        or _unsupported(name, text)
         or _missing_package(name, error, text)
         or _missing_source(name, error, text)
         or _other(name, library, error=error, text=text)
+    )
+
+
+def _no_space(name: str, error: Exception, text: str) -> MechXAIError | None:
+    if not (isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text):
+        return None
+    return NoSpaceError(
+        f"{label(name)} cannot be loaded: the memory does not suffice ({_first_sentence(text)})",
+        fix="Use a machine with more memory, or a smaller model",
     )
 
 
@@ -115,6 +140,17 @@ def _missing_source(name: str, error: Exception, text: str) -> MechXAIError | No
     """A folder or a Hugging Face id that leads nowhere."""
     if (Path(name).exists() and name) or not isinstance(error, OSError | ValueError):
         return None
+    if "does not appear to have a file named model.safetensors" in text:
+        return ArtifactError(
+            f"{label(name)} cannot be loaded: it has no weights in the safetensors format, the only one that is read",
+            allowed=LOADABLE,
+            fix=CONVERT,
+        )
+    if _config_path(name) is not None:  # the id is right: it is in the cache, and lacks a file
+        return ArtifactError(
+            f"{label(name)} cannot be loaded: not all of its files are in the cache ({_first_sentence(text)})",
+            fix="Load it once with a network connection, which downloads the other files",
+        )
     no_folder = name.startswith(_FOLDER_PREFIXES) and not Path(name).is_dir()
     reason = "there is no such folder" if no_folder else _first_sentence(text)
     return ArtifactError(
@@ -134,7 +170,10 @@ def _other(name: str, library: str, *, error: Exception, text: str) -> MechXAIEr
         "transformers": "Check config.json and the other files of the checkpoint: transformers refuses them too",
         "TransformerLens": "Load another model; for attribution alone, mx.black_box needs no access to the inside",
     }
-    fix = "Install the package that the message names" if isinstance(error, ImportError) else fixes[library]
+    outside = "Use mx.black_box, which needs its outputs only"
+    fix = (
+        "Install the package that the message names" if isinstance(error, ImportError) else fixes.get(library, outside)
+    )
     return kind(f"{label(name)} cannot be loaded: {library} stops with {type(error).__name__}: {reason}", fix=fix)
 
 

@@ -3,22 +3,35 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
 from mechxai.core.errors import ArtifactError, ModelSupportError
 from mechxai.model.checkpoint.errors import CONVERT, LOADABLE
 
-Shapes = Mapping[str, tuple[int, ...]]  # tensor -> shape, from the headers of the files
+
+class StoredTensor(NamedTuple):
+    """What the header of a file says about a tensor.
+
+    Attributes:
+        shape: the tensor's sides.
+        dtype: as safetensors names it: ``F32``, ``BF16``, ``I8`` ...
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+Headers = Mapping[str, StoredTensor]  # of all tensors of a checkpoint, by name
 
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _OTHER_FORMATS = {"*.h5": "TensorFlow", "*.msgpack": "Flax", "*.onnx": "ONNX"}
 _LFS_POINTER = b"version https://git-lfs"
 
 
-def check_folder(folder: Path, name: str) -> Shapes:
-    """The shapes of all stored tensors, from the files' headers; no weight is read.
+def check_folder(folder: Path, name: str) -> Headers:
+    """Shapes and dtypes of all stored tensors, from the files' headers; no weight is read.
 
     Raises:
         ArtifactError: the folder lacks config.json or safetensors, or a file is damaged or missing.
@@ -33,10 +46,15 @@ def check_folder(folder: Path, name: str) -> Shapes:
         raise ArtifactError(f"Model {name!r} cannot be loaded: its folder has no config.json", allowed=LOADABLE)
     read_json(folder / "config.json", name)
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.exists():
-        return stored_shapes(single, name)
+    if single.is_symlink() and not single.exists():
+        raise ArtifactError(
+            f"Model {name!r} cannot be loaded: {single.name} is a link to {single.readlink()}, which does not exist",
+            fix="Copy or download the file again",
+        )
+    if single.is_file():
+        return stored_tensors(single, name)
     if index.is_file():
-        return _sharded(folder, read_json(index, name), name)
+        return sharded_tensors(index, name)
     _refuse_format(folder, name)
     others = sorted(file.name for file in folder.glob("*.safetensors"))
     beside = f" (it has {', '.join(others)})" if others else ""
@@ -47,15 +65,16 @@ def check_folder(folder: Path, name: str) -> Shapes:
     )
 
 
-def stored_shapes(path: Path, name: str) -> Shapes:
-    """The shapes of the tensors in one safetensors file, from its header.
+def stored_tensors(path: Path, name: str) -> Headers:
+    """Shapes and dtypes of the tensors in one safetensors file, from its header.
 
     Raises:
         ArtifactError: the file is truncated or damaged.
     """
     try:
         with safe_open(path, "pt") as file:
-            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no mapping
+            parts = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+            return {key: StoredTensor(tuple(part.get_shape()), part.get_dtype()) for key, part in parts.items()}
     except (SafetensorError, OSError, ValueError) as error:
         with path.open("rb") as file:
             pointer = file.read(len(_LFS_POINTER)) == _LFS_POINTER
@@ -66,8 +85,13 @@ def stored_shapes(path: Path, name: str) -> Shapes:
         ) from error
 
 
-def _sharded(folder: Path, index: Mapping[str, Any], name: str) -> Shapes:
-    places = index.get("weight_map")
+def sharded_tensors(path: Path, name: str) -> Headers:
+    """Shapes and dtypes of the tensors in several files, which an index lists and which stand beside it.
+
+    Raises:
+        ArtifactError: a file is missing, truncated or damaged, or lacks a tensor that the index places there.
+    """
+    folder, places = path.parent, read_json(path, name).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise ArtifactError(f"Model {name!r} cannot be loaded: model.safetensors.index.json has no weight_map")
     files = sorted({str(file) for file in places.values()})
@@ -77,23 +101,27 @@ def _sharded(folder: Path, index: Mapping[str, Any], name: str) -> Shapes:
             f"Model {name!r} cannot be loaded: its index names {', '.join(absent)}, which the folder lacks",
             fix="Copy or download the missing files",
         )
-    shapes = {file: stored_shapes(folder / file, name) for file in files}
-    lost = [tensor for tensor, file in places.items() if tensor not in shapes[str(file)]]
+    headers = {file: stored_tensors(folder / file, name) for file in files}
+    lost = [tensor for tensor, file in places.items() if tensor not in headers[str(file)]]
     if lost:
         raise ArtifactError(
             f"Model {name!r} cannot be loaded: {places[lost[0]]} lacks the tensor {lost[0]} that the index places "
             f"there ({len(lost)} in all)",
             fix="Copy or download the files again",
         )
-    return {tensor: shape for file in files for tensor, shape in shapes[file].items()}
+    return {tensor: header for file in files for tensor, header in headers[file].items()}
 
 
 def _check_adapter(folder: Path, name: str) -> None:
-    if not (folder / "adapter_config.json").is_file():
-        return
-    base = read_json(folder / "adapter_config.json", name).get("base_model_name_or_path")
-    raise ModelSupportError(
-        f"Model {name!r} cannot be loaded: its folder holds an adapter (adapter_config.json) of the model {base!r}",
+    if (folder / "adapter_config.json").is_file():
+        raise adapter_error(folder / "adapter_config.json", name)
+
+
+def adapter_error(path: Path, name: str) -> ModelSupportError:
+    """The error of an adapter, from its ``adapter_config.json``."""
+    base = read_json(path, name).get("base_model_name_or_path")
+    return ModelSupportError(
+        f"Model {name!r} cannot be loaded: it holds an adapter ({path.name}) of the model {base!r}",
         fix="Load the model and its adapter with peft, call merge_and_unload(), write the merged model with "
         "save_pretrained, and pass that folder",
     )

@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 
-from mechxai.core.errors import ArtifactError, ModelSupportError
+from mechxai.core.errors import ArtifactError, ModelSupportError, NoSpaceError
+from mechxai.model.backends.memory import available_bytes
 from mechxai.model.checkpoint.errors import LoadingErrors, label
-from mechxai.model.checkpoint.files import Shapes
+from mechxai.model.checkpoint.files import Headers
 
 _LARGEST: Mapping[str, int] = {  # far above every published model
     "num_hidden_layers": 10_000,
@@ -31,13 +32,13 @@ _OF_STORED = 4  # a model of more than this many times the stored numbers is not
 _SMALL_MODEL = 100_000  # parameters; below this nothing is absurd
 
 
-def check_sizes(config: Any, name: str, stored: Shapes | None) -> None:
+def check_sizes(config: Any, name: str, stored: Headers | None) -> None:
     """Refuses a configuration whose sizes no model, or not this checkpoint, can have; nothing is allocated.
 
     Args:
         config: a Hugging Face configuration.
         name: the model's name.
-        stored: the shapes in the checkpoint's files; None where they are not known yet.
+        stored: the headers of the checkpoint's files; None where they are not known yet.
 
     Raises:
         ArtifactError: a size is absurd; names it and its value.
@@ -52,7 +53,7 @@ def check_sizes(config: Any, name: str, stored: Shapes | None) -> None:
     n_layers = sizes["num_hidden_layers"] or 0
     if n_layers > len(stored):
         raise _absurd(name, f"num_hidden_layers={n_layers}, but its files hold {len(stored)} tensors in all")
-    widest = max((side for shape in stored.values() for side in shape), default=0)
+    widest = max((side for tensor in stored.values() for side in tensor.shape), default=0)
     for size in ("hidden_size", "vocab_size"):
         value = sizes[size]
         if value and value > _OF_STORED * max(widest, 1):
@@ -72,24 +73,44 @@ def check_values(values: Mapping[str, Any], name: str) -> None:
             check_values(value, name)
 
 
-def check_total(auto: Any, config: Any, *, name: str, stored: Shapes) -> None:
-    """Refuses a configuration whose model is far larger than the checkpoint; it is built without memory.
+def check_total(auto: Any, config: Any, *, name: str, stored: Headers, dtype: torch.dtype) -> None:
+    """Refuses a model that is far larger than the checkpoint or than the free memory; it is built without memory.
+
+    Quantised weights are left to their library.
 
     Raises:
-        ArtifactError: says how many parameters the configuration and the files have.
+        ArtifactError: says how many parameters the configuration and the files have, or which weights are integers.
+        NoSpaceError: says how many bytes the weights take, and how many are free.
     """
     if getattr(config, "quantization_config", None) is not None:
         return
+    integers = sorted(key for key, tensor in stored.items() if key.endswith(".weight") and tensor.dtype[0] in "IU")
+    if integers:
+        raise ArtifactError(
+            f"{label(name)} cannot be loaded: {integers[0]} holds whole numbers ({stored[integers[0]].dtype}), and "
+            f"config.json names no quantisation that gives their scale ({len(integers)} such tensors in all)",
+            fix="Copy config.json again, with its quantization_config, or use the checkpoint before quantisation",
+        )
     with LoadingErrors(name), torch.device("meta"):
         model = auto.from_config(config)
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
-    n_stored = sum(int(torch.Size(shape).numel()) for shape in stored.values())
+    n_stored = sum(int(torch.Size(tensor.shape).numel()) for tensor in stored.values())
     if n_parameters > max(_OF_STORED * n_stored, _SMALL_MODEL):
         raise _absurd(name, f"a model of {n_parameters} parameters, but its files hold {n_stored}")
+    need = n_parameters * dtype.itemsize + sum(buffer.nbytes for buffer in model.buffers())
+    free = available_bytes(torch.device("cpu"))
+    if need > free:
+        raise NoSpaceError(
+            f"{label(name)} cannot be loaded: its weights take {need / 2**30:.1f} GiB in "
+            f"{str(dtype).removeprefix('torch.')}, in which they are read; {free / 2**30:.1f} GiB are free",
+            fix="Use a machine with more memory, or a smaller model",
+        )
 
 
 def _value(config: Any, size: str) -> Any:
-    """A size of the configuration; None where it has none, or one for each layer."""
+    """A size of the configuration; None where it has none, or one for each layer, or computes it (XLNet: -1)."""
+    if size == "max_position_embeddings" and isinstance(getattr(type(config), size, None), property):
+        return None
     try:
         return getattr(config, size, None)
     except RuntimeError:  # transformers refuses to give one value for sizes that differ between layers

@@ -89,7 +89,7 @@ def _missing(model: Any, name: str, missing: list[str]) -> ArtifactError | Model
 
 def _belongs(model: Any, key: str) -> bool:
     """Whether an unexpected tensor is part of this model, rather than of another head beside it."""
-    if _LEFTOVERS.search(key):
+    if _LEFTOVERS.search(key) or ("lm_head" in key.split(".") and model.get_output_embeddings() is None):
         return False
     own = {name.partition(".")[0] for name in (*model.state_dict(), *model.base_model.state_dict())}
     return key.partition(".")[0] in own

@@ -91,9 +91,9 @@ def _compare(model: Any, whole: Any, name: str) -> None:
     with torch.no_grad():
         for kind in kinds:
             whole.set_attn_implementation(kind)
-            expected = whole(input_ids=ids).logits
+            expected = whole(input_ids=ids, use_cache=False).logits
             whole.set_attn_implementation("eager")
-            found = model(input_ids=ids).logits
+            found = model(input_ids=ids, use_cache=False).logits
             error = float((expected - found).abs().max() / expected.abs().max().clamp(min=1))
             if not error <= _TOLERANCE:
                 raise ModelSupportError(

@@ -6,14 +6,14 @@ from typing import Any, get_args
 
 import torch
 
-from mechxai.core.architecture import Architecture
 from mechxai.core.errors import ConfigError, ModelSupportError, check_choice
 from mechxai.core.fingerprint import Fingerprints
-from mechxai.model.backends.base import as_dtype, count_experts
+from mechxai.model.backends.base import as_dtype
 from mechxai.model.backends.device import device_of, quiet_loading
 from mechxai.model.backends.weight_hash import hash_parameters
 from mechxai.model.checkpoint.errors import LoadingErrors
-from mechxai.model.hugging_face import sequence_model
+from mechxai.model.checkpoint.hugging_face import sequence_model
+from mechxai.model.sequence.probe import FORWARD, probed_architecture
 from mechxai.model.sequence.sequence_model import Pooling, SequenceModel, SimilarityHead, class_head, text_embeddings
 from mechxai.model.text import TextCodec
 from mechxai.model.zoo.bundled import zoo_card, zoo_folder
@@ -82,7 +82,7 @@ def load_encoder(
         )
     inner, tokenizer = _loaded(name, "AutoModel", device, dtype=dtype, revision=revision)
     encoder = _model(name, inner, tokenizer, (*texts, NOTHING), head=class_head, revision=revision)
-    with torch.no_grad():
+    with LoadingErrors(name, FORWARD), torch.no_grad():
         tokens = [encoder.embeddings(encoder.tokens(text)[0]) for text in texts]
         references_unit = torch.cat([text_embeddings(inner, row, pooling) for row in tokens])
     return _model(
@@ -107,30 +107,5 @@ def _model(  # noqa: PLR0917 - the parts of a loaded model
     digest = hash_parameters(inner)
     if isinstance(head, SimilarityHead):  # the references decide the outputs as much as the weights
         digest += f"-{Fingerprints()([head.pooling, *outputs])[:8]}"
-    return SequenceModel(label, inner, codec, outputs, head, _architecture(inner), digest, revision, card)
-
-
-def _architecture(inner: Any) -> Architecture:
-    config = inner.config
-    heads = config.num_attention_heads
-    return Architecture(
-        family=type(inner).__name__,
-        n_layers=config.num_hidden_layers,
-        n_heads=heads,
-        n_kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        d_model=config.hidden_size,
-        d_head=config.hidden_size // heads,
-        d_mlp=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
-        d_vocab=config.vocab_size,
-        n_ctx=config.max_position_embeddings,
-        causal=_is_causal(inner),
-        n_experts=count_experts(config),
-    )
-
-
-def _is_causal(inner: Any) -> bool:
-    """Whether the first of two tokens cannot attend to the second; configs do not say it reliably."""
-    tokens = torch.zeros(1, 2, dtype=torch.long, device=next(inner.parameters()).device)
-    with torch.no_grad():
-        attentions = inner.base_model(tokens, output_attentions=True).attentions
-    return bool((attentions[0][..., 0, 1] == 0).all())
+    architecture = probed_architecture(inner, codec, name)
+    return SequenceModel(label, inner, codec, outputs, head, architecture, digest, revision, card)

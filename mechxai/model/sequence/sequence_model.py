@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechxai.core.architecture import Architecture
+from mechxai.core.errors import ModelSupportError
 from mechxai.core.shapes import PromptInts, RowLogits, Tokens
 from mechxai.model.backends.limits import check_tokens
 from mechxai.model.sequence.named_outputs import NamedOutputs
@@ -109,7 +110,11 @@ class SequenceModel(NamedOutputs):
     def patterns(
         self, embeddings: Float[Tensor, "batch pos d_model"], lengths: PromptInts, layers: Sequence[int]
     ) -> Float[Tensor, "layer batch head dest src"]:
-        """Attention patterns, zero behind each row's last token. Cost: one forward pass."""
+        """Attention patterns, zero behind each row's last token. Cost: one forward pass.
+
+        Raises:
+            ModelSupportError: the model has none, or not one for every layer, head and pair of tokens.
+        """
         width = embeddings.shape[1]
         patterns = None
         for length in lengths.unique().tolist():
@@ -117,11 +122,23 @@ class SequenceModel(NamedOutputs):
             with torch.no_grad():
                 inputs = embeddings[rows, : int(length)]
                 attentions = self.inner.base_model(inputs_embeds=inputs, output_attentions=True).attentions
+            self._check_patterns(attentions, int(length))
             stacked = torch.stack([attentions[layer] for layer in layers])
             if patterns is None:
                 patterns = stacked.new_zeros(len(layers), len(lengths), stacked.shape[2], width, width)
             patterns[:, rows, :, : int(length), : int(length)] = stacked
         return torch.zeros(len(layers), 0, 1, width, width) if patterns is None else patterns
+
+    def _check_patterns(self, attentions: Any, length: int) -> None:
+        a = self.architecture
+        shapes = [tuple(layer.shape[1:]) for layer in attentions or () if layer is not None]
+        if shapes != [(a.n_heads, length, length)] * a.n_layers:
+            shown = f"{len(shapes)} of the shape {list(shapes[0])}" if shapes else "none"
+            raise ModelSupportError(
+                f"{a.family} does not give the attention patterns [{a.n_heads}, {length}, {length}] of {a.n_layers} "
+                f"layers, but {shown}",
+                fix="Use a method that needs gradients or outputs only, such as mx.IntegratedGradients",
+            )
 
 
 def class_head(inner: Any, embeddings: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import transformers
 
 import mechxai as mx
-from mechxai.core.errors import ArtifactError, ConfigError, MechXAIError, ModelSupportError
+from mechxai.core.errors import ArtifactError, ConfigError, MechXAIError, ModelSupportError, NoSpaceError
 from mechxai.model.checkpoint.errors import LoadingErrors
 from tests.model.checkpoint import faults
 
@@ -119,6 +119,8 @@ def test_models_of_another_kind(checkpoint, tmp_path, model_class, settings, rea
             "TransformerLens .* does not support",
         ),
         (OSError("Disk quota exceeded"), ArtifactError, "transformers stops with OSError: Disk quota exceeded"),
+        (MemoryError("8 bytes"), NoSpaceError, r"the memory does not suffice \(8 bytes\)"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), NoSpaceError, "the memory does not suffice"),
         (RuntimeError("odd"), ModelSupportError, "stops with RuntimeError: odd"),
         (AssertionError(), ModelSupportError, "stops with AssertionError: no reason was given"),
         (Exception("plain"), ModelSupportError, "stops with Exception: plain"),

@@ -122,6 +122,15 @@ def test_an_adapter_without_its_model(folder):
     assert "merge_and_unload()" in message
 
 
+def test_a_link_to_nothing(folder):
+    """Caches of downloads are folders of links."""
+    (folder / "model.safetensors").rename(folder / "blob")
+    (folder / "model.safetensors").symlink_to(folder / "blob")
+    mx.load(str(folder), device="cpu")
+    (folder / "blob").unlink()
+    assert f"model.safetensors is a link to {folder / 'blob'}, which does not exist" in refusal(folder)
+
+
 def test_weights_of_another_name_are_listed(folder):
     (folder / "model.safetensors").rename(folder / "weights.safetensors")
     assert "has no model.safetensors (it has weights.safetensors)" in refusal(folder)

@@ -8,7 +8,8 @@ import pytest
 import transformers
 
 import mechxai as mx
-from mechxai.core.errors import ArtifactError, ModelSupportError
+from mechxai.core.errors import ArtifactError, ModelSupportError, NoSpaceError
+from mechxai.model.checkpoint import sizes as checked_sizes
 from mechxai.model.checkpoint.sizes import check_kind, check_sizes
 from tests.model.checkpoint import faults
 
@@ -93,3 +94,17 @@ def test_sizes_that_differ_between_layers_are_left_to_the_library():
 def test_a_head_size_of_its_own_need_not_divide_the_width():
     sizes = {"vocab_size": 512, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 6}
     check_sizes(transformers.Qwen3Config(**sizes, num_key_value_heads=2, head_dim=24), "mine", None)
+
+
+@pytest.mark.parametrize(("load", "kind"), [(mx.load, "llama"), (mx.load_classifier, "bert-classifier")])
+def test_a_model_larger_than_the_free_memory(checkpoint, monkeypatch, load, kind):
+    monkeypatch.setattr(checked_sizes, "available_bytes", lambda _: 200_000)
+    with pytest.raises(NoSpaceError, match=r"its weights take 0.0 GiB in float32, in which they are read; 0.0 GiB are"):
+        load(str(checkpoint(kind)), device="cpu")
+
+
+def test_a_context_without_a_limit_is_no_fault(tmp_path):
+    """XLNet's configuration says -1; the library that cannot convert it is the reason."""
+    config = transformers.XLNetConfig(vocab_size=300, d_model=64, n_layer=2, n_head=4, d_inner=128)
+    assert config.max_position_embeddings == -1
+    check_sizes(config, "mine", None)

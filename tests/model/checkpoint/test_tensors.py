@@ -161,6 +161,25 @@ def test_weights_that_are_not_finite(edited, load, kind, name, value):
         load(edited(kind, poked(name, value)), device="cpu")
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32])
+def test_quantised_numbers_without_their_scale(edited, dtype):
+    """transformers would take them for weights."""
+    name = edited("llama", lambda tensors: tensors.update({QUERY: (100 * tensors[QUERY]).to(dtype)}))
+    with pytest.raises(ArtifactError, match=rf"{QUERY} holds whole numbers \([IU]\d+\).*quantization_config"):
+        mx.load(name, device="cpu")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn])
+def test_floating_point_formats(checkpoint, edited, dtype):
+    def cast(tensors):
+        tensors.update({key: tensor.to(dtype) for key, tensor in tensors.items()})
+
+    found = mx.load(edited("llama", cast), device="cpu").logits(torch.tensor([[5, 6, 7]]))
+    exact = mx.load(str(checkpoint("llama")), device="cpu").logits(torch.tensor([[5, 6, 7]]))
+    largest = float(exact.abs().max())
+    torch.testing.assert_close(found, exact, atol=(0.5 if dtype == torch.float8_e4m3fn else 0.05) * largest, rtol=0)
+
+
 def test_weights_that_overflow_in_half_precision(edited):
     name = edited("bert-classifier", poked("classifier.weight", 1e6))
     mx.load_classifier(name, device="cpu")

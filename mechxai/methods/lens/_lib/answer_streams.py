@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.edit import Intervention
+from mechxai.core.errors import ModelSupportError
 from mechxai.core.site import Site
 from mechxai.engine.contrast import Run
 from mechxai.model.backends.editing import run_hooks
@@ -41,6 +42,12 @@ def answer_activations(
                 part.tokens(run), lengths=part.lengths, hooks=hooks, at=part.answer_pos[:, None], sites=sites
             )
         logits.append(answer_logits[:, 0])
+    missing = next((site for site, values in parts.items() if not values), None)
+    if missing is not None:
+        raise ModelSupportError(
+            f"TransformerLens does not compute {missing} of {model.name} ({model.architecture.family})",
+            fix="Use by='layer'" if missing.name == "result" else "Use a lens, or patching",
+        )
     return {site: torch.cat(values) for site, values in parts.items()}, torch.cat(logits)
 
 

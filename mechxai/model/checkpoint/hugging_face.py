@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from mechxai.core.errors import ArtifactError, ModelSupportError
+from mechxai.model.checkpoint.download import downloaded_tensors, refuse_adapter
 from mechxai.model.checkpoint.errors import LOADABLE, LoadingErrors, label
-from mechxai.model.checkpoint.files import Shapes, check_folder, read_json
+from mechxai.model.checkpoint.files import Headers, check_folder, read_json
 from mechxai.model.checkpoint.sizes import check_kind, check_quantisation, check_sizes, check_total, check_values
 from mechxai.model.checkpoint.tensors import check_tensors
 from mechxai.model.checkpoint.text_model import is_multimodal, multimodal_class, text_model
@@ -74,9 +75,21 @@ def sequence_model(
     """
     import transformers  # noqa: PLC0415 - heavy
 
-    config, stored, options = _configuration(source, revision, name)
-    auto = getattr(transformers, auto_name)
-    unused = ("pooler",) if auto_name == "AutoModel" else ()
+    encoder = auto_name == "AutoModel"
+    config, stored, options = _configuration(source, revision, name, encoder=encoder)
+    if getattr(config.get_text_config(), "vocab_size", None) is None:
+        raise ModelSupportError(
+            f"{label(name)} cannot be loaded: it does not read tokens ({config.model_type})",
+            allowed="text classifiers (mx.load_classifier) and text encoders (mx.load_encoder)",
+        )
+    halved = _is_encoder_half(config)
+    if halved and not encoder:
+        raise ModelSupportError(
+            f"{label(name)} cannot be loaded: it has no classification head",
+            fix="Use mx.load_encoder to compare its texts with references",
+        )
+    auto = transformers.AutoModelForTextEncoding if halved else getattr(transformers, auto_name)
+    unused = ("pooler",) if encoder else ()
     model = _weights(auto, config, source, name=name, stored=stored, options=options, dtype=dtype, unused=unused)
     return model, _tokenizer(source, name, options)
 
@@ -89,17 +102,29 @@ def is_masked(config: Any) -> bool:
     return bidirectional and not getattr(config, "is_decoder", False)
 
 
-def _configuration(source: str | Path, revision: str | None, name: str) -> tuple[Any, Shapes | None, dict[str, Any]]:
-    """The checked configuration, the stored shapes of a folder, and the options of ``from_pretrained``."""
+def _is_encoder_half(config: Any) -> bool:
+    """Whether a checkpoint holds the encoder of an encoder-decoder model alone (``T5EncoderModel``)."""
+    return str((getattr(config, "architectures", None) or [""])[0]).endswith("EncoderModel")
+
+
+def _configuration(
+    source: str | Path, revision: str | None, name: str, *, encoder: bool = False
+) -> tuple[Any, Headers | None, dict[str, Any]]:
+    """The checked configuration, the headers of a folder's files, and the options of ``from_pretrained``."""
     from transformers import AutoConfig  # noqa: PLC0415 - heavy
 
     local = isinstance(source, Path) or bool(source and Path(source).is_file())
-    stored = check_folder(Path(source), name) if local else None
-    if local:
-        check_values(read_json(Path(source) / "config.json", name), name)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": False, "local_files_only": local}
+    stored = None
+    if local:
+        stored = check_folder(Path(source), name)
+        check_values(read_json(Path(source) / "config.json", name), name)
+    else:
+        refuse_adapter(str(source), revision, name)
     with LoadingErrors(name):
         config = AutoConfig.from_pretrained(source, **options)
+    if encoder and _is_encoder_half(config):
+        config.is_encoder_decoder = False
     check_kind(config, name)
     check_quantisation(config, name)
     check_sizes(config, name, stored)
@@ -112,13 +137,16 @@ def _weights(  # noqa: PLR0913 - the parts of a checkpoint
     source: str | Path,
     *,
     name: str,
-    stored: Shapes | None,
+    stored: Headers | None,
     options: dict[str, Any],
     dtype: torch.dtype = torch.float32,
     unused: tuple[str, ...] = (),
 ) -> Any:
+    if stored is None:
+        stored = downloaded_tensors(str(source), options["revision"], name)
+        check_sizes(config, name, stored)
     if stored is not None:
-        check_total(auto, config, name=name, stored=stored)
+        check_total(auto, config, name=name, stored=stored, dtype=dtype)
     with LoadingErrors(name):
         model, info = auto.from_pretrained(
             source,

@@ -11,9 +11,9 @@ import transformers
 
 import mechxai as mx
 from mechxai.core.errors import ModelSupportError, NumericsError
-from mechxai.model import conversion, probe_prompts, selection
 from mechxai.model.backends.base import modules
 from mechxai.model.backends.bridge import BridgeBackend
+from mechxai.model.conversion import convert, probe_prompts, selection
 from mechxai.runs.folder import run_id
 from tests.checkpoints import byte_pair_tokenizer
 from tests.conftest import BACKENDS, has_hooked_transformer
@@ -194,7 +194,7 @@ CONFIG_ERRORS = {
 @pytest.mark.parametrize("error", [*STATE_ERRORS, *CONFIG_ERRORS])
 @pytest.mark.parametrize("processing", ["folded", "raw"])
 def test_every_error_of_the_conversion_to_hooked_transformer_is_noticed(family, monkeypatch, error, processing):
-    original = conversion.HookedTransformerParts.__init__
+    original = convert.HookedTransformerParts.__init__
 
     def broken(self, *args, **kwargs):
         original(self, *args, **kwargs)
@@ -206,7 +206,7 @@ def test_every_error_of_the_conversion_to_hooked_transformer_is_noticed(family, 
     folder = family("window" if "window" in error else "qwen2")
     options = {"backend": "hooked_transformer", "processing": processing, "device": "cpu"}
     mx.load(folder, **options)
-    monkeypatch.setattr(conversion.HookedTransformerParts, "__init__", broken)
+    monkeypatch.setattr(convert.HookedTransformerParts, "__init__", broken)
     with pytest.raises(ModelSupportError, match="hooked_transformer"):
         mx.load(folder, **options)
 
@@ -321,7 +321,7 @@ def test_the_record_stands_in_results_and_summaries_and_changes_no_run_id(family
     record = json.loads(json.dumps(model.info()["comparison"]))
     assert record["difference"] <= record["tolerance"]
     assert record["lengths"] == [32, 12, 7]
-    assert "equals Hugging Face within" in repr(model)
+    assert "equal to Hugging Face" in repr(model)
     wrapped = mx.wrap(model.inner)
     assert wrapped.comparison is None
     assert wrapped.info()["comparison"] is None
@@ -337,7 +337,7 @@ def test_a_length_that_is_too_expensive_is_named_and_warned_of_once(family, monk
     monkeypatch.setitem(probe_prompts._BUDGET, "cpu", 0)
     model = mx.load(family("longrope"), backend="bridge", device="cpu")
     assert model.comparison.longest == 20
-    assert "compared up to 20 tokens" in repr(model)
+    assert "equal to Hugging Face up to 20 tokens" in repr(model)
     model.logits(prompt(20))
     assert not caplog.records
     model.logits(prompt(21))

@@ -16,7 +16,7 @@ from mechxai.core.errors import ModelSupportError, NumericsError
 from mechxai.model.backends.attach import attached, row_mask
 from mechxai.model.backends.base import UNEMBED_HOOK, Backend
 from mechxai.model.backends.hooks import gathered
-from mechxai.model.probe_prompts import ProbePrompts
+from mechxai.model.conversion.probe_prompts import ProbePrompts
 from mechxai.model.text import padded
 
 _log = logging.getLogger("mechxai.model")
@@ -91,9 +91,8 @@ class Comparison:
         return plain | {"lengths": list(self.lengths), "rejected": [str(attempt) for attempt in self.rejected]}
 
     def __str__(self) -> str:
-        """``equals Hugging Face within 3e-06 (allowed 0.0004)``."""
-        upto = "" if self.longest is None else f", compared up to {self.longest} tokens"
-        return f"equals Hugging Face within {self.difference:.0e} (allowed {self.tolerance:.0e}){upto}"
+        """``equal to Hugging Face``, with the length up to which they were compared, if that is not any."""
+        return "equal to Hugging Face" + ("" if self.longest is None else f" up to {self.longest} tokens")
 
     def warn_beyond(self, n_tokens: int, name: str) -> None:
         """Logs a warning, once per model, for prompts longer than the comparison holds."""

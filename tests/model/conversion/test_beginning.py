@@ -5,10 +5,10 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 import mechxai as mx
-from mechxai.model.beginning import special_prefix, text_codec
+from mechxai.model.conversion.beginning import special_prefix, text_codec
 from tests.checkpoints import CORPUS, byte_pair_tokenizer, word_piece_tokenizer
 from tests.conftest import BACKENDS
-from tests.model.test_comparison import write
+from tests.model.conversion.test_comparison import write
 
 TEXTS = [
     "The war lasted",

@@ -11,8 +11,8 @@ import torch
 from mechxai.core.errors import ModelSupportError, NumericsError
 from mechxai.model.backends.base import Backend, BackendName, Processing
 from mechxai.model.backends.memory import available_bytes
-from mechxai.model.beginning import separate_tokenizer
-from mechxai.model.comparison import (
+from mechxai.model.conversion.beginning import separate_tokenizer
+from mechxai.model.conversion.comparison import (
     Attempt,
     Comparison,
     HuggingFaceReference,
@@ -20,7 +20,7 @@ from mechxai.model.comparison import (
     listing,
     reference_of,
 )
-from mechxai.model.conversion import (
+from mechxai.model.conversion.convert import (
     CannotConvert,
     HookedTransformerParts,
     bridge,
@@ -28,7 +28,7 @@ from mechxai.model.conversion import (
     has_hooked_transformer,
     plain_errors,
 )
-from mechxai.model.probe_prompts import probe_prompts
+from mechxai.model.conversion.probe_prompts import probe_prompts
 
 ProcessingName = Literal["auto", "folded", "raw"]
 _HALF = (torch.float16, torch.bfloat16)
