@@ -87,8 +87,8 @@ def summary(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if by_check["load"]["state"] == "right":
         row["loaded"] = by_check["load"]["detail"]
     levels = [by_check[check]["numbers"].get("level") for check in SWEEPS if check in by_check]
-    if levels and None not in levels:
-        row["levels"] = levels
+    if any(level is not None for level in levels):
+        row["levels"] = [level for level in levels if level is not None]
     odd = {check: [o["state"], o["detail"]] for check, o in by_check.items() if o["state"] != "right"}
     return {**row, "not right": odd} if odd else row
 
