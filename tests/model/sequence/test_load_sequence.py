@@ -1,5 +1,6 @@
 """Classifiers and encoders of many architectures: Hugging Face's outputs, text by text, or refused with the reason."""
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -149,6 +150,17 @@ def test_the_encoder_of_an_encoder_decoder(tmp_path, both_halves):
     assert not model.architecture.causal
     with pytest.raises(ModelSupportError, match=r"no classification head|is an encoder-decoder model"):
         mx.load_classifier(name, device="cpu")
+
+
+@pytest.mark.parametrize("pooling", ["mean", "first"])
+def test_the_zero_baseline_of_a_model_without_biases(tmp_path, pooling):
+    """Its embedding is the zero vector, which is similar to nothing."""
+    settings = {**CONTEXT, "num_key_value_heads": 2, "head_dim": 16}
+    name = write(tmp_path / "mine", "Qwen3Model", **settings)
+    model = mx.load_encoder(name, references=["a drink"], pooling=pooling, device="cpu")
+    data = mx.GradientXInput()(model, mx.tasks.prompts(model, texts=TEXTS)).data
+    assert data["baseline_score"].values == pytest.approx([0.0, 0.0], abs=1e-6)
+    assert np.isfinite(data["target_score"].values).all()
 
 
 def test_images_are_no_text(tmp_path):
