@@ -165,10 +165,13 @@ class SimilarityHead:
 
 
 def text_embeddings(inner: Any, embeddings: Tensor, pooling: Pooling) -> Tensor:
-    """The unit embedding of each text, ``[row, d_model]``, from token embeddings of rows of one length."""
+    """The unit embedding of each text, ``[row, d_model]``, from token embeddings of rows of one length.
+
+    A model without biases gives the zero vector for the zero baseline; its similarity to every text is 0.
+    """
     hidden = inner(inputs_embeds=embeddings, attention_mask=_full_mask(embeddings)).last_hidden_state
     pooled = hidden.mean(1) if pooling == "mean" else hidden[:, 0]
-    return pooled / pooled.norm(dim=-1, keepdim=True)
+    return torch.nn.functional.normalize(pooled, dim=-1)
 
 
 def _full_mask(embeddings: Tensor) -> Tensor:

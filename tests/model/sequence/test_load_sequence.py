@@ -1,5 +1,6 @@
 """Classifiers and encoders of many architectures: Hugging Face's outputs, text by text, or refused with the reason."""
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -8,6 +9,7 @@ from tokenizers import processors
 import mechxai as mx
 from mechxai.core.errors import ModelSupportError, ShapeError
 from tests.checkpoints import byte_pair_tokenizer, word_piece_tokenizer
+from tests.model.checkpoint import faults
 
 TEXTS = ["Mary gave a drink to John.", "The keys are on the table, near the cabinet."]
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -137,8 +139,6 @@ def test_the_encoder_of_an_encoder_decoder(tmp_path, both_halves):
     sizes = {"d_model": 64, "d_ff": 128, "num_layers": 2, "num_heads": 4, "d_kv": 16}
     name = write(tmp_path / "mine", "T5EncoderModel", **sizes)
     if both_halves:
-        from tests.model.checkpoint import faults
-
         faults.set_config(tmp_path / "mine", is_encoder_decoder=True)
     model = mx.load_encoder(name, references=["a drink"], device="cpu")
     hf = transformers.T5EncoderModel.from_pretrained(name, attn_implementation="eager").eval()
@@ -151,11 +151,21 @@ def test_the_encoder_of_an_encoder_decoder(tmp_path, both_halves):
         mx.load_classifier(name, device="cpu")
 
 
+@pytest.mark.parametrize("pooling", ["mean", "first"])
+def test_a_zero_padding_token_in_a_model_without_biases(tmp_path, pooling):
+    """The baseline is the padding token; its embedding, and then the text's, is the zero vector: similar to nothing."""
+    settings = {**CONTEXT, "num_key_value_heads": 2, "head_dim": 16, "tokenizer": byte_pair_tokenizer()}
+    name = write(tmp_path / "mine", "Qwen3Model", **settings)
+    faults.edit_tensors(tmp_path / "mine", lambda tensors: tensors["embed_tokens.weight"][0].zero_())
+    model = mx.load_encoder(name, references=["a drink"], pooling=pooling, device="cpu")
+    data = mx.GradientXInput()(model, mx.tasks.prompts(model, texts=TEXTS)).data
+    assert data["baseline_score"].values == pytest.approx([0.0, 0.0], abs=1e-6)
+    assert np.isfinite(data["target_score"].values).all()
+
+
 def test_images_are_no_text(tmp_path):
     sizes = {"image_size": 28, "patch_size": 14, "num_channels": 3}
     name = write(tmp_path / "mine", "ViTModel", **sizes)
-    from tests.model.checkpoint import faults
-
     faults.set_config(tmp_path / "mine", vocab_size=None)
     for load in (mx.load_classifier, lambda name, **more: mx.load_encoder(name, references=["a"], **more)):
         with pytest.raises(ModelSupportError, match=r"\(ViTModel\) cannot be loaded: it does not read tokens \(vit\)"):
