@@ -146,7 +146,7 @@ def _missing_source(name: str, error: Exception, text: str) -> MechXAIError | No
             allowed=LOADABLE,
             fix=CONVERT,
         )
-    if _config_path(name) is not None:  # the id is right: it is in the cache, and lacks a file
+    if name and _config_path(name) is not None:  # the id is right: it is in the cache, and lacks a file
         return ArtifactError(
             f"{label(name)} cannot be loaded: not all of its files are in the cache ({_first_sentence(text)})",
             fix="Load it once with a network connection, which downloads the other files",
