@@ -92,7 +92,10 @@ class AttentionPatterns(Method):
                 data["scale"] = variable((), scale, "1", "factor of the product of query and key")
             else:
                 reason = f"the softmax of their products is off by {error:.2g}"
-                notes = (*notes, f"no queries and keys: {reason if error < torch.inf else 'they are not one per head'}")
+                notes = (
+                    *notes,
+                    f"no queries and keys: {reason if error < torch.inf else 'their sizes differ between layers or heads'}",
+                )
         data["token"] = token_texts(model.text, batch.tokens(self.run), batch.lengths)
         labels = position_labels(batch, list(range(batch.n_pos)))
         coords = {"prompt": list(range(len(batch))), "layer": layers, "head": heads, "pos": labels}
@@ -115,6 +118,9 @@ class AttentionPatterns(Method):
             queries.append(q)
             keys.append(k.repeat_interleave(groups, 2) if k.shape[2] != q.shape[2] else k)
         scale = dense.blocks[0].attention.rule.scale if dense is not None else model.architecture.d_head**-0.5
+        if len({part.shape for part in (*queries, *keys)}) > 1:  # heads of different sizes: no array holds them
+            nothing = queries[0].new_zeros(1, 1, 1, 1, 1)
+            return nothing, nothing, float(scale)
         query, key = (torch.stack(part, 1).transpose(2, 3) for part in (queries, keys))
         return query, key, float(scale)
 

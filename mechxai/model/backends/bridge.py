@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from mechxai.core.errors import ModelSupportError, SiteError
 from mechxai.core.shapes import Mask, RowLogits, Tokens
 from mechxai.core.site import Site
 from mechxai.core.site_table import SITES
-from mechxai.model.backends.base import are_plain, check_exists, modules, read_architecture
+from mechxai.model.backends.base import are_plain, check_exists, count_experts, modules, read_architecture
 from mechxai.model.backends.config_lengths import hugging_face_config
 from mechxai.model.backends.effective_weight import AffineMemory, is_plain_linear, unwrapped
 from mechxai.model.backends.masked import head_transform, is_causal
@@ -57,7 +57,9 @@ class BridgeBackend:
 
     @cached_property
     def _architecture(self) -> Architecture:
-        return read_architecture(self.inner.cfg, causal=is_causal(self.inner))
+        architecture = read_architecture(self.inner.cfg, causal=is_causal(self.inner))
+        config = hugging_face_config(self)
+        return replace(architecture, n_experts=max(architecture.n_experts, count_experts(config)))
 
     @cached_property
     def _silent(self) -> frozenset[str]:
