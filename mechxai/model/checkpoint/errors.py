@@ -60,7 +60,9 @@ def label(name: str) -> str:
 
 def _config_path(name: str) -> Path | None:
     """config.json of a folder, or of an id that was downloaded before; None where there is none."""
-    if not name or Path(name).exists():
+    if not name:
+        return None
+    if Path(name).exists():
         return Path(name) / "config.json" if Path(name).is_dir() else None
     from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - heavy
     from huggingface_hub.errors import HFValidationError  # noqa: PLC0415 - heavy
