@@ -2,8 +2,6 @@
 
 import re
 
-import pytest
-
 from benchmarks.families import PAGE, is_faulty, read_results, summary
 from benchmarks.families_page import COLUMNS, SEQUENCE_COLUMNS, page
 from tests.families.checkpoints import FAMILIES
@@ -26,7 +24,6 @@ def test_every_family_ran_on_both_lines():
     assert {line: sorted(set(FAMILIES) - set(rows)) for line, rows in report.items()} == {"3.9": [], "4.3": []}
 
 
-@pytest.mark.xfail(strict=False, reason="patterns of Gemma 4; experts that are not counted on TransformerLens 3.9")
 def test_no_family_has_a_wrong_number_or_a_traceback():
     report = read_results()
     assert [f"{name} on {line}" for line, rows in report.items() for name, row in rows.items() if is_faulty(row)] == []

@@ -92,10 +92,8 @@ class AttentionPatterns(Method):
                 data["scale"] = variable((), scale, "1", "factor of the product of query and key")
             else:
                 reason = f"the softmax of their products is off by {error:.2g}"
-                notes = (
-                    *notes,
-                    f"no queries and keys: {reason if error < torch.inf else 'their sizes differ between layers or heads'}",
-                )
+                reason = reason if error < torch.inf else "their sizes differ between layers or heads"
+                notes = (*notes, f"no queries and keys: {reason}")
         data["token"] = token_texts(model.text, batch.tokens(self.run), batch.lengths)
         labels = position_labels(batch, list(range(batch.n_pos)))
         coords = {"prompt": list(range(len(batch))), "layer": layers, "head": heads, "pos": labels}
