@@ -91,9 +91,9 @@ class Comparison:
         return plain | {"lengths": list(self.lengths), "rejected": [str(attempt) for attempt in self.rejected]}
 
     def __str__(self) -> str:
-        """``equals Hugging Face within 3e-06 (allowed 0.0004)``."""
+        """``equals Hugging Face within 4e-04``, the tolerance."""
         upto = "" if self.longest is None else f", compared up to {self.longest} tokens"
-        return f"equals Hugging Face within {self.difference:.0e} (allowed {self.tolerance:.0e}){upto}"
+        return f"equals Hugging Face within {self.tolerance:.0e}{upto}"
 
     def warn_beyond(self, n_tokens: int, name: str) -> None:
         """Logs a warning, once per model, for prompts longer than the comparison holds."""
