@@ -77,7 +77,8 @@ def wiring(trace: BlockTrace, factors: Iterable[float]) -> Wiring:
     post2 = _after(norms, output, but=post1)
     mlp_out = output if post2 is None else _shaped(post2.output, shape)
     # compared with attention's output: a stream with a few very large dimensions hides it from a relative comparison
-    if parallel := bool((middle - trace.residual).norm() <= _UNMOVED * attn_out.norm()):
+    moved = (middle.double() - trace.residual.double()).norm()
+    if parallel := bool(moved <= _UNMOVED * attn_out.double().norm()):
         gain1, gain2 = _factors(trace.residual, trace.after, [attn_out, mlp_out])
     else:
         gain1 = _factors(trace.residual, middle, [attn_out])[0]
