@@ -79,6 +79,8 @@ def wiring(trace: BlockTrace, factors: Iterable[float]) -> Wiring:
     # compared with attention's output: a stream with a few very large dimensions hides it from a relative comparison
     moved = (middle.double() - trace.residual.double()).norm()
     if parallel := bool(moved <= _UNMOVED * attn_out.double().norm()):
+        if _rounding(trace.residual) > float(attn_out.abs().max()):
+            raise NotCoveredError("its residual stream is so large that what attention adds is rounded away")
         gain1, gain2 = _factors(trace.residual, trace.after, [attn_out, mlp_out])
     else:
         gain1 = _factors(trace.residual, middle, [attn_out])[0]
@@ -158,10 +160,14 @@ def _factors(before: Tensor, after: Tensor, parts: list[Tensor]) -> list[float]:
     factors = torch.linalg.lstsq(gram, columns.T @ target).solution
     size = columns.abs().max().clamp(min=1e-30)
     error = (columns @ factors - target).abs().max()
-    rounding = torch.finfo(after.dtype).eps * float(after.abs().max())
-    if not float(error) <= 3 * tolerance(after.dtype) * float(size) + 4 * rounding:
+    if not float(error) <= 3 * tolerance(after.dtype) * float(size) + 4 * _rounding(after):
         raise NotCoveredError("the residual stream is not the sum of what attention and MLP return")
     return factors.tolist()
+
+
+def _rounding(stream: Tensor) -> float:
+    """The rounding of a sum with the largest entry of a stream."""
+    return torch.finfo(stream.dtype).eps * float(stream.abs().max())
 
 
 def _snapping(factors: Iterable[float]) -> Callable[[float], float]:
