@@ -54,7 +54,7 @@ class IntegratedGradients(Attribution):
     metric: AnyMetric = "logit_diff"
     baseline: Baseline = "pad"
     n_steps: int = 50
-    max_steps: int = 800
+    max_steps: int = 3200
     tolerance: float = 0.05
     players: PlayerKind = "token"
     special: bool = False
