@@ -23,7 +23,13 @@ Face's own model and hooks on it. *Configuration switches* are families with ano
 COLUMNS: dict[str, tuple[str, ...]] = {
     "logits": ("logits", "logits, raw", "padding"),
     "caches": ("cache of resid_post", "cache of z", "cache of pattern", "cache of mlp_post"),
-    "patching": ("patching of resid_pre", "patching of z", "ablation of z", "ablation of mlp_out"),
+    "patching": (
+        "patching of resid_pre",
+        "patching of z",
+        "ablation of z",
+        "ablation of mlp_out",
+        "edits of every site",
+    ),
     "edges": ("edges",),
     "lens, DLA, probes": ("lens", "direct attribution by head", "direct attribution by layer", "probes"),
     "gradients, SHAP": ("integrated gradients", "SHAP"),

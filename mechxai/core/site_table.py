@@ -5,14 +5,12 @@ names are TransformerLens' own.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 from mechxai.core.errors import SiteError, unknown
 
 # How far into its block a site lies: before keys and values spread it over positions; before heads are mixed; after
 # attention; in the MLP; at the block's end. From QUERY on, an edit at one position stays at that position.
 SPREADS, QUERY, ATTENDED, IN_MLP, BLOCK_END = range(5)
-Access = Literal["edit", "read", "none"]
 BRIDGE = frozenset({"bridge"})
 
 
@@ -31,8 +29,7 @@ class SiteName:
         dense: the dense blocks (`mechxai.model.dense`) compute it, so that engine level 4 can edit it. Levels 0 to 3
             can edit every site that the backend can.
         flag: TransformerLens option without which the hook point does not fire.
-        bert_bridge: what a `TransformerBridge` of a post-norm bidirectional model (BERT) allows: an ``edit``, only to
-            ``read``, or ``none``, where the bridge does not show the true value.
+        masked_bridge: whether a `TransformerBridge` of a masked model (BERT) shows its true value.
         in_place_on: backends on which an edit must overwrite the tensor, as a new tensor would miss the residual
             connection.
     """
@@ -47,7 +44,7 @@ class SiteName:
     serial_only: bool = False
     dense: bool = False
     flag: str = ""
-    bert_bridge: Access = "edit"
+    masked_bridge: bool = True
     in_place_on: frozenset[str] = frozenset()
 
     @property
@@ -88,7 +85,7 @@ _TABLE = (
         needs_mlp=True,
         serial_only=True,
         dense=True,
-        bert_bridge="none",
+        masked_bridge=False,
         in_place_on=BRIDGE,  # the hook stands at the input of the MLP's norm
     ),
     SiteName("resid_post", f"{BLOCK}hook_resid_post", _RESID, stage=BLOCK_END, dense=True),
@@ -105,10 +102,10 @@ _TABLE = (
         stage=ATTENDED,
         dense=True,
         flag="use_attn_result",
-        bert_bridge="none",
+        masked_bridge=False,
     ),
-    SiteName("attn_scores", f"{BLOCK}attn.hook_attn_scores", _PATTERN, stage=QUERY, dense=True, bert_bridge="read"),
-    SiteName("pattern", f"{BLOCK}attn.hook_pattern", _PATTERN, stage=QUERY, dense=True, bert_bridge="read"),
+    SiteName("attn_scores", f"{BLOCK}attn.hook_attn_scores", _PATTERN, stage=QUERY, dense=True),
+    SiteName("pattern", f"{BLOCK}attn.hook_pattern", _PATTERN, stage=QUERY, dense=True),
     SiteName("mlp_pre", f"{BLOCK}mlp.hook_pre", _NEURONS, stage=IN_MLP, needs_mlp=True, dense_mlp=True, dense=True),
     SiteName("mlp_post", f"{BLOCK}mlp.hook_post", _NEURONS, stage=IN_MLP, needs_mlp=True, dense_mlp=True, dense=True),
     SiteName("ln1_scale", f"{BLOCK}ln1.hook_scale", _SCALE),

@@ -42,11 +42,11 @@ class Sweep:
         return list({intervention.site.whole: None for cell in (self.base, *self.cells) for intervention in cell})
 
     def check(self, model: HookedModel) -> None:
-        """Refuses a sweep that this model or metric cannot do; runs no forward pass.
+        """Refuses a sweep that this model or metric cannot do; runs no forward pass over its prompts.
 
         Raises:
             SiteError: a site, layer or head the model lacks.
-            ModelSupportError: a site on which edits have no effect.
+            ModelSupportError: a site on which edits have no effect (measured once per model, on two tokens).
             ShapeError: answers that the metric cannot score.
         """
         self.metric.check(self.batch)

@@ -167,8 +167,7 @@ def test_rows_state_where_a_site_exists_and_can_be_edited():
     assert sites_where(lambda row: row.needs_mlp) == mlp
     assert sites_where(lambda row: row.serial_only) == {"resid_mid"}
     assert sites_where(lambda row: row.flag) == {"result"}
-    assert sites_where(lambda row: row.bert_bridge == "read") == {"pattern", "attn_scores"}
-    assert sites_where(lambda row: row.bert_bridge == "none") == {"resid_mid", "result"}
+    assert sites_where(lambda row: not row.masked_bridge) == {"resid_mid", "result"}
     assert sites_where(lambda row: "bridge" in row.in_place_on) == {"resid_mid"}
     outside = {"embed", "pos_embed", *(name for name in SITES if name.startswith("ln"))}
     assert sites_where(lambda row: row.dense) == set(SITES) - outside

@@ -1,5 +1,6 @@
 """Checks of logits, caches, patching and edges on one causal or masked family, against Hugging Face."""
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor
 
 import mechxai as mx
+from mechxai.core.errors import MechXAIError
+from mechxai.core.site_table import SITES
 from tests.families import oracle
 from tests.families.outcomes import Check, Measured, WrongNumberError
 from tests.families.subject import LONG, Prompts, Subject, random_prompts
@@ -106,6 +109,31 @@ def ablate_mlp_out(subject: Subject, measured: Measured) -> None:
     _patched(subject, measured, mx.Ablation(site="mlp_out", over=("layer",), edit="mean"))
 
 
+def edits(subject: Subject, measured: Measured) -> None:
+    """Every site that can be edited has an effect, and attention to nothing is a ``z`` of zeros."""
+    model, layer = subject.raw, _layer(subject)
+    row = subject.prompts.rows(subject.prompts.clean)[0]
+    unedited, n_sites = model.logits(row), 0
+    for name, site_name in SITES.items():
+        site = mx.Site(name, layer if site_name.has_layer else None)
+        try:
+            edited = model.logits(row, interventions=[mx.Intervention(site, mx.AddNoise(1.0))])
+        except MechXAIError as error:
+            measured.note(f"{name} refused: {type(error).__name__}")
+            continue
+        n_sites += 1
+        if not (edited - unedited).abs().max() > 0:
+            raise WrongNumberError(f"edits of {name} have no effect")
+    measured.numbers["editable sites"] = n_sites
+    with contextlib.suppress(MechXAIError):
+        no_pattern, no_z = (
+            model.logits(row, interventions=[mx.Intervention(mx.Site(name, layer), mx.ZeroAblate())])
+            for name in ("pattern", "z")
+        )
+        error = (no_pattern - no_z).abs().max() / no_z.abs().max().clamp(min=1)
+        measured.compare("no pattern against no z", error, ENGINES)
+
+
 def edges(subject: Subject, measured: Measured) -> None:
     """Exact effects of edges of every kind of reader, against hooks on the Hugging Face model."""
     batch = subject.prompts.batch()
@@ -200,5 +228,6 @@ CHECKS: dict[str, Check] = {
     "patching of z": patch_z,
     "ablation of z": ablate_z,
     "ablation of mlp_out": ablate_mlp_out,
+    "edits of every site": edits,
     "edges": edges,
 }

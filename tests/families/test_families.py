@@ -43,7 +43,16 @@ FULL_SPEED = (
     "falcon",
     "opt",
 )
-QUICK_CHECKS = ("logits", "padding", "patching of resid_pre", "patching of z", "edges", "lens", "generation")
+QUICK_CHECKS = (
+    "logits",
+    "padding",
+    "patching of resid_pre",
+    "patching of z",
+    "edits of every site",
+    "edges",
+    "lens",
+    "generation",
+)
 SWEEPS = ("patching of resid_pre", "patching of z")
 TOP_LEVEL = 4
 OTHER_SEEDS = (1, 2)

@@ -142,6 +142,7 @@ def test_more_than_is_free_is_refused_before_the_run(model_of, monkeypatch):
 def test_the_pass_stops_at_the_last_site(model_of, kind, backend, processing):
     model = model_of(kind, backend, processing)
     tokens, reached = tokens_of(model), []
+    model.cache(tokens, ["mlp_out", "z"])  # a bridge's hook points are tried at their first use
     points = [model.inner.hook_dict[mx.Site("resid_post", layer).hook] for layer in range(N_LAYERS)]
     handles = [
         point.register_forward_hook(lambda *_, layer=layer: reached.append(layer)) for layer, point in enumerate(points)

@@ -54,7 +54,9 @@ def test_bert_patterns_may_be_read_but_not_edited(model_of):
     tokens = tokens_of(model)
     pattern = model.cache(tokens, ["pattern"], layers=[0])["pattern", 0]
     torch.testing.assert_close(pattern.sum(-1), torch.ones(2, 4, 9))
-    with pytest.raises(ModelSupportError, match=r"pattern is a copy, edits have no effect.*Use resid_pre, attn_out"):
+    with pytest.raises(
+        ModelSupportError, match=r"shows a copy there, and edits have no effect.*Use resid_pre, attn_out"
+    ):
         model.logits(tokens, interventions=[mx.Intervention(mx.Site("pattern", 0), mx.ZeroAblate())])
     for name in ("resid_mid", "result"):
         assert "post-norm blocks" in refused(model, name)

@@ -224,7 +224,7 @@ def _is_absent(backend: Backend, architecture: Architecture, name: str) -> bool:
     by_shape = (
         (SITES[name].serial_only and architecture.parallel)
         or (SITES[name].dense_mlp and architecture.n_experts > 0)
-        or (name == "pos_embed" and architecture.positions == "rotary")
+        or (name == "pos_embed" and architecture.positions in ("rotary", "alibi"))
     )
     return by_shape or SITES[name].hook.format(layer=0) not in backend.hooks
 

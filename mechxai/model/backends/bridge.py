@@ -15,6 +15,7 @@ from mechxai.core.site import Site
 from mechxai.core.site_table import SITES
 from mechxai.model.backends.base import are_plain, check_exists, count_experts, modules, read_architecture
 from mechxai.model.backends.config_lengths import hugging_face_config
+from mechxai.model.backends.edit_faults import EditCheck
 from mechxai.model.backends.effective_weight import AffineMemory, is_plain_linear, unwrapped
 from mechxai.model.backends.masked import head_transform, is_causal
 from mechxai.model.backends.prefix import JoiningRows, KeysValues
@@ -62,11 +63,15 @@ class BridgeBackend:
         return replace(architecture, n_experts=max(architecture.n_experts, count_experts(config)))
 
     @cached_property
+    def _check_edit(self) -> EditCheck:
+        return EditCheck()
+
+    @cached_property
     def _silent(self) -> frozenset[str]:
         return silent_hooks(self)
 
     def check(self, site: Site, *, editing: bool = False) -> None:
-        """Refuses a site that the model lacks, and on masked models one that the bridge shows but does not use."""
+        """Refuses a site that the model lacks, that no pass runs through, or that is a copy and to be edited."""
         check_exists(self, site)
         if site.hook in self._silent:
             raise SiteError(
@@ -76,19 +81,13 @@ class BridgeBackend:
             )
         if site.name == "result":
             self._check_result(site)
-        if self.architecture().causal:
-            return
-        family = self.architecture().family
-        alternatives = "Use resid_pre, attn_out, mlp_out, q, k, v or z"
-        if editing and site.row.bert_bridge == "read":
+        if editing:
+            self._check_edit(self, site, self._silent)
+        if not (self.architecture().causal or site.row.masked_bridge):
             raise ModelSupportError(
-                f"{site} cannot be edited on {family}: the bridge's {site.name} is a copy, edits have no effect",
-                fix=alternatives,
-            )
-        if site.row.bert_bridge == "none":
-            raise ModelSupportError(
-                f"{site} is not available on {family}: the bridge has no true value for it in post-norm blocks",
-                fix=alternatives,
+                f"{site} is not available on {self.architecture().family}: the bridge has no true value for it in "
+                "post-norm blocks",
+                fix="Use resid_pre, attn_out, mlp_out, q, k, v or z",
             )
 
     def _check_result(self, site: Site) -> None:

@@ -12,6 +12,7 @@ from mechxai.core.architecture import Architecture
 from mechxai.core.shapes import Mask, RowLogits, Tokens
 from mechxai.core.site import Site
 from mechxai.model.backends.base import are_plain, check_exists, read_architecture
+from mechxai.model.backends.edit_faults import EditCheck
 from mechxai.model.backends.prefix import JoiningRows, KeysValues
 from mechxai.model.dense.weight_layout import optimize_layout
 
@@ -39,9 +40,14 @@ class HookedTransformerBackend:
         return read_architecture(self.inner.cfg, causal=self.inner.cfg.attention_dir == "causal")
 
     def check(self, site: Site, *, editing: bool = False) -> None:
-        """Refuses a site that the model does not have."""
-        del editing  # every hook of a HookedTransformer can be edited
+        """Refuses a site that the model does not have, or that is to be edited and has no effect."""
         check_exists(self, site)
+        if editing:
+            self._check_edit(self, site)
+
+    @cached_property
+    def _check_edit(self) -> EditCheck:
+        return EditCheck()
 
     def run(self, tokens: Tokens, mask: Mask | None) -> RowLogits:
         """Logits. No mask is passed: rows are padded on the right, where causal attention never looks."""

@@ -33,7 +33,8 @@ class Attempt:
         backend: ``hooked_transformer`` or ``bridge``.
         processing: ``folded`` or ``raw``.
         difference: the largest difference from Hugging Face in log-probability; None where nothing was measured.
-        prompt: the prompt with that difference; where nothing was measured, the reason.
+        prompt: the prompt with that difference; where nothing was measured, what TransformerLens does:
+            "does not know this architecture".
     """
 
     backend: str
@@ -48,7 +49,7 @@ class Attempt:
     @property
     def _finding(self) -> str:
         if self.difference is None:
-            return f"is not supported: {self.prompt}"
+            return self.prompt
         return f"differs by {self.difference:.2g} on {self.prompt}"
 
 

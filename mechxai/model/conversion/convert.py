@@ -28,6 +28,7 @@ CONVERSION_ERRORS = (
     AssertionError,
     ArithmeticError,
 )
+_UNKNOWN = ("is not currently supported", "Could not determine supported architecture")
 _REASON_LENGTH = 160  # characters of an error of TransformerLens that are shown
 
 
@@ -155,12 +156,12 @@ class CannotConvert(ModelSupportError):  # noqa: N818 - reads as the sentence it
     Args:
         backend: ``hooked_transformer`` or ``bridge``.
         family: class of the Hugging Face model.
-        reason: what TransformerLens says, in short.
+        reason: what TransformerLens does: "does not know this architecture", "stops with ...".
     """
 
     def __init__(self, backend: str, family: str, reason: str) -> None:
         self.reason = reason
-        super().__init__(f"backend={backend!r} does not support {family}: TransformerLens cannot convert it ({reason})")
+        super().__init__(f"backend={backend!r} does not support {family}: TransformerLens {reason}")
 
 
 @contextmanager
@@ -171,9 +172,15 @@ def plain_errors(backend: str, family: str) -> Iterator[None]:
     except (ModelSupportError, torch.OutOfMemoryError):
         raise
     except CONVERSION_ERRORS as error:
-        text = " ".join(str(error).split()).partition(" Available architectures:")[0] or "no reason given"
-        named = text if isinstance(error, (NotImplementedError, ValueError)) else f"{type(error).__name__}: {text}"
-        raise CannotConvert(backend, family, textwrap.shorten(named, _REASON_LENGTH, placeholder=" ...")) from error
+        raise CannotConvert(backend, family, _reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if any(words in text for words in _UNKNOWN):
+        return "does not know this architecture"
+    named = f"stops with {type(error).__name__}{': ' if text else ''}{text}"
+    return textwrap.shorten(named, _REASON_LENGTH, placeholder=" ...")
 
 
 def _softcapped(cfg: Any) -> bool:
