@@ -37,17 +37,19 @@ LATE = 10**6  # the entry layer of sites after the last block
 class AffectedRange:
     """The part of a run that each cell changes, and that must be computed.
 
+    Cells that change the same positions on every prompt are of one kind, so that a large sweep has few kinds.
+
     Attributes:
         entry: layer at which a cell first differs from the base run, ``[cell]``; -1 before block 0, `LATE` after all.
-        start: first position that changes, ``[cell, prompt]``.
-        stop: position after the last that must be computed, ``[cell, prompt]``.
-        changes: whether the edit can change a position that the metric reads, ``[cell, prompt]``.
+        kind: the kind of each cell, ``[cell]``.
+        starts: first position that changes, ``[kind, prompt]``; `NEVER` where the metric cannot see a change.
+        stops: position after the last that must be computed, ``[kind, prompt]``.
     """
 
     entry: np.ndarray
-    start: np.ndarray
-    stop: np.ndarray
-    changes: np.ndarray
+    kind: np.ndarray
+    starts: np.ndarray
+    stops: np.ndarray
 
 
 def entry_layer(cell: Cell) -> int:
@@ -108,25 +110,39 @@ class _RangeFinder:
         self._base_needs_all = any(needs_all_positions(intervention) for intervention in sweep.base)
 
     def affected_range(self) -> AffectedRange:
-        cells, n_prompts = self._sweep.cells, len(self._sweep.batch)
+        cells = self._sweep.cells
         entry = np.array([entry_layer(cell) for cell in cells], dtype=np.int64)
-        start = np.full((len(cells), n_prompts), NEVER)
-        stop = np.tile(self._last + 1, (len(cells), 1))
+        kinds: dict[tuple[object, ...], int] = {}
+        starts: list[np.ndarray] = []
+        whole: list[bool] = []
+        kind = np.zeros(len(cells), dtype=np.int64)
         for index, cell in enumerate(cells):
-            for intervention in cell:
-                np.minimum(start[index], self._start(intervention)[1], out=start[index])
-        changes = start < NEVER
-        for index, cell in enumerate(cells):
-            if self._base_needs_all or any(needs_all_positions(intervention) for intervention in cell):
-                start[index] = np.where(changes[index], 0, NEVER)
-                stop[index] = self._width
-        return AffectedRange(entry, start, stop, changes)
+            needs_all = self._base_needs_all or any(needs_all_positions(intervention) for intervention in cell)
+            key = (needs_all, *{self._key(intervention) for intervention in cell})
+            if key not in kinds:
+                kinds[key] = len(starts)
+                starts.append(self._earliest(cell, whole=needs_all))
+                whole.append(needs_all)
+            kind[index] = kinds[key]
+        table = np.array(starts, dtype=np.int32).reshape(len(starts), len(self._last))
+        stops = np.where(np.array(whole, dtype=bool)[:, None], self._width, self._last + 1).astype(np.int32)
+        return AffectedRange(entry, kind, table, stops)
+
+    def _earliest(self, cell: Cell, *, whole: bool) -> np.ndarray:
+        """The first position of each prompt that a cell changes; 0 where it needs whole rows."""
+        start = np.full(len(self._last), NEVER)
+        for intervention in cell:
+            start = np.minimum(start, self._start(intervention)[1])
+        return np.where(start < NEVER, 0, NEVER) if whole else start
+
+    def _key(self, intervention: Intervention) -> tuple[object, ...]:
+        """What decides the positions that an intervention changes."""
+        return (id(intervention.edit), intervention.site.pos, _is_local(intervention.site, self._n_layers))
 
     def _start(self, intervention: Intervention) -> tuple[np.ndarray, np.ndarray]:
         """The first position that an intervention changes; and the same, or NEVER where the metric cannot see it."""
         site = intervention.site
-        local = _is_local(site, self._n_layers)
-        key = (id(intervention.edit), site.pos, local)
+        key = self._key(intervention)
         if key not in self._starts:
             first = self._first(intervention.edit)
             if site.pos is None:
@@ -135,7 +151,7 @@ class _RangeFinder:
                 positions, valid = (_numbers(part) for part in self._sweep.batch.layout.positions(site.pos))
                 start = np.where(valid.astype(bool) & (positions >= first), positions, NEVER)
                 read = np.take_along_axis(self._read, np.minimum(positions, self._width - 1)[:, None], 1)[:, 0]
-                matters = read if local else positions <= self._last
+                matters = read if _is_local(site, self._n_layers) else positions <= self._last
             self._starts[key] = (start, np.where(matters, start, NEVER))
         return self._starts[key]
 

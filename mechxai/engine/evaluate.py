@@ -8,9 +8,10 @@ from torch import Tensor
 
 from mechxai.engine.chunk import Chunk
 from mechxai.engine.execution import SUFFIX
-from mechxai.engine.plan import Plan, Wave
+from mechxai.engine.plan import Plan
 from mechxai.engine.run_part import run_part
 from mechxai.engine.sweep import Sweep
+from mechxai.engine.waves import Wave
 from mechxai.model.hooked_model import HookedModel
 
 Compute = Callable[[], Tensor]
@@ -75,16 +76,16 @@ def work_items(model: HookedModel, sweep: Sweep, planned: Plan) -> Iterator[Work
         Waves and runs, not yet computed.
     """
     records = planned.level >= SUFFIX
-    per_chunk = planned.work - sum(wave.work for wave in planned.waves)
-    waves = list(enumerate(planned.waves, start=len(planned.chunks) if records else 0))
-    for number, prompts in enumerate(planned.chunks):
+    per_prompt = (planned.work - sum(waves.work for waves in planned.waves)) / max(1, planned.n_prompts)
+    place = len(planned.chunks) if records else 0
+    for number, (prompts, waves) in enumerate(zip(planned.chunks, planned.waves, strict=True)):
         chunk = Chunk(model, sweep, prompts, planned.level)
         if records:
-            share = per_chunk * (prompts.stop - prompts.start) / planned.n_prompts
+            share = per_prompt * (prompts.stop - prompts.start)
             yield WorkItem(number, None, lambda chunk=chunk: _runs(chunk), share)
-        for place, wave in waves:
-            if wave.chunk == number:
-                yield WorkItem(place, wave, lambda chunk=chunk, wave=wave: run_part(chunk, wave), wave.work)
+        for wave in waves:
+            yield WorkItem(place, wave, lambda chunk=chunk, wave=wave: run_part(chunk, wave), wave.work)
+            place += 1
         chunk.release()
 
 

@@ -40,11 +40,10 @@ class Explanation:
     def rows(self) -> list[tuple[str, str]]:
         """The rows of the table: label and value."""
         p = self.plan
-        computed = p.n_cells * p.n_prompts - p.noops
         return [
             ("cells", f"{p.n_cells:,} on {p.n_prompts:,} prompts"),
             ("without effect, not computed", f"{p.noops:,} of {p.forward_passes:,}"),
-            ("computed", f"{computed:,} rows in {len(p.waves):,} waves"),
+            ("computed", f"{p.n_rows:,} rows in {p.n_waves:,} waves"),
             ("level", f"{p.level} ({LEVEL_NAMES[p.level]})"),
             ("work", f"{p.share:.2%} of one forward pass per cell and prompt"),
             ("arithmetic", f"{p.flops / 1e9:,.1f} GFLOP"),
@@ -104,10 +103,9 @@ def explain_plan(
 def expected_seconds(model: HookedModel, planned: Plan) -> float:
     """The expected time of a plan on this machine, in seconds."""
     rate = _rate(model) * _SHARE[planned.level]
-    calls = (len(planned.waves) + len(planned.chunks)) * planned.n_layers
-    rows = sum(len(wave) for wave in planned.waves)
+    calls = (planned.n_waves + len(planned.chunks)) * planned.n_layers
     call_seconds = calls * layer_seconds(model.device.type, fused=planned.level == FUSED)
-    return planned.flops / rate + call_seconds + rows * _ROW_SECONDS + _ONCE_SECONDS
+    return planned.flops / rate + call_seconds + planned.n_rows * _ROW_SECONDS + _ONCE_SECONDS
 
 
 def _one_per_cell(model: HookedModel, planned: Plan) -> float:

@@ -9,9 +9,9 @@ from torch import Tensor
 from mechxai.core.site import Site
 from mechxai.engine.affected_range import needs_all_positions
 from mechxai.engine.chunk import Chunk
-from mechxai.engine.plan import Wave
 from mechxai.engine.row_edits import EditFunction, RowEdit, Window, edit_functions, edits_by_site
 from mechxai.engine.row_joins import INPUT, Join, join_of
+from mechxai.engine.waves import Wave
 from mechxai.model.backends.masking import AttentionMask, attention_mask_of
 
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from mechxai.core.site import Site
 from mechxai.engine.chunk import Chunk, metric_values
 from mechxai.engine.flat_rows import FlatRows, RowGroup, row_groups
-from mechxai.engine.plan import Wave
 from mechxai.engine.row_edits import Window
 from mechxai.engine.row_joins import AFTER_ATTENTION, END, INPUT, Join
 from mechxai.engine.suffix import embedded_rows
+from mechxai.engine.waves import Wave
 from mechxai.model.backends.hooks import gathered
 from mechxai.model.dense.attention import attend
 from mechxai.model.dense.blocks import DenseBlock

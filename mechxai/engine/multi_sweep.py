@@ -43,7 +43,7 @@ def plan_sweeps(model: HookedModel, sweeps: Sequence[Sweep], execution: Executio
     return replace(
         plans[0],
         level=min(part.level for part in plans),
-        waves=tuple(wave for part in plans for wave in part.waves),
+        waves=tuple(waves for part in plans for waves in part.waves),
         chunks=tuple(chunk for part in plans for chunk in part.chunks),
         n_cells=sum(part.n_cells for part in plans),
         noops=sum(part.noops for part in plans),

@@ -1,17 +1,19 @@
 """The plan of a sweep: its level, its waves and their cost. Planning is deterministic and runs no forward pass."""
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from mechxai.core.errors import ConfigError
-from mechxai.engine.affected_range import affected_range, entry_layer
+from mechxai.engine.affected_range import NEVER, AffectedRange, affected_range, entry_layer
 from mechxai.engine.execution import FUSED, HOOKED, LEVEL_NAMES, PACKED, SUFFIX, WAVE, Execution
-from mechxai.engine.packing import Costs, Rows, pack_ragged, pack_windows
+from mechxai.engine.packing import Costs, Groups, grouped, pack_ragged, pack_windows
 from mechxai.engine.sizes import record_bytes, row_bytes
 from mechxai.engine.sweep import Sweep, run_tokens
+from mechxai.engine.waves import CellWaves, ChunkWaves, RowWaves
 from mechxai.engine.work import attention_flops, position_flops, wave_positions
 from mechxai.model.backends.base import modules
 from mechxai.model.backends.hooks import foreign_hooks
@@ -25,47 +27,14 @@ _MEMORY_SHARE = 0.6
 _RECORD_SHARE = 0.5  # of the budget, for the recorded unedited runs
 
 
-@dataclass(frozen=True)
-class Wave:
-    """Rows (a cell on a prompt each) that share a pass.
-
-    Attributes:
-        cells: the cell of each row.
-        prompts: the prompt of each row.
-        start: first position of the wave.
-        stop: position after the last.
-        chunk: number of the chunk of prompts.
-        work: positions times layers.
-        starts: first position of each row, where rows differ.
-        stops: position after the last of each row, where rows differ.
-    """
-
-    cells: tuple[int, ...]
-    prompts: tuple[int, ...]
-    start: int
-    stop: int
-    chunk: int = 0
-    work: float = 0.0
-    starts: tuple[int, ...] = ()
-    stops: tuple[int, ...] = ()
-
-    def part(self, rows: slice) -> "Wave":
-        """The wave of some of the rows."""
-        chosen = {name: getattr(self, name)[rows] for name in ("cells", "prompts", "starts", "stops")}
-        return replace(self, **chosen)
-
-    def __len__(self) -> int:
-        return len(self.cells)
-
-
 @dataclass(frozen=True, repr=False)
 class Plan:
     """The waves of a sweep and their cost.
 
     Attributes:
         level: highest level that model, sites, edits and metric allow; see `LEVEL_NAMES`.
-        waves: the waves, in the order in which they run.
         chunks: the prompts whose unedited runs are kept in memory together.
+        waves: the waves of each chunk, in the order in which they run.
         n_cells: number of cells.
         n_prompts: number of prompts.
         n_layers: number of layers.
@@ -77,8 +46,8 @@ class Plan:
     """
 
     level: int
-    waves: tuple[Wave, ...]
     chunks: tuple[slice, ...]
+    waves: tuple[ChunkWaves, ...]
     n_cells: int
     n_prompts: int
     n_layers: int
@@ -87,6 +56,22 @@ class Plan:
     work: float
     flops: float
     peak_bytes: int
+
+    @property
+    def n_waves(self) -> int:
+        """The number of waves."""
+        return sum(len(waves) for waves in self.waves)
+
+    @property
+    def n_rows(self) -> int:
+        """The number of rows: cells times prompts that are computed."""
+        return sum(waves.n_rows for waves in self.waves)
+
+    @property
+    def digest(self) -> str:
+        """A hash of how cells and prompts are divided; pieces of another division are not reused."""
+        parts = (self.level, [(c.start, c.stop) for c in self.chunks], [waves.digest for waves in self.waves])
+        return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
     @property
     def forward_passes(self) -> int:
@@ -101,7 +86,7 @@ class Plan:
     def __str__(self) -> str:
         return (
             f"{self.n_cells:,} cells x {self.n_prompts} prompts, {self.noops:,} of them without effect, in "
-            f"{len(self.waves)} waves at level {self.level} ({LEVEL_NAMES[self.level]}): {self.share:.1%} of the "
+            f"{self.n_waves:,} waves at level {self.level} ({LEVEL_NAMES[self.level]}): {self.share:.1%} of the "
             f"{self.forward_passes:,} forward passes of one per cell, "
             f"about {self.peak_bytes / 2**20:,.0f} MiB at a time"
         )
@@ -192,49 +177,42 @@ class _Planner:
         prompts_at_once = max(1, min(n_prompts, rows // (_CELLS_PER_WAVE + 1)))
         cells_at_once = max(1, rows // prompts_at_once - level)
         entries = [entry_layer(cell) for cell in self.sweep.cells]
-        order = sorted(range(len(entries)), key=lambda index: (-entries[index], index))
-        waves = []
-        for start in range(0, n_prompts, prompts_at_once):
-            prompts = range(start, min(start + prompts_at_once, n_prompts))
-            for first in range(0, len(order), cells_at_once):
-                cells = order[first : first + cells_at_once]
-                spans = [
-                    self.n_layers - max(0, min(self.n_layers, entries[cell])) if level else self.n_layers
-                    for cell in cells
-                ]
-                work = 1.0 * len(prompts) * self.width * (sum(spans) + level * self.n_layers)
-                pairs = [(cell, prompt) for cell in cells for prompt in prompts]
-                waves.append(_wave(pairs, 0, self.width, work=work))
-        return self._plan(
-            level, waves, [slice(0, n_prompts)], 0, per_row * prompts_at_once * (cells_at_once + level), 0.0
+        waves = CellWaves(
+            order=sorted(range(len(entries)), key=lambda index: (-entries[index], index)),
+            layers=self._layers(np.array(entries, dtype=np.int64) if level else np.zeros(len(entries), np.int64)),
+            n_prompts=n_prompts,
+            prompts_at_once=prompts_at_once,
+            cells_at_once=cells_at_once,
+            width=self.width,
+            base_layers=level * self.n_layers,
         )
+        peak = per_row * prompts_at_once * (cells_at_once + level)
+        return self._plan(level, [waves], [slice(0, n_prompts)], peak=peak, recorded=0.0)
 
     def by_rows(self, level: int) -> Plan:
         """Levels 2 and up: rows run from the first position that changes; rows that never change do not run."""
         affected = affected_range(self.sweep, self.n_layers)
+        layers = self._layers(affected.entry)
         chunks = self._chunks()
-        cells, prompts = np.nonzero(affected.changes)
-        layers = self.n_layers - np.clip(affected.entry, 0, self.n_layers)
-        rows = Rows(cells, prompts, affected.start[cells, prompts], affected.stop[cells, prompts], layers[cells])
-        waves: list[Wave] = []
+        per_position = row_bytes(self.model, self.sweep, self.width, level=level) / self.width
+        waves: list[RowWaves] = []
         peak = 0
-        for number, chunk in enumerate(chunks):
-            chunk_rows = rows.take(np.flatnonzero((prompts >= chunk.start) & (prompts < chunk.stop)))
-            costs = self._costs(level, chunk_rows)
-            if level == FUSED:
-                parts = pack_ragged(chunk_rows, costs)
-            else:
-                parts = pack_windows(chunk_rows, costs, self.n_layers) if len(chunk_rows) else []
-            chunk_waves = [_rows_wave(part, number, fused=level == FUSED) for part in parts]
-            waves += chunk_waves
-            largest = max(((w.stop - w.start) * len(w) for w in chunk_waves), default=0)
-            per_position = row_bytes(self.model, self.sweep, self.width, level=level) / self.width
-            peak = max(peak, int(largest * per_position) + self._record_bytes() * (chunk.stop - chunk.start))
+        for chunk in chunks:
+            groups = _groups(affected, layers, chunk)
+            costs = self._costs(level, groups)
+            packing = pack_ragged(groups, costs) if level == FUSED else pack_windows(groups, costs, self.n_layers)
+            waves.append(RowWaves(affected, layers, chunk, packing))
+            recorded = self._record_bytes() * (chunk.stop - chunk.start)
+            peak = max(peak, int(packing.largest * per_position) + recorded)
         recorded = float(self.n_prompts * self.width * self.n_layers * self._runs())
-        return self._plan(level, waves, chunks, len(self.sweep.cells) * self.n_prompts - len(rows), peak, recorded)
+        return self._plan(level, waves, chunks, peak=peak, recorded=recorded)
 
-    def _costs(self, level: int, rows: Rows) -> Costs:
-        widest = int((rows.stop - rows.start).max()) if len(rows) else 1
+    def _layers(self, entry: np.ndarray) -> np.ndarray:
+        """The number of layers that each cell runs, ``[cell]``."""
+        return self.n_layers - np.clip(entry, 0, self.n_layers)
+
+    def _costs(self, level: int, groups: Groups) -> Costs:
+        widest = int((groups.stop - groups.start).max()) if len(groups) else 1
         per_row = row_bytes(self.model, self.sweep, self.width, level=level)
         if self.sweep.metric.positions(self.sweep.batch) is not None:
             per_row = max(1, per_row * widest // self.width)
@@ -254,11 +232,12 @@ class _Planner:
         """The number of recorded unedited runs: the base run, and the run that patches read from."""
         return 2
 
-    def _plan(  # noqa: PLR0917 - the fields of a plan
-        self, level: int, waves: Sequence[Wave], chunks: Sequence[slice], noops: int, peak: int, recorded: float
+    def _plan(
+        self, level: int, waves: Sequence[ChunkWaves], chunks: Sequence[slice], *, peak: int, recorded: float
     ) -> Plan:
         a = self.model.architecture
-        work = recorded + sum(wave.work for wave in waves)
+        work = recorded + sum(part.work for part in waves)
+        n_rows = sum(part.n_rows for part in waves)
         flops = work * (position_flops(a) + attention_flops(a, self.width))
         return Plan(
             level=level,
@@ -267,29 +246,28 @@ class _Planner:
             n_cells=len(self.sweep.cells),
             n_prompts=self.n_prompts,
             n_layers=self.n_layers,
-            noops=noops,
+            noops=len(self.sweep.cells) * self.n_prompts - n_rows,
             width=self.width,
             work=work,
-            flops=flops + self._unembedding_flops(level, waves),
+            flops=flops + self._unembedding_flops(level, n_rows),
             peak_bytes=int(peak),
         )
 
-    def _unembedding_flops(self, level: int, waves: Sequence[Wave]) -> float:
+    def _unembedding_flops(self, level: int, n_rows: int) -> float:
         at = self.sweep.metric.positions(self.sweep.batch)
         columns = self.sweep.metric.columns(self.sweep.batch) if level >= SUFFIX else None
         vocabulary = self.model.architecture.d_vocab if columns is None else len(columns)
         read = self.width if at is None else at.shape[1]
-        rows = sum(len(wave) for wave in waves) + self._runs() * self.n_prompts
+        rows = n_rows + self._runs() * self.n_prompts
         return 2.0 * rows * read * self.model.architecture.d_model * vocabulary
 
 
-def _wave(pairs: Sequence[tuple[int, int]], start: int, stop: int, *, work: float) -> Wave:
-    cells, prompts = zip(*pairs, strict=True)
-    return Wave(cells, prompts, start, stop, 0, float(work))
-
-
-def _rows_wave(rows: Rows, chunk: int, *, fused: bool) -> Wave:
-    start, stop = int(rows.start.min()), int(rows.stop.max())
-    ranges = (tuple(rows.start.tolist()), tuple(rows.stop.tolist())) if fused else ((), ())
-    work = float((rows.layers * (rows.stop - rows.start if fused else stop - start)).sum())
-    return Wave(tuple(rows.cell.tolist()), tuple(rows.prompt.tolist()), start, stop, chunk, work, *ranges)
+def _groups(affected: AffectedRange, layers: np.ndarray, chunk: slice) -> Groups:
+    """How many rows of a chunk run the same positions."""
+    starts, stops = affected.starts[:, chunk], affected.stops[:, chunk]
+    n_kinds = len(starts)
+    rows, all_layers = (np.bincount(affected.kind, weights, n_kinds) for weights in (None, layers))
+    changes = starts < NEVER
+    per_row = (np.broadcast_to(each[:, None], starts.shape)[changes] for each in (rows, all_layers))
+    n_rows, n_layers = per_row
+    return grouped(starts[changes], stops[changes], rows=n_rows, layers=n_layers)

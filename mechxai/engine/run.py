@@ -94,7 +94,7 @@ def run_sweep(model: HookedModel, sweep: Sweep, execution: Execution, *, label: 
         "cells": float(planned.n_cells * planned.n_prompts),
         "cells_reused": float(reused),
         "cells_without_effect": float(planned.noops),
-        "waves": float(len(planned.waves)),
+        "waves": float(planned.n_waves),
         "forward_passes": planned.work / (planned.n_layers * planned.width),
         "forward_passes_one_per_cell": float(planned.forward_passes),
         "check_forward_passes": float(checked.forward_passes),
@@ -117,11 +117,6 @@ def _check_values(values: Tensor, sweep: Sweep, item: WorkItem) -> None:
 
 def _key(model: HookedModel, sweep: Sweep, planned: Plan) -> str:
     info = model.info()
-    parts = [
-        sweep.digest(),
-        planned.level,
-        [(chunk.start, chunk.stop) for chunk in planned.chunks],
-        [(wave.cells, wave.prompts, wave.start, wave.stop) for wave in planned.waves],
-    ]
+    parts = [sweep.digest(), planned.digest]
     parts += [info[name] for name in ("weight_hash", "backend", "processing", "dtype")]
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()

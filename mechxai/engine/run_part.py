@@ -11,9 +11,9 @@ from mechxai.engine.chunk import Chunk
 from mechxai.engine.execution import WAVE
 from mechxai.engine.fused import run_fused
 from mechxai.engine.levels import run_hooked, run_wave
-from mechxai.engine.plan import Wave
 from mechxai.engine.suffix import run_packed, run_suffix
 from mechxai.engine.sweep_slice import SweepSlice, slice_sweep
+from mechxai.engine.waves import Wave
 from mechxai.model.hooked_model import HookedModel
 
 

@@ -134,14 +134,7 @@ def _sample_cells(sweep: Sweep, planned: Plan, prompts: Sequence[int]) -> list[i
     for cell in range(n_cells):
         by_kind.setdefault(_cell_kind(sweep.cells[cell]), []).append(cell)
     of_each = {draw.choice(cells) for cells in by_kind.values()}
-    computed = sorted(
-        {
-            cell
-            for wave in planned.waves
-            for cell, prompt in zip(wave.cells, wave.prompts, strict=True)
-            if prompt in prompts
-        }
-    )
+    computed = sorted({cell for waves in planned.waves for cell in waves.cells_on(prompts)})
     chosen = sorted(of_each | set(draw.sample(computed, min(_N_CELLS // 2, len(computed)))))
     rest = sorted(set(range(n_cells)) - set(chosen))
     return chosen + draw.sample(rest, min(max(0, _N_CELLS - len(chosen)), len(rest)))

@@ -17,8 +17,8 @@ from mechxai.core.site import Site
 from mechxai.core.site_table import IN_MLP
 from mechxai.engine.affected_range import entry_layer
 from mechxai.engine.chunk import Chunk, metric_values
-from mechxai.engine.plan import Wave
 from mechxai.engine.row_edits import EditFunction, RowEdit, Window, edit_functions, edits_by_site
+from mechxai.engine.waves import Wave
 from mechxai.model.backends.base import modules
 from mechxai.model.backends.hooks import HookFunction, gathered
 from mechxai.model.backends.masking import attention_mask_of

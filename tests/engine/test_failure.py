@@ -15,6 +15,7 @@ from mechxai.core.errors import NoSpaceError, NumericsError
 from mechxai.core.metric import as_metric
 from mechxai.engine import run as running
 from mechxai.engine import run_part
+from mechxai.engine.affected_range import NEVER
 from mechxai.engine.checkpoint import TENSOR, CheckpointStore
 from mechxai.engine.execution import LEVEL_NAMES
 from mechxai.engine.run import run_sweep
@@ -178,7 +179,11 @@ def test_wrong_ideas_of_what_has_no_effect_are_caught(model, pairs, monkeypatch,
 
     def blind(sweep, n_layers):
         found = sound(sweep, n_layers)
-        return replace(found, changes=found.changes & (found.entry[:, None] > 0))
+        never = np.full((1, found.starts.shape[1]), NEVER)
+        kinds = np.where(found.entry > 0, found.kind, len(found.starts))
+        return replace(
+            found, kind=kinds, starts=np.vstack([found.starts, never]), stops=np.vstack([found.stops, never])
+        )
 
     monkeypatch.setattr(planning, "affected_range", blind)
     result = SWEEP(model, pairs(model))

@@ -1,5 +1,6 @@
 """Plans: every cell runs once on every prompt, in a reproducible order, within the memory budget."""
 
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -12,10 +13,10 @@ import mechxai as mx
 from mechxai.core.errors import ConfigError
 from mechxai.core.metric import as_metric
 from mechxai.engine import plan as planning
-from mechxai.engine.affected_range import LATE, affected_range, entry_layer
+from mechxai.engine.affected_range import LATE, NEVER, affected_range, entry_layer
 from mechxai.engine.contrast import patching
 from mechxai.engine.execution import LEVEL_NAMES
-from mechxai.engine.packing import Costs, Rows, pack_ragged, pack_windows
+from mechxai.engine.packing import Costs, Rows, grouped, pack_ragged, pack_windows
 from mechxai.engine.plan import plan
 from mechxai.engine.sizes import row_bytes
 from mechxai.engine.sweep import Sweep
@@ -54,20 +55,24 @@ def test_every_cell_meets_every_prompt_once(model_of, n_prompts, width, sites, t
     model, sweep = model_of("gpt2"), sweep_of(batch_of(n_prompts, width), sites)
     execution = mx.Execution(engine, budget, tokens)
     made = plan(model, sweep, execution)
-    met = Counter(pair for wave in made.waves for pair in zip(wave.cells, wave.prompts, strict=True))
+    waves = [(chunk, wave) for chunk, parts in zip(made.chunks, made.waves, strict=True) for wave in parts]
+    assert len(waves) == made.n_waves
+    assert sum(len(wave) for _, wave in waves) == made.n_rows
+    met = Counter(pair for _, wave in waves for pair in zip(wave.cells, wave.prompts, strict=True))
     assert set(met.values()) == {1}, "zeroing a whole site changes every prompt, so no cell is without effect"
     assert len(met) == len(sites) * n_prompts == made.n_cells * made.n_prompts == made.forward_passes
     assert made.noops == 0
-    assert plan(model, sweep, execution) == made
+    assert plan(model, sweep, execution).digest == made.digest
     chunks = [prompt for chunk in made.chunks for prompt in range(chunk.start, chunk.stop)]
     assert chunks == list(range(n_prompts))
-    for wave in made.waves:
-        assert set(wave.prompts) <= set(range(made.chunks[wave.chunk].start, made.chunks[wave.chunk].stop))
+    for chunk, wave in waves:
+        assert set(wave.prompts) <= set(range(chunk.start, chunk.stop))
         assert 0 <= wave.start < wave.stop <= width
         if tokens is not None:
             floor = len(set(wave.prompts)) if made.level == 1 else 0
             assert (len(wave) + floor) * (wave.stop - wave.start) <= max(2 * width, tokens)
-    assert made.work > 0
+    recorded = 2 * n_prompts * width * made.n_layers if made.level >= 2 else 0
+    assert made.work == pytest.approx(recorded + sum(wave.work for _, wave in waves))
     assert made.flops > made.work
 
 
@@ -81,7 +86,7 @@ def test_the_memory_budget_is_kept(model_of, kind, engine):
         made = plan(model, sweep, mx.Execution(engine, budget_bytes=rows * row))
         assert made.peak_bytes <= rows * row
     few, many = (plan(model, sweep, mx.Execution(engine, budget_bytes=rows * row)) for rows in (8, 80))
-    assert len(few.waves) > len(many.waves)
+    assert few.n_waves > many.n_waves
 
 
 def test_a_row_costs_more_where_more_is_kept(model_of):
@@ -178,6 +183,19 @@ def test_what_is_saved_is_counted(model_of):
     assert plan(model, late, mx.Execution("suffix")).work == 2 * 2 * 6 * 3 + 2 * 2 * (3 + 2 + 1)
 
 
+def starts(affected):
+    """First position that changes, ``[cell, prompt]``."""
+    return affected.starts[affected.kind]
+
+
+def stops(affected):
+    return affected.stops[affected.kind]
+
+
+def changed(affected):
+    return starts(affected) < NEVER
+
+
 # Reach ----------------------------------------------------------------------------------------------------------------
 
 
@@ -193,21 +211,21 @@ def test_a_patch_changes_nothing_before_the_first_difference_or_out_of_reach(mod
     batch = pairs(model, n=2, width=9, first=4, lengths=[9, 6])
     sites = [mx.Site(name, layer, pos=pos) for name in ("resid_pre", "z", "k") for layer in (1, 2) for pos in range(9)]
     found = affected_range(patching(model, batch, as_metric("logit_diff"), sites=sites, direction="denoise"), 3)
-    changes = dict(zip(((s.name, s.layer, s.pos) for s in sites), found.changes.tolist(), strict=True))
+    changes = dict(zip(((s.name, s.layer, s.pos) for s in sites), changed(found).tolist(), strict=True))
     for name in ("resid_pre", "z", "k"):
         assert [changes[name, 1, pos] for pos in range(9)] == [[4 <= pos < 9, 4 <= pos < 6] for pos in range(9)]
     # in the last layer what is written at a position stays there; keys and block inputs still reach the answer
     assert [changes["z", 2, pos] for pos in range(9)] == [[pos == 8, pos == 5] for pos in range(9)]
     assert [changes["k", 2, pos] for pos in range(9)] == [[4 <= pos < 9, 4 <= pos < 6] for pos in range(9)]
-    assert found.stop[:, 0].tolist() == [9] * len(sites)
-    assert found.stop[:, 1].tolist() == [6] * len(sites)
+    assert stops(found)[:, 0].tolist() == [9] * len(sites)
+    assert stops(found)[:, 1].tolist() == [6] * len(sites)
 
 
 def test_other_edits_change_everything_they_touch(model_of, pairs):
     batch = pairs(model_of("gpt2"), first=4)
     found = affected_range(sweep_of(batch, [mx.Site("resid_pre", 0, pos=pos) for pos in range(9)]), 3)
-    assert found.changes.all()
-    assert found.start[:, 0].tolist() == list(range(9))
+    assert changed(found).all()
+    assert starts(found)[:, 0].tolist() == list(range(9))
 
 
 def test_a_run_patched_with_itself_is_without_effect(model_of, pairs):
@@ -231,9 +249,9 @@ def test_an_edit_that_couples_positions_gets_whole_rows(model_of, pairs):
             (mx.Intervention(mx.Site("resid_pre", 1), edit), mx.Intervention(mx.Site("resid_pre", 1, pos=5), ZERO))
         ]
         found = affected_range(Sweep(batch, "clean", cells, as_metric("logit_diff")), 3)
-        assert (found.start[0, 0], found.stop[0, 0]) == (0, 9)
+        assert (starts(found)[0, 0], stops(found)[0, 0]) == (0, 9)
         late = affected_range(Sweep(batch, "clean", [cells[0][1:]], as_metric("logit_diff")), 3)
-        assert late.start[0, 0] == 5, whole
+        assert starts(late)[0, 0] == 5, whole
 
 
 # Packing --------------------------------------------------------------------------------------------------------------
@@ -250,23 +268,46 @@ def rows_of(drawn):
     return Rows(cell, prompt, start, start + 1 + more, layers)
 
 
+def packed(drawn, costs, pack, *more):
+    """The packing of some rows, the window of each wave, and its rows."""
+    rows = rows_of(drawn)
+    groups = grouped(rows.start, rows.stop, rows=np.ones(len(rows)), layers=rows.layers)
+    packing = pack(groups, costs, *more)
+    ordered = packing.sort(rows)
+    waves = [(ordered.take(chosen), run) for chosen, run in packing.cuts()]
+    assert len(waves) == len(packing)
+    assert packing.n_rows == len(rows)
+    return packing, [packing.windows[run] for _, run in waves if len(packing.windows)], [w for w, _ in waves]
+
+
 @settings(deadline=None, max_examples=100)
 @given(drawn=ROWS, wave=st.floats(0, 100), rows=st.integers(1, 40), positions=st.integers(1, 100))
 def test_packing_keeps_every_row_and_its_limits(drawn, wave, rows, positions):
     every, costs = rows_of(drawn), Costs(wave, rows, positions)
-    for waves in (pack_windows(every, costs, 3), pack_ragged(every, costs)):
+    packing, windows, wide = packed(drawn, costs, pack_windows, 3)
+    ragged, _, tight = packed(drawn, costs, pack_ragged)
+    for waves in (wide, tight):
         kept = sorted(row for w in waves for row in zip(w.cell, w.prompt, w.start, w.stop, w.layers, strict=True))
         assert kept == sorted(zip(every.cell, every.prompt, every.start, every.stop, every.layers, strict=True))
-        assert all(len(w) <= rows for w in waves)
-    for w in pack_windows(every, costs, 3):
-        assert len(w) * (w.stop.max() - w.start.min()) <= max(positions, w.stop.max() - w.start.min())
-    for w in pack_ragged(every, costs):
+        assert all(1 <= len(w) <= rows for w in waves)
+    sizes = [len(w) * (stop - start) for w, (start, stop) in zip(wide, windows, strict=True)]
+    for w, size, (start, stop) in zip(wide, sizes, windows, strict=True):
+        assert start <= w.start.min() < w.stop.max() <= stop
+        assert size <= max(positions, stop - start)
+    assert packing.largest == max(sizes)
+    layers = [w.layers.sum() for w in wide]
+    assert packing.work == sum(n * (stop - start) for n, (start, stop) in zip(layers, windows, strict=True))
+    for w in tight:
         assert len(w) == 1 or (w.stop - w.start).sum() <= positions
+    assert ragged.largest == max((w.stop - w.start).sum() for w in tight)
+    assert ragged.work == sum((w.layers * (w.stop - w.start)).sum() for w in tight)
+    for w, following in itertools.pairwise(tight):  # a wave is full before the next begins
+        assert len(w) == rows or (w.stop - w.start).sum() + (following.stop - following.start)[0] > positions
 
 
 def test_waves_are_cut_where_it_pays():
-    many = rows_of([(0, 0, 0, 9, 3)] * 10 + [(1, 0, 9, 0, 3)] * 10)
-    together, apart = (len(pack_windows(many, Costs(cost, 1000, 10**6), 3)) for cost in (1000.0, 1.0))
+    many = [(0, 0, 0, 9, 3)] * 10 + [(1, 0, 9, 0, 3)] * 10
+    together, apart = (len(packed(many, Costs(cost, 1000, 10**6), pack_windows, 3)[2]) for cost in (1000.0, 1.0))
     # ten rows of one position would run ten in the wave of the others: 270 positions times layers more
     assert (together, apart) == (1, 2)
 
