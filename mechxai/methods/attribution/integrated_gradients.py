@@ -28,7 +28,7 @@ _MIN_CHANGE = 1e-3  # the tolerance is a share of the score's change, or of this
         family="attribution",
         kind="attribution",
         question="How much of the score's change from a baseline does each token bring?",
-        cost="n_steps forward and backward passes per prompt, doubled until they add up",
+        cost="n_steps forward and backward passes per prompt, more where they do not add up",
         source="Sundararajan et al. 2017 (arXiv 1703.01365)",
         pros="adds up (completeness), and reports where it does not; signed",
         cons="depends on the baseline; the path runs through embeddings of no token",
@@ -38,14 +38,15 @@ _MIN_CHANGE = 1e-3  # the tolerance is a share of the score's change, or of this
 class IntegratedGradients(Attribution):
     """``(e - e') . integral of dF/de`` along the straight line from the baseline's embeddings ``e'``, by Captum.
 
-    Captum's Gauss-Legendre rule (exact for polynomials up to degree ``2 n_steps - 1``); a prompt whose scores miss the
-    change of the score by more than ``tolerance`` is done again with twice the steps, up to ``max_steps``.
+    Captum's Gauss-Legendre rule (exact for polynomials up to degree ``2 n_steps - 1``). Where the scores of a prompt
+    miss the change of the score by more than ``tolerance``, the part of the path that misses most is halved and each
+    half gets ``n_steps`` points, again and again until ``max_steps`` points are used.
 
     Attributes:
         metric: what is scored.
         baseline: where the path begins: ``pad``, ``mask``, ``zero``, ``mean``, ``counterfactual`` or ``blank``.
-        n_steps: points of the path in the first attempt.
-        max_steps: points of the path at most.
+        n_steps: points of the whole path in the first attempt, then of each part.
+        max_steps: points at most, over all attempts.
         tolerance: largest convergence delta, as a share of the score's change.
         players: ``token``, ``word`` or ``span``, for ``player_value``.
         special: whether special tokens have a path too; else they stay as they are and get no score.
@@ -54,7 +55,7 @@ class IntegratedGradients(Attribution):
     metric: AnyMetric = "logit_diff"
     baseline: Baseline = "pad"
     n_steps: int = 50
-    max_steps: int = 3200
+    max_steps: int = 1600
     tolerance: float = 0.05
     players: PlayerKind = "token"
     special: bool = False
@@ -100,28 +101,70 @@ class IntegratedGradients(Attribution):
         )
 
     def _converged_scores(self, inputs: AttributionInput, change: float) -> Tensor:
-        """The scores of a prompt and, in a second row, the number of steps, ``[2, pos]``."""
+        """The scores of a prompt and, in a second row, the number of points, ``[2, pos]``."""
+        parts = [self._part(inputs, 0.0, 1.0, change=change)]
         steps = self.n_steps
-        while True:
-            scores = self._integral(inputs, steps)
-            delta = abs(float(scores.sum()) - change)
-            if delta <= self.tolerance * max(abs(change), _MIN_CHANGE) or 2 * steps > self.max_steps:
-                return torch.stack([scores, torch.full_like(scores, steps)])
-            steps *= 2
+        allowed = self.tolerance * max(abs(change), _MIN_CHANGE)
+        while abs(sum(part.gap for part in parts)) > allowed and steps + 2 * self.n_steps <= self.max_steps:
+            worst = max(parts, key=lambda part: abs(part.gap))
+            middle = (worst.start + worst.stop) / 2
+            first = _score(inputs, middle) - _score(inputs, worst.start)
+            parts.remove(worst)
+            parts.append(self._part(inputs, worst.start, middle, change=first))
+            parts.append(self._part(inputs, middle, worst.stop, change=worst.change - first))
+            steps += 2 * self.n_steps
+        scores = torch.stack([part.scores for part in parts]).sum(0)
+        return torch.stack([scores, torch.full_like(scores, steps)])
 
-    def _integral(self, inputs: AttributionInput, steps: int) -> Tensor:
-        """The score of each token, ``[pos]``."""
+    def _part(self, inputs: AttributionInput, start: float, stop: float, *, change: float) -> "_Part":
+        """A part of the path; ``change`` is that of the score along it."""
+        scores = self._integral(inputs, start, stop)
+        return _Part(start, stop, change, scores, float(scores.sum()) - change)
+
+    def _integral(self, inputs: AttributionInput, start: float, stop: float) -> Tensor:
+        """The score of each token along a part of the path, ``[pos]``."""
         from captum.attr import IntegratedGradients as Captum  # noqa: PLC0415 - heavy
 
         def run(at_once: int) -> Tensor:
             with captum_gradients():
                 return Captum(captum_forward(inputs)).attribute(
-                    inputs.embeddings,
-                    inputs.baseline,
+                    _point(inputs, stop),
+                    _point(inputs, start),
                     additional_forward_args=(torch.zeros(1, dtype=torch.long, device=inputs.embeddings.device),),
-                    n_steps=steps,
+                    n_steps=self.n_steps,
                     method="gausslegendre",
                     internal_batch_size=at_once,
                 )
 
-        return reduce_vectors(inputs.halving_on_oom(run, steps).detach(), "sum")[0]
+        return reduce_vectors(inputs.halving_on_oom(run, self.n_steps).detach(), "sum")[0]
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A part of the path from the baseline (0) to the prompt (1).
+
+    Attributes:
+        start: where it begins.
+        stop: where it ends.
+        change: of the score between them.
+        scores: of each token, ``[pos]``.
+        gap: what the scores' sum exceeds the change by.
+    """
+
+    start: float
+    stop: float
+    change: float
+    scores: Tensor
+    gap: float
+
+
+def _point(inputs: AttributionInput, share: float) -> Tensor:
+    """The embeddings at a share of the path; its ends are exact."""
+    if share in (0.0, 1.0):
+        return inputs.embeddings if share else inputs.baseline
+    return inputs.baseline + share * (inputs.embeddings - inputs.baseline)
+
+
+def _score(inputs: AttributionInput, share: float) -> float:
+    """The score at a share of the path of a single prompt."""
+    return float(inputs.scores(_point(inputs, share))[0])

@@ -45,7 +45,7 @@ def test_saliency_and_gradient_x_input_equal_captums(model_of, checkpoint, pairs
     assert length == pytest.approx((expected / embeddings[0]).norm(dim=-1).numpy(), rel=1e-3)
 
 
-def test_steps_double_until_the_scores_add_up(zoo):
+def test_parts_of_the_path_are_halved_until_the_scores_add_up(zoo):
     batch = mx.tasks.ioi(zoo, n=3)
     coarse = mx.IntegratedGradients(n_steps=1, max_steps=1)(zoo, batch)
     assert any("do not add up" in note for note in coarse.info.notes)
