@@ -11,7 +11,7 @@ import torch
 from mechxai.model.generation.generator import Writing
 from mechxai.model.generation.local import LocalGenerator
 
-FAULTS = ("429", "500", "401", "400", "cut", "garbage", "slow", "no_logprobs", "no_choices")
+FAULTS = ("429", "500", "401", "400", "cut", "garbage", "slow", "no_logprobs", "no_choices", "echo_key", "redirect")
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -25,6 +25,7 @@ class Server(http.server.ThreadingHTTPServer):
         faults: what the next requests meet instead of an answer, from the front; "" for none.
         always: a fault that every request meets.
         slowness: seconds that a slow answer takes.
+        elsewhere: the address that a redirect names.
     """
 
     daemon_threads = True
@@ -34,7 +35,7 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.model, self.key = model, key
         self.seen, self.faults, self.always = [], [], ""
-        self.slowness = 1.5
+        self.slowness, self.elsewhere = 1.5, ""
         self.lock = threading.Lock()
 
     @property
@@ -76,27 +77,44 @@ class Handler(http.server.BaseHTTPRequestHandler):
         fault = self.server.next_fault()
         if self.server.key and self.headers.get("Authorization") != f"Bearer {self.server.key}":
             fault = "401"
-        if fault in ("429", "500", "401", "400"):
+        if fault in BROKEN:
+            BROKEN[fault](self)
+        elif fault.isdecimal():
             said = f"fault {fault}, you sent {self.headers.get('Authorization')}"
             self.send(int(fault), {"error": {"message": said, "type": "fault"}})
-        elif fault == "cut":
-            self.send_response(200)
-            self.send_header("Content-Length", "1000")
-            self.end_headers()
-            self.wfile.write(b'{"choices": [')
-            self.wfile.flush()
-            self.close_connection = True
-        elif fault == "garbage":
-            self.send(200, "{'choices': [not json", raw=True)
         else:
             if fault == "slow":
                 time.sleep(self.server.slowness)
             answer = self.completion(body) if self.path.endswith("/v1/completions") else self.chat(body)
-            if fault == "no_logprobs":
-                answer["choices"][0]["logprobs"] = None
-            if fault == "no_choices":
-                answer["choices"] = []
-            self.send(200, answer)
+            self.send(200, self.spoiled(answer, fault))
+
+    def spoiled(self, answer, fault):
+        """The answer with what a fault does to it."""
+        said = self.headers.get("Authorization", "")
+        if fault == "no_logprobs":
+            answer["choices"][0]["logprobs"] = None
+        if fault == "no_choices":
+            answer["choices"] = []
+        if fault == "echo_key":
+            answer |= {"system_fingerprint": said, said: said, "model": f"({said})"}
+        return answer
+
+    def cut(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.wfile.write(b'{"choices": [')
+        self.wfile.flush()
+        self.close_connection = True
+
+    def redirect(self):
+        self.send_response(307)
+        self.send_header("Location", f"{self.server.elsewhere}{self.path}")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def garbage(self):
+        self.send(200, "{'choices': [not json", raw=True)
 
     def send(self, code, content, raw=False):
         data = content.encode() if raw else json.dumps(content).encode()
@@ -166,3 +184,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return {
             "id": "x", "object": kind, "created": 0, "model": body["model"], "choices": [choice], "usage": usage,
         }  # fmt: skip
+
+
+BROKEN = {"cut": Handler.cut, "redirect": Handler.redirect, "garbage": Handler.garbage}

@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-import hydra
-from omegaconf import OmegaConf
-
 from mechxai.cli.console import OK, show
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError, MechXAIError, unknown
@@ -23,7 +20,8 @@ from mechxai.model.hooked_model import HookedModel
 from mechxai.model.load import load
 from mechxai.model.zoo.bundled import zoo_language_models
 from mechxai.runs.query import find_run
-from mechxai.sweeps.allowed_targets import check_targets
+from mechxai.sweeps.allowed_targets import make
+from mechxai.sweeps.foreign_config import read_folder_config
 from mechxai.sweeps.job import make_prompts
 
 HELP = """The explorer: one prompt of a model in the browser, with lens, attention, contributions, patching, circuit.
@@ -117,16 +115,15 @@ def _read(arguments: Sequence[str]) -> dict[str, str]:
 def _run_contents(root: Path, name: str) -> tuple[HookedModel, object, dict[str, Result], dict[str, object]]:
     """The model, the prompts and the result of a run, as its configuration makes them, and how the model is loaded."""
     run = find_run(root, name)
-    config = OmegaConf.load(run.files.config / "config.yaml")
-    check_targets(OmegaConf.to_container(config, resolve=False))
-    model = hydra.utils.instantiate(config.model, _convert_="all")
+    config = read_folder_config(run.files.config / "config.yaml")
+    model = make(config["model"])
     if not isinstance(model, HookedModel):
         raise ConfigError(
             f"The explorer cannot open run {name}: its model is a {type(model).__name__}", allowed="hooked models"
         )
-    batch = make_prompts(hydra.utils.instantiate(config.task, _convert_="all"), model)
+    batch = make_prompts(make(config["task"]), model)
     result = run.result()
-    loading = {str(key): value for key, value in dict(config.model).items() if value is not None and key != "_target_"}
+    loading = {str(key): value for key, value in config["model"].items() if value is not None and key != "_target_"}
     return model, batch, {result.info.title: result}, loading
 
 

@@ -5,7 +5,6 @@ import traceback
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -36,7 +35,7 @@ def guarded_job(config: DictConfig) -> None:
         record = record.failed(INTERRUPTED)
         raise
     except Exception as raised:  # noqa: BLE001 - whatever it is, the other jobs go on
-        known = _purposeful(raised)
+        known = raised if isinstance(raised, MechXAIError) else None
         error = known or disk_error(raised) or raised
         record = record.failed(f"{type(error).__name__}: {error}", "" if known else traceback.format_exc())
     finally:
@@ -56,14 +55,8 @@ def _run_alone(config: DictConfig) -> None:
     try:
         run_job(config, show)
     except Exception as raised:
-        error = _purposeful(raised) or disk_error(raised)
+        error = raised if isinstance(raised, MechXAIError) else disk_error(raised)
         if error is None:
             raise
         show_error(error)
         sys.exit(REFUSED if isinstance(error, ConfigError) else FAILED)
-
-
-def _purposeful(raised: Exception) -> MechXAIError | None:
-    """An error that MechXAI raised on purpose, also where hydra wrapped it while building something."""
-    error = raised.__cause__ if isinstance(raised, InstantiationException) else raised
-    return error if isinstance(error, MechXAIError) else None

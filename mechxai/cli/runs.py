@@ -8,13 +8,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from filelock import Timeout
 from rich.prompt import Confirm
 
 from mechxai.cli.console import FAILED, OK, show, show_facts
 from mechxai.core.errors import ConfigError, unknown
-from mechxai.runs.locks import folder_lock
+from mechxai.runs.locks import every_lock
 from mechxai.runs.query import FILTERS, RunRecord, find_run, list_runs, read_filters
+from mechxai.sweeps.foreign_config import check_folder_overrides
 from mechxai.sweeps.user_configs import quoted
 
 HELP = """The runs below a folder.
@@ -81,7 +81,7 @@ def _row(run: RunRecord) -> dict[str, object]:
         "model": facts["model"],
         "task": facts["task"],
         "seconds": f"{float(seconds):.1f}" if seconds is not None else "",
-        "finished": str(run.manifest.get("finished", ""))[5:16].replace("T", " ") or "no",
+        "finished": str(run.manifest.get("finished", ""))[5:16].replace("T", " ") if run.finished else run.status,
     }
 
 
@@ -138,6 +138,7 @@ def _merge(options: argparse.Namespace) -> int:
             command = shlex.join(["mechxai", "run", "plugins=[...]", *_continuation(run, run.overrides)])
             show(f"left out, it uses plugins, which only you may name: {command}")
         else:
+            check_folder_overrides([override for override in run.overrides if _key(override) not in _DROPPED])
             commands[_continuation(run, run.overrides)] = None
     if not commands:
         show(f"nothing to merge below {options.root}")
@@ -181,10 +182,10 @@ def _clean(options: argparse.Namespace) -> int:
     question = "Remove this run?" if len(runs) == 1 else f"Remove these {len(runs)} runs?"
     if not options.yes and not _confirmed(question):
         return FAILED
-    busy = [run for run in runs if not _remove(run)]
-    show(f"{len(runs) - len(busy)} runs removed")
-    for run in busy:
-        show(f"not removed, a process is working on it: {run.folder}")
+    left = {run.folder: reason for run in runs if (reason := _remove(run))}
+    show(f"{len(runs) - len(left)} runs removed")
+    for folder, reason in left.items():
+        show(f"not removed, {reason}: {folder}")
     return OK
 
 
@@ -198,14 +199,15 @@ def _confirmed(question: str) -> bool:
     return False
 
 
-def _remove(run: RunRecord) -> bool:
-    """Removes a run unless a process works on it; returns whether it did."""
-    try:
-        with folder_lock(run.folder, run.root).acquire(timeout=0):
-            shutil.rmtree(run.folder, ignore_errors=True)
-    except Timeout:
-        return False
-    return True
+def _remove(run: RunRecord) -> str:
+    """Removes a run; returns the reason why it did not, or an empty string."""
+    with every_lock(run.folder, run.root) as free:
+        if not free:
+            return "a process is working on it"
+        if RunRecord(run.folder).status != run.status:  # it went on while the question was on the screen
+            return f"it is no longer {run.status}"
+        shutil.rmtree(run.folder, ignore_errors=True)
+    return ""
 
 
 def _exactly(names: Sequence[str], n: int) -> Sequence[str]:

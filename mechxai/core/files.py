@@ -1,5 +1,6 @@
 """Atomic file writes, and errors for full disks and forbidden folders."""
 
+import contextlib
 import errno
 import os
 from collections.abc import Generator
@@ -14,7 +15,7 @@ _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Generator[Path]:
-    """A temporary path beside the target, renamed to it on success, so that no reader ever sees a partial file.
+    """A temporary path beside the target, flushed to the disk and renamed to it, so that no reader sees a partial file.
 
     Yields:
         The path to write to. If writing fails, it is removed and the target stays as it was.
@@ -24,9 +25,17 @@ def atomic_write(path: str | os.PathLike[str]) -> Generator[Path]:
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         yield part
+        _flush(part)
         part.replace(target)
+        _flush(target.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> None:
+    """Renames a damaged file, so that a new one takes its place and the old one can be looked at."""
+    with contextlib.suppress(OSError):
+        path.replace(path.with_name(f"{path.name}.damaged"))
 
 
 def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> Path:
@@ -34,6 +43,16 @@ def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> Path:
     with atomic_write(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
     return Path(path)
+
+
+def _flush(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk and not only in the system's memory."""
+    with contextlib.suppress(OSError):  # folders cannot be opened on some systems
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def remove_partial_files(folder: Path, spared: str = "") -> None:

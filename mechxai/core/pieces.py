@@ -9,8 +9,10 @@ import json
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+_BLOCK = 2**20  # bytes of a file in memory at once
+_SEAL = "checksum"
 _log = logging.getLogger("mechxai.checkpoint")
 
 
@@ -20,6 +22,38 @@ def checksum(parts: Iterable[bytes | memoryview]) -> str:
     for part in parts:
         hashed.update(part)
     return hashed.hexdigest()
+
+
+def file_checksum(path: Path) -> str:
+    """The checksum of a file's bytes; empty for a file that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return checksum(iter(lambda: file.read(_BLOCK), b""))
+    except OSError:
+        return ""
+
+
+def sealed(content: Mapping[str, Any]) -> str:
+    """A JSON object as text, with a checksum of its content under ``checksum``."""
+    plain = json.loads(json.dumps(content, default=str))
+    return json.dumps(plain | {_SEAL: _content_checksum(plain)}, indent=2) + "\n"
+
+
+def unsealed(text: str) -> dict[str, Any] | None:
+    """The content of a JSON object that `sealed` wrote; None where it is damaged or has no checksum."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(content, dict):
+        return None
+    plain = cast("dict[str, Any]", content)
+    expected = plain.pop(_SEAL, None)
+    return plain if expected == _content_checksum(plain) else None
+
+
+def _content_checksum(content: Mapping[str, Any]) -> str:
+    return checksum([json.dumps(content, sort_keys=True).encode()])
 
 
 class FaultPolicy:

@@ -3,19 +3,23 @@
 import importlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import h5netcdf
+import h5py
 import numpy as np
 import xarray as xr
 
 from mechxai.core.display import Displayed, Summary
 from mechxai.core.errors import ArtifactError, ShapeError
 from mechxai.core.files import atomic_write
+from mechxai.core.pieces import checksum
+from mechxai.core.secrets import masked
 
-_INFO = "mechxai_run_info"
+_INFO, _CHECKSUM = "mechxai_run_info", "mechxai_checksum"
 ResultKind = Literal[
     "grid",
     "patching",
@@ -127,28 +131,67 @@ class Result(Displayed):
         stored = self.data.assign_attrs({_INFO: json.dumps(self.info.as_dict(), default=str)})
         with atomic_write(path) as part:
             stored.to_netcdf(part, engine="h5netcdf")  # pyright: ignore[reportUnknownMemberType]  # partly untyped in xarray
+            digest = _checksum(_read(part))  # of what a reader gets: netCDF changes some types
+            with h5netcdf.File(part, "a") as file:
+                file.attrs[_CHECKSUM] = digest
         return Path(path)
+
+    def masked(self, masks: Mapping[str, str]) -> "Result":
+        """The result with texts of its provenance replaced, such as values of the environment; keys of secrets masked.
+
+        Args:
+            masks: text -> what stands for it.
+        """
+        info = masked(self.info.as_dict(), masks)
+        return replace(self, info=RunInfo(**info | {"notes": tuple(info["notes"])}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Result":
         """The result in a file.
 
         Raises:
-            ArtifactError: the file does not exist, or MechXAI did not write it.
+            ArtifactError: the file does not exist, is damaged, or MechXAI did not write it.
         """
         source = Path(path)
         if not source.is_file():
             raise ArtifactError(f"{source} does not exist", fix="Check the path")
-        try:  # pyright: ignore below, since xarray leaves its keyword arguments untyped
-            with xr.open_dataset(source, engine="h5netcdf") as opened:  # pyright: ignore[reportUnknownMemberType]
-                data = opened.load()  # pyright: ignore[reportUnknownMemberType]
-        except (OSError, ValueError, KeyError) as error:
+        try:
+            data = _read(source)
+        except Exception as error:
             raise ArtifactError(f"{source} cannot be read as netCDF: {error}") from error
         if _INFO not in data.attrs:
             raise ArtifactError(f"{source} is a netCDF file without MechXAI's run info")
+        if data.attrs.pop(_CHECKSUM, None) != _checksum(data):
+            raise ArtifactError(f"{source} is damaged: its checksum differs", fix="Run the same command again")
         info = json.loads(data.attrs.pop(_INFO))
         info["notes"] = tuple(info["notes"])
         return cls(data, RunInfo(**info))
+
+
+def _read(path: Path) -> xr.Dataset:
+    with h5py.File(path):  # says what is wrong with a damaged file; h5netcdf leaves half-made objects
+        pass
+    with xr.open_dataset(path, engine="h5netcdf") as opened:  # pyright: ignore[reportUnknownMemberType]
+        return opened.load()  # pyright: ignore[reportUnknownMemberType]
+
+
+def _checksum(data: xr.Dataset) -> str:
+    """The checksum of every array and attribute of a dataset."""
+    return checksum(_parts(data))
+
+
+def _parts(data: xr.Dataset) -> Iterator[bytes | memoryview]:
+    """What a checksum covers.
+
+    Yields:
+        The attributes, then of every array name, dims, type, attributes and values.
+    """
+    yield repr(sorted((str(key), str(value)) for key, value in data.attrs.items())).encode()
+    for name, array in sorted(data.variables.items(), key=lambda item: str(item[0])):
+        attributes = sorted((str(key), str(value)) for key, value in array.attrs.items())
+        values: np.ndarray = np.asarray(array.values)
+        yield f"\n{name} {array.dims} {values.shape} {values.dtype} {attributes}\n".encode()
+        yield values.tobytes() if values.dtype.kind in "biufcmM" else repr(values.tolist()).encode()
 
 
 def variable(  # noqa: PLR0917 - the order of `xarray.Variable`

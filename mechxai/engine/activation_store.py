@@ -4,9 +4,8 @@ A store is a folder with ``index.json`` and shards ``00000.safetensors`` ... A s
 per real token: the activation of every site and layer, the token, its prompt and its position.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,15 @@ from mechxai.engine.shards import (
     ShardContents,
     finished_shards,
     prompts_hash,
+    read_index,
     save_index,
     shard_files,
     shard_plan,
 )
 from mechxai.model.backends.base import as_dtype
 from mechxai.model.hooked_model import HookedModel
+
+_REPAIR = "Run the same ActivationStore.write again: it goes on at the first missing or damaged shard"
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class ActivationStore:
 
     folder: Path
     index: Mapping[str, Any]
+    _checked: set[str] = field(default_factory=set, repr=False, compare=False)
 
     @classmethod
     def write(  # noqa: PLR0913 - the public contract's form
@@ -127,18 +130,20 @@ class ActivationStore:
             raise ArtifactError(
                 f"{folder} is no activation store: it has no index.json", fix="Create it with ActivationStore.write"
             )
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        index = read_index(folder)
+        if index is None:
+            raise ArtifactError(f"The index of activation store {folder} is damaged", fix=_REPAIR)
         done = sum(shard["n_prompts"] for shard in index["shards"])
         if done < index["n_prompts"]:
             raise ArtifactError(
                 f"Activation store {folder} is unfinished: {done} of {index['n_prompts']} prompts written",
-                fix="Run the same ActivationStore.write again: it resumes",
+                fix=_REPAIR,
             )
         missing = [shard["file"] for shard in index["shards"] if not (folder / shard["file"]).is_file()]
         if missing:
             raise ArtifactError(
                 f"{missing[0]} of activation store {folder} is missing",
-                fix="Run the same ActivationStore.write again: it writes the missing shards",
+                fix=_REPAIR,
             )
         return cls(folder, index)
 
@@ -151,7 +156,13 @@ class ActivationStore:
         return [Site.parse(text) for text in self.index["sites"]]
 
     def read(self, site: Site | str, start: int = 0, stop: int | None = None) -> Tensor:
-        """Rows ``start:stop`` of a site's activation, ``[token, *axes]``; no other rows are read from disk."""
+        """Rows ``start:stop`` of a site's activation, ``[token, *axes]``.
+
+        The first reading of a shard compares its checksum, which reads it whole; later ones read these rows only.
+
+        Raises:
+            ArtifactError: a shard is damaged.
+        """
         name = str(Site.parse(site) if isinstance(site, str) else site)
         if name not in self.index["sites"]:
             raise SiteError(f"{name} is not in the store", allowed=self.index["sites"])
@@ -195,6 +206,19 @@ class ActivationStore:
                 part = rows[start : start + size]
                 yield values[part], part + first
 
+    def _check(self, file: str) -> None:
+        """Compares a shard with its checksum, once for each store that is open.
+
+        Raises:
+            ArtifactError: it is damaged.
+        """
+        if file in self._checked:
+            return
+        files = shard_files(self.folder, {key: value for key, value in self.index.items() if key != "shards"})
+        if not files.is_sound(Path(file).stem):
+            raise ArtifactError(f"{file} of activation store {self.folder} is damaged", fix=_REPAIR)
+        self._checked.add(file)
+
     def _bounds(self) -> list[tuple[int, int]]:
         bounds, total = [], 0
         for shard in self.index["shards"]:
@@ -208,6 +232,7 @@ class ActivationStore:
         for shard, (low, high) in zip(self.index["shards"], self._bounds(), strict=True):
             if high <= start or low >= last:
                 continue
+            self._check(shard["file"])
             with safe_open(self.folder / shard["file"], framework="pt") as stored:
                 parts.append(stored.get_slice(key)[max(start, low) - low : min(last, high) - low])
         if not parts:

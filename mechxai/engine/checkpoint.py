@@ -2,7 +2,7 @@
 
 A piece is a safetensors file, written atomically. Its metadata hold the key of the computation and a checksum of the
 tensors, so that a piece of another computation or with a flipped bit is never taken for a result. Faults of the disk
-follow `FaultPolicy`: a damaged piece is computed again, and a full disk costs the saving, never the run.
+follow `FaultPolicy`: a damaged piece is set aside and computed again, and a full disk costs the saving, never the run.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mechxai.core.files import atomic_write
+from mechxai.core.files import atomic_write, set_aside
 from mechxai.core.pieces import FaultPolicy, checksum
 
 T = TypeVar("T")
@@ -105,17 +105,10 @@ class CheckpointStore(Generic[T]):
         piece = self._read(name)
         return piece is not None and piece[0] != self._key
 
-    def is_readable(self, name: str | int) -> bool:
-        """Whether a piece is there and complete; its checksum is not compared, so this is quick for large files."""
-        path = self._path(name)
-        if path is None or not path.is_file():
-            return False
-        try:
-            with safe_open(path, framework="pt") as stored:
-                return bool(stored.keys())
-        except (SafetensorError, OSError) as error:
-            self._policy.report_damage(path.name, error)
-            return False
+    def is_sound(self, name: str | int) -> bool:
+        """Whether a piece is there, complete and undamaged; reads it."""
+        piece = self._read(name)
+        return piece is not None and piece[0] == self._key
 
     def _read(self, name: str | int) -> tuple[str, dict[str, Tensor]] | None:
         """The key and tensors of a sound piece, or None."""
@@ -127,13 +120,17 @@ class CheckpointStore(Generic[T]):
                 metadata = stored.metadata() or {}
                 tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - no mapping
         except (SafetensorError, OSError) as error:
-            self._policy.report_damage(path.name, error)
+            self._damaged(path, error)
             return None
         key, _, stored_checksum = metadata.get("piece", "").rpartition(" ")
         if stored_checksum != checksum(_bytes(key, tensors)):
-            self._policy.report_damage(path.name, "its checksum differs")
+            self._damaged(path, "its checksum differs")
             return None
         return key, tensors
+
+    def _damaged(self, path: Path, reason: object) -> None:
+        self._policy.report_damage(path.name, reason)
+        set_aside(path)
 
     def _path(self, name: str | int) -> Path | None:
         stem = f"{self._key[:12]}-{name:06d}" if isinstance(name, int) else name

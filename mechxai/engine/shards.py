@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from mechxai.core.errors import ArtifactError
-from mechxai.core.files import write_atomic
+from mechxai.core.files import set_aside, write_atomic
+from mechxai.core.pieces import sealed, unsealed
 from mechxai.core.site import Site
 from mechxai.engine.checkpoint import TENSORS, CheckpointStore
 from mechxai.model.hooked_model import HookedModel
@@ -107,9 +108,10 @@ def finished_shards(folder: Path, header: Mapping[str, Any]) -> list[dict[str, A
     Raises:
         ArtifactError: the folder holds a store with other contents.
     """
-    if not (folder / INDEX).is_file():
+    index = read_index(folder)
+    if index is None:
+        set_aside(folder / INDEX)
         return []
-    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     expected = json.loads(json.dumps(header))
     different = [key for key in expected if index.get(key) != expected[key]]
     if different:
@@ -118,12 +120,20 @@ def finished_shards(folder: Path, header: Mapping[str, Any]) -> list[dict[str, A
         )
     files = shard_files(folder, header)
     # only an unbroken run from the first: the number of a shard is the number of shards before it
-    return list(itertools.takewhile(lambda shard: files.is_readable(Path(shard["file"]).stem), index["shards"]))
+    return list(itertools.takewhile(lambda shard: files.is_sound(Path(shard["file"]).stem), index["shards"]))
+
+
+def read_index(folder: Path) -> dict[str, Any] | None:
+    """The index of a store; None where it is missing or damaged."""
+    try:
+        return unsealed((folder / INDEX).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def save_index(folder: Path, index: Mapping[str, Any]) -> None:
     """Writes the index; shards count as finished once it names them."""
-    write_atomic(folder / INDEX, json.dumps(index, default=str))
+    write_atomic(folder / INDEX, sealed(index))
 
 
 def prompts_hash(rows: Sequence[Sequence[int]]) -> str:

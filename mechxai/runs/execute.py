@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from mechxai.core.batch import ContrastBatch
-from mechxai.core.errors import ConfigError, SiteError, UnfinishedError
-from mechxai.core.files import remove_partial_files
+from mechxai.core.errors import ArtifactError, ConfigError, SiteError, UnfinishedError
+from mechxai.core.files import remove_partial_files, set_aside
 from mechxai.core.probe_dataset import ProbeDataset
 from mechxai.core.reasoning import ReasoningBatch
 from mechxai.core.reporter import Reporter
@@ -27,9 +27,16 @@ from mechxai.report.by_kind import result_tables
 from mechxai.report.page import report
 from mechxai.runs.applicability import check_model
 from mechxai.runs.folder import RunFolder
-from mechxai.runs.locks import exclusive_lock
-from mechxai.runs.manifest import MANIFEST, time_text, write_unfinished
-from mechxai.runs.outputs import finish_manifest, has_config, is_reported, write_config, write_figures, write_report
+from mechxai.runs.locks import exclusive_lock, shard_lock
+from mechxai.runs.manifest import MANIFEST
+from mechxai.runs.outputs import (
+    finish_manifest,
+    is_reported,
+    start_folder,
+    write_config,
+    write_figures,
+    write_report,
+)
 from mechxai.runs.study import FinishedRun, Study
 from mechxai.runs.tracking import declare, track
 from mechxai.tracking.tracker import NullTracker, SafeTracker, Tracker
@@ -59,7 +66,8 @@ def run_study(
     study = replace(study, shard=None)
     folders = {label: study.run_folder(label) for label in study.methods}
     safe_tracker = SafeTracker(tracker)
-    finished = all(folder.is_finished for folder in folders.values()) and is_reported(list(folders.values()))
+    sound = all(folder.is_finished and not folder.damaged_files() for folder in folders.values())
+    finished = sound and is_reported(list(folders.values()))
     if finished and not study.force and not safe_tracker.awaited():
         return _reuse(folders, show, tracked=not isinstance(tracker, NullTracker))
     first = next(iter(folders.values()))
@@ -134,14 +142,15 @@ def _run_shard(study: Study, show: Reporter) -> None:
 def _run_share(study: Study, label: str, *, folder: RunFolder, show: Reporter) -> None:
     """Computes a share of the waves of one method."""
     execution = study.execution(folder, progress=False)
-    write_unfinished(folder.path, study.facts(label) | {"started": time_text()})
-    write_config(study, folder)
-    _set_seed(study.seed)
-    try:
-        study.methods[label](study.model, study.prompts(label), execution=execution)
-        show(f"{label}: every wave is there")
-    except UnfinishedError as error:
-        show(f"{label}: {error}")
+    shard = study.shard or (0, 1)
+    with shard_lock(folder.path, study.root, shard):
+        start_folder(study, label, folder=folder)
+        _set_seed(study.seed)
+        try:
+            study.methods[label](study.model, study.prompts(label), execution=execution)
+            show(f"{label}: every wave is there")
+        except UnfinishedError as error:
+            show(f"{label}: {error}")
 
 
 def _applicable(study: Study, show: Reporter) -> Study:
@@ -167,14 +176,36 @@ def _run_method(study: Study, label: str, *, folder: RunFolder, tracker: SafeTra
     """Runs one method in this process alone. A second process waits, then reuses the result."""
     with exclusive_lock(folder.path, study.root, show):
         remove_partial_files(folder.path, spared=folder.cells.name)  # shards may be writing there
-        if folder.is_finished and not study.force:
-            show(f"{label}: already finished: {folder.path}")
-            result = Result.load(folder.result)
-            track(tracker, study, label, result=result, folder=folder)
-            return FinishedRun(folder.path, result, reused=True)
-        result = _compute(study, label, folder=folder, tracker=tracker, show=show)
+        result = None if study.force else _finished_result(study, label, folder=folder, show=show)
+        reused = result is not None
+        if result is None:
+            result = _compute(study, label, folder=folder, tracker=tracker, show=show)
         track(tracker, study, label, result=result, folder=folder)
-        return FinishedRun(folder.path, result, reused=False)
+        return FinishedRun(folder.path, result, reused=reused)
+
+
+def _finished_result(study: Study, label: str, *, folder: RunFolder, show: Reporter) -> Result | None:
+    """The result in a run's folder; None where there is none, or a damaged one, which is set aside.
+
+    Other files that are missing or damaged (manifest, report, figures) are written again.
+    """
+    if not folder.result.is_file():
+        return None
+    try:
+        result = Result.load(folder.result)
+    except ArtifactError as error:
+        show(f"{label}: {error.problem}; it is set aside and computed again")
+        set_aside(folder.result)
+        return None
+    if folder.is_finished and not folder.damaged_files():
+        show(f"{label}: already finished: {folder.path}")
+        return result
+    if folder.manifest and not folder.is_sound(folder.result):
+        result.save(folder.result)  # its values are right; bits that carry none may be damaged
+    damaged = ", ".join(folder.damaged_files()) or MANIFEST
+    show(f"{label}: the result is there; {damaged} is missing or damaged and written again")
+    _write_outputs(study, label, result, folder=folder, started=folder.result.stat().st_mtime)
+    return result
 
 
 def _compute(study: Study, label: str, *, folder: RunFolder, tracker: SafeTracker, show: Reporter) -> Result:
@@ -183,31 +214,34 @@ def _compute(study: Study, label: str, *, folder: RunFolder, tracker: SafeTracke
     folder.path.mkdir(parents=True, exist_ok=True)
     if study.force:
         shutil.rmtree(folder.cells, ignore_errors=True)
-        (folder.path / MANIFEST).unlink(missing_ok=True)
+    (folder.path / MANIFEST).unlink(missing_ok=True)
     started = time.time()
-    write_unfinished(folder.path, study.facts(label) | {"started": time_text(started)})
+    start_folder(study, label, folder=folder, started=started)
     execution = replace(study.execution(folder), log=tracker.metrics)
     planned = _planned(study, label)
     if planned is not None:
         show(f"{label}: {planned[0].plan(planned[1], planned[2], execution=execution)}")
-    if not has_config(folder):  # before the waves, so that a killed run can say how it goes on; shards keep theirs
-        write_config(study, folder)
     _set_seed(study.seed)
-    result = method(study.model, prompts, execution=execution)
+    result = method(study.model, prompts, execution=execution).masked(study.masks)
     result.save(folder.result)
     cell = strongest(result)
     if cell is not None:  # before figures and pages, which take longer than many a sweep
         show(f"{label}: {cell.text}")
-    write_figures(result, folder, png=study.png)
-    write_config(study, folder)
-    if len(study.methods) == 1:
-        report([result], folder.report, title=result.info.title, tables=result_tables(result, study.model.card))
-    finish_manifest(study, label, result, folder=folder, started=started)
+    _write_outputs(study, label, result, folder=folder, started=started)
     shutil.rmtree(folder.cells, ignore_errors=True)
     cost = result.info.cost
     reused = f", {cost['cells_reused']:,.0f} of {cost['cells']:,.0f} cells reused" if cost.get("cells_reused") else ""
     show(f"{label}: done in {time.time() - started:.1f} s{reused}: {folder.path}")
     return result
+
+
+def _write_outputs(study: Study, label: str, result: Result, *, folder: RunFolder, started: float) -> None:
+    """Writes what is made from a result: figures, configuration, the page of a single method, the manifest last."""
+    write_figures(result, folder, png=study.png)
+    write_config(study, folder)
+    if len(study.methods) == 1:
+        report([result], folder.report, title=result.info.title, tables=result_tables(result, study.model.card))
+    finish_manifest(study, label, result, folder=folder, started=started)
 
 
 def _planned(study: Study, label: str) -> tuple[Any, HookedModel, ContrastBatch | ReasoningBatch] | None:

@@ -7,21 +7,23 @@ import hashlib
 import inspect
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mechxai.core.fingerprint import Fingerprints
 from mechxai.core.method import Method
+from mechxai.core.pieces import file_checksum
 from mechxai.core.prompts import Prompts
 from mechxai.core.versions import versions
 from mechxai.model.generation.generator import Generator
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.sequence.named_outputs import NamedOutputs
-from mechxai.runs.manifest import read_manifest
+from mechxai.runs.manifest import MANIFEST, UNFINISHED, read_manifest, read_unfinished
 
 AnyModel = HookedModel | NamedOutputs | Generator
+Status = Literal["finished", "damaged", "running", "unfinished"]
 ID_LENGTH = 10
 """Letters of a run's id that are shown, and in which its folder's name ends."""
 _ID = re.compile(rf"-(?P<id>[0-9a-f]{{{ID_LENGTH}}})$")
@@ -80,23 +82,55 @@ class RunFolder:
         return read_manifest(self.path)
 
     @property
+    def status(self) -> Status:
+        """``finished``, ``damaged`` where the manifest or the result cannot be trusted, or ``unfinished``."""
+        if not (self.path / MANIFEST).exists():
+            return "unfinished"
+        return "finished" if self.manifest and self.is_sound(self.result) else "damaged"
+
+    @property
     def is_finished(self) -> bool:
-        """Whether the run is finished: its manifest can be read, and its result is there."""
-        return bool(self.manifest) and self.result.is_file()
+        """Whether the run is finished, and its manifest and its result are undamaged."""
+        return self.status == "finished"
 
-    def files(self) -> list[str]:
-        """The files of the run, relative to its folder, without its cells."""
-        paths = (path.relative_to(self.path) for path in self.path.rglob("*") if path.is_file())
-        return sorted(str(path) for path in paths if self.cells.name not in path.parts)
+    def is_sound(self, file: Path) -> bool:
+        """Whether a file has its checksum in the manifest, or in ``unfinished.json`` before there is a manifest."""
+        files = (self.manifest or read_unfinished(self.path)).get("files")
+        name = str(file.relative_to(self.path))
+        return isinstance(files, dict) and name in files and files[name] == file_checksum(file)
+
+    def damaged_files(self) -> list[str]:
+        """The files of a finished run that are missing or have another checksum than the manifest says."""
+        return [name for name in self.manifest.get("files", {}) if not self.is_sound(self.path / name)]
+
+    def checksums(self) -> dict[str, str]:
+        """File, relative to the folder -> checksum; without cells, manifests and what was set aside."""
+        checksums: dict[str, str] = {}
+        for path in sorted(self.path.rglob("*")):
+            name = path.relative_to(self.path)
+            is_own = name.parts[0] != self.cells.name and path.name not in (MANIFEST, UNFINISHED)
+            if path.is_file() and is_own and not path.name.endswith((".damaged", ".part")):
+                checksums[str(name)] = file_checksum(path)
+        return checksums
 
 
-def run_folder(root: Path, model: AnyModel, prompts: Prompts, method: Method, *, seed: int) -> RunFolder:  # noqa: PLR0917
-    """The folder of one method's run below ``root``."""
+def run_folder(root: Path, model: str, words: Sequence[str], *, run: str) -> RunFolder:
+    """The folder of one method's run below ``root``.
+
+    Args:
+        root: of the experiment.
+        model: name of the model.
+        words: of the method; see `method_words`.
+        run: the run's id; see `run_id`.
+    """
+    label = "-".join(_plain_name(word) for word in words)
+    return RunFolder(root / _plain_name(model).strip("-") / f"{label}-{run[:ID_LENGTH]}")
+
+
+def method_words(method: Method) -> list[str]:
+    """The words of a method in the name of its run folder: its name and its site."""
     settings = method.settings()
-    words = [str(settings["name"]), _site_text(settings.get("site"))]
-    label = "-".join(_plain_name(word) for word in words if word)
-    run = run_id(model, prompts, method, seed=seed)
-    return RunFolder(root / _plain_name(model.name).strip("-") / f"{label}-{run[:ID_LENGTH]}")
+    return [word for word in (str(settings["name"]), _site_text(settings.get("site"))) if word]
 
 
 def run_id(model: AnyModel, prompts: Prompts, method: Method, *, seed: int) -> str:

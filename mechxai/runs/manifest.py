@@ -1,16 +1,16 @@
 """The manifest of a run: the one reader and the one writer.
 
 ``manifest.json`` is written last and says that a run is finished; ``unfinished.json`` stands in its place until then.
-Both name the run's method, model, task and seed.
+Both name the run's method, model, task and seed, and the checksum of each file; each has a checksum of itself.
 """
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mechxai.core.files import write_atomic
+from mechxai.core.pieces import sealed, unsealed
 
 MANIFEST, UNFINISHED = "manifest.json", "unfinished.json"
 _REQUIRED = {"run", "experiment", "method", "model", "task"}
@@ -34,9 +34,8 @@ def write_manifest(folder: Path, content: Mapping[str, object]) -> None:
 
 
 def write_unfinished(folder: Path, content: Mapping[str, object]) -> None:
-    """Writes the facts of an unfinished run, unless an earlier start has written them."""
-    if not read_unfinished(folder):
-        _write(folder / UNFINISHED, content)
+    """Writes the facts of an unfinished run."""
+    _write(folder / UNFINISHED, content)
 
 
 def time_text(seconds: float | None = None) -> str:
@@ -46,11 +45,11 @@ def time_text(seconds: float | None = None) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = unsealed(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
         return {}
-    return content if isinstance(content, dict) and set(content) >= _REQUIRED else {}
+    return content if content is not None and set(content) >= _REQUIRED else {}
 
 
 def _write(path: Path, content: Mapping[str, object]) -> None:
-    write_atomic(path, json.dumps(content, indent=2, default=str) + "\n")
+    write_atomic(path, sealed(content))

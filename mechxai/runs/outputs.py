@@ -17,7 +17,8 @@ from mechxai.report.chain_tables import EXAMPLES
 from mechxai.report.circuit_account import circuit_account
 from mechxai.report.page import report
 from mechxai.runs.folder import RunFolder
-from mechxai.runs.manifest import UNFINISHED, read_manifest, time_text, write_manifest
+from mechxai.runs.locks import folder_lock
+from mechxai.runs.manifest import read_manifest, time_text, write_manifest, write_unfinished
 from mechxai.runs.study import FinishedRun, Study
 
 _COLORED = 3  # prompts whose tokens are printed in colour
@@ -44,9 +45,17 @@ def write_config(study: Study, folder: RunFolder) -> None:
         write_atomic(folder.config / name, text)
 
 
-def has_config(folder: RunFolder) -> bool:
-    """Whether the overrides of a run are on disk."""
-    return (folder.config / "overrides.yaml").is_file()
+def start_folder(study: Study, label: str, *, folder: RunFolder, started: float | None = None) -> None:
+    """Writes the configuration and what a run says of itself before it computes, unless an earlier start has.
+
+    A killed run can so say how it goes on; shards leave what the first of them wrote.
+    """
+    with folder_lock(folder.path, study.root, "start"):
+        if folder.is_sound(folder.config / "overrides.yaml"):
+            return
+        write_config(study, folder)
+        facts = study.facts(label) | {"started": time_text(started), "files": folder.checksums()}
+        write_unfinished(folder.path, facts)
 
 
 def write_report(study: Study, runs: Mapping[str, FinishedRun], *, folder: RunFolder, show: Reporter) -> None:
@@ -66,7 +75,8 @@ def write_report(study: Study, runs: Mapping[str, FinishedRun], *, folder: RunFo
         tables=tables,
     )
     joined = {item.path.name: item.manifest.get("finished") for item in folders}
-    write_manifest(folder.path, read_manifest(folder.path) | {"report": joined})
+    checksums = {"files": folder.checksums()}
+    write_manifest(folder.path, read_manifest(folder.path) | checksums | {"report": joined})
     show(f"report: {path}")
 
 
@@ -75,7 +85,7 @@ def is_reported(folders: Sequence[RunFolder]) -> bool:
     joined = folders[0].manifest.get("report")
     return (
         isinstance(joined, dict)
-        and folders[0].report.is_file()
+        and folders[0].is_sound(folders[0].report)
         and all(joined.get(folder.path.name) == folder.manifest.get("finished") for folder in folders)
     )
 
@@ -87,7 +97,7 @@ def finish_manifest(study: Study, label: str, result: Result, *, folder: RunFold
         "status": "finished",
         "started": time_text(started),
         "finished": finished,
-        "files": [name for name in folder.files() if name != UNFINISHED],
+        "files": folder.checksums(),
         **result.info.as_dict(),
     }
     if len(study.methods) == 1:  # its page is written; a page over several methods joins them when all are done

@@ -5,22 +5,23 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
 from mechxai.core.errors import ArtifactError, ConfigError, nearest, unknown
 from mechxai.core.result import Result
-from mechxai.runs.folder import ID_LENGTH, RunFolder
+from mechxai.runs.folder import ID_LENGTH, RunFolder, Status
+from mechxai.runs.locks import every_lock
 from mechxai.runs.manifest import MANIFEST, UNFINISHED, read_unfinished
 
-_STATUS = ("finished", "unfinished")
+_STATUS = get_args(Status)
 FILTERS = ("run", "experiment", "method", "site", "model", "task", "n", "seed", "status")
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run on disk, finished or not.
+    """A run on disk, finished or not; what it says of itself is read once.
 
     Attributes:
         folder: where it lies.
@@ -35,13 +36,22 @@ class RunRecord:
 
     @cached_property
     def manifest(self) -> Mapping[str, Any]:
-        """The manifest's content; empty for an unfinished run."""
-        return self.files.manifest if self.finished else {}
+        """The manifest's content; empty for an unfinished run and a damaged manifest."""
+        return self.files.manifest
 
     @cached_property
+    def status(self) -> Status:
+        """Whether it is finished, damaged, running in some process, or unfinished."""
+        status = self.files.status
+        if status == "unfinished":
+            with every_lock(self.folder, self.root) as free:
+                return status if free else "running"
+        return status
+
+    @property
     def finished(self) -> bool:
-        """Whether the run is finished."""
-        return self.files.is_finished
+        """Whether the run is finished and undamaged."""
+        return self.status == "finished"
 
     @property
     def root(self) -> Path:
@@ -50,9 +60,10 @@ class RunRecord:
 
     @property
     def overrides(self) -> list[str] | None:
-        """The overrides that started the run; None where the folder does not hold them."""
+        """The overrides that started the run; None where the folder does not hold them undamaged."""
         try:
-            content = yaml.safe_load((self.files.config / "overrides.yaml").read_text(encoding="utf-8"))
+            file = self.files.config / "overrides.yaml"
+            content = yaml.safe_load(file.read_text(encoding="utf-8")) if self.files.is_sound(file) else None
         except (OSError, ValueError, yaml.YAMLError):
             return None
         return [str(item) for item in content] if isinstance(content, list) else None
@@ -70,7 +81,7 @@ class RunRecord:
             "model": str(model.get("name") or ""),
             "task": str(task.get("name") or ""),
             **{key: "" if task.get(key) is None else str(task[key]) for key in ("n", "seed")},
-            "status": "finished" if self.finished else "unfinished",
+            "status": self.status,
         }
 
     @property
@@ -104,7 +115,7 @@ def list_runs(root: Path, filters: Mapping[str, str] | None = None) -> list[RunR
             raise ConfigError(unknown("filter", name, FILTERS))
     if not any(fnmatch(status, filters.get("status", "*")) for status in _STATUS):
         raise ConfigError(f"status={filters['status']} matches no run", allowed=_STATUS)
-    folders = {path.parent for name in (MANIFEST, UNFINISHED, "cells") for path in root.rglob(name)}
+    folders = {path.parent for name in (MANIFEST, UNFINISHED, "cells", "result.nc") for path in root.rglob(name)}
     runs = [RunRecord(folder) for folder in folders if RunFolder(folder).id and not folder.is_symlink()]
     runs.sort(key=lambda run: (run.time, run.folder))
     return [run for run in runs if all(fnmatch(run.facts[name], pattern) for name, pattern in filters.items())]

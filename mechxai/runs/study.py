@@ -7,9 +7,10 @@ from pathlib import Path
 from mechxai.core.method import Method
 from mechxai.core.prompts import Prompts
 from mechxai.core.result import Result
+from mechxai.core.secrets import masked
 from mechxai.engine.execution import Engine, Execution
 from mechxai.runs.applicability import prompts_for
-from mechxai.runs.folder import AnyModel, RunFolder, run_folder, run_id
+from mechxai.runs.folder import AnyModel, RunFolder, method_words, run_folder, run_id
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Study:
         shard: ``(i, n)``: compute a share of the waves and write no results; see `Execution`.
         png: write PNG beside HTML figures, where Chromium is installed.
         config: file name -> YAML, written beside the result.
+        masks: text -> what stands for it in manifests, as values of the environment are not written down.
         sweep: name of the sweep it is part of, for trackers; empty for a single job.
     """
 
@@ -43,6 +45,7 @@ class Study:
     shard: tuple[int, int] | None = None
     png: bool = True
     config: Mapping[str, str] = field(default_factory=dict)
+    masks: Mapping[str, str] = field(default_factory=dict)
     sweep: str = ""
 
     def prompts(self, label: str) -> Prompts:
@@ -51,13 +54,14 @@ class Study:
 
     def run_folder(self, label: str) -> RunFolder:
         """The run folder of one of the methods."""
-        method = self.methods[label]
-        return run_folder(self.root / self.name, self.model, self.prompts(label), method, seed=self.seed)
+        run = run_id(self.model, self.prompts(label), self.methods[label], seed=self.seed)
+        words = masked(method_words(self.methods[label]), self.masks)
+        return run_folder(self.root / self.name, masked(self.model.name, self.masks), words, run=run)
 
     def facts(self, label: str) -> dict[str, object]:
         """What a manifest says of one of the methods before it has run."""
         prompts, method = self.prompts(label), self.methods[label]
-        return {
+        facts = {
             "run": run_id(self.model, prompts, method, seed=self.seed),
             "experiment": self.name,
             "method": method.settings(),
@@ -65,6 +69,7 @@ class Study:
             "task": dict(prompts.info) or {"name": "given", "n": len(prompts)},
             "seed": self.seed,
         }
+        return masked(facts, self.masks)
 
     def execution(self, folder: RunFolder, *, progress: bool = True) -> Execution:
         """How a method runs whose results go into a folder."""

@@ -6,6 +6,7 @@ import numpy as np
 
 from mechxai.core.errors import MechXAIError
 from mechxai.core.result import Result
+from mechxai.core.secrets import masked
 from mechxai.figures.cells import coordinates
 from mechxai.figures.panels import headline_variable
 from mechxai.figures.plot import plot
@@ -25,13 +26,13 @@ def declare(tracker: SafeTracker, study: Study) -> None:
         return
     model = tracker.attempt("input model", lambda: model_record(study.model))
     if model is not None:
-        tracker.used(model[0], "model", model[1])
+        tracker.used(masked(model[0], study.masks), "model", masked(model[1], study.masks))
     declared: set[str] = set()
     for label in study.methods:
         task = tracker.attempt("input task", lambda label=label: task_record(study.model, study.prompts(label)))
         if task is not None and task[0] not in declared:
             declared.add(task[0])
-            tracker.used(task[0], "task", task[1])
+            tracker.used(task[0], "task", masked(task[1], study.masks))
 
 
 def track(tracker: SafeTracker, study: Study, label: str, *, result: Result, folder: RunFolder) -> None:
@@ -44,7 +45,7 @@ def track(tracker: SafeTracker, study: Study, label: str, *, result: Result, fol
         return
     numbers = {f"{label}/{key}": value for key, value in _numbers(result).items()}
     tracker.metrics(numbers)
-    tracker.summary({**numbers, f"{label}/folder": str(folder.path)})
+    tracker.summary({**numbers, f"{label}/folder": masked(str(folder.path), study.masks)})
     with contextlib.suppress(MechXAIError):
         tracker.figure(label, plot(result))
     tracker.attempt(f"table {label}", lambda: _send_table(tracker, study, label, result=result))

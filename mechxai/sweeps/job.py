@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -18,8 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from mechxai.core.errors import ConfigError, UnfinishedError
 from mechxai.core.files import make_writable_folder
 from mechxai.core.reporter import Reporter
-from mechxai.sweeps.allowed_targets import check_plugins, check_targets, plugin_overrides
+from mechxai.sweeps.allowed_targets import check_plugins, check_targets, make, plugin_overrides
 from mechxai.sweeps.devices import concurrent_job_number, reserved_device, visible_gpus
+from mechxai.sweeps.resolution import Record, resolved
 from mechxai.sweeps.run_settings import RunSettings
 
 if TYPE_CHECKING:  # importing it imports torch
@@ -44,18 +44,21 @@ def _run_job(config: DictConfig, show: Reporter) -> dict[str, Path]:
     from mechxai.runs.execute import explain_study, run_study  # noqa: PLC0415 - heavy
     from mechxai.runs.study import Study  # noqa: PLC0415 - heavy
 
-    overrides = list(HydraConfig.get().overrides.task)
+    written = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)  # interpolations stay
+    overrides = [str(override) for override in written] if isinstance(written, list) else []
     settings = RunSettings.from_config(config)
     packages = load_plugins(settings.plugins, overrides)
-    check_targets(OmegaConf.to_container(config, resolve=False), plugins=packages)
+    content = resolved(config)
+    check_targets(content, plugins=packages)
     if not settings.plan:
         make_writable_folder(Path(settings.output), setting=f"output={settings.output}")
-    parts = {name: _instance(config[name]) for name in ("model", "task", "method", "tracker")}
+    parts = {name: make(content[name], plugins=packages) for name in ("model", "task", "method", "tracker")}
+    record = Record.of(config, overrides, in_clear=settings.show_environment)
     study = Study(
-        name=settings.name,
+        name=record.name,
         model=parts["model"],
         batch=make_prompts(parts["task"], parts["model"]),
-        methods=_methods(config, parts["method"], show),
+        methods=_methods(content, parts["method"], packages, show=show),
         root=Path(settings.output),
         seed=settings.seed,
         engine=settings.engine,
@@ -64,7 +67,8 @@ def _run_job(config: DictConfig, show: Reporter) -> dict[str, Path]:
         shard=settings.shard_numbers(),
         png=config.figure.png,
         sweep=_sweep_name(settings.name),
-        config={"config.yaml": OmegaConf.to_yaml(config), "overrides.yaml": OmegaConf.to_yaml(overrides)},
+        config=record.files,
+        masks=record.masks,
     )
     show(f"{study.name}: {_model_line(study.model)}")
     if settings.plan:
@@ -75,9 +79,7 @@ def _run_job(config: DictConfig, show: Reporter) -> dict[str, Path]:
             shutil.rmtree(study.run_folder(label).path, ignore_errors=True)
         study = replace(study, force=False)
         run_shards(overrides, settings.processes)
-    resolved = OmegaConf.to_container(config, resolve=True)
-    recorded = {str(key): value for key, value in resolved.items()} if isinstance(resolved, dict) else {}
-    finished = run_study(study, parts["tracker"], show, settings=recorded)
+    finished = run_study(study, parts["tracker"], show, settings=record.content)
     return {label: run.folder for label, run in finished.items()}
 
 
@@ -159,14 +161,13 @@ def run_shards(overrides: Sequence[str], n_processes: int) -> None:
         )
 
 
-def _instance(node: Any) -> Any:
-    return hydra.utils.instantiate(node, _convert_="all")
-
-
-def _methods(config: DictConfig, method: "Method", show: Reporter) -> dict[str, "Method"]:
+def _methods(
+    content: Mapping[str, Any], method: "Method", packages: Sequence[str], *, show: Reporter
+) -> dict[str, "Method"]:
     """Label -> method: the first, then its companions."""
-    label = str(config.method.get("site") or method.settings()["name"])
-    companions = {name: _instance(config.also[name]) for name in companion_labels(config.also)}
+    label = str(content["method"].get("site") or method.settings()["name"])
+    also = content["also"]
+    companions = {name: make(also[name], plugins=packages) for name in companion_labels(also)}
     return {label: method, **_companions(label, method, companions, show=show)}
 
 

@@ -18,6 +18,7 @@ from mechxai._resources import configs_dir
 from mechxai.core.errors import ConfigError, nearest, unknown
 from mechxai.sweeps.config_checks import check_config, check_value
 from mechxai.sweeps.config_files import LAUNCHERS, choices_of
+from mechxai.sweeps.hydra_checks import check_hydra
 from mechxai.sweeps.method_configs import store_missing_configs
 from mechxai.sweeps.user_configs import CONFIG_FLAGS, UserConfigs, user_configs
 
@@ -72,12 +73,10 @@ def check_overrides(arguments: Sequence[str]) -> Path | None:
         _check_single(parsed)
     store_missing_configs()
     GlobalHydra.instance().clear()
-    try:
-        config = _first_that_composes(combinations, configs or UserConfigs())
-    except ConfigError:
-        if configs is None:
-            raise
-        return configs.sweep_folder(None) if multirun else None  # hydra knows more of these, and reports it
+    single = [override.input_line for override in parsed if not override.is_sweep_override()]
+    check_hydra(_first_that_composes([single, *combinations], configs or UserConfigs()), overrides)
+    config = _first_that_composes(combinations, configs or UserConfigs())
+    check_hydra(config, overrides)
     _check_values(config, parsed)
     if not multirun and config.hydra.mode != RunMode.MULTIRUN:
         return None

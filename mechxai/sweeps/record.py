@@ -1,6 +1,5 @@
 """The record of one job of a sweep: a small file that the job writes itself, wherever it runs."""
 
-import json
 import os
 import platform
 import time
@@ -9,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from mechxai.core.files import write_atomic
+from mechxai.core.pieces import sealed, unsealed
 
 NAME, INTERRUPTED = "job.json", "interrupted"
 WAITING, RUNNING, FINISHED, FAILED = "not started", "running", "finished", "failed"
@@ -41,7 +41,7 @@ class JobRecord:
 
     def save(self, folder: Path) -> None:
         """Writes the record into the job's folder, atomically."""
-        write_atomic(folder / NAME, json.dumps(asdict(self), indent=2) + "\n")
+        write_atomic(folder / NAME, sealed(asdict(self)))
 
     def finished(self, folders: Mapping[str, str]) -> "JobRecord":
         """The record of the job, finished."""
@@ -63,8 +63,9 @@ def load_records(sweep: Path) -> list[JobRecord]:
     loaded = []
     for path in sweep.rglob(NAME):
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            loaded.append(JobRecord(**{**content, "overrides": tuple(content["overrides"])}))
-        except (OSError, ValueError, TypeError, KeyError):
+            content = unsealed(path.read_text(encoding="utf-8"))
+            if content is not None:
+                loaded.append(JobRecord(**{**content, "overrides": tuple(content["overrides"])}))
+        except (OSError, UnicodeDecodeError, TypeError, KeyError):
             continue
     return sorted(loaded, key=lambda record: record.number)

@@ -24,6 +24,7 @@ class RunSettings:
         processes: how many processes on this machine share the waves, one GPU each.
         force: compute finished runs again.
         plugins: modules with methods of your own; from the command line only.
+        show_environment: record the values of ``${oc.env:NAME}`` in files, folder names and trackers, not the names.
     """
 
     name: str = "run"
@@ -36,6 +37,7 @@ class RunSettings:
     processes: int = 1
     force: bool = False
     plugins: Sequence[str] = ()
+    show_environment: bool = False
 
     def __post_init__(self) -> None:
         settle_fields(self)

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from mechxai.core.errors import ConfigError
+from mechxai.sweeps.hydra_checks import check_hydra
 from mechxai.sweeps.overrides import composition_error
 from mechxai.sweeps.record import WAITING, JobRecord
 
@@ -71,6 +72,9 @@ class RecordingSweeper(Sweeper):
         """One job's configuration, or the reason why there is none."""
         try:
             config = self._loader.load_sweep_config(self._master, list(overrides))
+            check_hydra(config, [*self._master.hydra.overrides.task, *self._master.hydra.overrides.hydra])
+        except ConfigError as error:
+            return error
         except (HydraException, OmegaConfBaseException) as error:
             return composition_error(error, overrides)
         with open_dict(config):

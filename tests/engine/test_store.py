@@ -122,7 +122,7 @@ def test_interrupted_writing_goes_on_where_it_stopped(model, store, tmp_path, pa
         mx.ActivationStore.write(folder, model, TEXTS, **SETTINGS)
     finished = len(list(folder.glob("*.safetensors")))
     if finished:
-        with pytest.raises(ArtifactError, match=r"prompts written.*it resumes"):
+        with pytest.raises(ArtifactError, match=r"prompts written.*it goes on"):
             mx.ActivationStore.open(folder)
     passes.update(n=0, limit=10**9)
     resumed = mx.ActivationStore.write(folder, model, TEXTS, **SETTINGS)

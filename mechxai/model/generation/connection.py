@@ -15,7 +15,9 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from mechxai.core.errors import ArtifactError, ConfigError, ModelSupportError
-from mechxai.core.files import write_atomic
+from mechxai.core.files import set_aside, write_atomic
+from mechxai.core.pieces import sealed, unsealed
+from mechxai.core.secrets import MASK, masked
 
 Body = Mapping[str, object]
 Response = dict[str, Any]
@@ -66,7 +68,7 @@ class Connection:
         """The address of the endpoint, without secrets.
 
         Raises:
-            ConfigError: the address in the environment contains a user, a password or a query.
+            ConfigError: the address in the environment is not an http address, or has secrets in it.
         """
         from_environment = "" if self.base_url else os.environ.get("OPENAI_BASE_URL", "")
         _check_url("OPENAI_BASE_URL", from_environment, self.key_from)
@@ -85,7 +87,11 @@ class Connection:
             ModelSupportError: the endpoint does not support such requests.
         """
         by_digest = {self._digest(route, body): body for body in bodies}
-        missing = [digest for digest in by_digest if digest not in self._responses and not self._load(digest)]
+        missing = [
+            digest
+            for digest, body in by_digest.items()
+            if digest not in self._responses and not self._load(digest, route, body)
+        ]
         self.spent["answers reused"] += len(bodies) - len(missing)
         if missing:
             self._send_first_then_rest(route, [(digest, by_digest[digest]) for digest in missing])
@@ -114,7 +120,7 @@ class Connection:
                 self.spent[name] += int(usage.get(name) or 0)
         if self.cache is not None:
             record = {"place": self.place, "route": route, "request": body, "answer": answer}
-            write_atomic(self._file(digest), json.dumps(record, default=str))  # ASCII: texts may hold half characters
+            write_atomic(self._file(digest), sealed(record))
 
     def _response(self, route: str, body: Body) -> Response:
         import openai  # noqa: PLC0415 - optional
@@ -122,7 +128,10 @@ class Connection:
         create = self._client.completions.create if route == ROUTES[0] else self._client.chat.completions.create
         for attempt in range(self.retries + 1):
             try:
-                return _usable(create(**body).model_dump(mode="python", warnings="none"))
+                answer = create(**body).model_dump(mode="python", warnings="none")
+                return _usable(
+                    masked(answer, {self._key: MASK} if self._key else {}, keys=False)
+                )  # a server may echo the key
             except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
                 raise ConfigError(
                     f"The endpoint at {self.place} refuses the key: {self._message(error)}",
@@ -169,7 +178,11 @@ class Connection:
                 fix=f"Set {self.key_from}, or give the base_url of a server that needs no key",
             )
         return openai.OpenAI(
-            api_key=self._key or "none", base_url=self.base_url, max_retries=self.retries, timeout=self.timeout
+            api_key=self._key or "none",
+            base_url=self.base_url,
+            max_retries=self.retries,
+            timeout=self.timeout,
+            http_client=openai.DefaultHttpxClient(follow_redirects=False),  # the key goes to this address alone
         )
 
     def _digest(self, route: str, body: Body) -> str:
@@ -179,14 +192,19 @@ class Connection:
     def _file(self, digest: str) -> Path:
         return Path(self.cache or ".") / digest[:2] / f"{digest}.json"
 
-    def _load(self, digest: str) -> bool:
-        """Loads a stored response; False where there is none, or a damaged one, whose request is sent again."""
+    def _load(self, digest: str, route: str, body: Body) -> bool:
+        """Loads a stored response; False where there is none, a damaged one, or one to another request."""
         if self.cache is None:
             return False
         try:
-            self._responses[digest] = _usable(json.loads(self._file(digest).read_text(encoding="utf-8"))["answer"])
-        except (OSError, ValueError, KeyError, TypeError):
+            record = unsealed(self._file(digest).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError):
             return False
+        asked = json.loads(json.dumps({"place": self.place, "route": route, "request": body}, default=str))
+        if record is None or {key: record.get(key) for key in asked} != asked:
+            set_aside(self._file(digest))
+            return False
+        self._responses[digest] = _usable(record["answer"])
         return True
 
 
@@ -199,18 +217,23 @@ def _usable(answer: object) -> Response:
 
 
 def _check_url(field: str, url: str, key_from: str) -> None:
-    """Refuses an address that is no URL, or that contains a user, a password or a query."""
-    parts = urlsplit(url)
-    if not url or (parts.netloc and "@" not in parts.netloc and not parts.query):
+    """Refuses an address that is no http or https URL, or that contains a user, a password, a query or a fragment."""
+    if not url:
         return
     allowed = "http(s)://host/path"
-    if not parts.netloc and not {"@", "?"} & set(url):
-        raise ConfigError(f"{field}={url!r} is not a URL", allowed=allowed, fix="Begin it with http://")
-    raise ConfigError(
-        f"{field} has a user, a password or a query in it",
-        allowed=allowed,
-        fix=f"Put the key into the environment variable {key_from}",
-    )
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise ConfigError(f"{field} is not a URL: {error}", allowed=allowed) from None
+    if "@" in url or "?" in url or "#" in url:
+        raise ConfigError(
+            f"{field} has a user, a password, a query or a fragment in it",
+            allowed=allowed,
+            fix=f"Put the key into the environment variable {key_from}",
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable() or " " in url:
+        raise ConfigError(f"{field}={url!r} is not an http address", allowed=allowed, fix="Begin it with http://")
 
 
 def choices(answers: Iterable[Response]) -> list[Mapping[str, Any]]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from mechxai.core.errors import AlignmentError, ArtifactError, ConfigError, Mode
 from mechxai.model.generation import connection as connections
 from mechxai.model.generation.connection import Connection
 from mechxai.model.sequence.endpoint_scores import ELSE
+from tests.faults.damage import flip_bit
 from tests.serving import serving
 
 TEXTS = [
@@ -179,7 +181,20 @@ def test_refused_before_any_request(server, monkeypatch):
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with pytest.raises(ConfigError, match="Set OPENAI_API_KEY"):
         mx.load_endpoint("zoo", NAMES).outputs_of(TEXTS)
-    for url in ("http://user:pass@127.0.0.1/v1", "nowhere"):
+    for url in (
+        "http://user:pass@127.0.0.1/v1",
+        "nowhere",
+        "//127.0.0.1/v1",
+        "ftp://127.0.0.1/v1",
+        "file:///etc/passwd",
+        "http://127.0.0.1/v1#part",
+        "http://127.0.0.1/v1?key=1",
+        "http:///v1",
+        "http://[1/v1",
+        "http://127.0.0.1:port/v1",
+        "javascript:alert(1)",
+        " http://127.0.0.1/v1",
+    ):
         with pytest.raises(ConfigError, match="base_url") as caught:
             Connection(url)
         assert "pass@" not in str(caught.value)
@@ -215,6 +230,40 @@ def test_the_key_is_sent_and_kept_nowhere(zoo, tmp_path, monkeypatch):
     assert "sk-very-secret" not in said
     for path in tmp_path.rglob("*"):
         assert path.is_dir() or b"sk-very-secret" not in path.read_bytes()
+
+
+def test_an_echoed_key_reaches_no_file(zoo, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    with serving(zoo) as server:
+        server.always = "echo_key"
+        mx.load_endpoint("zoo", NAMES, connection=at(server, cache=str(tmp_path))).outputs_of(TEXTS)
+    files = list(tmp_path.rglob("*.json"))
+    assert files
+    for path in files:
+        assert "sk-very-secret" not in path.read_text()
+        assert "***" in path.read_text()
+
+
+def test_no_redirect_is_followed(server, zoo, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    with serving(zoo) as elsewhere:
+        server.always, server.elsewhere = "redirect", elsewhere.url.removesuffix("/v1")
+        with pytest.raises(ArtifactError, match="no usable answer"):
+            mx.load_endpoint("zoo", NAMES, connection=at(server, retries=1)).outputs_of(TEXTS)
+        assert not elsewhere.seen
+
+
+def test_a_stored_answer_is_compared_with_its_request(server, tmp_path):
+    """Bits that flip, and the answer to another request under this one's name, are asked for again."""
+    known = mx.load_endpoint("zoo", NAMES, connection=at(server, cache=str(tmp_path))).outputs_of(TEXTS)
+    first, second, *_ = sorted(tmp_path.rglob("*.json"))
+    swapped = second.read_bytes()
+    for content in (swapped, *(flip_bit(first.read_bytes(), random.Random(seed)) for seed in range(20))):
+        first.write_bytes(content)
+        server.seen = []
+        again = mx.load_endpoint("zoo", NAMES, connection=at(server, cache=str(tmp_path))).outputs_of(TEXTS)
+        torch.testing.assert_close(again, known, rtol=0, atol=0)
+        assert len(server.seen) == 1
 
 
 def test_a_killed_run_goes_on_without_paying_again(server, tmp_path):

@@ -16,6 +16,7 @@ from torch import Tensor
 from mechxai.core.errors import ArtifactError, ModelSupportError
 from mechxai.core.files import atomic_write, write_atomic
 from mechxai.core.fingerprint import Fingerprints
+from mechxai.core.pieces import file_checksum, sealed, unsealed
 from mechxai.core.result import Result
 from mechxai.core.shapes import PromptInts, Tokens
 from mechxai.engine.execution import Execution, Log
@@ -25,6 +26,7 @@ from mechxai.model.hooked_model import HookedModel
 
 _CONFIG, _WEIGHTS = "config.json", "translators.safetensors"
 _FORMAT = "mechxai_tuned_lens"
+_TRAIN_AGAIN = "Copy the folder again, or train the lens again"
 _RESULT = "result.nc"  # result of a run
 _PARAMS = "params.pt"  # weights file of the tuned-lens package
 _KIND = "linear_tuned_lens"
@@ -128,7 +130,7 @@ class TunedLens:
         with atomic_write(target / _WEIGHTS) as part:
             save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, part)
         config = {"format": _FORMAT, "base": dict(self.base), "recipe": dict(self.recipe)}
-        _write(target / _CONFIG, config)
+        write_atomic(target / _CONFIG, sealed({**config, "weights": file_checksum(target / _WEIGHTS)}))
         return target
 
     @classmethod
@@ -138,15 +140,17 @@ class TunedLens:
         The folder is one written by `save`, by the ``tuned-lens`` package, or by a ``tuned_lens_train`` run.
 
         Raises:
-            ArtifactError: a folder that does not exist or holds no lens.
+            ArtifactError: a folder that does not exist, holds no lens or a damaged one.
             ModelSupportError: a lens of another model.
         """
         source = Path(folder)
         has_config = (source / _CONFIG).is_file()
-        config = json.loads((source / _CONFIG).read_text(encoding="utf-8")) if has_config else {}
+        config = _read_config(source / _CONFIG) if has_config else {}
         if (source / _RESULT).is_file():
             lens = _load_result(source / _RESULT, model)
         elif config.get("format") == _FORMAT and (source / _WEIGHTS).is_file():
+            if config["weights"] != file_checksum(source / _WEIGHTS):
+                raise ArtifactError(f"{source / _WEIGHTS} is damaged: its checksum differs", fix=_TRAIN_AGAIN)
             tensors = load_file(source / _WEIGHTS, device=str(model.device))
             lens = cls(tensors["A"], tensors["b"], config["base"], config["recipe"], tensors.get("losses"))
         elif config.get("lens_type") == _KIND and (source / _PARAMS).is_file():
@@ -185,6 +189,21 @@ class TunedLens:
         }
         _write(target / _CONFIG, config)
         return target
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """The configuration of a lens; of our own format with its checksum compared."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        config = json.loads(text)
+    except ValueError as error:
+        raise ArtifactError(f"{path} is damaged: {error}", fix=_TRAIN_AGAIN) from error
+    if isinstance(config, dict) and ("format" not in config and "weights" not in config):
+        return config  # of the tuned-lens package, which has no checksums
+    content = unsealed(text)
+    if content is None or "weights" not in content:
+        raise ArtifactError(f"{path} is damaged: its checksum differs", fix=_TRAIN_AGAIN)
+    return content
 
 
 def _load_result(path: Path, model: HookedModel) -> TunedLens:
