@@ -123,9 +123,13 @@ def test_a_name_that_is_taken_is_refused(tmp_path, monkeypatch):
         registry.import_plugins(["twin_plugin"])
 
 
-def test_targets_and_plugins():
-    check_targets({"a": [{"_target_": "mechxai.tasks.ioi"}, {"_target_": "my_module.x.Y"}]}, plugins=["my_module"])
-    for target in ("os.system", "mechxai_evil.x", "my_modules.x", "mechxai"):
+def test_targets_and_plugins(tmp_path, monkeypatch):
+    (tmp_path / "my_module.py").write_text("import os\nfrom os import mkdir\nclass Mine: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    check_targets({"a": [{"_target_": "mechxai.tasks.ioi"}, {"_target_": "my_module.Mine"}]}, plugins=["my_module"])
+    with pytest.raises(ConfigError, match="does not exist"):
+        check_targets({"_target_": "my_module.Other"}, plugins=["my_module"])
+    for target in ("os.system", "mechxai_evil.x", "my_modules.x", "mechxai", "my_module.mkdir", "my_module.os"):
         with pytest.raises(ConfigError, match="is not part of MechXAI"):
             check_targets({"a": {"_target_": target}}, plugins=["my_module"])
     assert plugin_overrides(["a=1", "plugins=[x, y]"]) == ["x", "y"]

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 import mechxai as mx
 from mechxai._resources import configs_dir
 from mechxai.cli import main
-from mechxai.sweeps.job import check_targets
+from mechxai.sweeps.allowed_targets import check_targets, make
 
 GROUPS = ("model", "task", "metric", "method", "tracker", "figure", "experiment", "sweep", "debug")
 LONG = (
@@ -49,7 +49,8 @@ def test_method_keys_are_the_fields_of_the_method(choice):
     fields = set(inspect.signature(kind).parameters)
     assert set(config) - {"_target_"} == fields
     defaults = {name: value.default for name, value in inspect.signature(kind).parameters.items()}
-    made = hydra.utils.instantiate(config, _convert_="all", **({"metric": "logit_diff"} if "metric" in config else {}))
+    given = dict(config) | ({"metric": "logit_diff"} if "metric" in config else {})
+    made = make(OmegaConf.to_container(OmegaConf.create(given), resolve=True))
     for name, default in defaults.items():
         if name not in ("metric", "seed"):
             assert getattr(made, name) == default, f"{choice}: {name} differs between config and class"
