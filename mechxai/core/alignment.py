@@ -10,12 +10,13 @@ from torch import Tensor
 
 from mechxai.core.errors import AlignmentError, ShapeError
 from mechxai.core.shapes import Answers, PromptInts, Tokens
+from mechxai.core.torch_modes import ordinary
 
 Integers = Any  # whole numbers: a tensor, a numpy array, a pandas Series, or a list, nested or not
 
 
 def integer_tensor(name: str, values: Integers) -> Tensor:
-    """Whole numbers as a tensor.
+    """Whole numbers as a tensor of 64-bit integers (or truth values), fit for a backward pass.
 
     Raises:
         ShapeError: rows of different length, or something other than whole numbers.
@@ -23,7 +24,7 @@ def integer_tensor(name: str, values: Integers) -> Tensor:
     if isinstance(values, Tensor):
         if values.is_floating_point() or values.is_complex():
             raise ShapeError(f"{name} must hold whole numbers: its type is {values.dtype}")
-        return values
+        return ordinary(values if values.dtype == torch.bool else values.long())
     try:
         array = np.asarray(values)
     except ValueError as error:

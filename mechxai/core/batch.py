@@ -100,6 +100,8 @@ class ContrastBatch(Displayed):
     reference: Float[Tensor, "batch d_vocab"] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("clean", "corrupted", "lengths", "answers", "wrong", "answer_pos"):
+            object.__setattr__(self, name, integer_tensor(name, getattr(self, name)))
         check_tokens(self.clean, self.corrupted, self.lengths)
         n_prompts = len(self.clean)
         for name in ("answers", "wrong"):

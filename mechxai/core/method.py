@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypeVar, cast, final
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError
+from mechxai.core.exclusive import exclusive
 from mechxai.core.fields import settle_fields
 from mechxai.core.finite import check_result
 from mechxai.core.probe_dataset import ProbeDataset
@@ -86,11 +87,19 @@ def _checked(call: Callable[..., Result]) -> Callable[..., Result]:
     def checked(self: Method, *args: Any, **kwargs: Any) -> Result:
         named = dict(zip(("model", "batch"), args, strict=False)) | kwargs
         _check_arguments(type(self).__name__, named.get("model"), named.get("batch"))
-        result = call(self, *args, **kwargs)
+        with exclusive(*_models(self, named.get("model"))):
+            result = call(self, *args, **kwargs)
         check_result(result)
         return result
 
     return checked
+
+
+def _models(method: Method, model: object) -> list[object]:
+    """The model or models that a method is called with, and those among its fields."""
+    values = [model, *(getattr(method, field.name) for field in fields(method))]  # type: ignore[arg-type] # every method is a dataclass
+    listed = [cast("list[object]", value) if isinstance(value, (list, tuple)) else [value] for value in values]
+    return [item for items in listed for item in items]
 
 
 def _check_arguments(method: str, model: object, batch: object) -> None:

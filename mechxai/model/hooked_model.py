@@ -15,6 +15,7 @@ from mechxai.core.architecture import Architecture
 from mechxai.core.batch import Answer, ContrastBatch, Layout
 from mechxai.core.display import Displayed, Summary
 from mechxai.core.edit import Intervention
+from mechxai.core.exclusive import exclusive
 from mechxai.core.shapes import PromptInts, RowLogits, Tokens
 from mechxai.core.site import Site
 from mechxai.model.backends.attach import Hooks, attached, row_mask
@@ -84,8 +85,9 @@ class HookedModel(Generates, Displayed):
         return self.backend.architecture()
 
     def optimize_layout(self) -> None:
-        """Gives the weights the memory layout that matrix products read fastest; values and shapes do not change."""
-        self.backend.optimize_layout()
+        """Gives weights that `mechxai.load` made the memory layout that products read fastest; values stay the same."""
+        with exclusive(self):
+            self.backend.optimize_layout()
 
     def info(self) -> dict[str, object]:
         """The description of the model that results record."""
