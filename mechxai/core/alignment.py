@@ -40,7 +40,8 @@ def plain_list(name: str, values: object) -> list[Any]:
     Raises:
         ShapeError: a single text, or a value that is no sequence.
     """
-    if isinstance(values, (str, Mapping)) or not isinstance(values, Iterable):
+    scalar = isinstance(values, (np.ndarray, Tensor)) and values.ndim == 0
+    if scalar or isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
         raise ShapeError(f"{name} must be a list with one entry per prompt: it is {values!r}")
     return [_plain(value) for value in cast("Iterable[object]", values)]
 
@@ -121,13 +122,13 @@ def check_answers(name: str, answers: Answers, n_prompts: int) -> None:
         raise ShapeError(f"{name}: prompt {int(missing.nonzero()[0])} has no answer (its first token is negative)")
 
 
-def check_in_vocabulary(name: str, answers: Answers, d_vocab: int) -> None:
-    """Refuses answer tokens that a vocabulary does not have."""
-    outside = (answers >= d_vocab).flatten(1).any(1)
+def check_in_vocabulary(name: str, ids: Tensor, d_vocab: int) -> None:
+    """Refuses tokens or answers, ``[batch, ...]``, that a vocabulary does not have."""
+    outside = (ids >= d_vocab).flatten(1).any(1)
     if bool(outside.any()):
         row = int(outside.nonzero()[0])
         raise ShapeError(
-            f"{name}: token {int(answers[row].max())} of prompt {row} is outside the vocabulary of {d_vocab} tokens "
+            f"{name}: token {int(ids[row].max())} of prompt {row} is outside the vocabulary of {d_vocab} tokens "
             f"(0-{d_vocab - 1})"
         )
 

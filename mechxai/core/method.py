@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar, cast, final
 
+from mechxai.core.alignment import check_in_vocabulary
+from mechxai.core.architecture import Architecture
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError
 from mechxai.core.exclusive import exclusive
@@ -87,6 +89,7 @@ def _checked(call: Callable[..., Result]) -> Callable[..., Result]:
     def checked(self: Method, *args: Any, **kwargs: Any) -> Result:
         named = dict(zip(("model", "batch"), args, strict=False)) | kwargs
         _check_arguments(type(self).__name__, named.get("model"), named.get("batch"))
+        _check_ids(named.get("model"), named.get("batch"))
         with exclusive(*_models(self, named.get("model"))):
             result = call(self, *args, **kwargs)
         check_result(result)
@@ -100,6 +103,16 @@ def _models(method: Method, model: object) -> list[object]:
     values = [model, *(getattr(method, field.name) for field in fields(method))]  # type: ignore[arg-type] # every method is a dataclass
     listed = [cast("list[object]", value) if isinstance(value, (list, tuple)) else [value] for value in values]
     return [item for items in listed for item in items]
+
+
+def _check_ids(model: object, batch: object) -> None:
+    """Refuses tokens outside the model's vocabulary, and answers that it does not have."""
+    architecture = getattr(model, "architecture", None)
+    if isinstance(batch, ContrastBatch) and isinstance(architecture, Architecture):
+        outputs = getattr(model, "outputs", None)
+        for run in ("clean", "corrupted"):
+            check_in_vocabulary(run, batch.tokens(run), architecture.d_vocab)
+        batch.check_vocabulary(architecture.d_vocab if outputs is None else len(outputs))
 
 
 def _check_arguments(method: str, model: object, batch: object) -> None:

@@ -4,9 +4,9 @@ import importlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import xarray as xr
@@ -14,6 +14,7 @@ import xarray as xr
 from mechxai.core.display import Displayed, Summary
 from mechxai.core.errors import ArtifactError, ShapeError
 from mechxai.core.files import atomic_write
+from mechxai.core.netcdf import restored, storable
 
 _INFO = "mechxai_run_info"
 ResultKind = Literal[
@@ -123,20 +124,25 @@ class Result(Displayed):
         return importlib.import_module("mechxai").plot(self, variable, **options)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes netCDF (h5netcdf) atomically; returns the path."""
-        stored = self.data.assign_attrs({_INFO: json.dumps(self.info.as_dict(), default=str)})
-        with atomic_write(path) as part:
+        """Writes netCDF (h5netcdf) atomically; returns the path, with ``~`` replaced by the home folder.
+
+        Attributes that netCDF does not have (None, truth values, dicts, lists of them) are written as JSON, and read as
+        they were.
+        """
+        target = Path(path).expanduser()
+        stored = storable(self.data).assign_attrs({_INFO: json.dumps(self.info.as_dict(), default=str)})
+        with atomic_write(target) as part:
             stored.to_netcdf(part, engine="h5netcdf")  # pyright: ignore[reportUnknownMemberType]  # partly untyped in xarray
-        return Path(path)
+        return target
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Result":
         """The result in a file.
 
         Raises:
-            ArtifactError: the file does not exist, or MechXAI did not write it.
+            ArtifactError: the file does not exist, MechXAI did not write it, or a newer version of MechXAI did.
         """
-        source = Path(path)
+        source = Path(path).expanduser()
         if not source.is_file():
             raise ArtifactError(f"{source} does not exist", fix="Check the path")
         try:  # pyright: ignore below, since xarray leaves its keyword arguments untyped
@@ -146,9 +152,35 @@ class Result(Displayed):
             raise ArtifactError(f"{source} cannot be read as netCDF: {error}") from error
         if _INFO not in data.attrs:
             raise ArtifactError(f"{source} is a netCDF file without MechXAI's run info")
-        info = json.loads(data.attrs.pop(_INFO))
-        info["notes"] = tuple(info["notes"])
-        return cls(data, RunInfo(**info))
+        try:
+            info = run_info(data.attrs.pop(_INFO))
+            return cls(restored(data), info)
+        except (TypeError, ValueError, KeyError) as error:
+            raise ArtifactError(
+                f"{source} is a result that this version of MechXAI cannot read: {error}",
+                fix="Read it with the version that wrote it",
+            ) from error
+
+
+def run_info(text: str) -> RunInfo:
+    """The run info in JSON; fields that a newer version has added are named in a note.
+
+    Raises:
+        ValueError: no JSON object, or a field of another type.
+    """
+    stored = json.loads(text)
+    if not isinstance(stored, dict):
+        raise ValueError("its run info is no JSON object")
+    info = cast("dict[str, Any]", stored)
+    known = {one.name: info[one.name] for one in fields(RunInfo) if one.name in info}
+    for name in ("method", "model", "task", "versions", "cost"):
+        if not isinstance(known.get(name, {}), dict):
+            raise ValueError(f"{name} of its run info is {known[name]!r}")
+    notes = [str(note) for note in known.get("notes", ())]
+    unread = sorted(set(info) - set(known))
+    if unread:
+        notes.append(f"written by another version of MechXAI; not read: {', '.join(unread)}")
+    return RunInfo(**{**known, "notes": tuple(notes)})
 
 
 def variable(  # noqa: PLR0917 - the order of `xarray.Variable`
