@@ -12,10 +12,9 @@ from torch import Tensor
 
 from mechxai.core.activations import Activations
 from mechxai.core.architecture import Architecture
-from mechxai.core.batch import Answer, ContrastBatch, Layout
+from mechxai.core.batch import ContrastBatch, Layout
 from mechxai.core.display import Displayed, Summary
 from mechxai.core.edit import Intervention
-from mechxai.core.exclusive import exclusive
 from mechxai.core.shapes import PromptInts, RowLogits, Tokens
 from mechxai.core.site import Site
 from mechxai.model.backends.attach import Hooks, attached, row_mask
@@ -28,7 +27,8 @@ from mechxai.model.backends.masking import attention_mask_of
 from mechxai.model.conversion.comparison import Comparison
 from mechxai.model.dense.cache import fill
 from mechxai.model.generation.generate import Generates
-from mechxai.model.text import Prompts, TextCodec
+from mechxai.model.prompt_inputs import texts_or_tokens
+from mechxai.model.text import Column, Prompts, TextCodec
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -86,8 +86,7 @@ class HookedModel(Generates, Displayed):
 
     def optimize_layout(self) -> None:
         """Gives weights that `mechxai.load` made the memory layout that products read fastest; values stay the same."""
-        with exclusive(self):
-            self.backend.optimize_layout()
+        self.backend.optimize_layout()
 
     def info(self) -> dict[str, object]:
         """The description of the model that results record."""
@@ -114,17 +113,17 @@ class HookedModel(Generates, Displayed):
 
     # Text ------------------------------------------------------------------------------------------------------------
 
-    def tokens(self, prompts: str | Sequence[str]) -> tuple[Tokens, PromptInts]:
+    def tokens(self, prompts: Prompts) -> tuple[Tokens, PromptInts]:
         """Token ids ``[batch, pos]`` of one or more texts, padded on the right, and their lengths ``[batch]``."""
-        tokens, lengths = self.text.batch([prompts] if isinstance(prompts, str) else prompts)
+        tokens, lengths = self.text.batch(prompts)
         return tokens.to(self.device), lengths.to(self.device)
 
     def contrast(  # noqa: PLR0917 - the order of `ContrastBatch.from_prompts`
         self,
-        clean: Sequence[str],
-        corrupted: Sequence[str],
-        answers: Sequence[Answer | Sequence[Answer]],
-        wrong: Sequence[Answer | Sequence[Answer]],
+        clean: Column,
+        corrupted: Column,
+        answers: Column,
+        wrong: Column,
         *,
         roles: Sequence[Mapping[str, tuple[int, int]]] | None = None,
     ) -> ContrastBatch:
@@ -135,6 +134,7 @@ class HookedModel(Generates, Displayed):
 
     def _encoded(self, prompts: Prompts, lengths: PromptInts | None) -> tuple[Tokens, PromptInts | None]:
         """Tokens and lengths of prompts; token ids stay as they are."""
+        prompts = texts_or_tokens(prompts)
         return (prompts, lengths) if isinstance(prompts, Tensor) else self.tokens(prompts)
 
     # Forward ---------------------------------------------------------------------------------------------------------

@@ -157,3 +157,18 @@ def test_a_thread_may_use_a_model_inside_its_own_block_of_hooks(inner):
     with model.attached(()):
         model.logits(CLEAN)
         mx.ActivationPatching()(model, batch())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_classifier_has_the_same_numbers_in_every_mode(tmp_path, mode):
+    folder = str(checkpoints.write("bert-classifier", tmp_path / "classifier"))
+    model = mx.load_classifier(folder)
+    texts = ["the film was good", "bad"]
+    prompts = model.contrast([texts[0]], [texts[0]], [0], [1])
+    expected = model(texts), mx.IntegratedGradients()(model, prompts).data["value"].values
+    with MODES[mode]():
+        again = mx.load_classifier(folder)
+        prompts = again.contrast([texts[0]], [texts[0]], [0], [1])
+        assert torch.equal(again(texts), expected[0])
+        computed = mx.IntegratedGradients()(again, prompts).data["value"].values
+    torch.testing.assert_close(torch.tensor(computed), torch.tensor(expected[1]), atol=1e-6, rtol=0, equal_nan=True)

@@ -5,15 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechxai.core.architecture import Architecture
-from mechxai.core.errors import ConfigError, ShapeError
+from mechxai.core.errors import ConfigError
 from mechxai.core.shapes import PromptInts, RowLogits, Tokens
 from mechxai.model.sequence.named_outputs import NamedOutputs
+from mechxai.model.sequence.scores import scores_of
 from mechxai.model.sequence.word_pieces import Pieces
 from mechxai.model.text import TextCodec
 
@@ -70,14 +70,7 @@ class BlackBox(NamedOutputs):
         Raises:
             ShapeError: not one row of finite numbers per text, one number per output.
         """
-        scores = np.asarray(self.function(texts), dtype=np.float64)
-        shape = (len(texts), len(self.outputs))
-        if scores.shape != shape or not np.isfinite(scores).all():
-            problem = f"have shape {scores.shape}" if scores.shape != shape else "are not finite"
-            raise ShapeError(
-                f"The scores of {self.name} {problem}",
-                allowed=f"finite numbers of shape {shape}: a row per text, {list(self.outputs)}",
-            )
+        scores = scores_of(self.function(texts), self.name, n_texts=len(texts), outputs=self.outputs)
         return torch.from_numpy(scores)
 
     def texts(self, tokens: Tokens, lengths: PromptInts) -> list[str]:
@@ -105,6 +98,7 @@ def black_box(
 
     Args:
         function: from texts to scores ``[text, output]`` in the place of logits; for probabilities, their logarithms.
+            A tensor, an array, a DataFrame, lists, a Hugging Face output with ``logits``, or dicts by output name.
         outputs: names of the outputs; two or more.
         name: in results.
         version: identifies the function: change it when the function changes, so that runs are not mixed up.
