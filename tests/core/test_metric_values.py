@@ -7,7 +7,7 @@ import torch
 
 import mechxai as mx
 from mechxai.core.errors import ConfigError, ShapeError
-from mechxai.core.metric import as_metric
+from mechxai.core.metric import Metric, as_metric
 
 BATCH = mx.ContrastBatch.from_tokens([[1, 2], [1, 3]], [[1, 4], [1, 5]], [5, 6], [6, 5])
 LOGITS = torch.arange(24.0).reshape(2, 2, 6)
@@ -48,6 +48,21 @@ def test_truth_values_count_as_zero_and_one():
 def test_anything_else_is_refused_in_a_sentence(value):
     with pytest.raises(ShapeError, match=r"The custom metric returned .*one value per prompt"):
         as_metric(lambda logits, batch: value)(LOGITS, BATCH)
+
+
+def test_a_metric_class_of_a_user_is_checked_alike():
+    class Mine(Metric):
+        name, unit = "mine", "logits"
+
+        def __init__(self, value):
+            self.value = value
+
+        def score(self, logits, batch):
+            return self.value
+
+    assert Mine([1, 2])(LOGITS, BATCH).tolist() == [1.0, 2.0]
+    with pytest.raises(ShapeError, match="one value per prompt"):
+        Mine(torch.zeros(2, 1))(LOGITS, BATCH)
 
 
 class OneArgument:
