@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from mechxai.core.errors import AlignmentError, ShapeError
@@ -27,10 +27,13 @@ def integer_tensor(name: str, values: Integers) -> Tensor:
         return ordinary(values if values.dtype == torch.bool else values.long())
     try:
         array = np.asarray(values)
+        array = np.asarray(array.tolist()) if array.dtype == np.object_ else array  # integers as Python objects
     except ValueError as error:
         raise ShapeError(f"{name} has rows of different length", fix="Pad the rows") from error
     if array.dtype.kind not in "iub":
         raise ShapeError(f"{name} must hold whole numbers: its type is {array.dtype}")
+    if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
+        raise ShapeError(f"{name} holds {array.max()}, which is no token id: it has more than 63 bits")
     return torch.as_tensor(array.astype(np.bool_ if array.dtype.kind == "b" else np.int64))
 
 
@@ -54,8 +57,13 @@ def _plain(value: object) -> object:
     return [_plain(item) for item in cast("Iterable[object]", value)]
 
 
-def extent(real: Bool[Tensor, "batch pos"]) -> tuple[PromptInts, PromptInts]:
-    """The start and the length of each row's real tokens; refuses a mask with holes."""
+def extent(real: Tensor) -> tuple[PromptInts, PromptInts]:
+    """The start and the length of each row's real tokens; refuses a mask with holes, and prompts without tokens."""
+    if real.ndim != 2 or not real.numel():
+        raise ShapeError(
+            f"Tokens have shape {list(real.shape)}: they must be [batch, pos], with a prompt and a token at least",
+            fix="Add a batch dimension: [[5, 6, 7]]" if real.ndim == 1 else None,
+        )
     lengths = real.sum(1)
     start = real.int().argmax(1)
     index = torch.arange(real.shape[1], device=real.device)[None]
@@ -67,6 +75,12 @@ def extent(real: Bool[Tensor, "batch pos"]) -> tuple[PromptInts, PromptInts]:
             f"Row {row} of the mask is empty or has a hole: a mask must be one unbroken run of real tokens per row"
         )
     return start, lengths
+
+
+def check_mask(mask: Tensor, tokens: Tensor) -> None:
+    """Refuses a mask of another shape than the tokens."""
+    if mask.shape != tokens.shape:
+        raise ShapeError(f"The mask has shape {list(mask.shape)}, the tokens {list(tokens.shape)}: they must be equal")
 
 
 def align_left(

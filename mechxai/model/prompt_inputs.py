@@ -4,11 +4,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import numpy as np
+from jaxtyping import Int
 from torch import Tensor
 
 from mechxai.core.alignment import integer_tensor, plain_list
-from mechxai.core.errors import ConfigError, ShapeError
-from mechxai.core.shapes import Tokens
+from mechxai.core.errors import ConfigError, ShapeError, SiteError
+from mechxai.core.shapes import PromptInts, Tokens
 from mechxai.core.torch_modes import ordinary
 from mechxai.model.backends.limits import check_form
 
@@ -26,6 +27,8 @@ def texts_or_tokens(prompts: object) -> list[str] | Tokens:
     """
     if isinstance(prompts, Tensor):
         check_form(prompts)
+        if not len(prompts):
+            raise ShapeError("There are no prompts", fix="Pass at least one row of token ids")
         return ordinary(prompts.long())
     if isinstance(prompts, str):
         return [prompts]
@@ -47,6 +50,41 @@ def texts_or_tokens(prompts: object) -> list[str] | Tokens:
             fix="Pass token ids as rows: [[5, 6, 7]], or torch.tensor([[5, 6, 7]])",
         )
     return entries
+
+
+def lengths_of(lengths: object, tokens: Tokens) -> PromptInts | None:
+    """Numbers of real tokens per row as a tensor ``[batch]``; None for none.
+
+    Raises:
+        ShapeError: not one whole number per row, from 1 to the width of the tokens.
+    """
+    if lengths is None:
+        return None
+    numbers = integer_tensor("lengths", lengths)
+    if numbers.shape != (len(tokens),) or bool(((numbers < 1) | (numbers > tokens.shape[1])).any()):
+        raise ShapeError(
+            f"lengths is {numbers.tolist()}: it must hold the real tokens of each of {len(tokens)} rows, from 1 to "
+            f"{tokens.shape[1]}"
+        )
+    return numbers
+
+
+def positions_of(at: object, tokens: Tokens) -> Int[Tensor, "batch k"] | None:
+    """Wanted positions of each row as a tensor ``[batch, k]``; None for all.
+
+    Raises:
+        ShapeError: not ``[batch, k]``.
+        SiteError: a position that the tokens do not have.
+    """
+    if at is None:
+        return None
+    positions = integer_tensor("at", at)
+    if positions.ndim != 2 or len(positions) != len(tokens):
+        raise ShapeError(f"at has shape {list(positions.shape)}: it must be [{len(tokens)}, k], a row per prompt")
+    outside = positions[(positions < 0) | (positions >= tokens.shape[1])]
+    if outside.numel():
+        raise SiteError(f"Position {int(outside[0])} is out of range: the prompts have {tokens.shape[1]} tokens")
+    return positions
 
 
 def text_columns(**columns: object) -> list[list[str]]:

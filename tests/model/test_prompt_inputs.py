@@ -97,3 +97,48 @@ def test_tokens_and_answers_of_any_whole_dtype_have_the_numbers_of_longs(model, 
     results = [mx.ActivationPatching()(model, batch).data["value"].values for batch in (made, expected)]
     assert np.array_equal(*results)
     assert torch.equal(model(torch.tensor(IDS, dtype=dtype)), model(torch.tensor(IDS)))
+
+
+@pytest.mark.parametrize("form", [list, np.array, pd.Series, torch.tensor])
+def test_lengths_and_positions_in_any_form(model, form):
+    expected = model.logits(IDS, lengths=torch.tensor([3, 2]))[:, :1]
+    assert torch.equal(model.logits(IDS, lengths=form([3, 2]))[:, :1], expected)
+    at = [[0], [0]] if form is pd.Series else form([[0], [0]])
+    assert torch.equal(model.logits(IDS, at=at), model.logits(IDS, at=torch.tensor([[0], [0]])))
+
+
+@pytest.mark.parametrize(
+    "options", [{"lengths": [3]}, {"lengths": [3, 4]}, {"lengths": [0, 1]}, {"lengths": "ab"}, {"lengths": [1.5, 2]},
+                {"at": [[3], [0]]}, {"at": [0, 0]}, {"at": [[-1], [0]]}, {"at": [[0]]}], ids=repr,
+)  # fmt: skip
+def test_lengths_and_positions_that_the_prompts_do_not_have_are_refused(model, options):
+    with pytest.raises(MechXAIError):
+        model.logits(IDS, **options)
+
+
+@pytest.mark.parametrize(
+    "score", [lambda logits: 1.0, lambda logits: logits[0, 0], lambda logits: logits.sum().detach()]
+)
+def test_a_score_without_a_gradient_is_refused(model, score):
+    with pytest.raises(MechXAIError, match="The score is"):
+        model.gradients(IDS, [mx.Site("z", 0)], score)
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [5, [5, 6], np.zeros((1, 0), int), np.zeros((0, 2), int), np.array([[2**63 + 5]], dtype=np.uint64)],
+    ids=repr,
+)
+def test_tokens_that_are_no_batch_are_refused(tokens):
+    with pytest.raises(MechXAIError):
+        mx.ContrastBatch.from_tokens(tokens, tokens, [1], [2])
+
+
+@pytest.mark.parametrize("prompts", [None, {"clean": 1}, torch.tensor([[1]]), np.array(["a"]), "hello"], ids=repr)
+def test_a_method_refuses_what_is_no_batch_and_what_is_no_model(model, prompts):
+    with pytest.raises(MechXAIError, match="takes a batch of prompts"):
+        mx.Saliency()(model, prompts)
+    batch = mx.ContrastBatch.from_tokens(IDS, [[5, 9, 7], [8, 11, 10]], [5, 6], [7, 8])
+    for wrong in (None, "gpt2", model.inner):
+        with pytest.raises(MechXAIError, match="takes a model of"):
+            mx.Saliency()(wrong, batch)

@@ -1,7 +1,7 @@
 """A function from texts to scores as a model, for methods that need nothing but outputs."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,7 +88,7 @@ class BlackBox(NamedOutputs):
 
 
 def black_box(
-    function: Scoring, outputs: Sequence[str], *, name: str = "black box", version: str = "unknown"
+    function: Scoring, outputs: Iterable[str], *, name: str = "black box", version: str = "unknown"
 ) -> BlackBox:
     """Makes a model of any function from texts to scores.
 
@@ -104,17 +104,22 @@ def black_box(
         version: identifies the function: change it when the function changes, so that runs are not mixed up.
 
     Raises:
-        ConfigError: fewer than two outputs, an empty name, or one twice.
+        ConfigError: fewer than two outputs, an empty name, or one twice; or something that cannot be called.
     """
+    if not callable(function):
+        raise ConfigError(f"A black box is a function from texts to scores, not a {type(function).__name__}")
     check_outputs(name, outputs)
-    return BlackBox(name, function, tuple(outputs), version)
+    return BlackBox(name, function, tuple(map(str, outputs)), version)
 
 
-def check_outputs(name: str, outputs: Sequence[str]) -> None:
+def check_outputs(name: str, outputs: Iterable[str]) -> None:
     """Refuses fewer than two outputs, an empty one, or one twice.
 
     Raises:
         ConfigError: names the outputs.
     """
-    if len(set(outputs)) < max(2, len(outputs)) or not all(outputs):
-        raise ConfigError(f"{name!r} cannot have outputs {list(outputs)}", allowed="two or more different names")
+    if isinstance(outputs, str) or not isinstance(outputs, Iterable):
+        raise ConfigError(f"{name!r} cannot have outputs {outputs!r}", allowed="a list of two or more different names")
+    names = [*outputs]
+    if len(set(names)) < max(2, len(names)) or not all(isinstance(output, str) and output for output in names):
+        raise ConfigError(f"{name!r} cannot have outputs {names}", allowed="two or more different names")

@@ -9,12 +9,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from mechxai.core.alignment import Integers
 from mechxai.core.architecture import Architecture
 from mechxai.core.batch import Answer, ContrastBatch
 from mechxai.core.display import Displayed, Summary
 from mechxai.core.errors import AlignmentError, ConfigError, ShapeError, unknown
 from mechxai.core.shapes import PromptInts, RowLogits, Tokens
-from mechxai.model.prompt_inputs import answer_columns, text_columns, texts_or_tokens
+from mechxai.model.prompt_inputs import answer_columns, lengths_of, text_columns, texts_or_tokens
 from mechxai.model.text import Column, Prompts, TextCodec, padded
 from mechxai.model.unknown_words import announce_unknown_words
 
@@ -68,11 +69,11 @@ class NamedOutputs(Displayed):
         tokens, lengths = self.text.batch(prompts)
         return tokens.to(self.device), lengths.to(self.device)
 
-    def __call__(self, prompts: Prompts, *, lengths: PromptInts | None = None) -> RowLogits:
+    def __call__(self, prompts: Prompts, *, lengths: Integers | None = None) -> RowLogits:
         """The outputs ``[batch, 1, output]`` of a text, texts, or token ids ``[batch, pos]``; see `logits`."""
         prompts = texts_or_tokens(prompts)
         if isinstance(prompts, Tensor):
-            return self.logits(prompts, lengths=lengths)
+            return self.logits(prompts, lengths=lengths_of(lengths, prompts))
         tokens, lengths = self.tokens(prompts)
         return self.logits(tokens, lengths=lengths)
 
@@ -110,6 +111,8 @@ class NamedOutputs(Displayed):
         if lengths != [len(row) for row in rows[1]]:
             others = [len(row) for row in rows[1]]
             raise AlignmentError(f"Clean texts have {lengths} tokens and corrupted texts {others}: they must be equal")
+        if 0 in lengths:
+            raise ShapeError(f"Text {lengths.index(0)} is empty: a text needs at least one token")
         tokens = [padded(part) for part in rows]
         ends = [0 if not self.architecture.causal else length - 1 for length in lengths]
         answer_ids, wrong_ids = (
