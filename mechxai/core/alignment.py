@@ -5,17 +5,18 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from mechxai.core.errors import AlignmentError, ShapeError
 from mechxai.core.shapes import Answers, PromptInts, Tokens
+from mechxai.core.torch_modes import ordinary
 
 Integers = Any  # whole numbers: a tensor, a numpy array, a pandas Series, or a list, nested or not
 
 
 def integer_tensor(name: str, values: Integers) -> Tensor:
-    """Whole numbers as a tensor.
+    """Whole numbers as a tensor of 64-bit integers (or truth values), fit for a backward pass.
 
     Raises:
         ShapeError: rows of different length, or something other than whole numbers.
@@ -23,13 +24,16 @@ def integer_tensor(name: str, values: Integers) -> Tensor:
     if isinstance(values, Tensor):
         if values.is_floating_point() or values.is_complex():
             raise ShapeError(f"{name} must hold whole numbers: its type is {values.dtype}")
-        return values
+        return ordinary(values if values.dtype == torch.bool else values.long())
     try:
         array = np.asarray(values)
+        array = np.asarray(array.tolist()) if array.dtype == np.object_ else array  # integers as Python objects
     except ValueError as error:
         raise ShapeError(f"{name} has rows of different length", fix="Pad the rows") from error
     if array.dtype.kind not in "iub":
         raise ShapeError(f"{name} must hold whole numbers: its type is {array.dtype}")
+    if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
+        raise ShapeError(f"{name} holds {array.max()}, which is no token id: it has more than 63 bits")
     return torch.as_tensor(array.astype(np.bool_ if array.dtype.kind == "b" else np.int64))
 
 
@@ -39,7 +43,8 @@ def plain_list(name: str, values: object) -> list[Any]:
     Raises:
         ShapeError: a single text, or a value that is no sequence.
     """
-    if isinstance(values, (str, Mapping)) or not isinstance(values, Iterable):
+    scalar = isinstance(values, (np.ndarray, Tensor)) and values.ndim == 0
+    if scalar or isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
         raise ShapeError(f"{name} must be a list with one entry per prompt: it is {values!r}")
     return [_plain(value) for value in cast("Iterable[object]", values)]
 
@@ -52,8 +57,13 @@ def _plain(value: object) -> object:
     return [_plain(item) for item in cast("Iterable[object]", value)]
 
 
-def extent(real: Bool[Tensor, "batch pos"]) -> tuple[PromptInts, PromptInts]:
-    """The start and the length of each row's real tokens; refuses a mask with holes."""
+def extent(real: Tensor) -> tuple[PromptInts, PromptInts]:
+    """The start and the length of each row's real tokens; refuses a mask with holes, and prompts without tokens."""
+    if real.ndim != 2 or not real.numel():
+        raise ShapeError(
+            f"Tokens have shape {list(real.shape)}: they must be [batch, pos], with a prompt and a token at least",
+            fix="Add a batch dimension: [[5, 6, 7]]" if real.ndim == 1 else None,
+        )
     lengths = real.sum(1)
     start = real.int().argmax(1)
     index = torch.arange(real.shape[1], device=real.device)[None]
@@ -65,6 +75,12 @@ def extent(real: Bool[Tensor, "batch pos"]) -> tuple[PromptInts, PromptInts]:
             f"Row {row} of the mask is empty or has a hole: a mask must be one unbroken run of real tokens per row"
         )
     return start, lengths
+
+
+def check_mask(mask: Tensor, tokens: Tensor) -> None:
+    """Refuses a mask of another shape than the tokens."""
+    if mask.shape != tokens.shape:
+        raise ShapeError(f"The mask has shape {list(mask.shape)}, the tokens {list(tokens.shape)}: they must be equal")
 
 
 def align_left(
@@ -120,13 +136,13 @@ def check_answers(name: str, answers: Answers, n_prompts: int) -> None:
         raise ShapeError(f"{name}: prompt {int(missing.nonzero()[0])} has no answer (its first token is negative)")
 
 
-def check_in_vocabulary(name: str, answers: Answers, d_vocab: int) -> None:
-    """Refuses answer tokens that a vocabulary does not have."""
-    outside = (answers >= d_vocab).flatten(1).any(1)
+def check_in_vocabulary(name: str, ids: Tensor, d_vocab: int) -> None:
+    """Refuses tokens or answers, ``[batch, ...]``, that a vocabulary does not have."""
+    outside = (ids >= d_vocab).flatten(1).any(1)
     if bool(outside.any()):
         row = int(outside.nonzero()[0])
         raise ShapeError(
-            f"{name}: token {int(answers[row].max())} of prompt {row} is outside the vocabulary of {d_vocab} tokens "
+            f"{name}: token {int(ids[row].max())} of prompt {row} is outside the vocabulary of {d_vocab} tokens "
             f"(0-{d_vocab - 1})"
         )
 

@@ -20,6 +20,7 @@ from mechxai.core.alignment import (
     check_answers,
     check_different,
     check_in_vocabulary,
+    check_mask,
     check_positions,
     check_tokens,
     extent,
@@ -100,6 +101,8 @@ class ContrastBatch(Displayed):
     reference: Float[Tensor, "batch d_vocab"] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("clean", "corrupted", "lengths", "answers", "wrong", "answer_pos"):
+            object.__setattr__(self, name, integer_tensor(name, getattr(self, name)))
         check_tokens(self.clean, self.corrupted, self.lengths)
         n_prompts = len(self.clean)
         for name in ("answers", "wrong"):
@@ -233,6 +236,7 @@ class ContrastBatch(Displayed):
             )
         ids = partial(_on, clean.device)
         real = torch.ones_like(clean, dtype=torch.bool) if mask is None else ids("mask", mask).bool()
+        check_mask(real, clean)
         start, lengths = extent(real)
         (clean, corrupted), axis = align_left((clean, corrupted), start, lengths)
         ends = lengths - 1 if answer_pos is None else ids("answer_pos", answer_pos) - start

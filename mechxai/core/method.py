@@ -6,8 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar, cast, final
 
+import torch
+
+from mechxai.core.alignment import check_in_vocabulary
+from mechxai.core.architecture import Architecture
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError
+from mechxai.core.exclusive import exclusive
 from mechxai.core.fields import settle_fields
 from mechxai.core.finite import check_result
 from mechxai.core.probe_dataset import ProbeDataset
@@ -86,11 +91,30 @@ def _checked(call: Callable[..., Result]) -> Callable[..., Result]:
     def checked(self: Method, *args: Any, **kwargs: Any) -> Result:
         named = dict(zip(("model", "batch"), args, strict=False)) | kwargs
         _check_arguments(type(self).__name__, named.get("model"), named.get("batch"))
-        result = call(self, *args, **kwargs)
+        _check_ids(named.get("model"), named.get("batch"))
+        with exclusive(*_models(self, named.get("model"))):
+            result = call(self, *args, **kwargs)
         check_result(result)
         return result
 
     return checked
+
+
+def _models(method: Method, model: object) -> list[object]:
+    """The model or models that a method is called with, and those among its fields (a writer's, for example)."""
+    values = [model, *(getattr(method, field.name) for field in fields(method))]  # type: ignore[arg-type] # every method is a dataclass
+    listed = [cast("list[object]", value) if isinstance(value, (list, tuple)) else [value] for value in values]
+    return [part for items in listed for item in items for part in (item, getattr(item, "model", None))]
+
+
+def _check_ids(model: object, batch: object) -> None:
+    """Refuses tokens outside the model's vocabulary, and answers that it does not have."""
+    architecture = getattr(model, "architecture", None)
+    if isinstance(batch, ContrastBatch) and isinstance(architecture, Architecture):
+        outputs = getattr(model, "outputs", None)
+        for run in ("clean", "corrupted"):
+            check_in_vocabulary(run, batch.tokens(run), architecture.d_vocab)
+        batch.check_vocabulary(architecture.d_vocab if outputs is None else len(outputs))
 
 
 def _check_arguments(method: str, model: object, batch: object) -> None:
@@ -104,6 +128,16 @@ def _check_arguments(method: str, model: object, batch: object) -> None:
         raise ConfigError(
             f"{method} takes a batch of prompts, not the text {text!r}",
             fix="Make one with mx.ContrastBatch.from_prompts, or a task such as mx.tasks.prompts",
+        )
+    if not isinstance(batch, (*_BATCHES, list, tuple)):
+        raise ConfigError(
+            f"{method} takes a batch of prompts, not a {type(batch).__name__}",
+            fix="Make one with mx.ContrastBatch.from_prompts or mx.ContrastBatch.from_tokens, or with a task",
+        )
+    if isinstance(model, (torch.nn.Module, str, type(None))):
+        raise ConfigError(
+            f"{method} takes a model of mx.load or mx.wrap, not a {type(model).__name__}",
+            fix="Pass mx.wrap(model)" if isinstance(model, torch.nn.Module) else "Pass mx.load(name)",
         )
 
 

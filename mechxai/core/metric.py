@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, cast, final
+from typing import Any, ClassVar, Literal, cast, final
 
 import torch
 from jaxtyping import Int
@@ -13,11 +13,13 @@ from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError, NumericsError, ShapeError, unknown
 from mechxai.core.metric_base import Metric as Metric
 from mechxai.core.metric_base import Reads, Term, one_token_each
+from mechxai.core.metric_values import n_arguments, per_prompt
 from mechxai.core.shapes import Answers, LogitsAt, PerPrompt
 
 MetricName = Literal[
     "logit_diff", "logit", "prob", "prob_diff", "logprob", "logprob_diff", "kl_divergence", "answer_rank"
 ]
+MetricFunction = Callable[[Tensor, ContrastBatch], Any] | Callable[[Tensor], Any]
 
 
 @final
@@ -184,34 +186,25 @@ class CustomMetric(Metric):
     """A function of full logits ``[batch, pos, d_vocab]`` and the batch; slower, since every position is read.
 
     The engine calls the function on parts of the batch, so it must return one value per prompt and treat each prompt by
-    itself.
+    itself. It may take the logits alone, and return a numpy array, a Series or a list where no gradient is needed.
     """
 
-    function: Callable[[Tensor, ContrastBatch], Tensor]
+    function: MetricFunction
     name: ClassVar[str] = "custom"
     unit: ClassVar[str] = "value"
     reads: ClassVar[Reads] = Reads(check=None, positions=None)
 
     def score(self, logits: LogitsAt, batch: ContrastBatch) -> PerPrompt:
-        """The function's value."""
-        value = cast("object", self.function(logits, batch))
-        if not isinstance(value, Tensor):
-            raise ShapeError(
-                f"The custom metric returned a {type(value).__name__}: it must return a tensor with one value per "
-                f"prompt, of shape ({len(batch)},)"
-            )
-        if value.shape != (len(batch),):
-            raise ShapeError(
-                f"The custom metric returned shape {tuple(value.shape)}: it must return one value per prompt, of shape "
-                f"({len(batch)},)"
-            )
-        return value
+        """The function's value, checked."""
+        function = cast("Callable[..., object]", self.function)
+        value = function(logits, batch) if n_arguments(function) == 2 else function(logits)
+        return per_prompt(value, logits, len(batch))
 
 
 METRICS: dict[str, type[Metric]] = {
     kind.name: kind for kind in (LogitDiff, Logit, Prob, ProbDiff, Logprob, LogprobDiff, KlDivergence, AnswerRank)
 }
-AnyMetric = MetricName | Metric | Callable[[Tensor, ContrastBatch], Tensor]
+AnyMetric = MetricName | Metric | MetricFunction
 
 
 def as_metric(metric: AnyMetric | str) -> Metric:
@@ -227,6 +220,7 @@ def as_metric(metric: AnyMetric | str) -> Metric:
             raise ConfigError(unknown("metric", metric, METRICS))
         return METRICS[metric]()
     if callable(metric):
+        n_arguments(metric)  # refuses a function that cannot be called
         return CustomMetric(metric)
     raise ConfigError(
         f"A metric cannot be a {type(metric).__name__}", allowed="a name, a Metric, or a function (logits, batch)"

@@ -4,16 +4,18 @@ A metric declares which logits it reads (`Reads`), so that no run computes more.
 teacher forcing: the model reads the prompt with the answer appended (`Reads.continuation`).
 """
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 from jaxtyping import Int
 from torch import Tensor
 
 from mechxai.core.answers import check_single_token
 from mechxai.core.batch import ContrastBatch
+from mechxai.core.metric_values import per_prompt
 from mechxai.core.shapes import Answers, Logits, LogitsAt, PerPrompt
 
 
@@ -68,6 +70,13 @@ class Metric(ABC):
     higher_is: ClassVar[str] = "towards the answer"
     reads: ClassVar[Reads] = Reads()
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Checks what the `score` of a metric from outside this package returns."""
+        super().__init_subclass__(**kwargs)
+        score = vars(cls).get("score")
+        if score is not None and not cls.__module__.startswith("mechxai."):
+            cls.score = _checked(score)  # pyright: ignore[reportAttributeAccessIssue]  # the same arguments
+
     @abstractmethod
     def score(self, logits: LogitsAt, batch: ContrastBatch) -> PerPrompt:
         """The value of each prompt from the logits at `positions`."""
@@ -104,6 +113,14 @@ class Metric(ABC):
         if positions is not None:
             logits = logits.gather(1, positions[:, :, None].expand(-1, -1, logits.shape[-1]))
         return self.score(logits, batch)
+
+
+def _checked(score: Callable[..., object]) -> Callable[[Metric, LogitsAt, ContrastBatch], PerPrompt]:
+    @functools.wraps(score)
+    def checked(self: Metric, logits: LogitsAt, batch: ContrastBatch) -> PerPrompt:
+        return per_prompt(score(self, logits, batch), logits, len(batch))
+
+    return checked
 
 
 Term = tuple[float, Metric, ContrastBatch]

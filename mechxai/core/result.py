@@ -3,23 +3,20 @@
 import importlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-import h5netcdf
-import h5py
 import numpy as np
 import xarray as xr
 
 from mechxai.core.display import Displayed, Summary
 from mechxai.core.errors import ArtifactError, ShapeError
-from mechxai.core.files import atomic_write
-from mechxai.core.pieces import checksum
+from mechxai.core.netcdf import read_netcdf, restored, storable, write_netcdf
 from mechxai.core.secrets import masked
 
-_INFO, _CHECKSUM = "mechxai_run_info", "mechxai_checksum"
+_INFO = "mechxai_run_info"
 ResultKind = Literal[
     "grid",
     "patching",
@@ -127,14 +124,15 @@ class Result(Displayed):
         return importlib.import_module("mechxai").plot(self, variable, **options)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes netCDF (h5netcdf) atomically; returns the path."""
-        stored = self.data.assign_attrs({_INFO: json.dumps(self.info.as_dict(), default=str)})
-        with atomic_write(path) as part:
-            stored.to_netcdf(part, engine="h5netcdf")  # pyright: ignore[reportUnknownMemberType]  # partly untyped in xarray
-            digest = _checksum(_read(part))  # of what a reader gets: netCDF changes some types
-            with h5netcdf.File(part, "a") as file:
-                file.attrs[_CHECKSUM] = digest
-        return Path(path)
+        """Writes netCDF (h5netcdf) atomically; returns the path, with ``~`` replaced by the home folder.
+
+        Attributes that netCDF does not have (None, truth values, dicts, lists of them) are written as JSON, and read as
+        they were.
+        """
+        target = Path(path).expanduser()
+        stored = storable(self.data).assign_attrs({_INFO: json.dumps(self.info.as_dict(), default=str)})
+        write_netcdf(stored, target)
+        return target
 
     def masked(self, masks: Mapping[str, str]) -> "Result":
         """The result with texts of its provenance replaced, such as values of the environment; keys of secrets masked.
@@ -150,48 +148,42 @@ class Result(Displayed):
         """The result in a file.
 
         Raises:
-            ArtifactError: the file does not exist, is damaged, or MechXAI did not write it.
+            ArtifactError: the file does not exist, is damaged, MechXAI did not write it, or a newer version of it did.
         """
-        source = Path(path)
+        source = Path(path).expanduser()
         if not source.is_file():
             raise ArtifactError(f"{source} does not exist", fix="Check the path")
+        data = read_netcdf(source, required=_INFO)
         try:
-            data = _read(source)
-        except Exception as error:
-            raise ArtifactError(f"{source} cannot be read as netCDF: {error}") from error
-        if _INFO not in data.attrs:
-            raise ArtifactError(f"{source} is a netCDF file without MechXAI's run info")
-        if data.attrs.pop(_CHECKSUM, None) != _checksum(data):
-            raise ArtifactError(f"{source} is damaged: its checksum differs", fix="Run the same command again")
-        info = json.loads(data.attrs.pop(_INFO))
-        info["notes"] = tuple(info["notes"])
-        return cls(data, RunInfo(**info))
+            info = run_info(data.attrs.pop(_INFO))
+            return cls(restored(data), info)
+        except (TypeError, ValueError, KeyError) as error:
+            raise ArtifactError(
+                f"{source} is a result that this version of MechXAI cannot read: {error}",
+                fix="Read it with the version that wrote it",
+            ) from error
 
 
-def _read(path: Path) -> xr.Dataset:
-    with h5py.File(path):  # says what is wrong with a damaged file; h5netcdf leaves half-made objects
-        pass
-    with xr.open_dataset(path, engine="h5netcdf") as opened:  # pyright: ignore[reportUnknownMemberType]
-        return opened.load()  # pyright: ignore[reportUnknownMemberType]
+def run_info(text: str) -> RunInfo:
+    """The run info in JSON; fields that a newer version has added are named in a note.
 
-
-def _checksum(data: xr.Dataset) -> str:
-    """The checksum of every array and attribute of a dataset."""
-    return checksum(_parts(data))
-
-
-def _parts(data: xr.Dataset) -> Iterator[bytes | memoryview]:
-    """What a checksum covers.
-
-    Yields:
-        The attributes, then of every array name, dims, type, attributes and values.
+    Raises:
+        ValueError: no JSON object, or a field of another type.
     """
-    yield repr(sorted((str(key), str(value)) for key, value in data.attrs.items())).encode()
-    for name, array in sorted(data.variables.items(), key=lambda item: str(item[0])):
-        attributes = sorted((str(key), str(value)) for key, value in array.attrs.items())
-        values: np.ndarray = np.asarray(array.values)
-        yield f"\n{name} {array.dims} {values.shape} {values.dtype} {attributes}\n".encode()
-        yield values.tobytes() if values.dtype.kind in "biufcmM" else repr(values.tolist()).encode()
+    stored = json.loads(text)
+    if not isinstance(stored, dict):
+        raise ValueError("its run info is no JSON object")
+    info = cast("dict[str, Any]", stored)
+    known = {one.name: info[one.name] for one in fields(RunInfo) if one.name in info}
+    for name in ("method", "model", "task", "versions", "cost"):
+        if not isinstance(known.get(name, {}), dict):
+            raise ValueError(f"{name} of its run info is {known[name]!r}")
+    notes = [str(note) for note in known.get("notes", ())]
+    unread = sorted(set(info) - set(known))
+    if unread:
+        notes.append(f"written by another version of MechXAI; not read: {', '.join(unread)}")
+    settled: dict[str, Any] = {**known, "notes": tuple(notes)}
+    return RunInfo(**settled)
 
 
 def variable(  # noqa: PLR0917 - the order of `xarray.Variable`

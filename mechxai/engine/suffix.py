@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechxai.core.edit import Intervention
+from mechxai.core.exclusive import exclusive
 from mechxai.core.site import Site
 from mechxai.core.site_table import IN_MLP
 from mechxai.engine.affected_range import entry_layer
@@ -34,9 +35,10 @@ def run_suffix(chunk: Chunk, wave: Wave) -> Float[Tensor, " row"]:
 
 def run_packed(chunk: Chunk, wave: Wave) -> Float[Tensor, " row"]:
     """Level 3: the metric of each row of a wave, with the weights laid out once."""
-    chunk.model.optimize_layout()
-    with one_kernel(modules(chunk.model.backend)):
-        return run_suffix(chunk, wave)
+    with exclusive(chunk.model):
+        chunk.model.optimize_layout()
+        with one_kernel(modules(chunk.model.backend)):
+            return run_suffix(chunk, wave)
 
 
 def _is_in_mlp_or_later(site: Site, layer: int) -> bool:

@@ -11,8 +11,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mechxai.core.activations import Activations
+from mechxai.core.alignment import Integers
 from mechxai.core.architecture import Architecture
-from mechxai.core.batch import Answer, ContrastBatch, Layout
+from mechxai.core.batch import ContrastBatch, Layout
 from mechxai.core.display import Displayed, Summary
 from mechxai.core.edit import Intervention
 from mechxai.core.shapes import PromptInts, RowLogits, Tokens
@@ -27,7 +28,8 @@ from mechxai.model.backends.masking import attention_mask_of
 from mechxai.model.conversion.comparison import Comparison
 from mechxai.model.dense.cache import fill
 from mechxai.model.generation.generate import Generates
-from mechxai.model.text import Prompts, TextCodec
+from mechxai.model.prompt_inputs import lengths_of, positions_of, texts_or_tokens
+from mechxai.model.text import Column, Prompts, TextCodec
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -84,7 +86,7 @@ class HookedModel(Generates, Displayed):
         return self.backend.architecture()
 
     def optimize_layout(self) -> None:
-        """Gives the weights the memory layout that matrix products read fastest; values and shapes do not change."""
+        """Gives weights that `mechxai.load` made the memory layout that products read fastest; values stay the same."""
         self.backend.optimize_layout()
 
     def info(self) -> dict[str, object]:
@@ -112,28 +114,29 @@ class HookedModel(Generates, Displayed):
 
     # Text ------------------------------------------------------------------------------------------------------------
 
-    def tokens(self, prompts: str | Sequence[str]) -> tuple[Tokens, PromptInts]:
+    def tokens(self, prompts: Prompts) -> tuple[Tokens, PromptInts]:
         """Token ids ``[batch, pos]`` of one or more texts, padded on the right, and their lengths ``[batch]``."""
-        tokens, lengths = self.text.batch([prompts] if isinstance(prompts, str) else prompts)
+        tokens, lengths = self.text.batch(prompts)
         return tokens.to(self.device), lengths.to(self.device)
 
     def contrast(  # noqa: PLR0917 - the order of `ContrastBatch.from_prompts`
         self,
-        clean: Sequence[str],
-        corrupted: Sequence[str],
-        answers: Sequence[Answer | Sequence[Answer]],
-        wrong: Sequence[Answer | Sequence[Answer]],
+        clean: Column,
+        corrupted: Column,
+        answers: Column,
+        wrong: Column,
         *,
         roles: Sequence[Mapping[str, tuple[int, int]]] | None = None,
     ) -> ContrastBatch:
         """The `ContrastBatch` of clean and corrupted texts; see `ContrastBatch.from_prompts`."""
-        batch = self.text.contrast(clean, corrupted, answers, wrong, roles=roles)
+        batch = self.text.contrast(clean, corrupted, answers, wrong, roles=roles).to(self.device)
         batch.check_vocabulary(self.architecture.d_vocab)
-        return batch.to(self.device)
+        return batch
 
-    def _encoded(self, prompts: Prompts, lengths: PromptInts | None) -> tuple[Tokens, PromptInts | None]:
+    def _encoded(self, prompts: Prompts, lengths: Integers | None) -> tuple[Tokens, PromptInts | None]:
         """Tokens and lengths of prompts; token ids stay as they are."""
-        return (prompts, lengths) if isinstance(prompts, Tensor) else self.tokens(prompts)
+        prompts = texts_or_tokens(prompts)
+        return (prompts, lengths_of(lengths, prompts)) if isinstance(prompts, Tensor) else self.tokens(prompts)
 
     # Forward ---------------------------------------------------------------------------------------------------------
 
@@ -171,7 +174,7 @@ class HookedModel(Generates, Displayed):
         """A ``with`` block in which functions stand at hook points and the model is in evaluation mode."""
         return attached(self.backend, hooks, sites)
 
-    def __call__(self, prompts: Prompts, *, lengths: PromptInts | None = None) -> RowLogits:
+    def __call__(self, prompts: Prompts, *, lengths: Integers | None = None) -> RowLogits:
         """Logits ``[batch, pos, d_vocab]`` of prompts; see `logits`. Cost: one forward pass."""
         return self.logits(prompts, lengths=lengths)
 
@@ -179,8 +182,8 @@ class HookedModel(Generates, Displayed):
         self,
         prompts: Prompts,
         *,
-        lengths: PromptInts | None = None,
-        at: Int[Tensor, "batch k"] | None = None,
+        lengths: Integers | None = None,
+        at: Integers | None = None,
         interventions: Sequence[Intervention] = (),
         layout: Layout | None = None,
     ) -> RowLogits:
@@ -205,7 +208,7 @@ class HookedModel(Generates, Displayed):
         hooks = run_hooks(interventions, layout, mask=attention_mask_of(self.backend))
         sites = [intervention.site for intervention in interventions]
         with torch.no_grad():
-            return self.forward(tokens, lengths=layout.lengths, hooks=hooks, at=at, sites=sites)
+            return self.forward(tokens, lengths=layout.lengths, hooks=hooks, at=positions_of(at, tokens), sites=sites)
 
     def _check(self, interventions: Sequence[Intervention]) -> None:
         for intervention in interventions:
@@ -228,7 +231,7 @@ class HookedModel(Generates, Displayed):
         layers: Sequence[int] | None = None,
         pos: Sequence[int] | None = None,
         *,
-        lengths: PromptInts | None = None,
+        lengths: Integers | None = None,
         dtype: str | torch.dtype | None = None,
         device: str | torch.device | None = None,
         hooked: bool = False,
@@ -264,8 +267,8 @@ class HookedModel(Generates, Displayed):
         store = torch.device(self.device if device is None else device)
         keeper = Keeper(chosen, positions, self.dtype if dtype is None else as_dtype(dtype), store, len(tokens))
         shape = (len(tokens), len(positions) if positions else tokens.shape[1])
-        contents = f"{len(chosen)} activations of {shape[0]} x {shape[1]} tokens"
-        check_space(self.cache_bytes(shape, chosen, keeper.dtype), contents, store)
+        need = self.cache_bytes(shape, chosen, keeper.dtype)
+        check_space(need, f"{len(chosen)} activations of {shape[0]} x {shape[1]} tokens", store)
         check_tokens(tokens, self.architecture, self.name)
         layout = layout or _layout(tokens, lengths)
         self._check(interventions)
@@ -280,7 +283,7 @@ class HookedModel(Generates, Displayed):
         sites: Sequence[Site],
         score: Callable[[Tensor], Tensor],
         *,
-        lengths: PromptInts | None = None,
+        lengths: Integers | None = None,
     ) -> tuple[Activations, Activations]:
         """Activations at whole sites, and the gradients of ``score(logits)`` (a scalar) with respect to them.
 
@@ -288,8 +291,7 @@ class HookedModel(Generates, Displayed):
         """
         tokens, lengths = self._encoded(prompts, lengths)
         run = lambda hooks: score(self.forward(tokens, lengths=lengths, hooks=hooks, sites=sites))  # noqa: E731
-        values, gradients = gradients_at(self.backend, sites, run)
-        layout = _layout(tokens, lengths)
+        (values, gradients), layout = gradients_at(self.backend, sites, run), _layout(tokens, lengths)
         return Activations(values, layout), Activations(gradients, layout)
 
 

@@ -2,13 +2,17 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from mechxai.core.errors import ArtifactError, ModelSupportError, check_choice
-from mechxai.model.backends.base import Backend, BackendName, as_dtype
+from mechxai.core.exclusive import exclusive
+from mechxai.core.torch_modes import plain_torch
+from mechxai.model.backends.base import Backend, BackendName, as_dtype, modules
 from mechxai.model.backends.bridge import BridgeBackend
 from mechxai.model.backends.device import device_of, quiet_loading
+from mechxai.model.backends.evaluating import check_not_compiled
 from mechxai.model.backends.hooked_transformer import HookedTransformerBackend
 from mechxai.model.backends.weight_hash import hash_parameters
 from mechxai.model.checkpoint.errors import LoadingErrors
@@ -20,6 +24,7 @@ from mechxai.model.zoo import native
 from mechxai.model.zoo.bundled import zoo_card, zoo_folder
 
 _log = logging.getLogger("mechxai.model")
+_COVERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
 
 
 def load(  # noqa: PLR0913 - the public contract's form
@@ -76,7 +81,7 @@ def load(  # noqa: PLR0913 - the public contract's form
     folder = zoo_folder(name) if name.startswith("zoo/") else Path(name) if name and Path(name).is_dir() else None
     card = zoo_card(name) if name.startswith("zoo/") else {}
     label = name if folder is None or card else folder.name
-    with quiet_loading(), LoadingErrors(name, "TransformerLens"):
+    with plain_torch(), quiet_loading(), LoadingErrors(name, "TransformerLens"):
         if folder is not None and native.is_native(folder):
             inner, digest = native.load(folder, backend, device=torch_device, dtype=torch_dtype)
             codec = text_codec(native.tokenizer(folder), bos=bos, masked=False)
@@ -122,7 +127,7 @@ def load_first(names: Sequence[str], **options: Any) -> HookedModel:
 
 
 def wrap(inner: Any, name: str | None = None, tokenizer: Any = None, *, bos: bool = True) -> HookedModel:
-    """Wraps an existing ``HookedTransformer`` or ``TransformerBridge``; the object itself is not changed.
+    """Wraps an existing ``HookedTransformer`` or ``TransformerBridge``; no call changes the object.
 
     >>> model = mx.wrap(HookedTransformer.from_pretrained("gpt2"))
 
@@ -130,15 +135,25 @@ def wrap(inner: Any, name: str | None = None, tokenizer: Any = None, *, bos: boo
     ``bos_token = eos_token`` on a tokenizer without one; such a token is not put before texts.
 
     Args:
-        inner: the TransformerLens object.
+        inner: the TransformerLens object, or ``torch.compile``, ``DataParallel`` or ``DistributedDataParallel`` of it:
+            these are taken off, since hooks work on the object itself only.
         name: the name in results; the object's own by default.
         tokenizer: a Hugging Face tokenizer; the object's own by default. A model without one takes token ids only.
         bos: put a beginning-of-sequence token before every text, where the tokenizer has one.
 
     Raises:
-        ModelSupportError: the object is neither of the two.
+        ModelSupportError: the object is neither of the two, a module inside it is compiled, or its weights were made
+            under ``torch.inference_mode()``.
     """
-    backend = backend_of(inner)
+    inner = _unwrapped(inner)
+    with exclusive(_Inner(inner)):
+        backend = backend_of(inner, borrowed=True)
+        check_not_compiled(modules(backend))
+    if any(parameter.is_inference() for parameter in inner.parameters()):
+        raise ModelSupportError(
+            "mx.wrap got weights that were made under torch.inference_mode(), so no gradient can pass them",
+            fix="Make the model outside inference mode",
+        )
     theirs = getattr(inner, "tokenizer", None)
     tokenizer = theirs if tokenizer is None else tokenizer
     parameter = next(inner.parameters())
@@ -151,17 +166,35 @@ def wrap(inner: Any, name: str | None = None, tokenizer: Any = None, *, bos: boo
     )
 
 
-def backend_of(inner: Any) -> Backend:
+@dataclass(frozen=True)
+class _Inner:
+    """An object that no backend wraps yet, to lock it."""
+
+    inner: Any
+
+
+def _unwrapped(inner: Any) -> Any:
+    """The module under ``torch.compile`` and data parallelism."""
+    while (attribute := _COVERS.get(type(inner).__name__)) is not None:
+        inner = getattr(inner, attribute)
+    return inner
+
+
+def backend_of(inner: Any, *, borrowed: bool = False) -> Backend:
     """The backend of a TransformerLens object.
+
+    Args:
+        inner: the object.
+        borrowed: whether it is a user's, so that its weights keep their memory layout.
 
     Raises:
         ModelSupportError: the object is neither a ``HookedTransformer`` nor a ``TransformerBridge``.
     """
     kinds = [kind.__name__ for kind in type(inner).__mro__]
     if "HookedTransformer" in kinds:
-        return HookedTransformerBackend(inner)
+        return HookedTransformerBackend(inner, borrowed)
     if "TransformerBridge" in kinds:
-        return BridgeBackend(inner)
+        return BridgeBackend(inner, borrowed)
     raise ModelSupportError(
         f"mx.wrap does not take a {type(inner).__name__}",
         allowed="HookedTransformer, TransformerBridge",

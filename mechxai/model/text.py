@@ -9,10 +9,11 @@ from torch import Tensor
 
 from mechxai.core.batch import Answer, ContrastBatch
 from mechxai.core.errors import AlignmentError, ConfigError, ModelSupportError, ShapeError
-from mechxai.core.shapes import Tokens
+from mechxai.model.prompt_inputs import answer_columns, text_columns, texts_or_tokens
 from mechxai.model.unknown_words import announce_unknown_words, check_answer_known, unknown_id
 
-Prompts = str | Sequence[str] | Tokens  # a text, texts, or token ids
+Prompts = Any  # a text, texts, or token ids, in any form that `texts_or_tokens` takes
+Column = Any  # texts or answers, one entry per prompt: a list, tuple, numpy array or pandas Series
 
 
 @dataclass(frozen=True)
@@ -94,34 +95,29 @@ class TextCodec:
         special = set(getattr(self.tokenizer, "all_special_ids", None) or [])
         return torch.tensor([token for token in range(d_vocab) if token not in special])
 
-    def texts(self, texts: Sequence[str]) -> Sequence[str]:
-        """The texts, checked.
+    def texts(self, prompts: object) -> list[str]:
+        """The texts of a text, a list, a numpy array or a pandas Series, checked.
 
         Raises:
             ConfigError: something else than texts.
             ShapeError: no text at all.
         """
-        wrong = [text for text in texts if not isinstance(text, str)]
-        if wrong:
-            raise ConfigError(
-                f"Prompts must be texts or a tensor of token ids [batch, pos], not a list of {type(wrong[0]).__name__}",
-                fix="Pass torch.tensor(ids) for token ids",
-            )
-        if not texts:
-            raise ShapeError("There are no prompts", fix="Pass at least one text")
+        texts = texts_or_tokens(prompts)
+        if isinstance(texts, Tensor):
+            raise ConfigError("Prompts must be texts here, not token ids", fix="Pass the texts")
         return texts
 
-    def batch(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def batch(self, prompts: object) -> tuple[Tensor, Tensor]:
         """Tokens ``[batch, pos]`` padded on the right, and lengths ``[batch]``.
 
         Raises:
             ShapeError: no text, or one without tokens.
         """
-        rows = [self.ids(text) for text in self.texts(texts)]
+        texts = self.texts(prompts)
+        rows = [self.ids(text) for text in texts]
         announce_unknown_words(self.tokenizer, texts)
-        empty = [number for number, row in enumerate(rows) if not row]
-        if empty:
-            raise ShapeError(f"Prompt {empty[0]} is empty: a prompt needs at least one token")
+        for number, row in enumerate(rows):
+            self._check_not_empty(number, row)
         return padded(rows), torch.tensor([len(row) for row in rows])
 
     def answer(self, prompt: str, answer: Answer) -> list[int]:
@@ -158,14 +154,16 @@ class TextCodec:
 
     def contrast(  # noqa: PLR0917 - the order of `ContrastBatch.from_prompts`
         self,
-        clean: Sequence[str],
-        corrupted: Sequence[str],
-        answers: Sequence[Answer | Sequence[Answer]],
-        wrong: Sequence[Answer | Sequence[Answer]],
+        clean: Column,
+        corrupted: Column,
+        answers: Column,
+        wrong: Column,
         *,
         roles: Sequence[Mapping[str, tuple[int, int]]] | None,
     ) -> ContrastBatch:
         """The batch of these texts; see `ContrastBatch.from_prompts`. An answer may also be a list of alternatives."""
+        clean, corrupted = text_columns(clean=clean, corrupted=corrupted)
+        answers, wrong = answer_columns(answers=answers, wrong=wrong)
         counts = {"clean": len(clean), "corrupted": len(corrupted), "answers": len(answers), "wrong": len(wrong)}
         if roles is not None:
             counts["roles"] = len(roles)
@@ -178,6 +176,8 @@ class TextCodec:
         answer_ids, wrong_ids = self._answer_ids(clean, answers), self._answer_ids(clean, wrong)
         places = [self.places(text, spans) for text, spans in zip(clean, roles or [{}] * len(clean), strict=True)]
         shared = set(places[0]).intersection(*places[1:]) if places else set()
+        for number, row in enumerate(clean_ids):
+            self._check_not_empty(number, row)
         tokens = padded(clean_ids)
         return ContrastBatch(
             clean=tokens,
@@ -190,6 +190,10 @@ class TextCodec:
             axis=self.axis(tokens, [len(row) for row in clean_ids]),
             strings=tuple(self.strings(row) for row in clean_ids),
         )
+
+    def _check_not_empty(self, number: int, row: Sequence[int]) -> None:
+        if not row:
+            raise ShapeError(f"Prompt {number} is empty: a prompt needs at least one token")
 
     def _check_equal_lengths(self, clean: Sequence[Sequence[int]], corrupted: Sequence[Sequence[int]]) -> None:
         for number, (row, other) in enumerate(zip(clean, corrupted, strict=True)):

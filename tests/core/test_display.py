@@ -194,11 +194,3 @@ def test_answers_outside_the_vocabulary_are_refused(model_of):
     batch = mx.ContrastBatch.from_tokens([[1, 2]], [[1, 3]], [10**6], [5])
     with pytest.raises(ShapeError, match="outside the vocabulary"):
         mx.ActivationPatching("z", ("layer",))(model, batch)
-
-
-def test_a_custom_metric_must_return_a_tensor(model_of):
-    from mechxai.core.metric import as_metric
-
-    metric = as_metric(lambda logits, batch: [0.0] * len(batch))
-    with pytest.raises(ShapeError, match=r"The custom metric returned a list: it must return a tensor.*\(2,\)"):
-        metric(torch.zeros(2, 3, 9), tokens_batch(2))

@@ -39,7 +39,7 @@ def test_a_padded_list_of_texts_has_the_numbers_of_single_texts(model_of, kind, 
 
 
 def test_prompts_that_are_no_texts_are_refused(model_of):
-    with pytest.raises(ConfigError, match=r"texts or a tensor of token ids \[batch, pos\], not a list of int"):
+    with pytest.raises(ConfigError, match=r"texts or token ids \[batch, pos\], not a list of int"):
         inspect.unwrap(TextCodec.texts)(model_of("gpt2").text, [11, 12])
     with pytest.raises(ShapeError, match=r"not int64 \[3\]\. Add a batch dimension with tokens\[None\]"):
         check_tokens(torch.tensor([1, 2, 3]), model_of("gpt2").architecture, "gpt2")

@@ -7,9 +7,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mechxai.core.exclusive import exclusive
 from mechxai.core.shapes import PromptInts, Tokens
 from mechxai.core.site import Site
-from mechxai.model.backends.base import Backend, evaluating, flags, hook_point
+from mechxai.model.backends.base import Backend, flags, hook_point
+from mechxai.model.backends.evaluating import evaluating
 from mechxai.model.backends.hooks import HookFunction, hooked
 
 Hooks = Mapping[str, Sequence[HookFunction]]
@@ -17,21 +19,22 @@ Hooks = Mapping[str, Sequence[HookFunction]]
 
 @contextmanager
 def attached(backend: Backend, hooks: Sequence[Hooks], sites: Sequence[Site] = ()) -> Iterator[None]:
-    """Attaches functions to hook points, and puts the model into evaluation mode.
+    """Attaches functions to hook points, and puts the model into evaluation mode; other threads wait.
 
     Args:
         backend: the model.
         hooks: tables, TransformerLens hook name -> functions, attached one table after the other.
         sites: sites behind the functions, so that TransformerLens computes them.
     """
-    points = [
-        (hook_point(backend, name), _effective(backend, name, function))
-        for table in hooks
-        for name, functions in table.items()
-        for function in functions
-    ]
-    with evaluating(backend), flags(backend, sites), hooked(points):
-        yield
+    with exclusive(backend):
+        points = [
+            (hook_point(backend, name), _effective(backend, name, function))
+            for table in hooks
+            for name, functions in table.items()
+            for function in functions
+        ]
+        with evaluating(backend), flags(backend, sites), hooked(points):
+            yield
 
 
 class _Embedded(Exception):  # noqa: N818 - not an error: it ends a pass at block 0

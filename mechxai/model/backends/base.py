@@ -3,7 +3,6 @@
 The differences between them are in `hooked_transformer` and `bridge` only.
 """
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from mechxai.core.architecture import Architecture
 from mechxai.core.errors import ModelSupportError, SiteError, out_of_range
+from mechxai.core.exclusive import exclusive
 from mechxai.core.shapes import Mask, RowLogits, Tokens
 from mechxai.core.site import Site
 from mechxai.core.site_table import SITES, site_name
@@ -78,7 +78,7 @@ class Backend(Protocol):
         ...
 
     def optimize_layout(self) -> None:
-        """Gives the weights the memory layout that the forward pass reads fastest; values and shapes do not change."""
+        """Gives weights that are not a user's the layout that passes read fastest; values and shapes stay the same."""
         ...
 
     def final_norm(self, residual: Tensor) -> Tensor:
@@ -135,32 +135,17 @@ def modules(backend: Backend) -> list[Any]:
 
 
 @contextmanager
-def evaluating(backend: Backend) -> Iterator[None]:
-    """Puts the model into evaluation mode and silences library warnings; restores both afterwards."""
-    training = [module for module in modules(backend) if module.training]
-    try:
-        for module in training:
-            module.training = False
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
-            warnings.filterwarnings("ignore", category=FutureWarning)
-            yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextmanager
 def frozen(backend: Backend) -> Iterator[None]:
-    """Turns off gradients of all parameters, and restores them afterwards."""
-    parameters = [parameter for parameter in backend.inner.parameters() if parameter.requires_grad]
-    try:
-        for parameter in parameters:
-            parameter.requires_grad_(requires_grad=False)
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(requires_grad=True)
+    """Turns off gradients of all parameters, and restores them afterwards; other threads wait."""
+    with exclusive(backend):
+        parameters = [parameter for parameter in backend.inner.parameters() if parameter.requires_grad]
+        try:
+            for parameter in parameters:
+                parameter.requires_grad_(requires_grad=False)
+            yield
+        finally:
+            for parameter in parameters:
+                parameter.requires_grad_(requires_grad=True)
 
 
 def existing_sites(backend: Backend, sites: Sequence[str | Site], layers: Sequence[int] | None = None) -> list[Site]:

@@ -28,6 +28,7 @@ class BridgeBackend:
     """TransformerLens' wrapper around a Hugging Face model (3.9 and 4.x)."""
 
     inner: Any
+    borrowed: bool = False  # a user's object, whose weights keep their memory layout
     name: ClassVar[str] = "bridge"
     masks_rows: ClassVar[bool] = True
     in_place: ClassVar[frozenset[str]] = frozenset(name for name, row in SITES.items() if "bridge" in row.in_place_on)
@@ -125,7 +126,8 @@ class BridgeBackend:
 
     def optimize_layout(self) -> None:
         """Transposes GPT-2's widest weights in memory; linear layers of other models are already as they are read."""
-        optimize_convolution_layout(modules(self))
+        if not self.borrowed:
+            optimize_convolution_layout(modules(self))
 
     def record(self, tokens: Tokens, kept: KeysValues) -> None:
         """A pass with a Hugging Face cache that stores keys and values layer by layer."""

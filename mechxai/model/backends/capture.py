@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from mechxai.core.errors import ShapeError
 from mechxai.core.site import POSITION_AXES, Site
 from mechxai.model.backends.base import Backend, frozen
 from mechxai.model.backends.hooks import HookFunction
@@ -81,6 +82,17 @@ class Keeper:
         return torch.empty(n_layers, self.n_prompts, *shape, dtype=self.dtype, device=self.device)
 
 
+def _scalar(score: object) -> Tensor:
+    """The score, refused where no gradient of it can be taken."""
+    if not isinstance(score, Tensor) or score.numel() != 1 or not score.requires_grad:
+        got = f"a tensor of shape {list(score.shape)}" if isinstance(score, Tensor) else f"a {type(score).__name__}"
+        without = " without a gradient" if isinstance(score, Tensor) and score.numel() == 1 else ""
+        raise ShapeError(
+            f"The score is {got}{without}: it must be one number, computed from the logits with torch operations"
+        )
+    return score
+
+
 def gradients_at(
     backend: Backend, sites: Sequence[Site], run: Callable[[Mapping[str, Sequence[HookFunction]]], Tensor]
 ) -> tuple[dict[Site, Tensor], dict[Site, Tensor]]:
@@ -116,5 +128,5 @@ def gradients_at(
     for site in sites:
         hooks.setdefault(site.hook, []).append(storing(site))
     with frozen(backend), torch.enable_grad():
-        gradients = torch.autograd.grad(run(hooks), list(values.values()))
+        gradients = torch.autograd.grad(_scalar(run(hooks)), list(values.values()))
     return {site: value.detach() for site, value in values.items()}, dict(zip(values, gradients, strict=True))

@@ -22,6 +22,7 @@ class HookedTransformerBackend:
     """TransformerLens' own model (up to 3.9, where it was last shipped)."""
 
     inner: Any
+    borrowed: bool = False  # a user's object, whose weights keep their memory layout
     name: ClassVar[str] = "hooked_transformer"
     masks_rows: ClassVar[bool] = False
     in_place: ClassVar[frozenset[str]] = frozenset()
@@ -64,7 +65,8 @@ class HookedTransformerBackend:
 
     def optimize_layout(self) -> None:
         """Restrides the weights, so that TransformerLens' reshapes are views instead of copies."""
-        optimize_layout(self.inner)
+        if not self.borrowed:
+            optimize_layout(self.inner)
 
     def record(self, tokens: Tokens, kept: KeysValues) -> None:
         """A pass from block 0 on with cache entries that store each layer's keys and values."""

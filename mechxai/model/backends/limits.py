@@ -11,18 +11,25 @@ from mechxai.core.site import Site
 from mechxai.model.backends.memory import available_bytes
 
 
+def check_form(tokens: Tensor) -> None:
+    """Refuses tokens that are not whole numbers ``[batch, pos]``."""
+    if tokens.ndim != 2 or tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
+        raise ShapeError(
+            f"Tokens must be whole numbers [batch, pos], not {str(tokens.dtype).removeprefix('torch.')} "
+            f"{list(tokens.shape)}",
+            fix="Add a batch dimension with tokens[None]" if tokens.ndim == 1 else None,
+        )
+
+
 def check_tokens(tokens: Tensor, architecture: Architecture, name: str) -> None:
     """Refuses tokens that the model cannot read.
 
     Raises:
         ShapeError: not whole numbers ``[batch, pos]``, more than the context holds, or outside the vocabulary.
     """
-    if tokens.ndim != 2 or tokens.is_floating_point():
-        raise ShapeError(
-            f"Tokens must be whole numbers [batch, pos], not {str(tokens.dtype).removeprefix('torch.')} "
-            f"{list(tokens.shape)}",
-            fix="Add a batch dimension with tokens[None]" if tokens.ndim == 1 else None,
-        )
+    check_form(tokens)
+    if not tokens.shape[1]:
+        raise ShapeError("The prompts have no tokens", fix="Pass at least one token for each prompt")
     if tokens.shape[1] > architecture.n_ctx:
         raise ShapeError(
             f"The prompts have {tokens.shape[1]} tokens: {name} reads up to n_ctx={architecture.n_ctx}",

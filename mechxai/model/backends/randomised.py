@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 
 from mechxai.core.errors import ModelSupportError
+from mechxai.core.exclusive import exclusive
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.load import backend_of
 
@@ -32,7 +33,8 @@ def randomised(model: HookedModel, seed: int = 0) -> HookedModel:
             f"{model.name} cannot get random weights: its weights are quantised or on several devices",
             fix="Load it in float32 or bfloat16 on one device",
         )
-    inner = copy.deepcopy(model.inner)
+    with exclusive(model):
+        inner = copy.deepcopy(model.inner)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in inner.parameters():

@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import torch
 
+from mechxai.core.exclusive import exclusive
 from mechxai.core.shapes import PromptInts, Tokens
 from mechxai.model.backends.attach import Hooks, attached, embedded, row_mask
 from mechxai.model.backends.base import Backend, modules
@@ -40,9 +41,9 @@ def fill(
         hooked: always run the model's own modules.
         edits: rows -> hook functions that edit their activations before they are stored; implies ``hooked``.
     """
-    dense = None if hooked or edits is not None else _trusted(keeper, backend, tokens.shape[1])
-    run = _hooked_run(keeper, backend) if dense is None else _dense_run(keeper, backend, dense)
-    with torch.no_grad():
+    with exclusive(backend), torch.no_grad():
+        dense = None if hooked or edits is not None else _trusted(keeper, backend, tokens.shape[1])
+        run = _hooked_run(keeper, backend) if dense is None else _dense_run(keeper, backend, dense)
         for rows in parts(len(tokens), tokens.shape[1], tokens.device):
             keeper.begin(rows)
             with suppress(AllCached):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mechxai.core.errors import ModelSupportError, SiteError
+from mechxai.core.exclusive import exclusive
 from mechxai.core.shapes import Tokens
 from mechxai.core.site import Site
 from mechxai.core.site_table import SITES
@@ -96,14 +97,15 @@ def dense_blocks(backend: Backend) -> DenseModel | None:
 
 def equivalence_check(backend: Backend) -> EquivalenceCheck:
     """The comparison of dense blocks with the model. Cost: five passes over a prompt or two, once."""
-    entry = _entries.get(backend)
-    if entry is None or not entry.holds(model_state(backend)):
-        if backend.resumes() and backend.plain_weights():
-            backend.optimize_layout()
-        before = model_state(backend)
-        check = _checked(backend)
-        entry = _entries[backend] = _Entry(check, before, model_state(backend))
-    return entry.check
+    with exclusive(backend):
+        entry = _entries.get(backend)
+        if entry is None or not entry.holds(model_state(backend)):
+            if backend.resumes() and backend.plain_weights():
+                backend.optimize_layout()
+            before = model_state(backend)
+            check = _checked(backend)
+            entry = _entries[backend] = _Entry(check, before, model_state(backend))
+        return entry.check
 
 
 def _checked(backend: Backend) -> EquivalenceCheck:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mechxai.core.torch_modes import plain_torch
+
 # parameter name -> the order of its axes in memory, last fastest
 _ORDERS = {
     "W_Q": (1, 0, 2),  # a matrix d_model x (head d_head), which TransformerLens reads transposed
@@ -29,6 +31,7 @@ _PAGE = 4096  # bytes; rows that are multiples of it apart compete for the same 
 _GATED = {"W_out": (1, 0)}  # read transposed by gated MLPs only
 
 
+@plain_torch()
 def optimize_layout(hooked_transformer: Any) -> None:
     """Gives a HookedTransformer's weights the strides that its forward pass reads. Cost: one copy of each, once."""
     for module in hooked_transformer.modules():
@@ -39,6 +42,7 @@ def optimize_layout(hooked_transformer: Any) -> None:
                 _restride(parameter, orders[name])
 
 
+@plain_torch()
 def optimize_convolution_layout(modules: Iterable[Any]) -> None:
     """Transposes Hugging Face's ``Conv1D`` weights (GPT-2's) in memory where their rows share cache lines."""
     for module in modules:

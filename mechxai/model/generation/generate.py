@@ -12,6 +12,7 @@ from mechxai.core.shapes import PromptInts, Tokens
 from mechxai.model.backends.base import Backend
 from mechxai.model.generation.decoding import Decoder, WrittenTokens
 from mechxai.model.generation.generator import Writing
+from mechxai.model.prompt_inputs import texts_or_tokens
 from mechxai.model.text import Prompts, TextCodec
 
 
@@ -86,9 +87,9 @@ class Generates(ABC):
             raise ConfigError(f"max_new_tokens is {max_new_tokens}: it must be at least 1")
         decoder = Decoder(self.name, self.backend, self.text, self.device)
         writing = Writing(max_new_tokens, temperature, seed=seed)
-        if isinstance(prompts, Tensor):
-            return decoder.continued_tokens(prompts, lengths, writing)
-        texts = self.text.texts([prompts] if isinstance(prompts, str) else prompts)
+        texts = texts_or_tokens(prompts)
+        if isinstance(texts, Tensor):
+            return decoder.continued_tokens(texts, lengths, writing)
         rows = [decoder.prompt_ids(text) for text in texts]
         written = [continuation.written.text for continuation in decoder.continuations(rows, writing)]
         return written[0] if isinstance(prompts, str) else written

@@ -1,19 +1,19 @@
 """A function from texts to scores as a model, for methods that need nothing but outputs."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechxai.core.architecture import Architecture
-from mechxai.core.errors import ConfigError, ShapeError
+from mechxai.core.errors import ConfigError
 from mechxai.core.shapes import PromptInts, RowLogits, Tokens
 from mechxai.model.sequence.named_outputs import NamedOutputs
+from mechxai.model.sequence.scores import scores_of
 from mechxai.model.sequence.word_pieces import Pieces
 from mechxai.model.text import TextCodec
 
@@ -70,14 +70,7 @@ class BlackBox(NamedOutputs):
         Raises:
             ShapeError: not one row of finite numbers per text, one number per output.
         """
-        scores = np.asarray(self.function(texts), dtype=np.float64)
-        shape = (len(texts), len(self.outputs))
-        if scores.shape != shape or not np.isfinite(scores).all():
-            problem = f"have shape {scores.shape}" if scores.shape != shape else "are not finite"
-            raise ShapeError(
-                f"The scores of {self.name} {problem}",
-                allowed=f"finite numbers of shape {shape}: a row per text, {list(self.outputs)}",
-            )
+        scores = scores_of(self.function(texts), self.name, n_texts=len(texts), outputs=self.outputs)
         return torch.from_numpy(scores)
 
     def texts(self, tokens: Tokens, lengths: PromptInts) -> list[str]:
@@ -95,7 +88,7 @@ class BlackBox(NamedOutputs):
 
 
 def black_box(
-    function: Scoring, outputs: Sequence[str], *, name: str = "black box", version: str = "unknown"
+    function: Scoring, outputs: Iterable[str], *, name: str = "black box", version: str = "unknown"
 ) -> BlackBox:
     """Makes a model of any function from texts to scores.
 
@@ -105,22 +98,28 @@ def black_box(
 
     Args:
         function: from texts to scores ``[text, output]`` in the place of logits; for probabilities, their logarithms.
+            A tensor, an array, a DataFrame, lists, a Hugging Face output with ``logits``, or dicts by output name.
         outputs: names of the outputs; two or more.
         name: in results.
         version: identifies the function: change it when the function changes, so that runs are not mixed up.
 
     Raises:
-        ConfigError: fewer than two outputs, an empty name, or one twice.
+        ConfigError: fewer than two outputs, an empty name, or one twice; or something that cannot be called.
     """
+    if not callable(function):
+        raise ConfigError(f"A black box is a function from texts to scores, not a {type(function).__name__}")
     check_outputs(name, outputs)
-    return BlackBox(name, function, tuple(outputs), version)
+    return BlackBox(name, function, tuple(map(str, outputs)), version)
 
 
-def check_outputs(name: str, outputs: Sequence[str]) -> None:
+def check_outputs(name: str, outputs: Iterable[str]) -> None:
     """Refuses fewer than two outputs, an empty one, or one twice.
 
     Raises:
         ConfigError: names the outputs.
     """
-    if len(set(outputs)) < max(2, len(outputs)) or not all(outputs):
-        raise ConfigError(f"{name!r} cannot have outputs {list(outputs)}", allowed="two or more different names")
+    if isinstance(outputs, str) or not isinstance(outputs, Iterable):
+        raise ConfigError(f"{name!r} cannot have outputs {outputs!r}", allowed="a list of two or more different names")
+    names = [*outputs]
+    if len(set(names)) < max(2, len(names)) or not all(isinstance(output, str) and output for output in names):
+        raise ConfigError(f"{name!r} cannot have outputs {names}", allowed="two or more different names")

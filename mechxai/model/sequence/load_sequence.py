@@ -8,6 +8,7 @@ import torch
 
 from mechxai.core.errors import ConfigError, ModelSupportError, check_choice
 from mechxai.core.fingerprint import Fingerprints
+from mechxai.core.torch_modes import plain_torch
 from mechxai.model.backends.base import as_dtype
 from mechxai.model.backends.device import device_of, quiet_loading
 from mechxai.model.backends.weight_hash import hash_parameters
@@ -82,7 +83,7 @@ def load_encoder(
         )
     inner, tokenizer = _loaded(name, "AutoModel", device, dtype=dtype, revision=revision)
     encoder = _model(name, inner, tokenizer, (*texts, NOTHING), head=class_head, revision=revision)
-    with LoadingErrors(name, FORWARD), torch.no_grad():
+    with plain_torch(), LoadingErrors(name, FORWARD), torch.no_grad():
         tokens = [encoder.embeddings(encoder.tokens(text)[0]) for text in texts]
         references_unit = torch.cat([text_embeddings(inner, row, pooling) for row in tokens])
     return _model(
@@ -93,7 +94,7 @@ def load_encoder(
 def _loaded(name: str, kind: str, device: str, *, dtype: str, revision: str | None) -> tuple[Any, Any]:
     torch_device, torch_dtype = device_of(device), as_dtype(dtype)
     folder = zoo_folder(name) if name.startswith("zoo/") else Path(name) if name and Path(name).is_dir() else None
-    with quiet_loading(), LoadingErrors(name):
+    with plain_torch(), quiet_loading(), LoadingErrors(name):
         inner, tokenizer = sequence_model(folder or name, kind, dtype=torch_dtype, revision=revision, name=name)
     return inner.eval().requires_grad_(requires_grad=False).to(torch_device), tokenizer
 

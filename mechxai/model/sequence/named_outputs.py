@@ -9,12 +9,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from mechxai.core.alignment import Integers
 from mechxai.core.architecture import Architecture
 from mechxai.core.batch import Answer, ContrastBatch
 from mechxai.core.display import Displayed, Summary
 from mechxai.core.errors import AlignmentError, ConfigError, ShapeError, unknown
 from mechxai.core.shapes import PromptInts, RowLogits, Tokens
-from mechxai.model.text import Prompts, TextCodec, padded
+from mechxai.model.prompt_inputs import answer_columns, lengths_of, text_columns, texts_or_tokens
+from mechxai.model.text import Column, Prompts, TextCodec, padded
 from mechxai.model.unknown_words import announce_unknown_words
 
 _SHOWN = 6  # outputs that a summary names
@@ -62,15 +64,16 @@ class NamedOutputs(Displayed):
         )
         return Summary(f"{type(self).__name__} {self.name}", rows)
 
-    def tokens(self, prompts: str | Sequence[str]) -> tuple[Tokens, PromptInts]:
+    def tokens(self, prompts: Prompts) -> tuple[Tokens, PromptInts]:
         """Tokens ``[batch, pos]`` padded on the right, and lengths ``[batch]``, of one or more texts."""
-        tokens, lengths = self.text.batch([prompts] if isinstance(prompts, str) else prompts)
+        tokens, lengths = self.text.batch(prompts)
         return tokens.to(self.device), lengths.to(self.device)
 
-    def __call__(self, prompts: Prompts, *, lengths: PromptInts | None = None) -> RowLogits:
+    def __call__(self, prompts: Prompts, *, lengths: Integers | None = None) -> RowLogits:
         """The outputs ``[batch, 1, output]`` of a text, texts, or token ids ``[batch, pos]``; see `logits`."""
+        prompts = texts_or_tokens(prompts)
         if isinstance(prompts, Tensor):
-            return self.logits(prompts, lengths=lengths)
+            return self.logits(prompts, lengths=lengths_of(lengths, prompts))
         tokens, lengths = self.tokens(prompts)
         return self.logits(tokens, lengths=lengths)
 
@@ -88,14 +91,16 @@ class NamedOutputs(Displayed):
 
     def contrast(  # noqa: PLR0917 - the order of `ContrastBatch.from_prompts`
         self,
-        clean: Sequence[str],
-        corrupted: Sequence[str],
-        answers: Sequence[Answer | Sequence[Answer]],
-        wrong: Sequence[Answer | Sequence[Answer]],
+        clean: Column,
+        corrupted: Column,
+        answers: Column,
+        wrong: Column,
         *,
         roles: Sequence[Mapping[str, tuple[int, int]]] | None = None,
     ) -> ContrastBatch:
         """The batch of these texts; answers are outputs by name or index, roles as in `ContrastBatch.from_prompts`."""
+        clean, corrupted = text_columns(clean=clean, corrupted=corrupted)
+        answers, wrong = answer_columns(answers=answers, wrong=wrong)
         rows = [[self.text.ids(text) for text in texts] for texts in (clean, corrupted)]
         if not rows[0] or {len(rows[0])} != {len(rows[1]), len(answers), len(wrong)}:
             counts = {"clean": len(clean), "corrupted": len(corrupted), "answers": len(answers), "wrong": len(wrong)}
@@ -106,6 +111,8 @@ class NamedOutputs(Displayed):
         if lengths != [len(row) for row in rows[1]]:
             others = [len(row) for row in rows[1]]
             raise AlignmentError(f"Clean texts have {lengths} tokens and corrupted texts {others}: they must be equal")
+        if 0 in lengths:
+            raise ShapeError(f"Text {lengths.index(0)} is empty: a text needs at least one token")
         tokens = [padded(part) for part in rows]
         ends = [0 if not self.architecture.causal else length - 1 for length in lengths]
         answer_ids, wrong_ids = (

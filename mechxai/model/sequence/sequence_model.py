@@ -13,7 +13,9 @@ from torch import Tensor
 
 from mechxai.core.architecture import Architecture
 from mechxai.core.errors import ModelSupportError
+from mechxai.core.exclusive import exclusive
 from mechxai.core.shapes import PromptInts, RowLogits, Tokens
+from mechxai.core.torch_modes import ordinary
 from mechxai.model.backends.limits import check_tokens
 from mechxai.model.sequence.named_outputs import NamedOutputs
 from mechxai.model.text import TextCodec
@@ -79,7 +81,8 @@ class SequenceModel(NamedOutputs):
     def embeddings(self, tokens: Tokens) -> Float[Tensor, "batch pos d_model"]:
         """The token embeddings, without positions."""
         check_tokens(tokens, self.architecture, self.name)
-        return self.inner.get_input_embeddings()(tokens.to(self.device)).detach()
+        with exclusive(self):
+            return self.inner.get_input_embeddings()(ordinary(tokens).to(self.device)).detach()
 
     def mean_embedding(self) -> Float[Tensor, " d_model"]:
         """The mean token embedding over the vocabulary."""
@@ -92,11 +95,12 @@ class SequenceModel(NamedOutputs):
     ) -> Float[Tensor, "batch output"]:
         """The outputs of rows with these token embeddings; differentiable. Cost: one forward pass."""
         order, parts = [], []
-        for length in lengths.unique().tolist():
-            rows = (lengths == length).nonzero()[:, 0]
-            parts.append(self.head(self.inner, embeddings[rows, : int(length)]))
-            order.append(rows)
-        return torch.cat(parts)[torch.cat(order).argsort()]
+        with exclusive(self):
+            for length in lengths.unique().tolist():
+                rows = (lengths == length).nonzero()[:, 0]
+                parts.append(self.head(self.inner, embeddings[rows, : int(length)]))
+                order.append(rows)
+            return torch.cat(parts)[torch.cat(order).argsort()]
 
     def logits(
         self, tokens: Tokens, *, lengths: PromptInts | None = None, at: Int[Tensor, "batch k"] | None = None
@@ -104,7 +108,7 @@ class SequenceModel(NamedOutputs):
         """The outputs ``[batch, 1, output]``; ``at`` has no effect. Cost: one forward pass."""
         del at
         lengths = tokens.new_full((len(tokens),), tokens.shape[1]) if lengths is None else lengths
-        with torch.no_grad():
+        with exclusive(self), torch.no_grad():
             return self.outputs_of(self.embeddings(tokens), lengths)[:, None]
 
     def patterns(

@@ -5,10 +5,13 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from mechxai.core.errors import ArtifactError
+
 _PIECE = re.compile(r"\s*\w+|\s*[^\w\s]+|\s+")
 REMOVED, MASKED = 0, 1
 _BYTES = 6  # of an id: a float64 holds it exactly
 _SPECIAL = {REMOVED: "", MASKED: " ..."}
+_texts: dict[int, str] = dict(_SPECIAL)  # of all black boxes: one made anew reads batches of the one before
 
 
 class Pieces:
@@ -23,9 +26,6 @@ class Pieces:
     mask_token = "..."
     all_special_ids = (REMOVED, MASKED)
 
-    def __init__(self) -> None:
-        self._texts: dict[int, str] = dict(_SPECIAL)
-
     def __call__(
         self, text: str, *, add_special_tokens: bool = True, return_offsets_mapping: bool = False
     ) -> dict[str, Any]:
@@ -37,10 +37,16 @@ class Pieces:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text that pieces form."""
-        return "".join(self._texts[int(piece_id)] for piece_id in ids)
+        unknown = [int(piece_id) for piece_id in ids if int(piece_id) not in _texts]
+        if unknown:
+            raise ArtifactError(
+                f"Token {unknown[0]} stands for a word that this process has not read: its text is not known",
+                fix="Make the batch from its texts again, with model.contrast or mx.ContrastBatch.from_prompts",
+            )
+        return "".join(_texts[int(piece_id)] for piece_id in ids)
 
     def _id(self, piece: str) -> int:
         digest = hashlib.blake2b(piece.encode(), digest_size=_BYTES).digest()
         piece_id = int.from_bytes(digest) + len(_SPECIAL)
-        self._texts[piece_id] = piece
+        _texts[piece_id] = piece
         return piece_id

@@ -232,7 +232,7 @@ def test_the_other_packages_format_there_and_back(model_of, tmp_path, kind):
     a = model.architecture
     assert config["lens_type"] == "linear_tuned_lens"
     assert (config["d_model"], config["num_hidden_layers"], config["bias"]) == (a.d_model, a.n_layers, True)
-    state = torch.load(folder / "params.pt", weights_only=True)  # noqa: TID251 - their format
+    state = torch.load(folder / "params.pt", weights_only=True)
     layers = torch.nn.ModuleList(torch.nn.Linear(a.d_model, a.d_model) for _ in range(a.n_layers))
     layers.load_state_dict(state)  # exactly these keys
     h = torch.randn(4, a.d_model)
