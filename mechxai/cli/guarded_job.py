@@ -10,7 +10,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mechxai.cli.console import FAILED, REFUSED, error_stream, show, show_error
-from mechxai.core.errors import ConfigError, MechXAIError
+from mechxai.core.errors import ConfigError, MechXAIError, SiteError
 from mechxai.core.files import disk_error
 from mechxai.sweeps.job import run_job
 from mechxai.sweeps.record import INTERRUPTED, JobRecord
@@ -60,7 +60,7 @@ def _run_alone(config: DictConfig) -> None:
         if error is None:
             raise
         show_error(error)
-        sys.exit(REFUSED if isinstance(error, ConfigError) else FAILED)
+        sys.exit(REFUSED if isinstance(error, (ConfigError, SiteError)) else FAILED)
 
 
 def _purposeful(raised: Exception) -> MechXAIError | None:

@@ -3,14 +3,18 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from mechxai.core.errors import ConfigError, MechXAIError
-from mechxai.core.signature import Parameter, read_signature
+from mechxai.core.errors import ConfigError, MechXAIError, unknown
+from mechxai.core.signature import REQUIRED, Parameter, Signature, read_signature
 from mechxai.core.site_table import site_name
+from mechxai.core.source import UNKNOWN
 from mechxai.sweeps.config_files import resolved_target
-from mechxai.sweeps.run_settings import RunSettings
+from mechxai.sweeps.run_settings import MAX_SEED, FigureSettings, MetricSettings, RunSettings
 
 _ROOT = "mechxai."
 _SITES = "site"  # fields of this name take names of sites
+_BUILT = ("model", "task", "method", "tracker")  # groups whose choice names what is built
+_PLAIN_GROUPS = {"figure": FigureSettings, "metric": MetricSettings}
+_RANGES = {"seed": (0, MAX_SEED), "n": (1, 1_000_000)}  # of whole numbers with these names
 
 
 def check_config(config: Mapping[str, Any], *, skip: Collection[str] = ()) -> None:
@@ -20,15 +24,19 @@ def check_config(config: Mapping[str, Any], *, skip: Collection[str] = ()) -> No
         ConfigError: with the key, the value and what is allowed.
         SiteError: an unknown site, with the nearest.
     """
-    for path, node in _targets(config, ""):
-        parameters = parameters_of(node)
-        for key, value in node.items():
-            if key in parameters and f"{path}{key}" not in skip:
-                _check(f"{path}{key}", value, parameters[key])
     for key, parameter in _run_parameters().items():
         if key in config and key not in skip:
             _check(key, config[key], parameter)
     RunSettings.from_config({key: value for key, value in config.items() if key not in skip})
+    _check_groups(config)
+    for path, node in _targets(config, ""):
+        signature = _signature_of(node)
+        parameters = signature.parameters if signature else {}
+        if signature is not None and signature.complete:
+            _check_keys(path, node, parameters)
+        for key, value in node.items():
+            if key in parameters and f"{path}{key}" not in skip:
+                _check(f"{path}{key}", value, parameters[key])
 
 
 def check_value(config: Mapping[str, Any], key: str, value: object) -> MechXAIError | None:
@@ -48,12 +56,44 @@ def check_value(config: Mapping[str, Any], key: str, value: object) -> MechXAIEr
 
 def parameters_of(node: Mapping[str, Any]) -> dict[str, Parameter]:
     """What the target of a node takes; empty for a target outside the package."""
+    signature = _signature_of(node)
+    return signature.parameters if signature else {}
+
+
+def _signature_of(node: Mapping[str, Any]) -> Signature | None:
     target = str(node.get("_target_") or "")
     if not target.startswith(_ROOT):
-        return {}
+        return None
     module, _, name = resolved_target(target).rpartition(".")
-    signature = read_signature(module, name)
-    return signature.parameters if signature else {}
+    return read_signature(module, name)
+
+
+def _check_groups(config: Mapping[str, Any]) -> None:
+    """Refuses groups that name nothing that can be built."""
+    for group in _BUILT:
+        node = config.get(group)
+        if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
+            raise ConfigError(f"{group} names nothing that can be built", fix=f"Choose one: {group}=NAME")
+    for group, settings in _PLAIN_GROUPS.items():
+        signature = read_signature(settings.__module__, settings.__name__)
+        node = config.get(group, {})
+        if not isinstance(node, Mapping) or signature is None:
+            raise ConfigError(f"{group}={node!r} is not a choice of {group}", fix=f"Choose one: {group}=NAME")
+        _check_keys(f"{group}.", node, signature.parameters)
+        for key, value in node.items():
+            _check(f"{group}.{key}", value, signature.parameters[key])
+    also = config.get("also", {})
+    if not isinstance(also, Mapping):
+        raise ConfigError(f"also={also!r} names no methods", fix="Write +method@also.LABEL=NAME")
+    for label, node in also.items():
+        if node is not None and not (isinstance(node, Mapping) and isinstance(node.get("_target_"), str)):
+            raise ConfigError(f"also.{label} names no method", fix=f"also.{label}=null leaves it out")
+
+
+def _check_keys(path: str, node: Mapping[str, Any], parameters: Collection[str]) -> None:
+    for key in node:
+        if key not in parameters and not str(key).startswith("_"):
+            raise ConfigError(unknown("key", f"{path}{key}", [f"{path}{name}" for name in parameters] or ["no key"]))
 
 
 def _run_parameters() -> dict[str, Parameter]:
@@ -70,9 +110,11 @@ def _targets(node: object, path: str) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def _check(key: str, value: object, parameter: Parameter) -> None:
-    if _is_open(value):
+    if _is_open(value, parameter):
         return
     parameter.annotation.check(key, value)
+    _check_range(key, value, parameter)
+    _check_not_empty(key, value, parameter)
     if parameter.name == _SITES:
         for name in value if isinstance(value, (list, tuple)) else (value,):
             if not isinstance(name, str):
@@ -80,9 +122,29 @@ def _check(key: str, value: object, parameter: Parameter) -> None:
             site_name(name)
 
 
-def _is_open(value: object) -> bool:
+def _check_range(key: str, value: object, parameter: Parameter) -> None:
+    if parameter.name in _RANGES and isinstance(value, int):
+        low, high = _RANGES[parameter.name]
+        if not low <= value <= high:
+            raise ConfigError(f"{key}={value} is out of range", allowed=f"{low} to {high}")
+
+
+def _check_not_empty(key: str, value: object, parameter: Parameter) -> None:
+    """Refuses an empty list, which would ask for nothing, unless it is the default."""
+    default = parameter.default
+    if not (isinstance(value, (list, tuple)) and not value) or parameter.annotation.items is None:
+        return
+    if default is REQUIRED or (default is not UNKNOWN and default not in ((), [])):
+        takes_null = "none" in parameter.annotation.types
+        raise ConfigError(f"{key}=[] is empty", fix=f"Write {key}=null, or leave it out" if takes_null else None)
+
+
+def _is_open(value: object, parameter: Parameter) -> bool:
     """Whether a value is made by something else: a nested target, an interpolation, or one still missing."""
-    return isinstance(value, Mapping) or (isinstance(value, str) and ("${" in value or value == "???"))
+    if isinstance(value, Mapping):
+        items = parameter.annotation.items
+        return parameter.annotation.open or (items is not None and items.open)
+    return isinstance(value, str) and ("${" in value or value == "???")
 
 
 def _plain(value: object) -> object:

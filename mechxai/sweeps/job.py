@@ -20,6 +20,7 @@ from mechxai.core.files import make_writable_folder
 from mechxai.core.reporter import Reporter
 from mechxai.sweeps.allowed_targets import check_plugins, check_targets, plugin_overrides
 from mechxai.sweeps.devices import concurrent_job_number, reserved_device, visible_gpus
+from mechxai.sweeps.folder_names import check_name
 from mechxai.sweeps.run_settings import RunSettings
 
 if TYPE_CHECKING:  # importing it imports torch
@@ -41,16 +42,16 @@ def run_job(config: DictConfig, show: Reporter) -> dict[str, Path]:
 
 
 def _run_job(config: DictConfig, show: Reporter) -> dict[str, Path]:
-    from mechxai.runs.execute import explain_study, run_study  # noqa: PLC0415 - heavy
-    from mechxai.runs.study import Study  # noqa: PLC0415 - heavy
-
     overrides = list(HydraConfig.get().overrides.task)
     settings = RunSettings.from_config(config)
     packages = load_plugins(settings.plugins, overrides)
     check_targets(OmegaConf.to_container(config, resolve=False), plugins=packages)
     if not settings.plan:
         make_writable_folder(Path(settings.output), setting=f"output={settings.output}")
-    parts = {name: _instance(config[name]) for name in ("model", "task", "method", "tracker")}
+    parts = {name: _instance(config[name]) for name in ("method", "tracker", "task", "model")}  # the slow one last
+    from mechxai.runs.execute import explain_study, run_study  # noqa: PLC0415 - heavy
+    from mechxai.runs.study import Study  # noqa: PLC0415 - heavy
+
     study = Study(
         name=settings.name,
         model=parts["model"],
@@ -106,6 +107,7 @@ def companion_labels(also: Mapping[str, Any]) -> list[str]:
     """
     labels = [str(label) for label, node in also.items() if node is not None]
     for label in labels:
+        check_name("also", label.replace("/", "//"))  # a file's name: no folder in it
         if "_target_" not in also[label]:
             raise ConfigError(f"also.{label} names no method", fix=f"also.{label}=null leaves it out")
     return labels
