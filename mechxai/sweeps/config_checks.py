@@ -74,6 +74,16 @@ def _check_groups(config: Mapping[str, Any]) -> None:
         node = config.get(group)
         if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
             raise ConfigError(f"{group} names nothing that can be built", fix=f"Choose one: {group}=NAME")
+    _check_plain_groups(config)
+    also = config.get("also", {})
+    if not isinstance(also, Mapping):
+        raise ConfigError(f"also={also!r} names no methods", fix="Write +method@also.LABEL=NAME")
+    for label, node in also.items():
+        if node is not None and not (isinstance(node, Mapping) and isinstance(node.get("_target_"), str)):
+            raise ConfigError(f"also.{label} names no method", fix=f"also.{label}=null leaves it out")
+
+
+def _check_plain_groups(config: Mapping[str, Any]) -> None:
     for group, settings in _PLAIN_GROUPS.items():
         signature = read_signature(settings.__module__, settings.__name__)
         node = config.get(group, {})
@@ -82,12 +92,6 @@ def _check_groups(config: Mapping[str, Any]) -> None:
         _check_keys(f"{group}.", node, signature.parameters)
         for key, value in node.items():
             _check(f"{group}.{key}", value, signature.parameters[key])
-    also = config.get("also", {})
-    if not isinstance(also, Mapping):
-        raise ConfigError(f"also={also!r} names no methods", fix="Write +method@also.LABEL=NAME")
-    for label, node in also.items():
-        if node is not None and not (isinstance(node, Mapping) and isinstance(node.get("_target_"), str)):
-            raise ConfigError(f"also.{label} names no method", fix=f"also.{label}=null leaves it out")
 
 
 def _check_keys(path: str, node: Mapping[str, Any], parameters: Collection[str]) -> None:

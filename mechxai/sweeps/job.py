@@ -47,7 +47,7 @@ def _run_job(config: DictConfig, show: Reporter) -> dict[str, Path]:
     packages = load_plugins(settings.plugins, overrides)
     check_targets(OmegaConf.to_container(config, resolve=False), plugins=packages)
     if not settings.plan:
-        make_writable_folder(Path(settings.output), setting=f"output={settings.output}")
+        make_writable_folder(Path(settings.output).expanduser(), setting=f"output={settings.output}")
     parts = {name: _instance(config[name]) for name in ("method", "tracker", "task", "model")}  # the slow one last
     from mechxai.runs.execute import explain_study, run_study  # noqa: PLC0415 - heavy
     from mechxai.runs.study import Study  # noqa: PLC0415 - heavy
@@ -57,7 +57,7 @@ def _run_job(config: DictConfig, show: Reporter) -> dict[str, Path]:
         model=parts["model"],
         batch=make_prompts(parts["task"], parts["model"]),
         methods=_methods(config, parts["method"], show),
-        root=Path(settings.output),
+        root=Path(settings.output).expanduser(),
         seed=settings.seed,
         engine=settings.engine,
         tokens_per_wave=settings.tokens_per_wave,

@@ -67,7 +67,7 @@ class UserConfigs:
         output = "outputs" if config.get("output") is None else str(config.output)
         check_name("name", name)
         check_folder("output", output)
-        return Path(output) / "sweeps" / name
+        return Path(output).expanduser() / "sweeps" / name
 
     def _file_name(self) -> str:
         if self.name != _BUNDLED:

@@ -9,7 +9,7 @@ import torch
 import mechxai as mx
 from mechxai.core.activations import Activations
 from mechxai.core.batch import Layout
-from mechxai.core.display import Displayed
+from mechxai.core.display import Displayed, Summary, neutralised
 from mechxai.core.errors import ShapeError, SiteError
 from mechxai.core.site import Site
 
@@ -202,3 +202,16 @@ def test_a_custom_metric_must_return_a_tensor(model_of):
     metric = as_metric(lambda logits, batch: [0.0] * len(batch))
     with pytest.raises(ShapeError, match=r"The custom metric returned a list: it must return a tensor.*\(2,\)"):
         metric(torch.zeros(2, 3, 9), tokens_batch(2))
+
+
+@pytest.mark.parametrize("code", [*range(32), 127, 0x85, 0x9B, 0x9D, 0x202E, 0x2066, 0x200F, 0x2028, 0xD800, 0xDCFF])
+def test_what_steers_a_terminal_is_made_visible(code):
+    text = f"a{chr(code)}b"
+    kept = chr(code) in "\n\t"
+    assert neutralised(text) == (text if kept else text.encode("unicode_escape").decode())
+    assert chr(code) not in Summary(text, [(text, text)]).text() or kept
+
+
+def test_other_text_stays():
+    for text in ("héllo wörld 你好 🙂 \u05d0 👩\u200d💻", "a\\x1b", "", "Ġthe"):
+        assert neutralised(text) == text

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from mechxai.core.errors import ArtifactError, ConfigError, ModelSupportError
 from mechxai.core.files import write_atomic
@@ -20,6 +20,7 @@ from mechxai.core.files import write_atomic
 Body = Mapping[str, object]
 Response = dict[str, Any]
 ROUTES = ("completions", "chat.completions")
+_SHORTEST_KEY = 6  # characters; shorter words are no secrets
 _PAUSE = 0.5  # seconds before a request with a damaged response is sent again, doubled each time
 
 
@@ -70,7 +71,12 @@ class Connection:
         """
         from_environment = "" if self.base_url else os.environ.get("OPENAI_BASE_URL", "")
         _check_url("OPENAI_BASE_URL", from_environment, self.key_from)
+        self._check_no_key(self.base_url or from_environment)
         return self.base_url or from_environment or "the client's default"
+
+    def _check_no_key(self, url: str) -> None:
+        if self._without_key(url) != url:
+            raise ConfigError("The endpoint's address has the key in it", fix=f"Leave the key in {self.key_from} only")
 
     def ask_all(self, route: str, bodies: Sequence[Body]) -> list[Response]:
         """The responses to many requests, in their order, ``at_once`` at a time; stored responses cost nothing.
@@ -105,7 +111,7 @@ class Connection:
 
     def _send(self, route: str, digest: str, body: Body) -> None:
         """Sends one request, and stores the response."""
-        answer = self._response(route, body)
+        answer = self._without_key(self._response(route, body))
         with self._lock:
             self._responses[digest] = answer
             self.spent["requests"] += 1
@@ -113,7 +119,7 @@ class Connection:
             for name in ("prompt_tokens", "completion_tokens"):
                 self.spent[name] += int(usage.get(name) or 0)
         if self.cache is not None:
-            record = {"place": self.place, "route": route, "request": body, "answer": answer}
+            record = {"place": self.place, "route": route, "request": self._without_key(body), "answer": answer}
             write_atomic(self._file(digest), json.dumps(record, default=str))  # ASCII: texts may hold half characters
 
     def _response(self, route: str, body: Body) -> Response:
@@ -133,6 +139,8 @@ class Connection:
                     f"Model {body.get('model')!r} at {self.place} refuses the request ({route}): {self._message(error)}"
                 ) from None
             except openai.APIStatusError as error:  # the client has retried
+                if error.response.is_redirect:
+                    raise self._redirected(error.response.headers.get("location", "")) from None
                 raise self._no_answer(error) from None
             except (openai.APIConnectionError, openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
                 if isinstance(error, openai.APIConnectionError) or attempt == self.retries:
@@ -146,10 +154,25 @@ class Connection:
             fix="Check base_url and the server. Run again to resume: responses are stored where cache is set",
         )
 
+    def _redirected(self, location: str) -> ConfigError:
+        """A request holds the prompts and the key, so it goes to no other address than the one given."""
+        there = urlsplit(location)
+        origin = f"{there.scheme}://{there.hostname}" if there.scheme and there.hostname else "another address"
+        return ConfigError(
+            f"The endpoint at {self.place} sends requests on to {self._without_key(origin)}, which is not followed",
+            fix="Give the address where the server answers itself as base_url",
+        )
+
     def _message(self, error: Exception) -> str:
         """An error's message, without the key."""
-        message = f"{type(error).__name__}: {error}"
-        return message.replace(self._key, "***") if self._key else message
+        return self._without_key(f"{type(error).__name__}: {error}")
+
+    def _without_key(self, value: Any) -> Any:
+        """A value with the key masked in every text of it, as it is and as addresses have it."""
+        key = self._key.strip()
+        if len(key) < _SHORTEST_KEY:  # a word such as none or EMPTY, for servers that need no key
+            return value
+        return masked(value, (key, quote(key, safe="")))
 
     @cached_property
     def _key(self) -> str:
@@ -169,7 +192,11 @@ class Connection:
                 fix=f"Set {self.key_from}, or give the base_url of a server that needs no key",
             )
         return openai.OpenAI(
-            api_key=self._key or "none", base_url=self.base_url, max_retries=self.retries, timeout=self.timeout
+            api_key=self._key or "none",
+            base_url=self.base_url,
+            max_retries=self.retries,
+            timeout=self.timeout,
+            http_client=openai.DefaultHttpxClient(follow_redirects=False),
         )
 
     def _digest(self, route: str, body: Body) -> str:
@@ -190,6 +217,20 @@ class Connection:
         return True
 
 
+def masked(value: Any, secrets: Sequence[str]) -> Any:
+    """A JSON value with ``***`` in place of each secret, in texts and names at any depth."""
+    if isinstance(value, str):
+        for secret in secrets:
+            value = value.replace(secret, "***")
+        return value
+    if isinstance(value, Mapping):
+        pairs = cast("Mapping[Any, Any]", value).items()
+        return {masked(name, secrets): masked(one, secrets) for name, one in pairs}
+    if isinstance(value, (list, tuple)):
+        return [masked(one, secrets) for one in cast("Sequence[Any]", value)]
+    return value
+
+
 def _usable(answer: object) -> Response:
     """The response, if it has a choice; a ValueError without one, so that the request is sent again."""
     listed = cast("Response", answer).get("choices") if isinstance(answer, dict) else None
@@ -199,18 +240,28 @@ def _usable(answer: object) -> Response:
 
 
 def _check_url(field: str, url: str, key_from: str) -> None:
-    """Refuses an address that is no URL, or that contains a user, a password or a query."""
-    parts = urlsplit(url)
-    if not url or (parts.netloc and "@" not in parts.netloc and not parts.query):
+    """Refuses an address that is no web address, or that contains a user, a password, a query or a fragment."""
+    if not url:
         return
     allowed = "http(s)://host/path"
-    if not parts.netloc and not {"@", "?"} & set(url):
-        raise ConfigError(f"{field}={url!r} is not a URL", allowed=allowed, fix="Begin it with http://")
-    raise ConfigError(
-        f"{field} has a user, a password or a query in it",
-        allowed=allowed,
-        fix=f"Put the key into the environment variable {key_from}",
-    )
+    if {"@", "?", "#"} & set(url):
+        raise ConfigError(
+            f"{field} has a user, a password or a query in it, or a fragment",
+            allowed=allowed,
+            fix=f"Put the key into the environment variable {key_from}",
+        )
+    if not _is_web_address(url):
+        raise ConfigError(f"{field}={url!r} is not a URL", allowed=allowed, fix="Begin it with http:// or https://")
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        usable = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port or a host that is none
+        return False
+    plain = url.isprintable() and not {" ", "\\"} & set(url)
+    return usable and plain and parts.scheme in ("http", "https") and url.lower().startswith(f"{parts.scheme}://")
 
 
 def choices(answers: Iterable[Response]) -> list[Mapping[str, Any]]:
