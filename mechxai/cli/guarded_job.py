@@ -1,5 +1,6 @@
 """Runs one job so that its error stops no other job of a sweep."""
 
+import errno
 import sys
 import traceback
 from pathlib import Path
@@ -15,6 +16,8 @@ from mechxai.core.files import disk_error
 from mechxai.sweeps.job import run_job
 from mechxai.sweeps.record import INTERRUPTED, JobRecord
 from mechxai.sweeps.watch import report_now
+
+_UNUSABLE_NAME = (errno.ENAMETOOLONG, errno.EILSEQ)
 
 
 def guarded_job(config: DictConfig) -> None:
@@ -66,4 +69,6 @@ def _run_alone(config: DictConfig) -> None:
 def _purposeful(raised: Exception) -> MechXAIError | None:
     """An error that MechXAI raised on purpose, also where hydra wrapped it while building something."""
     error = raised.__cause__ if isinstance(raised, InstantiationException) else raised
+    if isinstance(error, OSError) and error.errno in _UNUSABLE_NAME:
+        return ConfigError(f"{str(error.filename)[:80]!r} cannot be the name of a file or folder: {error.strerror}")
     return error if isinstance(error, MechXAIError) else None

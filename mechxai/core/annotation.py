@@ -9,7 +9,7 @@ from typing import Any, cast
 from mechxai.core.errors import ConfigError, nearest
 from mechxai.core.source import Definition, evaluate, find, find_member
 
-_SEQUENCES = ("Sequence", "tuple", "list")
+_SEQUENCES = ("Sequence", "Iterable", "tuple", "list")
 _LARGEST_INT = 2**63 - 1
 _WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 
@@ -95,6 +95,7 @@ def _check_number(name: str, value: object) -> None:
 
 _OPEN = Annotation(open=True)
 _PLAIN_TYPES = {name: Annotation(frozenset({name})) for name in _WORDS}
+_PLAIN_TYPES["Path"] = _PLAIN_TYPES["str"]  # as a configuration writes it
 
 
 def read_annotation(module: str, node: ast.AST | None) -> Annotation:

@@ -1,19 +1,25 @@
 """The values of a composed configuration checked against the annotations of what they set. Imports no torch."""
 
 from collections.abc import Collection, Mapping
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from mechxai.core.errors import ConfigError, MechXAIError, unknown
 from mechxai.core.signature import REQUIRED, Parameter, Signature, read_signature
 from mechxai.core.site_table import site_name
 from mechxai.core.source import UNKNOWN
-from mechxai.sweeps.config_files import resolved_target
+from mechxai.sweeps.config_files import choices_of, resolved_target
+from mechxai.sweeps.folder_names import check_folder
 from mechxai.sweeps.run_settings import MAX_SEED, FigureSettings, MetricSettings, RunSettings
 
 _ROOT = "mechxai."
 _SITES = "site"  # fields of this name take names of sites
+_METRIC = "metric"  # fields of this name take a metric
 _BUILT = ("model", "task", "method", "tracker")  # groups whose choice names what is built
 _PLAIN_GROUPS = {"figure": FigureSettings, "metric": MetricSettings}
+_FILES = ("path", "name", "lens", "cache")  # fields of these names take names of files and folders
 _RANGES = {"seed": (0, MAX_SEED), "n": (1, 1_000_000)}  # of whole numbers with these names
 
 
@@ -28,6 +34,7 @@ def check_config(config: Mapping[str, Any], *, skip: Collection[str] = ()) -> No
         if key in config and key not in skip:
             _check(key, config[key], parameter)
     RunSettings.from_config({key: value for key, value in config.items() if key not in skip})
+    _check_plugins_exist(config.get("plugins", ()))
     _check_groups(config)
     for path, node in _targets(config, ""):
         signature = _signature_of(node)
@@ -66,6 +73,17 @@ def _signature_of(node: Mapping[str, Any]) -> Signature | None:
         return None
     module, _, name = resolved_target(target).rpartition(".")
     return read_signature(module, name)
+
+
+def _check_plugins_exist(plugins: object) -> None:
+    """Refuses plugins that cannot be found, without importing anything."""
+    for name in plugins if isinstance(plugins, (list, tuple)) else (plugins,):
+        package = str(name).partition(".")[0]
+        if not package.isidentifier() or not (find_spec(package) or PathFinder.find_spec(package, [str(Path.cwd())])):
+            raise ConfigError(
+                f"There is no module {str(name)[:80]!r}",
+                fix="Give a module that is installed or lies in the current folder",
+            )
 
 
 def _check_groups(config: Mapping[str, Any]) -> None:
@@ -113,12 +131,27 @@ def _targets(node: object, path: str) -> list[tuple[str, Mapping[str, Any]]]:
     return here + [pair for key, value in node.items() for pair in _targets(value, f"{path}{key}.")]
 
 
+def _check_metric(key: str, value: object) -> None:
+    """Refuses what is neither a metric's name nor something that makes one."""
+    names = choices_of("metric")
+    if isinstance(value, Mapping) and "_target_" in value:
+        return
+    if not isinstance(value, str):
+        raise ConfigError(f"{key}={value!r} is not the name of a metric", allowed=names)
+    if value not in names and "${" not in value:
+        raise ConfigError(unknown("metric", value, names))
+
+
 def _check(key: str, value: object, parameter: Parameter) -> None:
+    if parameter.name == _METRIC and not (value is None and "none" in parameter.annotation.types):
+        _check_metric(key, value)
     if _is_open(value, parameter):
         return
     parameter.annotation.check(key, value)
     _check_range(key, value, parameter)
     _check_not_empty(key, value, parameter)
+    if parameter.name in _FILES and isinstance(value, str) and value:
+        check_folder(key, value)
     if parameter.name == _SITES:
         for name in value if isinstance(value, (list, tuple)) else (value,):
             if not isinstance(name, str):

@@ -43,40 +43,39 @@ def test_errors_and_facts_are_text(capsys):
     assert_harmless(capsys)
 
 
-def hostile_run(root, **changes):
-    """A run folder that somebody sent, with escape sequences in every text of its manifest."""
-    folder = root / "outputs" / "x" / "zoo-ioi" / "logit_lens-0123456789"
-    folder.mkdir(parents=True)
-    known = {"name": HOSTILE, "hash": HOSTILE}
-    manifest = {
-        "experiment": HOSTILE,
-        "run_id": "0123456789",
-        "method": {"name": HOSTILE, "site": HOSTILE},
-        "model": known,
-        "task": {"name": HOSTILE, "n": HOSTILE},
-        "seed": 0,
-        "started": HOSTILE,
-        "finished": HOSTILE,
-        "versions": {HOSTILE: HOSTILE},
-        "commit": HOSTILE,
-        "cost": {"seconds": 1.0},
-        "notes": [HOSTILE],
-        "files": [HOSTILE],
-    }
-    (folder / "manifest.json").write_text(json.dumps({**manifest, **changes}))
-    (folder / ".hydra").mkdir()
-    (folder / ".hydra" / "overrides.yaml").write_text(json.dumps([f"name={HOSTILE}"]))
-    return folder
+def spoiled(value):
+    """A manifest's content with escape sequences in every text of it."""
+    if isinstance(value, dict):
+        return {key: spoiled(item) for key, item in value.items()} | {HOSTILE: HOSTILE}
+    if isinstance(value, list):
+        return [*map(spoiled, value), HOSTILE]
+    return f"{value}{HOSTILE}" if isinstance(value, str) else value
 
 
 def test_runs_of_others_are_listed_and_shown_as_text(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "400")
-    folder = hostile_run(tmp_path)
-    for arguments in (["runs"], ["runs", "show", str(folder)], ["runs", "clean", "run=*", "--yes"]):
+    assert main(["run", "debug=tiny", "model=zoo/handmade-ioi", "task.template=0", "task.order=abba"]) == 0
+    (file,) = tmp_path.rglob("manifest.json")
+    manifest = json.loads(file.read_text())
+    file.write_text(json.dumps(spoiled(manifest) | {"run": manifest["run"]}))
+    capsys.readouterr()
+    for arguments in (["runs"], ["runs", "show", str(file.parent)]):
+        assert main(arguments) == 0
+        assert_harmless(capsys)
+    for damage in ({"cost": 5}, {"cost": {"seconds": "x"}}, {"notes": 5, "files": {"a": 1}}, {"finished": [1]}):
+        file.write_text(json.dumps(manifest | damage))
+        assert main(["runs"]) == 0
+        assert main(["runs", "show", str(file.parent)]) == 0
+    file.rename(file.with_name("unfinished.json"))
+    spoiled_text = json.dumps(spoiled(manifest) | {"run": manifest["run"]})
+    file.with_name("unfinished.json").write_text(spoiled_text)
+    file.with_name("result.nc").unlink()
+    (file.parent / ".hydra" / "overrides.yaml").write_text(json.dumps([f"name={HOSTILE}"]))
+    capsys.readouterr()
+    for arguments in (["runs"], ["runs", "show", str(file.parent)], ["runs", "clean", "run=*", "--yes"]):
         main(arguments)
-        shown = capsys.readouterr()
-        assert not STEERING & set(shown.out + shown.err), arguments
+        assert_harmless(capsys)
 
 
 def test_what_the_user_types_is_shown_as_text(capsys):

@@ -157,3 +157,29 @@ def test_the_command_answers_quickly_with_code_2_and_no_traceback(override, tmp_
         assert len(done.stderr.splitlines()) == 2
     assert min(seconds) < 3
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["task=jsonl", "task.path=3"], "task.path=3 is not text"),
+        (["task=jsonl", f"task.path={'x' * 300}"], "task.path='xxxx"),
+        (["model=load", f"model.name={'/y' * 3000}"], "is too long"),
+        (["method=tuned_lens", f"method.lens={'x' * 300}"], "is too long"),
+        (["task=prompts", "task.texts=[3]"], "task.texts=3 is not text"),
+        (["task=prompts", "task.texts=[]"], "task.texts=[] is empty"),
+        (["method=linear_probes", "method.C=[nan]"], "method.C=nan is not a finite number"),
+        (["method=linear_probes", "method.C=[]"], "method.C=[] is empty"),
+        (["method=smooth_grad", "method.noise=-inf"], "method.noise=-inf is not a finite number"),
+        (["method.metric=logit_dif"], "Unknown metric 'logit_dif'. Did you mean 'logit_diff'?"),
+        (["method.metric=[logit]"], "method.metric=['logit'] is not the name of a metric"),
+        (["method.metric=5"], "method.metric=5 is not the name of a metric"),
+        (["method.metric={a: 1}"], "is not the name of a metric"),
+        (["plugins=[no_such_module]"], "There is no module 'no_such_module'"),
+        (["plugins=[../x]"], "There is no module '../x'"),
+    ],
+)
+def test_settings_of_what_is_built_are_refused_too(arguments, problem):
+    with pytest.raises(ConfigError) as raised:
+        check_overrides([*arguments, "tracker=none"])
+    assert problem in str(raised.value)
