@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from importlib.machinery import PathFinder
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from mechxai.sweeps.run_settings import MAX_SEED, FigureSettings, MetricSettings
 
 _ROOT = "mechxai."
 _SITES = "site"  # fields of this name take names of sites
+_PLUGINS = "mechxai.methods"  # the group of entry points of packages with methods
 _METRIC = "metric"  # fields of this name take a metric
 _BUILT = ("model", "task", "method", "tracker")  # groups whose choice names what is built
 _PLAIN_GROUPS = {"figure": FigureSettings, "metric": MetricSettings}
@@ -78,12 +80,17 @@ def _signature_of(node: Mapping[str, Any]) -> Signature | None:
 def _check_plugins_exist(plugins: object) -> None:
     """Refuses plugins that cannot be found, without importing anything."""
     for name in plugins if isinstance(plugins, (list, tuple)) else (plugins,):
-        package = str(name).partition(".")[0]
-        if not package.isidentifier() or not (find_spec(package) or PathFinder.find_spec(package, [str(Path.cwd())])):
+        if not _exists(str(name)):
             raise ConfigError(
                 f"There is no module {str(name)[:80]!r}",
                 fix="Give a module that is installed or lies in the current folder",
             )
+
+
+def _exists(plugin: str) -> bool:
+    package = plugin.partition(".")[0]
+    found = package.isidentifier() and (find_spec(package) or PathFinder.find_spec(package, [str(Path.cwd())]))
+    return bool(found) or any(point.name == plugin for point in entry_points(group=_PLUGINS))
 
 
 def _check_groups(config: Mapping[str, Any]) -> None:
