@@ -1,5 +1,6 @@
 """Runs one job so that its error stops no other job of a sweep."""
 
+import errno
 import sys
 import traceback
 from pathlib import Path
@@ -9,11 +10,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mechxai.cli.console import FAILED, REFUSED, error_stream, show, show_error
-from mechxai.core.errors import ConfigError, MechXAIError
+from mechxai.core.errors import ConfigError, MechXAIError, SiteError
 from mechxai.core.files import disk_error
 from mechxai.sweeps.job import run_job
 from mechxai.sweeps.record import INTERRUPTED, JobRecord
 from mechxai.sweeps.watch import report_now
+
+_UNUSABLE_NAME = (errno.ENAMETOOLONG, errno.EILSEQ)
 
 
 def guarded_job(config: DictConfig) -> None:
@@ -35,7 +38,7 @@ def guarded_job(config: DictConfig) -> None:
         record = record.failed(INTERRUPTED)
         raise
     except Exception as raised:  # noqa: BLE001 - whatever it is, the other jobs go on
-        known = raised if isinstance(raised, MechXAIError) else None
+        known = _purposeful(raised)
         error = known or disk_error(raised) or raised
         record = record.failed(f"{type(error).__name__}: {error}", "" if known else traceback.format_exc())
     finally:
@@ -55,8 +58,15 @@ def _run_alone(config: DictConfig) -> None:
     try:
         run_job(config, show)
     except Exception as raised:
-        error = raised if isinstance(raised, MechXAIError) else disk_error(raised)
+        error = _purposeful(raised) or disk_error(raised)
         if error is None:
             raise
         show_error(error)
-        sys.exit(REFUSED if isinstance(error, ConfigError) else FAILED)
+        sys.exit(REFUSED if isinstance(error, (ConfigError, SiteError)) else FAILED)
+
+
+def _purposeful(raised: Exception) -> MechXAIError | None:
+    """An error that MechXAI raised on purpose, or that a name caused which no file or folder can have."""
+    if isinstance(raised, OSError) and raised.errno in _UNUSABLE_NAME:
+        return ConfigError(f"{str(raised.filename)[:80]!r} cannot be the name of a file or folder: {raised.strerror}")
+    return raised if isinstance(raised, MechXAIError) else None

@@ -74,13 +74,14 @@ def _rows(runs: Sequence[RunRecord]) -> list[dict[str, object]]:
 
 def _row(run: RunRecord) -> dict[str, object]:
     facts = run.facts
-    seconds = run.manifest.get("cost", {}).get("seconds")
+    cost = run.manifest.get("cost")
+    seconds = cost.get("seconds") if isinstance(cost, dict) else None
     return {
         "run": facts["run"],
         "method": f"{facts['method']} {facts['site']}".strip(),
         "model": facts["model"],
         "task": facts["task"],
-        "seconds": f"{float(seconds):.1f}" if seconds is not None else "",
+        "seconds": f"{float(seconds):.1f}" if isinstance(seconds, int | float) else "",
         "finished": str(run.manifest.get("finished", ""))[5:16].replace("T", " ") if run.finished else run.status,
     }
 
@@ -96,11 +97,17 @@ def _show(options: argparse.Namespace) -> int:
         pairs = value.items() if isinstance(value, dict) else [("", value)]
         facts |= {f"{part} {key}".strip(): item for key, item in pairs if item not in (None, {}, [])}
     show_facts(run.result().info.title, facts)
-    for note in run.manifest.get("notes", []):
+    for note in _listed(run, "notes"):
         show(f"note: {note}")
-    for file in run.manifest.get("files", []):
+    for file in _listed(run, "files"):
         show(f"  {run.folder / file}")
     return OK
+
+
+def _listed(run: RunRecord, key: str) -> list[str]:
+    """A list of the manifest, which may come from elsewhere; empty where it is none."""
+    listed = run.manifest.get(key)
+    return [str(item) for item in listed] if isinstance(listed, list) else []
 
 
 def _show_unfinished(run: RunRecord) -> int:

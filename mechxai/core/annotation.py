@@ -1,6 +1,7 @@
 """Annotations read from source text: which values a parameter takes, without importing anything."""
 
 import ast
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -8,7 +9,8 @@ from typing import Any, cast
 from mechxai.core.errors import ConfigError, nearest
 from mechxai.core.source import Definition, evaluate, find, find_member
 
-_SEQUENCES = ("Sequence", "tuple", "list")
+_SEQUENCES = ("Sequence", "Iterable", "tuple", "list")
+_LARGEST_INT = 2**63 - 1
 _WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 
 
@@ -54,7 +56,10 @@ class Annotation:
             for item in cast("list[object] | tuple[object, ...]", value):
                 self.items.check(name, item)
             return
-        if self.open or self._fits(value):
+        if self.open:
+            return
+        if self._fits(value):
+            _check_number(name, value)
             return
         if self.items is not None and not self.types - {"none"}:
             self.items.check(name, value)
@@ -81,8 +86,16 @@ class Annotation:
         return " or ".join(words)
 
 
+def _check_number(name: str, value: object) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{name}={value!r} is not a finite number")
+    if isinstance(value, int) and abs(value) > _LARGEST_INT:
+        raise ConfigError(f"{name}={value} is too large", allowed=f"whole numbers up to {_LARGEST_INT}")
+
+
 _OPEN = Annotation(open=True)
 _PLAIN_TYPES = {name: Annotation(frozenset({name})) for name in _WORDS}
+_PLAIN_TYPES["Path"] = _PLAIN_TYPES["str"]  # as a configuration writes it
 
 
 def read_annotation(module: str, node: ast.AST | None) -> Annotation:

@@ -1,11 +1,13 @@
 """Short text and HTML summaries of objects, for consoles and notebooks."""
 
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import final
 
+_UNSAFE = frozenset("\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _ROWS = 20  # of a summary
 _SHOWN = 3  # prompts
 _LONGEST = 100  # characters of a prompt
@@ -29,7 +31,7 @@ class Summary:
         columns = zip(*(_without_last(row) for row in rows), strict=True)  # a row's last cell widens no column
         widths = [max(map(len, column)) for column in columns]
         cells = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
-        return "\n".join([self.title, *("  " + "  ".join(row).rstrip() for row in cells)])
+        return "\n".join([neutralised(self.title), *("  " + "  ".join(row).rstrip() for row in cells)])
 
     def html(self) -> str:
         """The summary as a table, every cell escaped."""
@@ -40,6 +42,18 @@ class Summary:
     def _rows(self) -> list[tuple[str, ...]]:
         width = max((len(row) for row in self.rows), default=0)
         return [(*map(_shortened, row), *("",) * (width - len(row))) for row in self.rows[:_ROWS]]
+
+
+def neutralised(text: str) -> str:
+    r"""The text with what steers a terminal as visible escapes such as ``\x1b``; line breaks and tabs stay.
+
+    Control characters, marks of text direction and halves of characters, which no terminal can write, are such.
+    """
+    return "".join(char.encode("unicode_escape").decode() if _steers(char) else char for char in text)
+
+
+def _steers(char: str) -> bool:
+    return char in _UNSAFE or (char not in "\n\t" and unicodedata.category(char) in ("Cc", "Cs"))
 
 
 class Displayed(ABC):
@@ -76,7 +90,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def _shortened(text: str) -> str:
-    line = text.replace("\n", "\\n")
+    line = neutralised(text.replace("\n", "\\n"))
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
 
 

@@ -98,15 +98,16 @@ def _changed(attributes: Mapping[Hashable, Any], change: Callable[[Any], object]
     return {str(name): change(value) for name, value in attributes.items()}
 
 
-def _stored(value: object) -> object:
+def _stored(value: Any) -> object:
+    text: object = value
     if isinstance(value, (list, tuple, np.ndarray)):
         array = np.asarray(cast("list[object]", value), dtype=object)
         items: list[object] = array.ravel().tolist()
         if items and all(type(item) in (int, float) for item in items):
             return cast("object", np.asarray(array.tolist()))
-    if isinstance(value, (str, np.number)) or type(value) in (int, float):
-        return cast("object", value)
-    return _JSON + json.dumps(cast("object", value), default=_plain)
+    if isinstance(text, (str, np.number)) or type(text) in (int, float):
+        return cast("object", text)
+    return _JSON + json.dumps(cast("Any", text), default=_plain)
 
 
 def _plain(value: Any) -> object:

@@ -41,12 +41,14 @@ class Signature:
         module: where it stands.
         doc: its docstring.
         parameters: name -> parameter, in order.
+        complete: whether it takes nothing but its parameters.
     """
 
     name: str
     module: str
     doc: str
     parameters: dict[str, Parameter]
+    complete: bool = False
 
     @property
     def target(self) -> str:
@@ -62,15 +64,15 @@ def read_signature(module: str, name: str) -> Signature | None:
         return None
     node = definition.node
     if isinstance(node, ast.ClassDef):
-        parameters = _fields(definition.module, node)
+        parameters, complete = _fields(definition.module, node), _is_dataclass(node)
     elif isinstance(node, ast.FunctionDef):
-        parameters = _arguments(definition.module, node)
+        parameters, complete = _arguments(definition.module, node), node.args.kwarg is None
     else:
         return None
     doc = ast.get_docstring(node) or ""
     docs = descriptions(doc)
     described = {key: replace(one, doc=docs.get(key, one.doc)) for key, one in parameters.items()}
-    return Signature(node.name, definition.module, doc, described)
+    return Signature(node.name, definition.module, doc, described, complete)
 
 
 def _fields(module: str, node: ast.ClassDef) -> dict[str, Parameter]:

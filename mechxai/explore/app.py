@@ -21,6 +21,7 @@ from mechxai.explore.palette import LIGHT, palette_of
 from mechxai.explore.panel import METHOD_PANELS, MethodPanel, start
 from mechxai.explore.panel_answers import answer
 from mechxai.explore.panel_context import PanelContext, panel_context
+from mechxai.explore.requests import check_requests
 from mechxai.explore.state import ExplorerState
 from mechxai.explore.view import LensName, View
 from mechxai.figures.plot import plot
@@ -35,6 +36,7 @@ def application(state: ExplorerState) -> Dash:
     assets = str(Path(__file__).parent / "assets")
     app = Dash(__name__, title="MechXAI explorer", update_title="", serve_locally=True, assets_folder=assets)
     app.layout = lambda: _layout(state, _view_of_address(state))
+    check_requests(app)
     add_pages(app.server, state)
     _add_view_changes(app, state)
     _add_examples(app, state)
@@ -47,8 +49,8 @@ def application(state: ExplorerState) -> Dash:
 
 def _view_of_address(state: ExplorerState) -> View:
     """The view of the page's address, which arrives as the referrer of the layout request."""
-    query = urlsplit(flask.request.referrer or "").query if flask.has_request_context() else ""
     try:
+        query = urlsplit(flask.request.referrer or "").query if flask.has_request_context() else ""
         return View.of(dict(parse_qsl(query, max_num_fields=40))) if "prompt=" in query else state.first_view()
     except (MechXAIError, ValueError):
         return state.first_view()
@@ -107,7 +109,8 @@ def _add_examples(app: Dash, state: ExplorerState) -> None:
         prevent_initial_call=True,
     )
     def show_example(*arguments: Any) -> tuple[object, ...]:
-        clicks, task, model, view = arguments
+        clicks, task, chosen, view = arguments
+        model = chosen or ""  # nothing chosen: the first
         same_model = model == view.get("model")
         if ctx.triggered_id == "model-choice" and same_model:  # set by the page itself, for a link
             return (no_update,) * 4

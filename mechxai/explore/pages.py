@@ -1,8 +1,7 @@
-"""Further pages of the server (saved page, attention views, plotly's script), and the checks of all requests."""
+"""Further pages of the server (saved page, attention views, plotly's script), and the headers of all answers."""
 
 import html
 from collections.abc import Callable
-from urllib.parse import urlsplit
 
 import flask
 import plotly.graph_objects as go
@@ -20,7 +19,6 @@ from mechxai.figures.attention_view import attention_html
 from mechxai.figures.export import figure_div
 from mechxai.methods.attention.attention_patterns import AttentionPatterns
 
-_HOSTS = ("127.0.0.1", "localhost", "::1")
 _WIDTH = 1000  # of saved figures, in pixels
 _MAX_BYTES = 2_000_000  # of a request
 _POLICY = (
@@ -39,22 +37,12 @@ pre{{background:#f5f7fa;padding:1rem;overflow-x:auto;white-space:pre-wrap}}
 
 
 def add_pages(server: flask.Flask, state: ExplorerState) -> None:
-    """Adds the saved page, the page of attention views, plotly's script, and the checks of all requests."""
+    """Adds the saved page, the page of attention views, plotly's script, and the headers of all answers."""
     server.config["MAX_CONTENT_LENGTH"] = server.config["MAX_FORM_MEMORY_SIZE"] = _MAX_BYTES
-    server.before_request(_refusal)
     server.after_request(_with_security_headers)
     for name, page in (("export", saved_page), ("attention", _attention_page)):  # POST: long addresses are refused
         server.add_url_rule(f"/{name}.html", name, lambda page=page: _response(state, page), methods=["POST"])
     server.add_url_rule("/plotly.js", "plotly", _plotly)
-
-
-def _refusal() -> flask.Response | None:
-    """Refuses requests under another host name (DNS rebinding) and requests of other sites."""
-    host = urlsplit(f"//{flask.request.host}").hostname
-    origin = flask.request.headers.get("Origin")
-    if host not in _HOSTS or (origin is not None and urlsplit(origin).netloc != flask.request.host):
-        return flask.Response("This explorer answers only pages of this machine.", 403, mimetype="text/plain")
-    return None
 
 
 def _with_security_headers(response: flask.Response) -> flask.Response:

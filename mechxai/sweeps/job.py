@@ -19,6 +19,7 @@ from mechxai.core.files import make_writable_folder
 from mechxai.core.reporter import Reporter
 from mechxai.sweeps.allowed_targets import check_plugins, check_targets, make, plugin_overrides
 from mechxai.sweeps.devices import concurrent_job_number, reserved_device, visible_gpus
+from mechxai.sweeps.folder_names import check_name
 from mechxai.sweeps.resolution import Record, resolved
 from mechxai.sweeps.run_settings import RunSettings
 
@@ -51,15 +52,17 @@ def _run_job(config: DictConfig, show: Reporter) -> dict[str, Path]:
     content = resolved(config)
     check_targets(content, plugins=packages)
     if not settings.plan:
-        make_writable_folder(Path(settings.output), setting=f"output={settings.output}")
-    parts = {name: make(content[name], plugins=packages) for name in ("model", "task", "method", "tracker")}
+        make_writable_folder(Path(settings.output).expanduser(), setting=f"output={settings.output}")
+    parts = {
+        name: make(content[name], plugins=packages) for name in ("method", "tracker", "task", "model")
+    }  # the slow one last
     record = Record.of(config, overrides, in_clear=settings.show_environment)
     study = Study(
         name=record.name,
         model=parts["model"],
         batch=make_prompts(parts["task"], parts["model"]),
         methods=_methods(content, parts["method"], packages, show=show),
-        root=Path(settings.output),
+        root=Path(settings.output).expanduser(),
         seed=settings.seed,
         engine=settings.engine,
         tokens_per_wave=settings.tokens_per_wave,
@@ -108,6 +111,7 @@ def companion_labels(also: Mapping[str, Any]) -> list[str]:
     """
     labels = [str(label) for label, node in also.items() if node is not None]
     for label in labels:
+        check_name("also", label.replace("/", "//"))  # a file's name: no folder in it
         if "_target_" not in also[label]:
             raise ConfigError(f"also.{label} names no method", fix=f"also.{label}=null leaves it out")
     return labels

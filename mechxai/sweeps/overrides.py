@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mechxai._resources import configs_dir
 from mechxai.core.errors import ConfigError, nearest, unknown
+from mechxai.core.signature import read_signature
 from mechxai.sweeps.config_checks import check_config, check_value
 from mechxai.sweeps.config_files import LAUNCHERS, choices_of
 from mechxai.sweeps.hydra_checks import check_hydra
 from mechxai.sweeps.method_configs import store_missing_configs
-from mechxai.sweeps.user_configs import CONFIG_FLAGS, UserConfigs, user_configs
+from mechxai.sweeps.run_settings import RunSettings
+from mechxai.sweeps.user_configs import CONFIG_FLAGS, UserConfigs, quoted, user_configs
 
 _FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--info", "-i", *CONFIG_FLAGS)
 _DASHED = re.compile(r"-[a-zA-Z][\w./]+=")
@@ -58,8 +61,11 @@ def check_overrides(arguments: Sequence[str]) -> Path | None:
         ConfigError: names the key or value, and the nearest that exists.
     """
     overrides, configs = override_arguments(arguments), user_configs(arguments)
+    _check_characters(arguments)
     _check_dashes(arguments)
     parsed = _parsed(overrides)
+    for override in parsed:
+        _check_group_value(override)
     try:
         combinations = list(itertools.islice(_combinations(parsed), _TRIED))
         for override in parsed if configs is None else ():
@@ -77,6 +83,7 @@ def check_overrides(arguments: Sequence[str]) -> Path | None:
     check_hydra(_first_that_composes([single, *combinations], configs or UserConfigs()), overrides)
     config = _first_that_composes(combinations, configs or UserConfigs())
     check_hydra(config, overrides)
+    _check_added(config, parsed)
     _check_values(config, parsed)
     if not multirun and config.hydra.mode != RunMode.MULTIRUN:
         return None
@@ -107,13 +114,63 @@ def composition_error(error: Exception, overrides: Sequence[str]) -> ConfigError
 
 
 def _parsed(overrides: Sequence[str]) -> list[Any]:
+    parser, parsed = OverridesParser.create(), list[Any]()
+    for override in overrides:
+        try:
+            parsed.append(parser.parse_override(override))
+        except HydraException as error:
+            raise ConfigError(f"The override {override!r} cannot be read", fix=_quoting(override)) from error
+    return parsed
+
+
+def _quoting(override: str) -> str:
+    """How an override is written so that it can be read: the value in quotes, and the whole in the shell's."""
+    key, equals, value = override.partition("=")
+    written = _as_text(key, value)
     try:
-        return OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise ConfigError(
-            f"The overrides {list(overrides)} cannot be read: {str(error).splitlines()[0]}",
-            fix="Write key=value; quote lists for the shell",
-        ) from error
+        usable = bool(equals and value) and bool(OverridesParser.create().parse_override(written))
+    except HydraException:
+        usable = False
+    return f"As a text it is written {shlex.quote(written)}" if usable else "Write key=value; quote lists for the shell"
+
+
+def _as_text(key: str, value: str) -> str:
+    """An override whose value is read as it stands."""
+    return f"{key}={quoted(value)}" if {"'", '"', "\\", "$"} & set(value) else f'{key}="{value}"'
+
+
+def _check_characters(arguments: Sequence[str]) -> None:
+    """Refuses bytes that are not UTF-8, which Python passes on as halves of characters, and the character 0."""
+    for argument in arguments:
+        if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in argument):
+            raise ConfigError(f"{argument!r} is not UTF-8 text", fix="Rename the file or folder, or make a link to it")
+
+
+def _check_group_value(override: Any) -> None:
+    """Refuses a value of a group that is no name; hydra does not."""
+    key = override.get_key_element().lstrip("+~")
+    if not key:
+        raise ConfigError(f"The override {override.input_line!r} names no key", fix="Write key=value")
+    if override.is_delete() or not (configs_dir() / key).is_dir():
+        return
+    values = override.sweep_iterator() if override.is_sweep_override() else (override.value(),)
+    for value in values:
+        names = value if isinstance(value, list) and value else [value]
+        if any(not (isinstance(name, str) or hasattr(name, "quote")) for name in names):
+            text = override.input_line.partition("=")[2]
+            raise _unknown_choice(key, "null" if value is None else text, choices_of(key))
+
+
+def _check_added(config: DictConfig, parsed: Sequence[Any]) -> None:
+    """Refuses a key that ``+`` adds beside the known ones and that no other value refers to."""
+    text = OmegaConf.to_yaml(config, resolve=False)
+    settings = read_signature(RunSettings.__module__, RunSettings.__name__)
+    known = [*(settings.parameters if settings else ()), "also", "hydra"]
+    for override in parsed:
+        key = override.get_key_element().lstrip("+~")
+        root = re.split(r"[./@]", key)[0]
+        if override.is_add() and root not in known and not (configs_dir() / root).is_dir() and f"${{{root}" not in text:
+            raise ConfigError(unknown("key", root, known))
 
 
 def _check_dashes(arguments: Sequence[str]) -> None:
@@ -132,7 +189,8 @@ def _check_single(parsed: Sequence[Any]) -> None:
     key, values = several.get_key_element(), ",".join(several.sweep_string_iterator())
     raise ConfigError(
         f"{several.input_line} gives several values to one run",
-        fix=f"mechxai run -m runs one after the other; as one value, a list is '{key}=[{values}]'",
+        fix=f"mechxai run -m runs one after the other; as one value, a list is '{key}=[{values}]', "
+        f"a text {shlex.quote(_as_text(key, values))}",
     )
 
 
@@ -144,7 +202,7 @@ def _first_that_composes(combinations: Sequence[Sequence[str]], configs: UserCon
                 return hydra.compose(
                     configs.name, overrides=[*combination, *configs.searched], return_hydra_config=True
                 )
-            except (HydraException, OmegaConfBaseException) as error:
+            except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
                 first_error = first_error or composition_error(error, combination)
     raise first_error or ConfigError("The sweep has a list without a value", fix="Give at least one value")
 
@@ -175,10 +233,7 @@ def _check_choices(override: Any) -> None:
 
 def _check_values(config: DictConfig, parsed: Sequence[Any]) -> None:
     """Checks the composed values. Of a key's values in a sweep one must fit: a job with another fails by itself."""
-    content = OmegaConf.to_container(config, resolve=False)
-    if not isinstance(content, Mapping):
-        return
-    plain: Mapping[str, Any] = {str(key): value for key, value in content.items() if key != "hydra"}
+    plain = _values(config)
     swept = [override for override in parsed if override.is_sweep_override()]
     check_config(plain, skip={override.get_key_element() for override in swept})
     for override in swept:
@@ -186,6 +241,18 @@ def _check_values(config: DictConfig, parsed: Sequence[Any]) -> None:
         first = errors[0] if errors else None
         if first is not None and None not in errors:
             raise first
+
+
+def _values(config: DictConfig) -> dict[str, Any]:
+    """The values without hydra's own, resolved where nothing in them refers to hydra, which is not set up yet."""
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    resolve = "${hydra" not in OmegaConf.to_yaml(own, resolve=False)
+    try:
+        content = OmegaConf.to_container(own, resolve=resolve)
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{error.full_key or 'A value'} cannot be resolved: {reason}") from error
+    return {str(key): value for key, value in content.items()} if isinstance(content, Mapping) else {}
 
 
 def _unknown_choice(group: str, choice: str, choices: Sequence[str]) -> ConfigError:

@@ -7,6 +7,32 @@ from typing import Any
 from mechxai.core.errors import ConfigError
 from mechxai.core.fields import settle_fields
 from mechxai.engine.execution import Engine
+from mechxai.sweeps.folder_names import check_folder, check_name
+
+MAX_SEED = 2**32 - 1
+_MAX_PROCESSES = 1024
+
+
+@dataclass(frozen=True)
+class FigureSettings:
+    """The settings of figures.
+
+    Attributes:
+        png: a PNG beside the HTML, where Chromium is installed.
+    """
+
+    png: bool = True
+
+
+@dataclass(frozen=True)
+class MetricSettings:
+    """The metric that the group ``metric`` chooses.
+
+    Attributes:
+        name: of the metric.
+    """
+
+    name: str = "logit_diff"
 
 
 @dataclass(frozen=True)
@@ -41,8 +67,16 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         settle_fields(self)
+        check_name("name", self.name)
+        check_folder("output", self.output)
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ConfigError(f"seed={self.seed} is out of range", allowed=f"0 to {MAX_SEED}")
+        if self.tokens_per_wave is not None and self.tokens_per_wave < 1:
+            raise ConfigError(f"tokens_per_wave={self.tokens_per_wave} is too small: one token at least")
         if self.processes < 1:
             raise ConfigError(f"processes={self.processes} is too small: one process at least")
+        if self.processes > _MAX_PROCESSES:
+            raise ConfigError(f"processes={self.processes} is too many", allowed=f"1 to {_MAX_PROCESSES}")
         self.shard_numbers()
 
     @classmethod

@@ -7,6 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from mechxai._resources import configs_dir
+from mechxai.sweeps.folder_names import check_folder, check_name
 
 CONFIG_FLAGS = {
     "--config-dir": "folder",
@@ -63,7 +64,10 @@ class UserConfigs:
             if chosen not in (None, "null")
             else self._file_name()
         )
-        return Path(str(config.get("output") or "outputs")) / "sweeps" / name
+        output = "outputs" if config.get("output") is None else str(config.output)
+        check_name("name", name)
+        check_folder("output", output)
+        return Path(output).expanduser() / "sweeps" / name
 
     def _file_name(self) -> str:
         if self.name != _BUNDLED:

@@ -51,6 +51,6 @@ def test_errors_point_to_their_section(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["run", "method.sit=z"]) == 2
     assert capsys.readouterr().err.endswith("More: mechxai explain ConfigError\n")
-    assert main(["run", "debug=tiny", "model=zoo/handmade-ioi", "method.layers=[9]"]) == 1
+    assert main(["run", "debug=tiny", "model=zoo/handmade-ioi", "method.layers=[9]"]) == 2
     said = capsys.readouterr().err
     assert said.splitlines()[-1] == "More: mechxai explain SiteError", said

@@ -160,7 +160,7 @@ def test_square_brackets_stay_in_tables(capsys):
 
 
 def test_errors_of_a_job_are_shown_and_counted(here, capsys):
-    assert main(["run", *TINY, "method.site=mlp_out"]) == 1
+    assert main(["run", *TINY, "method.site=mlp_out"]) == 2
     assert "attention-only" in capsys.readouterr().err.replace("\n", " ")
 
 

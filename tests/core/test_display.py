@@ -9,7 +9,7 @@ import torch
 import mechxai as mx
 from mechxai.core.activations import Activations
 from mechxai.core.batch import Layout
-from mechxai.core.display import Displayed
+from mechxai.core.display import Displayed, Summary, neutralised
 from mechxai.core.errors import ShapeError, SiteError
 from mechxai.core.site import Site
 
@@ -194,3 +194,16 @@ def test_answers_outside_the_vocabulary_are_refused(model_of):
     batch = mx.ContrastBatch.from_tokens([[1, 2]], [[1, 3]], [10**6], [5])
     with pytest.raises(ShapeError, match="outside the vocabulary"):
         mx.ActivationPatching("z", ("layer",))(model, batch)
+
+
+@pytest.mark.parametrize("code", [*range(32), 127, 0x85, 0x9B, 0x9D, 0x202E, 0x2066, 0x200F, 0x2028, 0xD800, 0xDCFF])
+def test_what_steers_a_terminal_is_made_visible(code):
+    text = f"a{chr(code)}b"
+    kept = chr(code) in "\n\t"
+    assert neutralised(text) == (text if kept else text.encode("unicode_escape").decode())
+    assert chr(code) not in Summary(text, [(text, text)]).text() or kept
+
+
+def test_other_text_stays():
+    for text in ("héllo wörld 你好 🙂 \u05d0 👩\u200d💻", "a\\x1b", "", "Ġthe"):
+        assert neutralised(text) == text

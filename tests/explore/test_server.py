@@ -1,9 +1,13 @@
 """The explorer's server: local requests only, separate users, and typed text stays text."""
 
 import concurrent.futures
+import itertools
 import json
+import socket
+import threading
 
 import pytest
+from werkzeug.serving import make_server
 
 from mechxai.explore.app import application
 from mechxai.explore.state import ExplorerState
@@ -111,3 +115,79 @@ def test_nothing_is_asked_of_a_network(client):
     page = client.get("/", **LOCAL).get_data(as_text=True)
     assert "http://" not in page
     assert "https://" not in page
+
+
+@pytest.fixture
+def port(state):
+    server = make_server("127.0.0.1", 0, application(state).server, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ("", "403"),
+        ("Host:\r\n", "403"),
+        ("Host: evil.example\r\n", "403"),
+        ("Host: [\r\n", "403"),
+        ("Host: 127.0.0.1@evil.example\r\n", "403"),
+        ("Host: 127.0.0.1:{port}\r\nOrigin: http://[\r\n", "403"),
+        ("Host: 127.0.0.1:{port}\r\nOrigin: null\r\n", "403"),
+        ("Host: 127.0.0.1:{port}\r\nReferer: http://[?prompt=a\r\n", "200"),
+        ("Host: localhost:{port}\r\n", "200"),
+    ],
+)
+def test_only_requests_that_name_this_machine_are_answered(port, version, headers, code):
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as line:
+        text = f"GET /_dash-layout HTTP/{version}\r\n{headers.format(port=port)}Connection: close\r\n\r\n"
+        line.sendall(text.encode())
+        assert line.makefile("rb").readline().split()[1].decode() == code
+
+
+@pytest.fixture
+def example(client):
+    """What the page sends where another example is asked for."""
+    known = client.get("/_dash-dependencies", **LOCAL).get_json()
+    entry = next(one for one in known if "prompt-text.value" in one["output"])
+    parts = entry["output"].strip(".").split("...")
+    outputs = [dict(zip(("id", "property"), part.rsplit(".", 1), strict=True)) for part in parts]
+    state = [{**one, "value": {"prompt": "one two"}} for one in entry["state"]]
+    inputs = [{**one, "value": None} for one in entry["inputs"]]
+    return {"output": entry["output"], "outputs": outputs, "inputs": inputs, "state": state, "changedPropIds": []}
+
+
+def test_callbacks_that_the_page_does_not_make_get_400_and_nothing_of_the_inside(client, example):
+    post = lambda **given: client.post("/_dash-update-component", **given, **LOCAL)  # noqa: E731
+    assert post(json=example).status_code == 200, "the page's own"
+    inputs, state = example["inputs"], example["state"]
+    bodies = [
+        *(example | {"output": output} for output in ("nosuch.data", "", None, 5, [], {"a": 1}, "..x.y...")),
+        *(example | {"inputs": given} for given in ([], None, 5, "x", {}, inputs[::-1], [*inputs, *inputs], [1, 2, 3])),
+        *(example | {"state": given} for given in ([], None, 5, [{}], [{**state[0], "id": {"a": 1}}])),
+        *(example | {"state": [{**state[0], "value": value}]} for value in (None, 5, "x", [], True, {"prompt": [[]]})),
+        *(example | {"inputs": [{**inputs[0], "value": value}, *inputs[1:]]} for value in ("x", [], {}, 1.5, True)),
+        *(example | {"inputs": [inputs[0], {**inputs[1], "value": value}, inputs[2]]} for value in (5, [], {}, True)),
+        *(example | {"changedPropIds": given} for given in (None, 5, "x", [5], [None], [[]], {})),
+        *(example | {"outputs": given} for given in (None, 5, "x")),
+        {},
+        [],
+        "x",
+        5,
+        None,
+    ]
+    raw = [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"output": NaN}']
+    raw += [json.dumps(body).encode() for body in bodies]
+    assert post(data=json.dumps(example), content_type="text/plain").status_code == 400
+    for body, kind in itertools.product(raw, ("application/json", "text/plain")):
+        answer = post(data=body, content_type=kind)
+        assert answer.status_code == 400, body
+        said = answer.get_data(as_text=True)
+        assert len(said) < 100
+        assert not {"Traceback", "Callback", "shown"} & set(said.split())
+    listing = client.get("/_dash-component-suites/nosuch/file.js", **LOCAL)
+    assert listing.status_code == 404
+    assert "plotly" not in listing.get_data(as_text=True)

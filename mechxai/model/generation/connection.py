@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from mechxai.core.errors import ArtifactError, ConfigError, ModelSupportError
 from mechxai.core.files import set_aside, write_atomic
@@ -22,6 +22,7 @@ from mechxai.core.secrets import MASK, masked
 Body = Mapping[str, object]
 Response = dict[str, Any]
 ROUTES = ("completions", "chat.completions")
+_SHORTEST_KEY = 6  # characters; shorter words are no secrets
 _PAUSE = 0.5  # seconds before a request with a damaged response is sent again, doubled each time
 
 
@@ -72,7 +73,12 @@ class Connection:
         """
         from_environment = "" if self.base_url else os.environ.get("OPENAI_BASE_URL", "")
         _check_url("OPENAI_BASE_URL", from_environment, self.key_from)
+        self._check_no_key(self.base_url or from_environment)
         return self.base_url or from_environment or "the client's default"
+
+    def _check_no_key(self, url: str) -> None:
+        if self._without_key(url) != url:
+            raise ConfigError("The endpoint's address has the key in it", fix=f"Leave the key in {self.key_from} only")
 
     def ask_all(self, route: str, bodies: Sequence[Body]) -> list[Response]:
         """The responses to many requests, in their order, ``at_once`` at a time; stored responses cost nothing.
@@ -111,7 +117,7 @@ class Connection:
 
     def _send(self, route: str, digest: str, body: Body) -> None:
         """Sends one request, and stores the response."""
-        answer = self._response(route, body)
+        answer = self._without_key(self._response(route, body))
         with self._lock:
             self._responses[digest] = answer
             self.spent["requests"] += 1
@@ -119,7 +125,7 @@ class Connection:
             for name in ("prompt_tokens", "completion_tokens"):
                 self.spent[name] += int(usage.get(name) or 0)
         if self.cache is not None:
-            record = {"place": self.place, "route": route, "request": body, "answer": answer}
+            record = {"place": self.place, "route": route, "request": self._without_key(body), "answer": answer}
             write_atomic(self._file(digest), sealed(record))
 
     def _response(self, route: str, body: Body) -> Response:
@@ -129,9 +135,7 @@ class Connection:
         for attempt in range(self.retries + 1):
             try:
                 answer = create(**body).model_dump(mode="python", warnings="none")
-                return _usable(
-                    masked(answer, {self._key: MASK} if self._key else {}, keys=False)
-                )  # a server may echo the key
+                return _usable(answer)
             except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
                 raise ConfigError(
                     f"The endpoint at {self.place} refuses the key: {self._message(error)}",
@@ -142,6 +146,8 @@ class Connection:
                     f"Model {body.get('model')!r} at {self.place} refuses the request ({route}): {self._message(error)}"
                 ) from None
             except openai.APIStatusError as error:  # the client has retried
+                if error.response.is_redirect:
+                    raise self._redirected(error.response.headers.get("location", "")) from None
                 raise self._no_answer(error) from None
             except (openai.APIConnectionError, openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
                 if isinstance(error, openai.APIConnectionError) or attempt == self.retries:
@@ -155,10 +161,25 @@ class Connection:
             fix="Check base_url and the server. Run again to resume: responses are stored where cache is set",
         )
 
+    def _redirected(self, location: str) -> ConfigError:
+        """A request holds the prompts and the key, so it goes to no other address than the one given."""
+        there = urlsplit(location)
+        origin = f"{there.scheme}://{there.hostname}" if there.scheme and there.hostname else "another address"
+        return ConfigError(
+            f"The endpoint at {self.place} sends requests on to {self._without_key(origin)}, which is not followed",
+            fix="Give the address where the server answers itself as base_url",
+        )
+
     def _message(self, error: Exception) -> str:
         """An error's message, without the key."""
-        message = f"{type(error).__name__}: {error}"
-        return message.replace(self._key, "***") if self._key else message
+        return self._without_key(f"{type(error).__name__}: {error}")
+
+    def _without_key(self, value: Any) -> Any:
+        """A value with the key masked in every text of it, as it is and as addresses have it."""
+        key = self._key.strip()
+        if len(key) < _SHORTEST_KEY:  # a word such as none or EMPTY, for servers that need no key
+            return value
+        return masked(value, dict.fromkeys((key, quote(key, safe="")), MASK), keys=False)
 
     @cached_property
     def _key(self) -> str:
@@ -200,7 +221,9 @@ class Connection:
             record = unsealed(self._file(digest).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError):
             return False
-        asked = json.loads(json.dumps({"place": self.place, "route": route, "request": body}, default=str))
+        asked = json.loads(
+            json.dumps({"place": self.place, "route": route, "request": self._without_key(body)}, default=str)
+        )
         if record is None or {key: record.get(key) for key in asked} != asked:
             set_aside(self._file(digest))
             return False
@@ -217,23 +240,28 @@ def _usable(answer: object) -> Response:
 
 
 def _check_url(field: str, url: str, key_from: str) -> None:
-    """Refuses an address that is no http or https URL, or that contains a user, a password, a query or a fragment."""
+    """Refuses an address that is no web address, or that contains a user, a password, a query or a fragment."""
     if not url:
         return
     allowed = "http(s)://host/path"
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError as error:
-        raise ConfigError(f"{field} is not a URL: {error}", allowed=allowed) from None
-    if "@" in url or "?" in url or "#" in url:
+    if {"@", "?", "#"} & set(url):
         raise ConfigError(
-            f"{field} has a user, a password, a query or a fragment in it",
+            f"{field} has a user, a password or a query in it, or a fragment",
             allowed=allowed,
             fix=f"Put the key into the environment variable {key_from}",
         )
-    if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable() or " " in url:
-        raise ConfigError(f"{field}={url!r} is not an http address", allowed=allowed, fix="Begin it with http://")
+    if not _is_web_address(url):
+        raise ConfigError(f"{field}={url!r} is not a URL", allowed=allowed, fix="Begin it with http:// or https://")
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        usable = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port or a host that is none
+        return False
+    plain = url.isprintable() and not {" ", "\\"} & set(url)
+    return usable and plain and parts.scheme in ("http", "https") and url.lower().startswith(f"{parts.scheme}://")
 
 
 def choices(answers: Iterable[Response]) -> list[Mapping[str, Any]]:
