@@ -112,7 +112,7 @@ def _listed(run: RunRecord, key: str) -> list[str]:
 
 def _show_unfinished(run: RunRecord) -> int:
     waves = len(list(run.files.cells.glob("*.safetensors")))
-    show_facts("An unfinished run", {"folder": run.folder, **run.facts, "waves kept": str(waves)})
+    show_facts(f"A run that is {run.status}", {"folder": run.folder, **run.facts, "waves kept": str(waves)})
     if run.overrides is not None:
         show("continue it with: " + shlex.join(["mechxai", "run", *_continuation(run, run.overrides)]))
     return OK

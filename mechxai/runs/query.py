@@ -134,7 +134,7 @@ def find_run(root: Path, name: str, *, unfinished: bool = False) -> RunRecord:
     """
     record = RunRecord(Path(name))
     if record.files.is_finished or (
-        unfinished and any((record.folder / file).exists() for file in (UNFINISHED, "cells"))
+        unfinished and any((record.folder / file).exists() for file in (MANIFEST, UNFINISHED, "cells"))
     ):
         return record
     runs = list_runs(root)

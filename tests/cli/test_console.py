@@ -9,6 +9,7 @@ from rich.text import Text
 from mechxai.cli import main
 from mechxai.cli.console import show, show_error, show_facts
 from mechxai.core.errors import ConfigError
+from mechxai.core.pieces import sealed, unsealed
 
 HOSTILE = "a\x1b]0;owned\x07b\x1b[2Jc\x9b31md\re\u202ef\x08g\udce9h"
 STEERING = {"\x1b", "\x07", "\x9b", "\r", "\x08", "\u202e", "\udce9"}
@@ -57,18 +58,18 @@ def test_runs_of_others_are_listed_and_shown_as_text(tmp_path, monkeypatch, caps
     monkeypatch.setenv("COLUMNS", "400")
     assert main(["run", "debug=tiny", "model=zoo/handmade-ioi", "task.template=0", "task.order=abba"]) == 0
     (file,) = tmp_path.rglob("manifest.json")
-    manifest = json.loads(file.read_text())
-    file.write_text(json.dumps(spoiled(manifest) | {"run": manifest["run"]}))
+    manifest = unsealed(file.read_text())
+    file.write_text(sealed(spoiled(manifest) | {"run": manifest["run"]}))
     capsys.readouterr()
     for arguments in (["runs"], ["runs", "show", str(file.parent)]):
         assert main(arguments) == 0
         assert_harmless(capsys)
     for damage in ({"cost": 5}, {"cost": {"seconds": "x"}}, {"notes": 5, "files": {"a": 1}}, {"finished": [1]}):
-        file.write_text(json.dumps(manifest | damage))
+        file.write_text(sealed(manifest | damage))
         assert main(["runs"]) == 0
         assert main(["runs", "show", str(file.parent)]) == 0
     file.rename(file.with_name("unfinished.json"))
-    spoiled_text = json.dumps(spoiled(manifest) | {"run": manifest["run"]})
+    spoiled_text = sealed(spoiled(manifest) | {"run": manifest["run"]})
     file.with_name("unfinished.json").write_text(spoiled_text)
     file.with_name("result.nc").unlink()
     (file.parent / ".hydra" / "overrides.yaml").write_text(json.dumps([f"name={HOSTILE}"]))
