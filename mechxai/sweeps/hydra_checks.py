@@ -9,14 +9,13 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from mechxai.core.errors import ConfigError
-from mechxai.sweeps.resolution import ALLOWED_RESOLVERS, check_interpolations
+from mechxai.sweeps.resolution import JOB_RESOLVERS, check_interpolations
 
 _PLUGINS = ("hydra._internal.", "hydra_plugins.", "mechxai.")  # where installed launchers and sweepers lie
 _HANDLERS = ("logging.StreamHandler", "logging.FileHandler", "colorlog.ColoredFormatter")
 _STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 _LOG_FOLDERS = ("${hydra.runtime.output_dir}/", "hydra-${hydra.job.name}.log")
 _COMMANDS = ("setup", "python", "srun_args", "executable")  # of a cluster's launcher: text that a shell runs
-_HYDRA_RESOLVERS = (*ALLOWED_RESOLVERS, "hydra", "now", "python_version", "oc.dict.keys", "oc.dict.values")
 
 
 def check_hydra(config: Any, overrides: Sequence[str] = ()) -> None:
@@ -37,7 +36,7 @@ def check_hydra(config: Any, overrides: Sequence[str] = ()) -> None:
                 f"{key} comes from a configuration file and {problem}",
                 fix="Leave it out, or write it on the command line if you trust it",
             )
-    check_interpolations(hydra, "hydra.", allowed=_HYDRA_RESOLVERS)
+    check_interpolations(hydra, "hydra.", allowed=JOB_RESOLVERS)
 
 
 def _faults(hydra: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:

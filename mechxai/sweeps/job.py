@@ -20,7 +20,7 @@ from mechxai.core.reporter import Reporter
 from mechxai.sweeps.allowed_targets import check_plugins, check_targets, make, plugin_overrides
 from mechxai.sweeps.devices import concurrent_job_number, reserved_device, visible_gpus
 from mechxai.sweeps.folder_names import check_name
-from mechxai.sweeps.resolution import Record, resolved
+from mechxai.sweeps.resolution import JOB_RESOLVERS, Record, resolved
 from mechxai.sweeps.run_settings import RunSettings
 
 if TYPE_CHECKING:  # importing it imports torch
@@ -49,7 +49,7 @@ def _run_job(config: DictConfig, show: Reporter) -> dict[str, Path]:
     overrides = [str(override) for override in written] if isinstance(written, list) else []
     settings = RunSettings.from_config(config)
     packages = load_plugins(settings.plugins, overrides)
-    content = resolved(config)
+    content = resolved(config, allowed=JOB_RESOLVERS)
     check_targets(content, plugins=packages)
     if not settings.plan:
         make_writable_folder(Path(settings.output).expanduser(), setting=f"output={settings.output}")

@@ -22,6 +22,7 @@ from mechxai.sweeps.config_checks import check_config, check_value
 from mechxai.sweeps.config_files import LAUNCHERS, choices_of
 from mechxai.sweeps.hydra_checks import check_hydra
 from mechxai.sweeps.method_configs import store_missing_configs
+from mechxai.sweeps.resolution import JOB_RESOLVERS, check_interpolations, resolved
 from mechxai.sweeps.run_settings import RunSettings
 from mechxai.sweeps.user_configs import CONFIG_FLAGS, UserConfigs, quoted, user_configs
 
@@ -246,12 +247,10 @@ def _check_values(config: DictConfig, parsed: Sequence[Any]) -> None:
 def _values(config: DictConfig) -> dict[str, Any]:
     """The values without hydra's own, resolved where nothing in them refers to hydra, which is not set up yet."""
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    resolve = "${hydra" not in OmegaConf.to_yaml(own, resolve=False)
-    try:
-        content = OmegaConf.to_container(own, resolve=resolve)
-    except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"{error.full_key or 'A value'} cannot be resolved: {reason}") from error
+    if "${hydra" not in OmegaConf.to_yaml(own, resolve=False):
+        return resolved(own, allowed=JOB_RESOLVERS)
+    content = OmegaConf.to_container(own, resolve=False)
+    check_interpolations(content, allowed=JOB_RESOLVERS)
     return {str(key): value for key, value in content.items()} if isinstance(content, Mapping) else {}
 
 

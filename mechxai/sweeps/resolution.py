@@ -1,7 +1,7 @@
 """Resolving a configuration to plain data: interpolations that can call code do not exist, environment is not recorded.
 
-Of OmegaConf's resolvers ``oc.env``, ``oc.select`` and ``oc.decode`` are left: ``oc.create`` would make a node that no
-check has seen. What a run writes to disk or sends to a tracker holds ``${oc.env:NAME}`` in place of its value, and
+Of OmegaConf's resolvers a run folder may use ``oc.env``, ``oc.select`` and ``oc.decode``, and nobody ``oc.create``,
+which would make a node that no check has seen. What a run writes to disk or sends to a tracker holds ``${oc.env:NAME}`` in place of its value, and
 ``***`` in place of keys that look like secrets.
 """
 
@@ -20,6 +20,7 @@ from mechxai.core.errors import ConfigError
 from mechxai.core.secrets import masked, masked_override
 
 ALLOWED_RESOLVERS = ("oc.env", "oc.select", "oc.decode")
+JOB_RESOLVERS = (*ALLOWED_RESOLVERS, "oc.dict.keys", "oc.dict.values", "hydra", "now", "python_version")
 _OPEN = re.compile(r"\$\{\s*(?P<name>[\w.]+)\s*:")
 _ENVIRONMENT = re.compile(r"\$\{\s*oc\.env\s*:\s*(?P<name>\w+)")
 
@@ -54,7 +55,7 @@ class Record:
         """
         masks = {} if in_clear else environment_values(config)
         with nullcontext() if in_clear else environment_unresolved():
-            content = masked(resolved(config), masks)
+            content = masked(resolved(config, allowed=JOB_RESOLVERS), masks)
         written = masked(OmegaConf.to_container(config, resolve=False))
         files = {
             "config.yaml": OmegaConf.to_yaml(written),
@@ -63,19 +64,25 @@ class Record:
         return cls(content, files, masks)
 
 
-def resolved(config: Any) -> dict[str, Any]:
+def resolved(config: Any, *, allowed: Sequence[str] = ALLOWED_RESOLVERS) -> dict[str, Any]:
     """A configuration, without hydra's part, as plain data.
+
+    Args:
+        config: the configuration.
+        allowed: the resolvers that it may use.
 
     Raises:
         ConfigError: an interpolation that cannot be resolved, or one with a resolver that is not allowed.
     """
-    check_interpolations(OmegaConf.to_container(config, resolve=False) if OmegaConf.is_config(config) else config)
+    unresolved = OmegaConf.to_container(config, resolve=False) if OmegaConf.is_config(config) else config
+    check_interpolations(unresolved, allowed=allowed)
     node = config if isinstance(config, (DictConfig, ListConfig)) else OmegaConf.create(config)
     try:
         with _without_create():
             content = OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"The configuration cannot be resolved: {str(error).splitlines()[0]}") from error
+        key, reason = error.full_key or "The configuration", str(error).splitlines()[0]
+        raise ConfigError(f"{key} cannot be resolved: {reason}") from error
     return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
 
 
