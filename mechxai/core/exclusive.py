@@ -3,7 +3,7 @@
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ _guard = threading.Lock()  # of the table of locks
 
 
 @contextmanager
-def exclusive(*models: object) -> Iterator[None]:
+def exclusive(*models: object) -> Generator[None]:
     """A ``with`` block in which no other thread attaches hooks to these models or runs them; autocast is off.
 
     A thread may nest such blocks. Two wrappers of one model share its lock. Several models are locked in one order

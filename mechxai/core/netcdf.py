@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
@@ -24,7 +24,7 @@ def restored(data: xr.Dataset) -> xr.Dataset:
     return _with_attributes(data, _read)
 
 
-def _with_attributes(data: xr.Dataset, change: Callable[[Any], object]) -> xr.Dataset:
+def _with_attributes(data: xr.Dataset, change: Callable[[object], object]) -> xr.Dataset:
     changed = data.copy(deep=False)
     changed.attrs = _changed(data.attrs, change)
     for name, array in data.variables.items():
@@ -32,22 +32,25 @@ def _with_attributes(data: xr.Dataset, change: Callable[[Any], object]) -> xr.Da
     return changed
 
 
-def _changed(attributes: Mapping[Hashable, Any], change: Callable[[Any], object]) -> dict[str, object]:
+def _changed(attributes: Mapping[Hashable, Any], change: Callable[[object], object]) -> dict[str, object]:
     return {str(name): change(value) for name, value in attributes.items()}
 
 
-def _stored(value: Any) -> object:
-    numbers = isinstance(value, (list, tuple, np.ndarray)) and np.asarray(value, dtype=object).size > 0
-    if numbers and all(type(item) in (int, float) for item in np.asarray(value, dtype=object).ravel().tolist()):
-        return np.asarray(value)
+def _stored(value: object) -> object:
     if isinstance(value, (str, np.number)) or type(value) in (int, float):
-        return value
+        return cast("object", value)
+    if isinstance(value, (list, tuple, np.ndarray)):
+        items = np.asarray(value, dtype=object)
+        if items.size and all(type(item) in (int, float) for item in items.ravel().tolist()):
+            return np.asarray(items.tolist())
     return _JSON + json.dumps(value, default=_plain)
 
 
-def _plain(value: Any) -> object:
-    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else str(value)
+def _plain(value: object) -> object:
+    return cast("Any", value).tolist() if isinstance(value, (np.ndarray, np.generic)) else str(value)
 
 
-def _read(value: Any) -> object:
-    return json.loads(value.removeprefix(_JSON)) if isinstance(value, str) and value.startswith(_JSON) else value
+def _read(value: object) -> object:
+    if isinstance(value, str) and value.startswith(_JSON):
+        return json.loads(value.removeprefix(_JSON))
+    return value

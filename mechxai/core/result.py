@@ -172,7 +172,7 @@ def run_info(text: str) -> RunInfo:
     if not isinstance(stored, dict):
         raise ValueError("its run info is no JSON object")
     info = cast("dict[str, Any]", stored)
-    known = {one.name: info[one.name] for one in fields(RunInfo) if one.name in info}
+    known: dict[str, Any] = {entry.name: info[entry.name] for entry in fields(RunInfo) if entry.name in info}
     for name in ("method", "model", "task", "versions", "cost"):
         if not isinstance(known.get(name, {}), dict):
             raise ValueError(f"{name} of its run info is {known[name]!r}")
@@ -180,7 +180,8 @@ def run_info(text: str) -> RunInfo:
     unread = sorted(set(info) - set(known))
     if unread:
         notes.append(f"written by another version of MechXAI; not read: {', '.join(unread)}")
-    return RunInfo(**{**known, "notes": tuple(notes)})
+    known["notes"] = tuple(notes)
+    return RunInfo(**known)
 
 
 def variable(  # noqa: PLR0917 - the order of `xarray.Variable`

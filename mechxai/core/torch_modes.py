@@ -1,6 +1,6 @@
 """Torch's ambient modes, switched off where they would change numbers or replace a user's parameters."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -10,7 +10,7 @@ _DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu")
 
 
 @contextmanager
-def plain_torch() -> Iterator[None]:
+def plain_torch() -> Generator[None]:
     """Turns off autocast and inference mode inside a ``with`` block; whether gradients are recorded does not change.
 
     Under autocast, products are rounded to half precision. Tensors made in inference mode cannot be used in a backward
