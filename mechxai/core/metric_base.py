@@ -115,7 +115,7 @@ class Metric(ABC):
         return self.score(logits, batch)
 
 
-def _checked(score: Callable[..., object]) -> Callable[[Metric, LogitsAt, ContrastBatch], PerPrompt]:
+def _checked(score: Callable[..., object]) -> Any:
     @functools.wraps(score)
     def checked(self: Metric, logits: LogitsAt, batch: ContrastBatch) -> PerPrompt:
         return per_prompt(score(self, logits, batch), logits, len(batch))

@@ -86,7 +86,7 @@ def _parts(data: xr.Dataset) -> Iterator[bytes]:
         yield values.tobytes() if values.dtype.kind in "biufcmM" else repr(values.tolist()).encode()
 
 
-def _with_attributes(data: xr.Dataset, change: Callable[[Any], object]) -> xr.Dataset:
+def _with_attributes(data: xr.Dataset, change: Callable[[object], object]) -> xr.Dataset:
     changed = data.copy(deep=False)
     changed.attrs = _changed(data.attrs, change)
     for name, array in data.variables.items():
@@ -94,25 +94,25 @@ def _with_attributes(data: xr.Dataset, change: Callable[[Any], object]) -> xr.Da
     return changed
 
 
-def _changed(attributes: Mapping[Hashable, Any], change: Callable[[Any], object]) -> dict[str, object]:
+def _changed(attributes: Mapping[Hashable, Any], change: Callable[[object], object]) -> dict[str, object]:
     return {str(name): change(value) for name, value in attributes.items()}
 
 
-def _stored(value: Any) -> object:
-    text: object = value
+def _stored(value: object) -> object:
+    if isinstance(value, (str, np.number)) or type(value) in (int, float):
+        return cast("object", value)
     if isinstance(value, (list, tuple, np.ndarray)):
-        array = np.asarray(cast("list[object]", value), dtype=object)
-        items: list[object] = array.ravel().tolist()
-        if items and all(type(item) in (int, float) for item in items):
-            return cast("object", np.asarray(array.tolist()))
-    if isinstance(text, (str, np.number)) or type(text) in (int, float):
-        return cast("object", text)
-    return _JSON + json.dumps(cast("Any", text), default=_plain)
+        items = np.asarray(value, dtype=object)
+        if items.size and all(type(item) in (int, float) for item in items.ravel().tolist()):
+            return np.asarray(items.tolist())
+    return _JSON + json.dumps(value, default=_plain)
 
 
-def _plain(value: Any) -> object:
-    return cast("object", value.tolist()) if isinstance(value, (np.ndarray, np.generic)) else str(value)
+def _plain(value: object) -> object:
+    return cast("Any", value).tolist() if isinstance(value, (np.ndarray, np.generic)) else str(value)
 
 
-def _read(value: Any) -> object:
-    return json.loads(value.removeprefix(_JSON)) if isinstance(value, str) and value.startswith(_JSON) else value
+def _read(value: object) -> object:
+    if isinstance(value, str) and value.startswith(_JSON):
+        return json.loads(value.removeprefix(_JSON))
+    return value

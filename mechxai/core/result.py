@@ -174,7 +174,7 @@ def run_info(text: str) -> RunInfo:
     if not isinstance(stored, dict):
         raise ValueError("its run info is no JSON object")
     info = cast("dict[str, Any]", stored)
-    known = {one.name: info[one.name] for one in fields(RunInfo) if one.name in info}
+    known: dict[str, Any] = {entry.name: info[entry.name] for entry in fields(RunInfo) if entry.name in info}
     for name in ("method", "model", "task", "versions", "cost"):
         if not isinstance(known.get(name, {}), dict):
             raise ValueError(f"{name} of its run info is {known[name]!r}")

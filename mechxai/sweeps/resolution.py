@@ -1,8 +1,8 @@
 """Resolving a configuration to plain data: interpolations that can call code do not exist, environment is not recorded.
 
 Of OmegaConf's resolvers a run folder may use ``oc.env``, ``oc.select`` and ``oc.decode``, and nobody ``oc.create``,
-which would make a node that no check has seen. What a run writes to disk or sends to a tracker holds ``${oc.env:NAME}`` in place of its value, and
-``***`` in place of keys that look like secrets.
+which would make a node that no check has seen. What a run writes to disk or sends to a tracker holds
+``${oc.env:NAME}`` in place of its value, and ``***`` in place of keys that look like secrets.
 """
 
 import os
