@@ -7,13 +7,14 @@ one key and one value input, ``a5.g0.k``.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechxai.core.architecture import Architecture
+from mechxai.core.cached import cached_property
 from mechxai.core.errors import SiteError, unknown
 
 EMBED, LOGITS = "embed", "logits"

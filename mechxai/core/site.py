@@ -5,11 +5,11 @@ The rows of `mechxai.core.site_table` say where each lies; `Site.index` locates 
 
 import re
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from mechxai.core.cached import cached_property
 from mechxai.core.errors import SiteError, nearest
 from mechxai.core.site_table import BLOCK, HOOKS, SITES, SiteName, site_name
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from mechxai.core.activations import Activations
 from mechxai.core.batch import ContrastBatch
+from mechxai.core.cached import cached_property
 from mechxai.core.edit import Edit, Patch
 from mechxai.core.errors import NoSpaceError
 from mechxai.core.metric import Metric

@@ -1,8 +1,8 @@
 """The input of every panel: a view with definite numbers, the analysis of its prompt, and the page's colours."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
+from mechxai.core.cached import cached_property
 from mechxai.explore.palette import Palette
 from mechxai.explore.prompt_analysis import PromptAnalysis, TokenQuestion
 from mechxai.explore.state import ExplorerState

@@ -7,9 +7,10 @@ methods: the registry, ``import mechxai``, the configuration, the command line a
 import ast
 import importlib
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 
+from mechxai.core.cached import cached_property
 from mechxai.core.signature import Parameter, Signature, read_signature
 from mechxai.core.source import classes, evaluate
 

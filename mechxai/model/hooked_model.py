@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from mechxai.core.activations import Activations
 from mechxai.core.alignment import Integers
 from mechxai.core.architecture import Architecture
 from mechxai.core.batch import ContrastBatch, Layout
+from mechxai.core.cached import cached_property
 from mechxai.core.display import Displayed, Summary
 from mechxai.core.edit import Intervention
 from mechxai.core.shapes import PromptInts, RowLogits, Tokens
@@ -25,6 +25,7 @@ from mechxai.model.backends.editing import run_hooks
 from mechxai.model.backends.hooks import HookFunction, gathered
 from mechxai.model.backends.limits import cache_bytes, check_space, check_tokens, inside
 from mechxai.model.backends.masking import attention_mask_of
+from mechxai.model.backends.weight_state import current_hash, remember
 from mechxai.model.conversion.comparison import Comparison
 from mechxai.model.dense.cache import fill
 from mechxai.model.generation.generate import Generates
@@ -52,7 +53,7 @@ class HookedModel(Generates, Displayed):
         processing: ``folded`` (LayerNorm folded in, weights centred) or ``raw``.
         dtype: of the weights.
         device: of the weights.
-        weight_hash: of the weights as loaded, before processing.
+        loaded_hash: hash of the weights as loaded, before processing.
         revision: of a Hugging Face id.
         card: of a bundled model; empty for others.
         comparison: with Hugging Face's own model while loading; None where there is none to compare with (`wrap`,
@@ -65,10 +66,21 @@ class HookedModel(Generates, Displayed):
     processing: Processing
     dtype: torch.dtype
     device: torch.device
-    weight_hash: str
+    loaded_hash: str
     revision: str | None = None
     card: Mapping[str, Any] = field(default_factory=dict)
     comparison: Comparison | None = None
+
+    def __post_init__(self) -> None:
+        remember(self.backend)
+
+    @property
+    def weight_hash(self) -> str:
+        """A hash of the model as it is now: `loaded_hash`, unless weights, functions, hooks or settings were changed.
+
+        Cost: one read of the weights; where they were changed, a hash of all.
+        """
+        return current_hash(self.backend, self.loaded_hash)
 
     @property
     def inner(self) -> Any:

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 
+from mechxai.core.cached import cached_property
 from mechxai.core.errors import ArtifactError, ConfigError, nearest, unknown
 from mechxai.core.result import Result
 from mechxai.runs.folder import ID_LENGTH, RunFolder, Status

@@ -121,10 +121,10 @@ def _set_flag(backend: Backend, flag: str, *, value: bool) -> None:
         ) from error
 
 
-def modules(backend: Backend) -> list[Any]:
-    """Every module of the wrapped object, once, including the Hugging Face model under a bridge."""
+def modules(holder: Any) -> list[Any]:
+    """Every module of the object in ``inner``, once, including the Hugging Face model under a bridge."""
     # a bridge does not list the Hugging Face model among its modules
-    waiting = [backend.inner, *([original] if (original := getattr(backend.inner, "original_model", None)) else [])]
+    waiting = [holder.inner, *([original] if (original := getattr(holder.inner, "original_model", None)) else [])]
     by_id: dict[int, Any] = {}
     while waiting:  # `Module.modules` yields through a generator per level, ten times as slow on a bridge
         module = waiting.pop()

@@ -3,12 +3,12 @@
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from mechxai.core.architecture import Architecture
+from mechxai.core.cached import cached_property
 from mechxai.core.errors import ModelSupportError, SiteError
 from mechxai.core.shapes import Mask, RowLogits, Tokens
 from mechxai.core.site import Site
@@ -20,6 +20,7 @@ from mechxai.model.backends.effective_weight import AffineMemory, is_plain_linea
 from mechxai.model.backends.masked import head_transform, is_causal
 from mechxai.model.backends.prefix import JoiningRows, KeysValues
 from mechxai.model.backends.silent_hooks import silent_hooks
+from mechxai.model.backends.weight_state import same_values
 from mechxai.model.dense.weight_layout import optimize_convolution_layout
 
 
@@ -127,7 +128,13 @@ class BridgeBackend:
     def optimize_layout(self) -> None:
         """Transposes GPT-2's widest weights in memory; linear layers of other models are already as they are read."""
         if not self.borrowed:
+            self._laid_out  # noqa: B018 - once
+
+    @cached_property
+    def _laid_out(self) -> bool:
+        with same_values(self):
             optimize_convolution_layout(modules(self))
+        return True
 
     def record(self, tokens: Tokens, kept: KeysValues) -> None:
         """A pass with a Hugging Face cache that stores keys and values layer by layer."""

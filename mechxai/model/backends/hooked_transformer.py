@@ -2,18 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from mechxai.core.architecture import Architecture
+from mechxai.core.cached import cached_property
 from mechxai.core.shapes import Mask, RowLogits, Tokens
 from mechxai.core.site import Site
 from mechxai.model.backends.base import are_plain, check_exists, read_architecture
 from mechxai.model.backends.edit_faults import EditCheck
 from mechxai.model.backends.prefix import JoiningRows, KeysValues
+from mechxai.model.backends.weight_state import same_values
 from mechxai.model.dense.weight_layout import optimize_layout
 
 
@@ -66,7 +67,13 @@ class HookedTransformerBackend:
     def optimize_layout(self) -> None:
         """Restrides the weights, so that TransformerLens' reshapes are views instead of copies."""
         if not self.borrowed:
+            self._laid_out  # noqa: B018 - once
+
+    @cached_property
+    def _laid_out(self) -> bool:
+        with same_values(self):
             optimize_layout(self.inner)
+        return True
 
     def record(self, tokens: Tokens, kept: KeysValues) -> None:
         """A pass from block 0 on with cache entries that store each layer's keys and values."""

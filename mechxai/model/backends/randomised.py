@@ -45,6 +45,6 @@ def randomised(model: HookedModel, seed: int = 0) -> HookedModel:
         model,
         name=f"{model.name} with random weights",
         backend=backend_of(inner),
-        weight_hash=f"{model.weight_hash}-random-{seed}",
+        loaded_hash=f"{model.weight_hash}-random-{seed}",
         card={},
     )

@@ -5,13 +5,14 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechxai.core.cached import cached_property
 from mechxai.core.errors import ModelSupportError, NumericsError
 from mechxai.model.backends.attach import attached, row_mask
 from mechxai.model.backends.base import UNEMBED_HOOK, Backend

@@ -21,11 +21,11 @@ from mechxai.core.site_table import SITES
 from mechxai.model.backends.attach import Hooks, attached, embedded
 from mechxai.model.backends.base import UNEMBED_HOOK, Backend
 from mechxai.model.backends.capture import AllCached
+from mechxai.model.backends.weight_state import model_state
 from mechxai.model.dense.blocks import DenseModel
 from mechxai.model.dense.lengths import probe_lengths
 from mechxai.model.dense.read import read_dense
 from mechxai.model.dense.run import DENSE_SITES, run_dense
-from mechxai.model.dense.state import model_state
 from mechxai.model.dense.topology import tolerance
 from mechxai.model.dense.trace import NotCoveredError
 
@@ -71,17 +71,17 @@ class _Entry:
     """
 
     check: EquivalenceCheck
-    before: list[object]
-    after: list[object]
+    before: Mapping[str, object]
+    after: Mapping[str, object]
 
-    def holds(self, state: list[object]) -> bool:
+    def holds(self, state: Mapping[str, object]) -> bool:
         """Whether the model is as it was."""
-        if state == self.after:
-            return True
-        if not len(state) == len(self.before) == len(self.after):
-            return False
-        parts = zip(state, self.before, self.after, strict=True)
-        return all(now == after or before != after for now, before, after in parts)
+        absent = object()
+        return state == self.after or all(
+            state.get(name, absent) == self.after.get(name, absent)
+            or self.before.get(name, absent) != self.after.get(name, absent)
+            for name in {*state, *self.before, *self.after}
+        )
 
 
 _entries: "weakref.WeakKeyDictionary[Backend, _Entry]" = weakref.WeakKeyDictionary()

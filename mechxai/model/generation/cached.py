@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechxai.core.cached import cached_property
 from mechxai.core.pieces import JsonLines
 from mechxai.model.generation.generator import Generator, Writing, Written
 

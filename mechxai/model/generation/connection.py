@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
+from mechxai.core.cached import cached_property
 from mechxai.core.errors import ArtifactError, ConfigError, ModelSupportError
 from mechxai.core.files import set_aside, write_atomic
 from mechxai.core.pieces import sealed, unsealed

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mechxai.core.architecture import Architecture
 from mechxai.core.errors import ConfigError
+from mechxai.core.fingerprint import Fingerprints
 from mechxai.core.shapes import PromptInts, RowLogits, Tokens
 from mechxai.model.sequence.named_outputs import NamedOutputs
 from mechxai.model.sequence.scores import scores_of
@@ -18,6 +19,7 @@ from mechxai.model.sequence.word_pieces import Pieces
 from mechxai.model.text import TextCodec
 
 Scoring = Callable[[Sequence[str]], object]  # texts -> numbers, [text, output]
+UNKNOWN = "unknown"  # version: the function's code and what it holds identify it
 _SIZES = Architecture("black box", 1, 1, 1, 1, 1, 0, 2**49, 2**31, causal=False, norm="none", positions="none")
 
 
@@ -52,7 +54,9 @@ class BlackBox(NamedOutputs):
 
     def info(self) -> dict[str, object]:
         """The description of the model that results record."""
-        digest = hashlib.blake2b(repr((self.name, self.version, self.outputs)).encode(), digest_size=8).hexdigest()
+        code = Fingerprints()(self.function) if self.version == UNKNOWN else ""
+        parts = (self.name, self.version, self.outputs, code)
+        digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
         return {
             "name": self.name,
             "backend": "black_box",
@@ -88,7 +92,7 @@ class BlackBox(NamedOutputs):
 
 
 def black_box(
-    function: Scoring, outputs: Iterable[str], *, name: str = "black box", version: str = "unknown"
+    function: Scoring, outputs: Iterable[str], *, name: str = "black box", version: str = UNKNOWN
 ) -> BlackBox:
     """Makes a model of any function from texts to scores.
 
@@ -101,7 +105,8 @@ def black_box(
             A tensor, an array, a DataFrame, lists, a Hugging Face output with ``logits``, or dicts by output name.
         outputs: names of the outputs; two or more.
         name: in results.
-        version: identifies the function: change it when the function changes, so that runs are not mixed up.
+        version: identifies the function, so that runs are not mixed up: change it when the function changes. Without
+            it, its code and the values that it holds do.
 
     Raises:
         ConfigError: fewer than two outputs, an empty name, or one twice; or something that cannot be called.

@@ -17,6 +17,7 @@ from mechxai.core.exclusive import exclusive
 from mechxai.core.shapes import PromptInts, RowLogits, Tokens
 from mechxai.core.torch_modes import ordinary
 from mechxai.model.backends.limits import check_tokens
+from mechxai.model.backends.weight_state import current_hash, remember
 from mechxai.model.sequence.named_outputs import NamedOutputs
 from mechxai.model.text import TextCodec
 
@@ -37,7 +38,7 @@ class SequenceModel(NamedOutputs):
         outputs: names of the outputs: the labels, or the reference texts.
         head: from the model and embeddings ``[row, pos, d_model]`` of rows of one length to outputs.
         architecture: sizes; ``d_vocab`` counts tokens.
-        weight_hash: of the weights.
+        loaded_hash: hash of the weights as loaded.
         revision: of a Hugging Face id.
         card: of a bundled model; empty for others.
     """
@@ -48,9 +49,17 @@ class SequenceModel(NamedOutputs):
     outputs: tuple[str, ...]
     head: Head
     architecture: Architecture
-    weight_hash: str
+    loaded_hash: str
     revision: str | None = None
     card: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        remember(self)
+
+    @property
+    def weight_hash(self) -> str:
+        """A hash of the model as it is now; see `HookedModel.weight_hash`."""
+        return current_hash(self, self.loaded_hash)
 
     @property
     def device(self) -> torch.device:

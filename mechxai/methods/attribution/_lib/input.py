@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
+from mechxai.core.cached import cached_property
 from mechxai.core.errors import NoSpaceError, ShapeError
 from mechxai.core.fields import settle_fields
 from mechxai.core.metric import AnyMetric, Metric, as_metric

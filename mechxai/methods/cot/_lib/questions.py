@@ -4,11 +4,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
+from mechxai.core.cached import cached_property
 from mechxai.core.errors import ConfigError, ModelSupportError
 from mechxai.core.reasoning import Problem, ReasoningBatch, plain, sentences
 from mechxai.engine.execution import Execution
