@@ -29,6 +29,7 @@ from mechxai.core.alignment import (
 )
 from mechxai.core.display import Displayed, Summary, counted, of_task, prompt_rows
 from mechxai.core.errors import AlignmentError, ShapeError, SiteError, unknown
+from mechxai.core.fingerprint import DECIDES
 from mechxai.core.shapes import Answers, Mask, PromptInts, Rows, Tokens, pick
 
 Answer = str | int  # the text that would be appended to the prompt, or the id of a token
@@ -97,7 +98,7 @@ class ContrastBatch(Displayed):
     axis: tuple[str, ...] = ()
     strings: tuple[tuple[str, ...], ...] = ()
     groups: tuple[str, ...] = ()
-    info: Mapping[str, object] = field(default_factory=dict[str, object])
+    info: Mapping[str, object] = field(default_factory=dict[str, object], metadata={DECIDES: False})
     reference: Float[Tensor, "batch d_vocab"] | None = None
 
     def __post_init__(self) -> None:

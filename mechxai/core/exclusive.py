@@ -11,6 +11,7 @@ from mechxai.core.torch_modes import plain_torch
 
 _locks: "weakref.WeakKeyDictionary[Any, Any]" = weakref.WeakKeyDictionary()  # PyTorch module -> re-entrant lock
 _guard = threading.Lock()  # of the table of locks
+_thread = threading.local()
 
 
 @contextmanager
@@ -26,9 +27,40 @@ def exclusive(*models: object) -> Generator[None]:
     modules = {id(module): module for module in map(_module, models) if module is not None}
     with ExitStack() as stack:
         for _, module in sorted(modules.items()):
-            stack.enter_context(_lock_of(module))
+            stack.enter_context(_held(_lock_of(module)))
         stack.enter_context(plain_torch())
         yield
+
+
+@contextmanager
+def _held(lock: Any) -> Generator[None]:
+    with lock:
+        held = _locks_of_this_thread()
+        held.append(lock)
+        try:
+            yield
+        finally:
+            held.pop()
+
+
+@contextmanager
+def released() -> Generator[None]:
+    """A ``with`` block in which other threads may use the models that this thread holds; for pauses between passes."""
+    held = list(_locks_of_this_thread())
+    for lock in reversed(held):
+        lock.release()
+    try:
+        yield
+    finally:
+        for lock in held:
+            lock.acquire()
+
+
+def _locks_of_this_thread() -> list[Any]:
+    """The locks that this thread holds, in order; one that it holds twice is listed twice."""
+    if not hasattr(_thread, "held"):
+        _thread.held = []
+    return _thread.held
 
 
 def _module(model: object) -> Any:
@@ -50,6 +82,7 @@ def _forget_locks() -> None:
     global _guard  # noqa: PLW0603 - a thread of the parent process may hold it
     _guard = threading.Lock()
     _locks.clear()
+    _locks_of_this_thread().clear()
 
 
 if hasattr(os, "register_at_fork"):

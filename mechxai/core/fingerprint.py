@@ -16,15 +16,16 @@ from torch import Tensor
 
 from mechxai.core.code_identity import CODE, describe_code
 
+DECIDES = "decides"  # metadata of a dataclass field: False where it has no part in results
 _PLAIN = (str, int, float, bool, complex, type(None))
 
 
 class Fingerprints:
     """Hashes values; an object that occurs twice (a source that many edits share) is hashed once.
 
-    A value with a ``weight_hash`` (a model) counts as that hash. A function counts as its code, defaults, closure, and
-    the functions and values of its module that it uses; one of an installed package as its name and closure. An object
-    counts as its class and its attributes.
+    A value with a ``weight_hash`` (a model) counts as that hash, or as its ``identity``. A function counts as its code,
+    defaults, closure, and the functions and values of its module that it uses; one of an installed package as its name
+    and closure. An object counts as its class and its attributes.
     """
 
     def __init__(self) -> None:
@@ -70,11 +71,12 @@ class Fingerprints:
         if isinstance(value, (Mapping, Set, Sequence)):
             return self._collection(cast("object", value))
         if hasattr(value, "weight_hash"):
-            return str(value.weight_hash)
+            return str(getattr(value, "identity", value.weight_hash))
         if isinstance(value, CODE):
             return describe_code(value, self)
         if is_dataclass(value):
-            return self._object(value, {field.name: getattr(value, field.name) for field in fields(value)})
+            decisive = [field.name for field in fields(value) if field.metadata.get(DECIDES, True)]
+            return self._object(value, {name: getattr(value, name) for name in decisive})
         if hasattr(value, "to_numpy"):  # a table or a column of pandas, whose text leaves rows out
             return self._object(value, {"values": value.to_numpy(), "index": list(getattr(value, "index", ()))})
         return self._other(value)

@@ -33,7 +33,7 @@ class Serializer(Generic[T]):
 TENSORS: Serializer[Mapping[str, Tensor]] = Serializer(lambda tensors: tensors, lambda tensors: tensors)
 TENSOR: Serializer[Tensor] = Serializer(lambda tensor: {"values": tensor}, lambda tensors: tensors["values"])
 ARRAYS: Serializer[dict[str, np.ndarray]] = Serializer(
-    lambda arrays: {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()},
+    lambda arrays: {name: torch.from_numpy(np.asarray(array, order="C")) for name, array in arrays.items()},
     lambda tensors: {name: tensor.numpy() for name, tensor in tensors.items()},
 )
 
@@ -99,6 +99,13 @@ class CheckpointStore(Generic[T]):
         value = compute()
         self.save(name, value)
         return value, True
+
+    def numbers(self) -> list[int]:
+        """The numbers of the pieces with this key that are in the folder, sound or not."""
+        if self._folder is None:
+            return []
+        stems = (path.stem.rpartition("-")[2] for path in self._folder.glob(f"{self._key[:12]}-*.safetensors"))
+        return sorted(int(stem) for stem in stems if stem.isdecimal())
 
     def holds_another(self, name: str | int) -> bool:
         """Whether the file of a piece is sound and belongs to another computation."""

@@ -1,9 +1,9 @@
 """Runs a sweep: plan it, check the level, then compute wave after wave, saving each before the next begins."""
 
 import hashlib
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from mechxai.core.errors import UnfinishedError
 from mechxai.core.metric import check_finite
+from mechxai.core.pieces import JsonLines
+from mechxai.core.work_clock import add_earlier_work, work_seconds
 from mechxai.engine.checkpoint import TENSOR, CheckpointStore
 from mechxai.engine.evaluate import SweepValues, WorkItem, run_names, work_items
 from mechxai.engine.execution import Execution
@@ -61,13 +63,13 @@ def run_sweep(model: HookedModel, sweep: Sweep, execution: Execution, *, label: 
     Cost: see `plan`.
     """
     sweep.check(model)
-    started = time.perf_counter()
+    started = work_seconds()
     planned = plan(model, sweep, execution)
     checked = self_check(model, sweep, planned) if planned.n_cells else CheckedLevel(planned.level, 0.0, 0)
     if checked.level != planned.level:
         planned = plan(model, sweep, execution, level=checked.level)
     key = "" if execution.cells is None else _key(model, sweep, planned)
-    checkpoints = CheckpointStore(execution.cells, key, TENSOR)
+    checkpoints, durations = CheckpointStore(execution.cells, key, TENSOR), _durations(execution.cells, key)
     values, reused, missing = SweepValues.empty(planned), 0, 0
     with ProgressBar(label, planned, shown=execution.progress) as bar:
         for item in work_items(model, sweep, planned):
@@ -78,10 +80,14 @@ def run_sweep(model: HookedModel, sweep: Sweep, execution: Execution, *, label: 
             if loaded is None and not execution.takes(item.number):
                 missing += 1
                 continue
+            computing = work_seconds()
             new = item.compute().double().cpu() if loaded is None else loaded.double()
             if loaded is None:
                 _check_values(new, sweep, item)
                 checkpoints.save(item.number, new)
+                durations.save({str(item.number): work_seconds() - computing})
+            elif str(item.number) in durations:
+                add_earlier_work(durations[str(item.number)])
             values.add(item, new, run_names(sweep))
             bar.advance(size, item.work, computed=loaded is None)
     if missing and execution.shard is not None:
@@ -98,10 +104,15 @@ def run_sweep(model: HookedModel, sweep: Sweep, execution: Execution, *, label: 
         "forward_passes": planned.work / (planned.n_layers * planned.width),
         "forward_passes_one_per_cell": float(planned.forward_passes),
         "check_forward_passes": float(checked.forward_passes),
-        "seconds": time.perf_counter() - started,
+        "seconds": work_seconds() - started,
     }
     notes = (f"finished cells could not be kept on disk: {checkpoints.failed}",) if checkpoints.failed else ()
     return Outcome(values.cells, checked.level, checked.noise_floor, cost, notes, values.runs)
+
+
+def _durations(folder: Path | None, key: str) -> JsonLines:
+    """The seconds that each finished wave took."""
+    return JsonLines(None if folder is None else folder / f"{key[:12]}-seconds.jsonl")
 
 
 def _check_values(values: Tensor, sweep: Sweep, item: WorkItem) -> None:
@@ -116,7 +127,5 @@ def _check_values(values: Tensor, sweep: Sweep, item: WorkItem) -> None:
 
 
 def _key(model: HookedModel, sweep: Sweep, planned: Plan) -> str:
-    info = model.info()
-    parts = [sweep.digest(), planned.digest]
-    parts += [info[name] for name in ("weight_hash", "backend", "processing", "dtype")]
+    parts = [sweep.digest(), planned.digest, model.identity]
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()

@@ -1,7 +1,7 @@
 """A causal sweep: cells of interventions on a base run, and the metric to measure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int
@@ -62,7 +62,7 @@ class Sweep:
             [(str(intervention.site), fingerprint(intervention.edit)) for intervention in cell]
             for cell in (self.base, *self.cells)
         ]
-        return fingerprint([fingerprint(replace(self.batch, info={})), self.run, fingerprint(self.metric), repr(cells)])
+        return fingerprint([fingerprint(self.batch), self.run, fingerprint(self.metric), repr(cells)])
 
 
 def run_tokens(batch: ContrastBatch, run: str, metric: Metric) -> tuple[Tokens, PromptInts]:

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from mechxai.core.errors import MechXAIError
+from mechxai.core.exclusive import released
 from mechxai.core.result import Result
 from mechxai.engine.progress import progress_listener
 
@@ -112,9 +113,10 @@ def _execute(run: BackgroundRun, compute: Callable[[], Result], lock: threading.
         run.share = run.share if share is None else share
         if run.stopping.is_set():
             raise _StoppedError
-        lock.release()
-        time.sleep(_PAUSE)
-        lock.acquire()
+        with released():  # the lock of the page first, then that of the model, as in the other threads
+            lock.release()
+            time.sleep(_PAUSE)
+            lock.acquire()
 
     try:
         with lock, progress_listener(on_progress):

@@ -83,6 +83,11 @@ class HookedModel(Generates, Displayed):
         return current_hash(self.backend, self.loaded_hash)
 
     @property
+    def identity(self) -> str:
+        """Everything about the model that decides its numbers, as text. Cost: as `weight_hash`."""
+        return repr((self.weight_hash, self.backend.name, self.processing, str(self.dtype)))
+
+    @property
     def inner(self) -> Any:
         """The wrapped ``HookedTransformer`` or ``TransformerBridge``."""
         return self.backend.inner

@@ -1,6 +1,5 @@
 """Attention patterns of every head on every prompt, and the queries and keys behind them."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
@@ -14,6 +13,7 @@ from mechxai.core.activations import Activations
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.result import Result, variable
+from mechxai.core.work_clock import work_seconds
 from mechxai.engine.contrast import Run
 from mechxai.engine.execution import Execution
 from mechxai.methods.layer_selection import selected
@@ -67,7 +67,7 @@ class AttentionPatterns(Method):
             NoSpaceError: the activations do not fit into memory; names their size.
         """
         del execution  # a single pass, in chunks of prompts
-        started = time.perf_counter()
+        started = work_seconds()
         a = model.architecture
         layers, heads = selected("layer", self.layers, a.n_layers), selected("head", self.heads, a.n_heads)
         batch = batch.to(model.device)
@@ -98,7 +98,7 @@ class AttentionPatterns(Method):
         labels = position_labels(batch, list(range(batch.n_pos)))
         coords = {"prompt": list(range(len(batch))), "layer": layers, "head": heads, "pos": labels}
         coords |= {"dest_pos": labels, "src_pos": labels}
-        cost = {"forward_passes": 1.0, "seconds": time.perf_counter() - started}
+        cost = {"forward_passes": 1.0, "seconds": work_seconds() - started}
         return Result(xr.Dataset(data, coords=coords), run_info(self, model, batch, cost=cost, notes=notes))
 
     def _queries_and_keys(

@@ -1,6 +1,5 @@
 """Attribution methods side by side: their agreement, faithfulness and cost, and the caveats of each."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -17,6 +16,7 @@ from mechxai.core.method import MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
 from mechxai.core.statistics import known_mean
+from mechxai.core.work_clock import work_seconds
 from mechxai.engine.execution import Execution
 from mechxai.methods.attribution._lib.base import Attribution
 from mechxai.methods.attribution._lib.baselines import Baseline
@@ -116,7 +116,7 @@ class CompareAttributions(AttributionEvaluation):
         Raises:
             SiteError: ``truth`` names a role the batch does not have.
         """
-        started = time.perf_counter()
+        started = work_seconds()
         evaluation = attribution_input(model, batch, self.input_settings, execution=execution)
         matters = self._players_that_matter(evaluation)
         runs = {
@@ -142,7 +142,7 @@ class CompareAttributions(AttributionEvaluation):
         tallies = [evaluation.tally, *(run.inputs.tally for run in columns)]
         cost = {
             "forward_passes": sum(tally.forward for tally in tallies) / len(batch),
-            "seconds": time.perf_counter() - started,
+            "seconds": work_seconds() - started,
         }
         notes = tuple(_caveats(runs, data))
         return Result(xr.Dataset(data, coords=coords), run_info(self, model, batch, cost=cost, notes=notes))
@@ -184,10 +184,10 @@ class _MethodRun:
 
 
 def _run_method(method: Attribution, model: Any, batch: ContrastBatch, *, execution: Execution) -> _MethodRun:
-    started = time.perf_counter()
+    started = work_seconds()
     inputs = method.inputs(model, batch, execution)
     scores = method.scores(inputs)
-    return _MethodRun(method, inputs, scores, player_scores(inputs, scores.tokens), time.perf_counter() - started)
+    return _MethodRun(method, inputs, scores, player_scores(inputs, scores.tokens), work_seconds() - started)
 
 
 def _agreement_variables(runs: Sequence[_MethodRun], top: float) -> dict[str, xr.DataArray]:

@@ -1,6 +1,5 @@
 """Faithfulness: whether the score follows as an attribution's players are deleted and inserted, beside random ones."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -13,6 +12,7 @@ from mechxai.core.errors import ConfigError
 from mechxai.core.method import MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
+from mechxai.core.work_clock import work_seconds
 from mechxai.engine.execution import Execution
 from mechxai.methods.attribution._lib.base import Attribution
 from mechxai.methods.attribution._lib.baselines import Baseline
@@ -101,7 +101,7 @@ class Faithfulness(AttributionEvaluation):
             ``max_sensitivity`` and ``randomisation_similarity`` with intervals; ``attribution`` [prompt, pos], the
             method's scores; ``token`` [prompt, pos].
         """
-        started = time.perf_counter()
+        started = work_seconds()
         method = with_settings(method_of(self.of), self.input_settings)
         evaluation = attribution_input(model, batch, self.input_settings, execution=execution)
         inputs = method.inputs(model, batch, execution)
@@ -122,7 +122,7 @@ class Faithfulness(AttributionEvaluation):
         }
         cost = {
             "forward_passes": (evaluation.tally.forward + inputs.tally.forward) / len(batch),
-            "seconds": time.perf_counter() - started,
+            "seconds": work_seconds() - started,
         }
         dataset = xr.Dataset(data, coords=coords).isel(method=0)
         return Result(dataset, run_info(self, model, batch, cost=cost, notes=scores.notes))

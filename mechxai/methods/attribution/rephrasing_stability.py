@@ -1,6 +1,5 @@
 """Rephrasing stability: whether an attribution scores the same words alike when the prompt is rephrased."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final
@@ -15,6 +14,7 @@ from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
 from mechxai.core.statistics import bootstrap_weights
+from mechxai.core.work_clock import work_seconds
 from mechxai.engine.execution import Execution
 from mechxai.methods.attribution._lib.evaluation.measures import spearman
 from mechxai.methods.attribution._lib.evaluation.settings import with_settings
@@ -89,7 +89,7 @@ class RephrasingStability(Method):
         """
         if len(batch) < 2:
             raise ShapeError(f"rephrasing_stability has {len(batch)} rephrasing", fix="Give two or more")
-        started = time.perf_counter()
+        started = work_seconds()
         settings = InputSettings(self.metric, "zero", self.players, special=False)
         method = with_settings(method_of(self.of), settings)
         inputs = method.inputs(model, batch, execution)
@@ -114,7 +114,7 @@ class RephrasingStability(Method):
         data |= bounded("value", ("word",), shares, units="fraction", meaning=meaning)
         numbers = list(range(len(batch)))
         coords = {"prompt": numbers, "other": numbers, "word": words}
-        cost = {"forward_passes": inputs.tally.forward / len(batch), "seconds": time.perf_counter() - started}
+        cost = {"forward_passes": inputs.tally.forward / len(batch), "seconds": work_seconds() - started}
         return Result(xr.Dataset(data, coords=coords), run_info(self, model, batch, cost=cost, notes=scores.notes))
 
     def _stability_variables(self, rows: Sequence[dict[Word, float]], agreement: np.ndarray) -> dict[str, xr.DataArray]:

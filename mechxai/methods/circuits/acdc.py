@@ -85,11 +85,10 @@ class Acdc(Method):
         """
         prepared = prepare_graph(model, batch, self.metric)
         graph, metric = prepared.graph, prepared.metric
-        search = _Search(CircuitRuns.of(prepared, self.reference, seed=self.seed), replace(execution, progress=False))
-        circuits, scores = [], []
-        with ProgressBar(
-            "acdc", len(graph.edges) * len(self.thresholds), shown=execution.progress, unit="edges"
-        ) as bar:
+        runs = CircuitRuns.of(prepared, self.reference, seed=self.seed, execution=execution)
+        search = _Search(runs, replace(execution, progress=False))
+        circuits, scores, n_edges = [], [], len(graph.edges) * len(self.thresholds)
+        with runs.finished, ProgressBar("acdc", n_edges, shown=execution.progress, unit="edges") as bar:
             for threshold in self.thresholds:
                 circuit, score = search.circuit(threshold, bar)
                 circuits.append(circuit)
@@ -105,7 +104,10 @@ class Acdc(Method):
         }
         coords = {"threshold": list(self.thresholds), **edge_coords(graph.edges)}
         cost = prepared.cost({"forward_passes": 2.0 * search.n_runs * len(batch)})
-        notes = (f"cut edges bring their writers' output under reference={self.reference}",)
+        notes = (
+            *runs.finished.notes(),
+            f"cut edges bring their writers' output under reference={self.reference}",
+        )
         return Result(xr.Dataset(data, coords=coords), run_info(self, model, prepared.batch, cost=cost, notes=notes))
 
 

@@ -1,8 +1,8 @@
 """Attribution patching: a first-order estimate of the effect of patching every activation, from one gradient."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import numpy as np
@@ -19,9 +19,11 @@ from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, Metric, as_metric
 from mechxai.core.result import Result, variable
 from mechxai.core.site import Site
+from mechxai.core.work_clock import work_seconds
 from mechxai.engine.chunk import metric_values
 from mechxai.engine.contrast import Baselines, Direction, baselines, with_reference
 from mechxai.engine.execution import Execution
+from mechxai.engine.finished import FinishedPieces
 from mechxai.engine.progress import ProgressBar
 from mechxai.engine.sweep import run_tokens
 from mechxai.methods.circuits._lib.query_key_fix import QueryKeyFix
@@ -100,7 +102,7 @@ class AttributionPatching(Method):
                 ``grad_drop`` on a model of one layer.
             ShapeError: answers the metric cannot score.
         """
-        started = time.perf_counter()
+        started = work_seconds()
         metric, batch = as_metric(self.metric), batch.to(model.device)
         metric.check(batch)
         axes, cells = self._grid().sites(model.architecture, batch)
@@ -112,16 +114,20 @@ class AttributionPatching(Method):
         batch = with_reference(model, batch, metric)
         contrast = baselines(model, batch, metric, direction=self.direction)
         estimates: list[Tensor] = []
-        with ProgressBar("attribution patching", len(batch), shown=execution.progress, unit="prompts") as bar:
-            for _, sub_batch in batch.parts(_ROWS_AT_ONCE):
-                estimates.append(self._estimates(model, sub_batch, metric, whole=whole, cells=cells))
+        with (
+            FinishedPieces(execution.cells, "attribution patching", self, model, batch) as finished,
+            ProgressBar("attribution patching", len(batch), shown=execution.progress, unit="prompts") as bar,
+        ):
+            for rows, sub_batch in batch.parts(_ROWS_AT_ONCE):
+                estimate = partial(self._estimates, model, sub_batch, metric, whole=whole, cells=cells)
+                estimates.append(finished.take(rows.start, estimate))
                 bar.advance(len(sub_batch))
         per_example = torch.cat(estimates).numpy().reshape(len(batch), *(len(values) for values in axes.values()))
         n_runs = len(self._dropped_layers(model))
         cost = {
             "forward_passes": (3.0 + n_runs) * len(batch),
             "backward_passes": float(n_runs * len(batch)),
-            "seconds": time.perf_counter() - started,
+            "seconds": work_seconds() - started,
         }
         data = _variables(per_example, axes, contrast, sizes=self.grad_drop)
         info = run_info(self, model, batch, cost=cost, notes=contrast.notes)

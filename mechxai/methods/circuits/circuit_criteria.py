@@ -78,19 +78,19 @@ class CircuitCriteria(CircuitValidation):
             ConfigError: too few prompts or templates, or an empty circuit.
         """
         prepared = prepare_graph(model, batch, self.metric)
-        runs = self._split_runs(prepared)
-        discovery = self._discovery(runs, execution)
-        circuit = self._circuit(prepared, discovery.data["value"].values, self.fraction)
-        knockouts = Knockouts(prepared.graph, circuit, runs.tests, execution=execution)
-        if not knockouts.nodes:
-            raise ConfigError(
-                f"The circuit of fraction={self.fraction} has no head or MLP between the embedding and the logits",
-                fix="Use a larger fraction",
-            )
-        data, set_names = self._criteria(knockouts, prepared.metric.unit)
-        coords = {"set": set_names, "node": knockouts.nodes, "draw": list(range(self.draws))}
-        n_runs = knockouts.n_runs * runs.n_test_prompts
-        return self._result(runs, data, coords, discovery=discovery, n_runs=n_runs)
+        with self._split_runs(prepared, execution) as runs:
+            discovery = self._discovery(runs, execution)
+            circuit = self._circuit(prepared, discovery.data["value"].values, self.fraction)
+            knockouts = Knockouts(prepared.graph, circuit, runs.tests, execution=execution)
+            if not knockouts.nodes:
+                raise ConfigError(
+                    f"The circuit of fraction={self.fraction} has no head or MLP between the embedding and the logits",
+                    fix="Use a larger fraction",
+                )
+            data, set_names = self._criteria(knockouts, prepared.metric.unit)
+            coords = {"set": set_names, "node": knockouts.nodes, "draw": list(range(self.draws))}
+            n_runs = knockouts.n_runs * runs.n_test_prompts
+            return self._result(runs, data, coords, discovery=discovery, n_runs=n_runs)
 
     def _criteria(self, knockouts: Knockouts, unit: str) -> tuple[dict[str, xr.DataArray], list[str]]:
         """The variables of the result, and the names of the sets."""

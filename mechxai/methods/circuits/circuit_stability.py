@@ -1,6 +1,5 @@
 """Circuit stability: how much of a circuit survives on bootstrap samples and halves of the prompts, or another seed."""
 
-import time
 from dataclasses import dataclass, fields, replace
 from typing import Any, final
 
@@ -16,7 +15,10 @@ from mechxai.core.graph import Graph
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
+from mechxai.core.work_clock import work_seconds
+from mechxai.engine.checkpoint import ARRAYS
 from mechxai.engine.execution import Execution
+from mechxai.engine.finished import FinishedPieces
 from mechxai.engine.progress import ProgressBar
 from mechxai.methods.circuits._lib.discovery import edge_method
 from mechxai.methods.circuits._lib.edge_result import edge_coords
@@ -93,7 +95,7 @@ class CircuitStability(Method):
             ModelSupportError: a model whose residual stream is not the sum of what its nodes write.
             ConfigError: fewer than four prompts.
         """
-        started = time.perf_counter()
+        started = work_seconds()
         graph = graph_blocks(model).graph
         n = len(batch)
         if n < _FEWEST_PROMPTS:
@@ -102,7 +104,7 @@ class CircuitStability(Method):
         all_prompts = scorer.scores(np.arange(n), 0)
         samples, halves = [], []
         generator = np.random.default_rng(self.seed)
-        with ProgressBar("stability", self.draws, shown=execution.progress, unit="draws") as bar:
+        with scorer.finished, ProgressBar("stability", self.draws, shown=execution.progress, unit="draws") as bar:
             for draw in range(self.draws):
                 samples.append(scorer.scores(generator.integers(0, n, n), draw))
                 order = generator.permutation(n)
@@ -116,7 +118,7 @@ class CircuitStability(Method):
         table = data["frequency"]
         coords = {"draw": list(range(self.draws)), **edge_coords(graph.edges)}
         coords |= {dim: table.coords[dim].values for dim in table.dims}
-        cost = {"forward_passes": scorer.passes, "seconds": time.perf_counter() - started}
+        cost = {"forward_passes": scorer.passes, "seconds": work_seconds() - started}
         info = run_info(self, model, batch, cost=cost, notes=scorer.notes)
         return Result(xr.Dataset(data, coords=coords), info)
 
@@ -187,6 +189,8 @@ class _Scorer:
     ) -> None:
         self._method, self._seeds, self._model, self._batch, self._execution = method, seeds, model, batch, execution
         self._per_prompt: dict[int, np.ndarray] = {}
+        question = ("circuit stability", method, seeds, model, batch)
+        self.finished = FinishedPieces[dict[str, np.ndarray]](execution.cells, *question, serializer=ARRAYS)
         self.passes, self.unit = 0.0, ""
         self._has_prompt_scores = True
         self.notes: tuple[str, ...] = ()
@@ -209,7 +213,16 @@ class _Scorer:
         if self._has_prompt_scores:
             return self._per_prompt[seed][prompts].mean(0)
         rows = torch.from_numpy(np.sort(prompts)).to(self._batch.clean.device)
-        return self._run(self._batch.rows(rows), seed).data["value"].values.astype(np.float64)
+        drawn = self.finished.take((seed, rows), lambda: self._drawn(self._batch.rows(rows), seed))
+        self.passes += float(drawn["passes"])
+        return drawn["scores"]
+
+    def _drawn(self, batch: ContrastBatch, seed: int) -> dict[str, np.ndarray]:
+        """The scores on some prompts, and the passes that they took."""
+        before = self.passes
+        scores = self._run(batch, seed).data["value"].values.astype(np.float64)
+        passes, self.passes = self.passes - before, before
+        return {"scores": scores, "passes": np.asarray(passes)}
 
     def _run(self, batch: ContrastBatch, seed: int) -> Result:
         method = self._method

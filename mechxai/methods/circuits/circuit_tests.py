@@ -89,22 +89,24 @@ class CircuitTests(CircuitValidation):
         """
         prepared = prepare_graph(model, batch, self.metric)
         graph = prepared.graph
-        runs = self._split_runs(prepared)
-        discovery = self._discovery(runs, execution)
-        values = discovery.data["value"].values
-        circuit = self._circuit(prepared, values, self.fraction)
-        circuits = _TestedCircuits(graph, circuit, values, draws=self.draws, most=self.most, seed=self.seed)
-        scores = _scores(runs.tests, circuits.tables, execution)
-        data = _variables(scores, prepared.metric.unit, tolerance=self.tolerance, seed=self.seed)
-        data["n_edges"] = variable((), int(circuit.sum()), "edges", "edges of the circuit after pruning")
-        coords = {
-            "test": list(_TESTS),
-            "edge": [ARROW.join(graph.edges[edge]) for edge in circuits.tested_edges],
-            "draw": list(range(self.draws)),
-        }
-        n_runs = sum(map(len, scores.values())) * runs.n_test_prompts
-        note = "a small p speaks against equivalence and independence, and for sufficiency, necessity and minimality"
-        return self._result(runs, data, coords, discovery=discovery, n_runs=n_runs, notes=[note])
+        with self._split_runs(prepared, execution) as runs:
+            discovery = self._discovery(runs, execution)
+            values = discovery.data["value"].values
+            circuit = self._circuit(prepared, values, self.fraction)
+            circuits = _TestedCircuits(graph, circuit, values, draws=self.draws, most=self.most, seed=self.seed)
+            scores = _scores(runs.tests, circuits.tables, execution)
+            data = _variables(scores, prepared.metric.unit, tolerance=self.tolerance, seed=self.seed)
+            data["n_edges"] = variable((), int(circuit.sum()), "edges", "edges of the circuit after pruning")
+            coords = {
+                "test": list(_TESTS),
+                "edge": [ARROW.join(graph.edges[edge]) for edge in circuits.tested_edges],
+                "draw": list(range(self.draws)),
+            }
+            n_runs = sum(map(len, scores.values())) * runs.n_test_prompts
+            note = (
+                "a small p speaks against equivalence and independence, and for sufficiency, necessity and minimality"
+            )
+            return self._result(runs, data, coords, discovery=discovery, n_runs=n_runs, notes=[note])
 
 
 class _TestedCircuits:

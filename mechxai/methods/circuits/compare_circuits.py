@@ -1,8 +1,8 @@
 """Comparison of discovery methods: how well each recovers a known circuit, under each reference for cut edges."""
 
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import final
 
@@ -14,7 +14,10 @@ from mechxai.core.errors import ConfigError, check_choice
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
+from mechxai.core.work_clock import work_seconds
+from mechxai.engine.checkpoint import ARRAYS
 from mechxai.engine.execution import Execution
+from mechxai.engine.finished import FinishedPieces
 from mechxai.engine.progress import ProgressBar
 from mechxai.methods.circuits._lib.discovery import DISCOVERY_METHODS, discovery_methods, edge_method
 from mechxai.methods.circuits._lib.references import ReferenceKind
@@ -98,7 +101,7 @@ class CompareCircuits(Method):
             ConfigError: a model without a known circuit.
             ModelSupportError: a model whose residual stream is not the sum of what its nodes write.
         """
-        started = time.perf_counter()
+        started = work_seconds()
         cases = [(model, batch), *self._other_cases(model, batch)]
         for other, _ in cases:
             self._known_circuit(other, "zero")
@@ -106,15 +109,21 @@ class CompareCircuits(Method):
         values = {name: np.full(shape, np.nan) for name in (*_MEASURES, *_BOUNDS)}
         skipped: dict[str, None] = {}
         rows = zip(np.ndindex(*shape), product(cases, self.methods, self.references), strict=True)
-        with ProgressBar("circuits compared", int(np.prod(shape)), shown=execution.progress, unit="circuits") as bar:
+        question = ("compare circuits", cases, self.metric, self.truth, self.shown, self.seed)
+        with (
+            FinishedPieces(execution.cells, *question, serializer=ARRAYS) as finished,
+            ProgressBar("circuits compared", int(np.prod(shape)), shown=execution.progress, unit="circuits") as bar,
+        ):
             for index, (case, method, reference) in rows:
                 try:
                     edge_method(method, self.metric, reference)
                 except ConfigError:
                     skipped[f"{method} does not take reference={reference}"] = None
                 else:
-                    for name, value in self._measures(case, method, reference).items():
-                        values[name][index] = value
+                    inner = replace(execution, progress=False)
+                    measures = partial(self._measures, case, method, reference, execution=inner)
+                    for name, value in finished.take((index, method, reference), measures).items():
+                        values[name][index] = float(value)
                 bar.advance(1)
         dims = ("model", "method", "reference")
         data = {name: variable(dims, values[name], *_MEASURES[name]) for name in _MEASURES}
@@ -124,7 +133,7 @@ class CompareCircuits(Method):
             data[name] = variable(dims, values[name], unit, f"{meaning}, 95 % over prompts, {end}")
         names = [case.name for case, _ in cases]
         coords = {"model": names, "method": list(self.methods), "reference": list(self.references)}
-        cost = {"seconds": time.perf_counter() - started}
+        cost = {"seconds": work_seconds() - started}
         return Result(xr.Dataset(data, coords=coords), run_info(self, model, batch, cost=cost, notes=tuple(skipped)))
 
     def _other_cases(self, model: HookedModel, batch: ContrastBatch) -> Iterator[tuple[HookedModel, ContrastBatch]]:
@@ -149,8 +158,8 @@ class CompareCircuits(Method):
         return name, len(lists[name])
 
     def _measures(
-        self, case: tuple[HookedModel, ContrastBatch], method: str, reference: ReferenceKind
-    ) -> dict[str, float]:
+        self, case: tuple[HookedModel, ContrastBatch], method: str, reference: ReferenceKind, *, execution: Execution
+    ) -> dict[str, np.ndarray]:
         """The measures of one method on one model; `EvaluateCircuit` computes them."""
         model, batch = case
         truth, n_known = self._known_circuit(model, reference)
@@ -164,13 +173,13 @@ class CompareCircuits(Method):
             metric=self.metric,
             seed=self.seed,
         )
-        result = evaluation(model, batch, execution=Execution(progress=False))
+        result = evaluation(model, batch, execution=execution)
         data = result.data
         at = evaluation.fractions.index(size)
         at_size = {name: float(data[name].values[at]) for name in ("precision", "recall", "faithfulness")}
         scalars = {name: float(data[name]) for name in ("auroc", "cpr", "cmd", *_BOUNDS) if name in data}
         chance = {"cmd_random": float(data["cmd_random"].mean()), "seconds": result.info.cost["seconds"]}
-        return {**at_size, **scalars, **chance}
+        return {name: np.asarray(value, float) for name, value in {**at_size, **scalars, **chance}.items()}
 
 
 def task_of(model: HookedModel, n: int, seed: int) -> ContrastBatch:

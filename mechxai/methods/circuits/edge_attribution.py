@@ -1,5 +1,6 @@
 """Edge attribution: a first-order estimate of the effect of patching every edge, from a few gradients (EAP, EAP-IG)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, final
@@ -14,15 +15,17 @@ from mechxai.core.graph import Graph
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result
+from mechxai.engine.checkpoint import TENSORS
 from mechxai.engine.contrast import Direction, Run
 from mechxai.engine.execution import Execution
+from mechxai.engine.finished import FinishedPieces
 from mechxai.engine.progress import ProgressBar
 from mechxai.methods.circuits._lib.edge_result import EdgeScores, edge_result
 from mechxai.methods.circuits._lib.field_checks import check_at_least
 from mechxai.methods.circuits._lib.first_order import FirstOrderScores, Steps, passes_from_writers
 from mechxai.methods.circuits._lib.pair_runs import PairRuns
 from mechxai.methods.circuits._lib.prepared_graph import PreparedGraph, prepare_graph
-from mechxai.methods.circuits._lib.references import ReferenceKind, reference
+from mechxai.methods.circuits._lib.references import Reference, ReferenceKind, reference
 from mechxai.methods.circuits._lib.stream_scores import budget_bytes
 from mechxai.model.hooked_model import HookedModel
 
@@ -101,31 +104,43 @@ class EdgeAttribution(Method):
         prepared = prepare_graph(model, batch, self.metric).with_clean_logprobs()
         graph, metric = prepared.graph, prepared.metric
         cut = reference(prepared, self.reference, seed=self.seed)
-        scores: list[Tensor] = []
-        baselines: list[tuple[Tensor, Tensor]] = []
-        n_computed = 0.0  # prompts, each times the share of its positions that runs compute
-        with ProgressBar("edge attribution", len(batch), shown=execution.progress, unit="prompts") as bar:
+        parts: list[Mapping[str, Tensor]] = []
+        question = ("edge attribution", self, model, prepared.batch, cut)
+        with (
+            FinishedPieces(execution.cells, *question, serializer=TENSORS) as finished,
+            ProgressBar("edge attribution", len(batch), shown=execution.progress, unit="prompts") as bar,
+        ):
             for rows, sub_batch in prepared.batch.parts(_prompts_at_once(prepared, execution)):
-                runs = PairRuns(
-                    prepared.on(sub_batch), full_run=self._full_run, skip_shared=self.reference == "corrupted"
-                )
-                writes = None if cut.kind == "corrupted" else partial(cut.written, prepared, rows=rows)
-                first_order = FirstOrderScores(prepared.blocks, runs, self.integration_steps(), writes)
-                table = first_order.along_writers() if self._by_writer else first_order.along_inputs()
-                scores.append(graph.of_matrix(table))
-                baselines.append((runs.endpoint("clean").scores, runs.endpoint("corrupted").scores))
-                n_computed += runs.computed_share * len(sub_batch)
+                name = f"{rows.start} {len(sub_batch)}"
+                parts.append(finished.take(name, partial(self._part, prepared, sub_batch, rows, cut=cut)))
                 bar.advance(len(sub_batch))
-        clean, corrupted = (torch.cat(values).double().cpu().numpy() for values in zip(*baselines, strict=True))
-        edges = EdgeScores(
-            graph,
-            torch.cat(scores).double().cpu().numpy(),
-            metric.unit,
-            f"first-order change of {metric.name} that the edge brings",
-            clean,
-            corrupted,
+        scores, clean, corrupted = (
+            torch.cat([part[name] for part in parts]).double().numpy() for name in ("scores", "clean", "corrupted")
         )
+        meaning = f"first-order change of {metric.name} that the edge brings"
+        edges = EdgeScores(graph, scores, metric.unit, meaning, clean, corrupted)
+        n_computed = sum(float(part["n_computed"]) for part in parts)
         return edge_result(self, prepared, edges, cost=prepared.cost(self._passes(len(batch), n_computed, graph)))
+
+    def _part(
+        self, prepared: PreparedGraph, sub_batch: ContrastBatch, rows: slice, *, cut: Reference
+    ) -> Mapping[str, Tensor]:
+        """The scores of some prompts.
+
+        Returns:
+            ``scores`` [prompt, edge], ``clean`` and ``corrupted`` [prompt], the metric of both runs; ``n_computed``,
+            the prompts, each times the share of its positions that runs compute.
+        """
+        runs = PairRuns(prepared.on(sub_batch), full_run=self._full_run, skip_shared=self.reference == "corrupted")
+        writes = None if cut.kind == "corrupted" else partial(cut.written, prepared, rows=rows)
+        first_order = FirstOrderScores(prepared.blocks, runs, self.integration_steps(), writes)
+        table = first_order.along_writers() if self._by_writer else first_order.along_inputs()
+        return {
+            "scores": prepared.graph.of_matrix(table).cpu(),
+            "clean": runs.endpoint("clean").scores.detach().cpu(),
+            "corrupted": runs.endpoint("corrupted").scores.detach().cpu(),
+            "n_computed": torch.tensor(runs.computed_share * len(sub_batch), dtype=torch.float64),
+        }
 
     @property
     def _by_writer(self) -> bool:

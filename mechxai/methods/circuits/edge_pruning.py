@@ -1,6 +1,7 @@
 """Edge pruning: find a circuit by gradient descent on a gate for every edge."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import final
 
 import numpy as np
@@ -11,9 +12,12 @@ from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError
+from mechxai.core.fingerprint import Fingerprints
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result, variable
+from mechxai.core.work_clock import add_earlier_work, work_seconds
+from mechxai.engine.checkpoint import TENSORS, CheckpointStore
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import ProgressBar
 from mechxai.methods.circuits._lib.circuit_runs import CircuitRuns
@@ -29,6 +33,7 @@ from mechxai.model.hooked_model import HookedModel
 
 _WARM_UP = 0.6  # share of the steps over which the target falls to its final value
 _START_LOG_ODDS = 2.0  # nearly open
+_SAVE_EVERY = 5.0  # seconds
 _MULTIPLIER_LR = 0.1  # the multipliers' learning rate, as a share of the gates'
 
 
@@ -95,9 +100,11 @@ class EdgePruning(Method):
         """
         prepared = prepare_graph(model, batch, self.metric)
         graph, metric = prepared.graph, prepared.metric
-        training = _Training(self, CircuitRuns.of(prepared, self.reference, seed=self.seed))
-        with ProgressBar("edge pruning", self.steps, shown=execution.progress, unit="steps") as bar:
-            for step in range(self.steps):
+        runs = CircuitRuns.of(prepared, self.reference, seed=self.seed, execution=execution)
+        training = _Training(self, runs, execution.cells)
+        with training, ProgressBar("edge pruning", self.steps, shown=execution.progress, unit="steps") as bar:
+            bar.advance(training.n_steps, computed=False)
+            for step in range(training.n_steps, self.steps):
                 training.take_step(step)
                 bar.advance(1)
         log_odds = training.log_odds.detach()
@@ -115,14 +122,17 @@ class EdgePruning(Method):
         coords = {"step": list(range(self.steps)), **edge_coords(graph.edges)}
         passes = 2.0 * self.steps * training.n_rows
         cost = prepared.cost({"forward_passes": passes, "backward_passes": passes})
-        notes = (f"cut edges bring their writers' output under reference={self.reference}",)
+        notes = (*training.notes(), f"cut edges bring their writers' output under reference={self.reference}")
         return Result(xr.Dataset(data, coords=coords), run_info(self, model, prepared.batch, cost=cost, notes=notes))
 
 
 class _Training:
-    """The gates' log-odds and the Lagrangian's multipliers in training, with the loss and open share of every step."""
+    """The gates' log-odds and the Lagrangian's multipliers in training, with the loss and open share of every step.
 
-    def __init__(self, method: EdgePruning, runs: CircuitRuns) -> None:
+    Its state is saved every few seconds, and at the end of a ``with`` block; a training of the same question resumes.
+    """
+
+    def __init__(self, method: EdgePruning, runs: CircuitRuns, folder: Path | None = None) -> None:
         self._method, self._runs, self._graph = method, runs, runs.prepared.graph
         self._sign = loss_sign(runs.prepared.metric)
         self._generator = torch.Generator().manual_seed(method.seed)
@@ -135,6 +145,27 @@ class _Training:
         self.n_rows = min(method.batch_size, self._n_prompts)
         self.losses: list[float] = []
         self.open_shares: list[float] = []
+        question = (method, runs.prepared.model, runs.prepared.batch, runs.reference)
+        key = "" if folder is None else Fingerprints()(question)
+        self._states, self._name = CheckpointStore(folder, key, TENSORS), f"edge-pruning-{key[:12]}"
+        self._started = self._saved_at = work_seconds()
+        self._restore()
+
+    @property
+    def n_steps(self) -> int:
+        """The steps taken so far."""
+        return len(self.losses)
+
+    def notes(self) -> tuple[str, ...]:
+        """A remark where the state could not be saved."""
+        failed = self._states.failed
+        return () if failed is None else (f"the training's state could not be kept on disk: {failed}",)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._save()
 
     def take_step(self, step: int) -> None:
         """One step, down for the gates and up for the multipliers. Cost: about four passes per prompt of the step."""
@@ -153,6 +184,38 @@ class _Training:
         self._ascent.step()
         self.losses.append(float(loss.detach()))
         self.open_shares.append(float(open_share.detach()))
+        if work_seconds() - self._saved_at > _SAVE_EVERY:
+            self._save()
+
+    def _save(self) -> None:
+        optimizers = {"descent": self._descent, "ascent": self._ascent}
+        moments = {
+            f"{which}.{name}": value
+            for which, optimizer in optimizers.items()
+            for name, value in optimizer.state_dict()["state"].get(0, {}).items()
+        }
+        values = {"losses": self.losses, "open_shares": self.open_shares, "seconds": work_seconds() - self._started}
+        self._states.save(
+            self._name,
+            {"log_odds": self.log_odds, "multipliers": self._multipliers, "noise": self._generator.get_state()}
+            | {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
+            | moments,
+        )
+        self._saved_at = work_seconds()
+
+    def _restore(self) -> None:
+        state = self._states.load(self._name)
+        if state is None:
+            return
+        with torch.no_grad():
+            self.log_odds.copy_(state["log_odds"])
+            self._multipliers.copy_(state["multipliers"])
+        for which, optimizer in (("descent", self._descent), ("ascent", self._ascent)):
+            moments = {name.partition(".")[2]: value for name, value in state.items() if name.startswith(f"{which}.")}
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": {0: moments} if moments else {}})
+        self._generator.set_state(state["noise"])
+        self.losses, self.open_shares = state["losses"].tolist(), state["open_shares"].tolist()
+        add_earlier_work(float(state["seconds"]))
 
     def _table(self, gates: Float[Tensor, " edge"]) -> Float[Tensor, "circuit reader writer"]:
         reads = self._graph.reads.to(gates.device)

@@ -91,27 +91,31 @@ class EvaluateCircuit(CircuitValidation):
         prepared = prepare_graph(model, batch, self.metric)
         graph, unit = prepared.graph, prepared.metric.unit
         known = self._known_circuit(prepared)
-        runs = self._split_runs(prepared)
-        ends = torch.stack([torch.zeros(len(graph.edges)), torch.ones(len(graph.edges))]).bool()
-        none, full = runs.tests.scores(ends, replace(execution, progress=False)).numpy()
-        check_gap(none, full, metric=prepared.metric.name, reference=self.reference)
-        discovery = self._discovery(runs, execution)
-        scores = discovery.data["value"].values
-        circuits = pruned(graph, top_edges(scores, self.fractions, rank=self.rank))
-        random = random_circuits(
-            graph, self.fractions, draws=self.random_draws, generator=np.random.default_rng(self.seed)
-        )
-        measured = runs.tests.scores(torch.cat([circuits, random]), execution).numpy()
-        data = FaithfulnessCurve(self.fractions, none, full, measured).variables(unit)
-        n_edges = circuits.sum(1).numpy()
-        data["n_edges"] = variable(("fraction",), n_edges, "edges", "edges of the circuit after pruning")
-        data["score"] = variable(("edge",), scores, unit, "score by which edges were ranked")
-        if known is not None:
-            sizes, resampled = np.nan_to_num(ranked_sizes(scores, self.rank)), _resampled_scores(discovery)
-            resampled = None if resampled is None else ranked_sizes(resampled, self.rank)
-            data |= recovery_variables(known, sizes, circuits.numpy(), resampled=resampled)
-        coords = {"fraction": list(self.fractions), "draw": list(range(self.random_draws)), **edge_coords(graph.edges)}
-        return self._result(runs, data, coords, discovery=discovery, n_runs=measured.size + 2 * len(none))
+        with self._split_runs(prepared, execution) as runs:
+            ends = torch.stack([torch.zeros(len(graph.edges)), torch.ones(len(graph.edges))]).bool()
+            none, full = runs.tests.scores(ends, replace(execution, progress=False)).numpy()
+            check_gap(none, full, metric=prepared.metric.name, reference=self.reference)
+            discovery = self._discovery(runs, execution)
+            scores = discovery.data["value"].values
+            circuits = pruned(graph, top_edges(scores, self.fractions, rank=self.rank))
+            random = random_circuits(
+                graph, self.fractions, draws=self.random_draws, generator=np.random.default_rng(self.seed)
+            )
+            measured = runs.tests.scores(torch.cat([circuits, random]), execution).numpy()
+            data = FaithfulnessCurve(self.fractions, none, full, measured).variables(unit)
+            n_edges = circuits.sum(1).numpy()
+            data["n_edges"] = variable(("fraction",), n_edges, "edges", "edges of the circuit after pruning")
+            data["score"] = variable(("edge",), scores, unit, "score by which edges were ranked")
+            if known is not None:
+                sizes, resampled = np.nan_to_num(ranked_sizes(scores, self.rank)), _resampled_scores(discovery)
+                resampled = None if resampled is None else ranked_sizes(resampled, self.rank)
+                data |= recovery_variables(known, sizes, circuits.numpy(), resampled=resampled)
+            coords = {
+                "fraction": list(self.fractions),
+                "draw": list(range(self.random_draws)),
+                **edge_coords(graph.edges),
+            }
+            return self._result(runs, data, coords, discovery=discovery, n_runs=measured.size + 2 * len(none))
 
     def _known_circuit(self, prepared: PreparedGraph) -> KnownCircuit | None:
         """The list ``truth`` of the model's known circuit; None for models without one."""

@@ -1,9 +1,9 @@
 """Information flow routes: the important edges of the residual stream's graph, from one forward pass without edits."""
 
 import math
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import final
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from mechxai.core.activations import Activations
 from mechxai.core.architecture import Architecture
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.edit import Intervention
@@ -18,8 +19,11 @@ from mechxai.core.errors import ConfigError, ModelSupportError, SiteError
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.result import Result, variable
 from mechxai.core.site import Site
+from mechxai.core.work_clock import work_seconds
+from mechxai.engine.checkpoint import ARRAYS
 from mechxai.engine.contrast import Run
 from mechxai.engine.execution import Execution
+from mechxai.engine.finished import FinishedPieces
 from mechxai.engine.progress import ProgressBar
 from mechxai.methods.circuits._lib.flow_tracing import RouteTracer, sites_read
 from mechxai.methods.result_parts import bounded, position_labels, run_info, token_texts
@@ -125,7 +129,7 @@ class InformationFlowRoutes(Method):
         Cost: one forward pass per prompt; and for every node that flow reaches one vector per head and earlier
         position, a few at a time.
         """
-        started = time.perf_counter()
+        started = work_seconds()
         batch = batch.to(model.device)
         blocks, starts = graph_blocks(model, batch.n_pos), self._starts(batch)
         if blocks.normed_layers():
@@ -135,17 +139,26 @@ class InformationFlowRoutes(Method):
                 fix="Use mx.EdgePatching or mx.DirectLogitAttribution, which let the norm respond",
             )
         arrays = _empty_arrays(model.architecture, batch)
-        with ProgressBar("information flow routes", len(batch), shown=execution.progress, unit="prompts") as bar:
+
+        def traced(row: int, acts: Callable[[], dict[Site, Tensor]]) -> dict[str, np.ndarray]:
+            tracer = RouteTracer(blocks.dense, model.architecture, acts(), self.threshold)
+            tracer.trace(starts[row])
+            _write_row(arrays, row, tracer)
+            return {name: np.asarray(values[row]) for name, values in arrays.items()}
+
+        with (
+            FinishedPieces(execution.cells, "flow routes", self, model, batch, serializer=ARRAYS) as finished,
+            ProgressBar("information flow routes", len(batch), shown=execution.progress, unit="prompts") as bar,
+        ):
             for row, acts in self._runs(model, batch):
-                tracer = RouteTracer(blocks.dense, model.architecture, acts, self.threshold)
-                tracer.trace(starts[row])
-                _write_row(arrays, row, tracer)
+                for name, values in finished.take(row, partial(traced, row, acts)).items():
+                    arrays[name][row] = values
                 bar.advance(1)
         data = _variables(arrays) | {
             "start": variable(("prompt",), starts, "position", "position traced from"),
             "token": token_texts(model.text, batch.tokens(self.run), batch.lengths),
         }
-        cost = {"forward_passes": float(len(batch)), "seconds": time.perf_counter() - started}
+        cost = {"forward_passes": float(len(batch)), "seconds": work_seconds() - started}
         info = run_info(self, model, batch, cost=cost, notes=(_CLOSENESS,))
         return Result(xr.Dataset(data, coords=_coords(model.architecture, batch)), info)
 
@@ -162,23 +175,32 @@ class InformationFlowRoutes(Method):
             )
         return at.tolist()
 
-    def _runs(self, model: HookedModel, batch: ContrastBatch) -> Iterator[tuple[int, dict[Site, Tensor]]]:
-        """The activations of every prompt; a few prompts run together.
+    def _runs(self, model: HookedModel, batch: ContrastBatch) -> Iterator[tuple[int, Callable[[], dict[Site, Tensor]]]]:
+        """The activations of every prompt; a few prompts run together, when the first of them is needed.
 
         Yields:
-            The prompt's row, and its activations without padding.
+            The prompt's row, and a function that gives its activations without padding.
         """
-        names = sites_read(model.architecture)
         for rows, sub_batch in batch.parts(max(1, _TOKENS_AT_ONCE // batch.n_pos)):
-            acts = model.cache(
-                sub_batch.tokens(self.run),
-                names,
-                lengths=sub_batch.lengths,
-                interventions=[intervention.rows(rows) for intervention in self.interventions],
-                layout=sub_batch.layout,
-            )
+            run = cache(partial(self._activations, model, sub_batch, rows))
+
             for row, n in enumerate(sub_batch.lengths.tolist()):
-                yield rows.start + row, {site: _without_padding(site, acts[site][row], n) for site in acts}
+                yield rows.start + row, partial(_of_row, run, row, n)
+
+    def _activations(self, model: HookedModel, sub_batch: ContrastBatch, rows: slice) -> Activations:
+        return model.cache(
+            sub_batch.tokens(self.run),
+            sites_read(model.architecture),
+            lengths=sub_batch.lengths,
+            interventions=[intervention.rows(rows) for intervention in self.interventions],
+            layout=sub_batch.layout,
+        )
+
+
+def _of_row(run: Callable[[], Activations], row: int, n: int) -> dict[Site, Tensor]:
+    """The activations of one of the prompts that run together, at its own positions."""
+    acts = run()
+    return {site: _without_padding(site, acts[site][row], n) for site in acts}
 
 
 def _without_padding(site: Site, activation: Tensor, n: int) -> Tensor:

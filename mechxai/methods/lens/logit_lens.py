@@ -11,8 +11,11 @@ from mechxai.core.edit import Intervention
 from mechxai.core.errors import ConfigError
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.result import Result
+from mechxai.core.work_clock import work_seconds
+from mechxai.engine.checkpoint import TENSORS
 from mechxai.engine.contrast import Run
 from mechxai.engine.execution import Execution
+from mechxai.engine.finished import FinishedPieces
 from mechxai.methods.lens._lib.lens_result import lens_dataset
 from mechxai.methods.lens._lib.stream_reading import Translate, reading
 from mechxai.methods.lens._lib.streams import check_readable, streams_of
@@ -112,13 +115,17 @@ def read_lens(
         translate: a trained lens, applied to each stream before the readout.
         method: the method that the result records; `lens` by default.
     """
-    batch = batch.to(model.device)
+    started, batch = work_seconds(), batch.to(model.device)
     tokens = (lens.target, *lens.tokens)
     targets = torch.stack([targets_of(model, batch, token, run=lens.run) for token in tokens], -1)
     streams = streams_of(model, batch, lens.site, run=lens.run, interventions=lens.interventions)
     real, k = batch.mask, min(lens.k, model.architecture.d_vocab)
     places = [stream[real] for stream in streams]
-    read = reading(model, places, targets[real], k=k, translate=translate, progress=execution.progress)
+    finished = FinishedPieces(execution.cells, "lens", lens, model, batch, translate, serializer=TENSORS)
+    read = reading(
+        model, places, targets[real], k=k, translate=translate, progress=execution.progress, finished=finished
+    )
     data = lens_dataset(model, batch, read, run=lens.run, over=tuple(lens.over), choices=lens.tokens)
-    cost = {"forward_passes": float(len(batch)), "readouts": float(read.entropy.numel())}
+    passes = {"forward_passes": float(len(batch)), "readouts": float(read.entropy.numel())}
+    cost = {**passes, "seconds": work_seconds() - started}
     return Result(data, run_info(method or lens, model, batch, cost=cost))

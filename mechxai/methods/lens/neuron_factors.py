@@ -1,8 +1,8 @@
 """Neuron factors: groups of MLP neurons that fire together, the tokens on which they do, and their ablation."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import numpy as np
@@ -14,8 +14,11 @@ from mechxai.core.edit import Intervention
 from mechxai.core.errors import ConfigError, ModelSupportError, NumericsError
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.result import Result, variable
+from mechxai.core.work_clock import work_seconds
+from mechxai.engine.checkpoint import ARRAYS
 from mechxai.engine.contrast import Run
 from mechxai.engine.execution import Execution
+from mechxai.engine.finished import FinishedPieces
 from mechxai.engine.progress import ProgressBar
 from mechxai.methods.layer_selection import selected
 from mechxai.methods.lens._lib.factoring import ROUNDS, Factors, nonnegative_factors
@@ -37,16 +40,8 @@ _ARRAYS = {
     "neuron_layer": (_PER_RANK, "layer", "layer of the strongest neurons of each factor"),
     "neuron": (_PER_RANK, "neuron", "index of the strongest neurons of each factor"),
     "weight": (_PER_RANK, "1", "weight of the strongest neurons in each factor, of norm 1"),
-    "kl": (
-        _PER_FACTOR,
-        "nats",
-        "KL divergence from the run without the factor's strongest neurons, where it is active",
-    ),
-    "kl_others": (
-        _PER_FACTOR,
-        "nats",
-        "KL divergence at the same tokens without the strongest neurons of another factor",
-    ),
+    "kl": (_PER_FACTOR, "nats", "KL divergence from the run without the factor's top neurons, where it is active"),
+    "kl_others": (_PER_FACTOR, "nats", "KL divergence at the same tokens without the top neurons of another factor"),
     "kl_random": (_PER_FACTOR, "nats", "KL divergence at the same tokens without random neurons of the same layers"),
 }
 _ABLATED = ("kl", "kl_others", "kl_random")
@@ -141,28 +136,42 @@ class NeuronFactors(Method):
 
         Cost: per prompt, one forward pass, one factorisation, and ``n * (1 + draws)`` passes for the ablations.
         """
-        started = time.perf_counter()
+        started = work_seconds()
         _check_mlps(model)
         a, batch = model.architecture, batch.to(model.device)
         layers = selected("layer", self.layers or (), a.n_layers)
         check_space(_BYTES * len(layers) * a.d_mlp * batch.n_pos, f"{batch.n_pos} tokens' neurons", torch.device("cpu"))
         arrays, unsettled, passes = self._empty_arrays(batch, len(layers), a.d_mlp), list[int](), len(batch)
-        with ProgressBar("neuron factors", len(batch), shown=execution.progress, unit="prompts") as bar:
+        with (
+            FinishedPieces(execution.cells, "neuron factors", self, model, batch, serializer=ARRAYS) as finished,
+            ProgressBar("neuron factors", len(batch), shown=execution.progress, unit="prompts") as bar,
+        ):
             for row in range(len(batch)):
-                factors = self._write_factors(model, batch, row, layers=layers, arrays=arrays)
-                unsettled += [] if factors.settled else [row]
-                if self.draws and len(factors.share):
-                    passes += self._write_ablations(model, batch, row, arrays=arrays, factors=factors)
+                piece = finished.take(row, partial(self._row, model, batch, row, layers=layers, arrays=arrays))
+                for name, values in arrays.items():
+                    values[row] = piece[name]
+                unsettled += [] if piece["settled"] else [row]
+                passes += int(piece["passes"])
                 bar.advance(1)
         coords: dict[str, object] = {"prompt": list(range(len(batch))), "factor": list(range(self.n)), "layer": layers}
         ranks = list(range(arrays["neuron"].shape[2]))
         coords |= {"rank": ranks, "pos": position_labels(batch, range(batch.n_pos))}
         data = {name: _variable(name, values) for name, values in arrays.items()}
         data["token"] = token_texts(model.text, batch.tokens(self.run), batch.lengths)
-        cost = {"forward_passes": float(passes), "seconds": time.perf_counter() - started}
+        cost = {"forward_passes": float(passes), "seconds": work_seconds() - started}
         idle = np.flatnonzero(np.isnan(arrays["share"]).all(1)).tolist()
         info = run_info(self, model, batch, cost=cost, notes=_notes(unsettled, idle))
         return Result(xr.Dataset(data, coords=coords), info)
+
+    def _row(
+        self, model: HookedModel, batch: ContrastBatch, row: int, *, layers: list[int], arrays: dict[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """One prompt's rows of the arrays; whether its factors have ``settled``, and the ``passes`` of ablations."""
+        factors, passes = self._write_factors(model, batch, row, layers=layers, arrays=arrays), 0
+        if self.draws and len(factors.share):
+            passes = self._write_ablations(model, batch, row, arrays=arrays, factors=factors)
+        facts = {"settled": np.asarray(factors.settled), "passes": np.asarray(passes)}
+        return {name: values[row] for name, values in arrays.items()} | facts
 
     def _empty_arrays(self, batch: ContrastBatch, n_layers: int, d_mlp: int) -> dict[str, np.ndarray]:
         """The arrays of the result, filled with NaN or -1."""

@@ -12,7 +12,10 @@ from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.result import Result, variable
+from mechxai.core.work_clock import work_seconds
+from mechxai.engine.checkpoint import TENSORS
 from mechxai.engine.execution import Execution
+from mechxai.engine.finished import FinishedPieces
 from mechxai.methods.lens._lib.stream_reading import StreamReading, Translate, reading
 from mechxai.methods.lens._lib.streams import streams_of
 from mechxai.methods.lens._lib.targets import targets_of
@@ -76,7 +79,7 @@ class TunedLensEvaluation(Method):
 
         Cost: one forward pass per prompt; two unembeddings per token and layer, and one per pair of layers.
         """
-        batch = batch.to(model.device)
+        started, batch = work_seconds(), batch.to(model.device)
         training, batch = self._split(batch)
         lens = self._lens(self.lens, model, training, execution=execution)
         lenses: dict[str, Translate | None] = {"": lens, "_logit_lens": None}
@@ -88,7 +91,10 @@ class TunedLensEvaluation(Method):
         data: dict[str, xr.DataArray] = {}
         readings: dict[str, StreamReading] = {}
         for name, translate in lenses.items():
-            readings[name] = reading(model, streams, targets, k=1, translate=translate, progress=execution.progress)
+            finished = FinishedPieces(execution.cells, "lens", model, batch, translate, serializer=TENSORS)
+            readings[name] = reading(
+                model, streams, targets, k=1, translate=translate, progress=execution.progress, finished=finished
+            )
             data |= _means(readings[name], name)
         by_prompt = [_by_prompt(read.kl_to_final[:-1], batch.mask.cpu()) for read in readings.values()]
         meaning = "KL divergence from the model's output"
@@ -105,7 +111,8 @@ class TunedLensEvaluation(Method):
             )
             coords["translator"] = list(range(model.architecture.n_layers))
             readouts += matrix.size * len(streams[0])
-        cost = {"forward_passes": float(len(batch)), "readouts": float(readouts)}
+        passes = {"forward_passes": float(len(batch)), "readouts": float(readouts)}
+        cost = {**passes, "seconds": work_seconds() - started}
         return Result(xr.Dataset(data, coords=coords), run_info(self, model, batch, cost=cost))
 
     def _split(self, batch: ContrastBatch) -> tuple[ContrastBatch | None, ContrastBatch]:

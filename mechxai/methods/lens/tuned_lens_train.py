@@ -14,6 +14,7 @@ from mechxai.core.errors import ArtifactError
 from mechxai.core.method import Method, MethodCard, register
 from mechxai.core.result import Result, variable
 from mechxai.core.shapes import PromptInts, Tokens
+from mechxai.core.work_clock import work_seconds
 from mechxai.engine.execution import Execution
 from mechxai.methods.lens._lib.training_settings import RecipeFields
 from mechxai.methods.lens._lib.tuned_lens import TunedLens, lens_tokens
@@ -63,6 +64,7 @@ class TunedLensTraining(RecipeFields, Method):
 
         Cost: per step, one forward pass over its tokens and two unembeddings per token and layer.
         """
+        started = work_seconds()
         tokens, lengths = self._training_tokens(model, batch)
         checkpoints = None if execution.cells is None else execution.cells / "training"
         lens = TunedLens.train(
@@ -74,7 +76,12 @@ class TunedLensTraining(RecipeFields, Method):
             progress=execution.progress,
             **self._recipe(),
         )
-        cost = {"steps": float(self.steps), "forward_passes": float(len(tokens))}
+        rows = max(1, self.tokens_per_step // tokens.shape[1])
+        cost = {
+            "steps": float(self.steps),
+            "forward_passes": float(self.steps * rows),
+            "seconds": work_seconds() - started,
+        }
         return Result(_dataset(lens), run_info(self, model, batch, cost=cost))
 
     def _recipe(self) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ from torch import Tensor
 
 from mechxai.core.cached import cached_property
 from mechxai.core.pieces import JsonLines
+from mechxai.core.work_clock import add_earlier_work, work_seconds
 from mechxai.model.generation.generator import Generator, Writing, Written
 
 _PROMPTS_PER_SAVE = 64
+_SECONDS = "seconds"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +36,18 @@ class CachedGenerator:
 
     @cached_property
     def _answers(self) -> JsonLines:
-        """Answers by the hash of model, prompt and settings."""
+        """Request, answer, cost and seconds, by the hash of the request: model, prompt and settings."""
         return JsonLines(self.file)
+
+    @cached_property
+    def _here(self) -> set[str]:
+        """The hashes of the requests that this process has answered."""
+        return set()
+
+    @cached_property
+    def _earlier(self) -> dict[str, Mapping[str, float]]:
+        """The cost of every answer that this process has read from disk, by the hash of its request."""
+        return {}
 
     @property
     def name(self) -> str:
@@ -52,8 +64,12 @@ class CachedGenerator:
         return self.inner.info()
 
     def spent(self) -> dict[str, float]:
-        """The costs of the inner generator; answers from disk cost nothing."""
-        return self.inner.spent()
+        """The costs of the inner generator, and of the answers from disk when they were generated."""
+        total = dict(self.inner.spent())
+        for cost in self._earlier.values():
+            for name, value in cost.items():
+                total[name] = total.get(name, 0.0) + value
+        return total
 
     def fits(self, text: str, more: int = 0) -> bool:
         """Whether a text and ``more`` further tokens fit into the inner generator's context."""
@@ -82,16 +98,34 @@ class CachedGenerator:
         self, prompts: Sequence[str], settings: Mapping[str, object], compute: Callable[[Sequence[str]], list[Any]]
     ) -> list[Any]:
         """The answer to each prompt: from disk, or computed and saved."""
-        key = {prompt: self._key(prompt, settings) for prompt in prompts}
-        missing = [prompt for prompt in key if key[prompt] not in self._answers]
+        model = {name: value for name, value in self.info().items() if name not in ("device", "comparison")}
+        request = {
+            prompt: json.dumps([model, prompt, settings], sort_keys=True, default=str)
+            for prompt in dict.fromkeys(prompts)
+        }
+        key = {prompt: hashlib.blake2b(text.encode(), digest_size=12).hexdigest() for prompt, text in request.items()}
+        missing = [prompt for prompt in key if not self._holds(key[prompt], request[prompt])]
+        self._count_earlier({key[prompt] for prompt in key} - {key[prompt] for prompt in missing})
         self.advance(len(key) - len(missing))
         for start in range(0, len(missing), _PROMPTS_PER_SAVE):
             part = missing[start : start + _PROMPTS_PER_SAVE]
-            self._answers.save(dict(zip((key[prompt] for prompt in part), compute(part), strict=True)))
+            before, started = self.inner.spent(), work_seconds()
+            answers = compute(part)
+            share = {name: (value - before.get(name, 0.0)) / len(part) for name, value in self.inner.spent().items()}
+            share[_SECONDS] = (work_seconds() - started) / len(part)
+            rows = zip(part, answers, strict=True)
+            self._answers.save({key[prompt]: [request[prompt], answer, share] for prompt, answer in rows})
+            self._here.update(key[prompt] for prompt in part)
             self.advance(len(part))
-        return [self._answers[key[prompt]] for prompt in prompts]
+        return [self._answers[key[prompt]][1] for prompt in prompts]
 
-    def _key(self, prompt: str, settings: Mapping[str, object]) -> str:
-        model = {name: value for name, value in self.info().items() if name not in ("device", "comparison")}
-        content = json.dumps([model, prompt, settings], sort_keys=True, default=str)
-        return hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
+    def _holds(self, key: str, request: str) -> bool:
+        """Whether there is an answer to this very request."""
+        return key in self._answers and self._answers[key][0] == request
+
+    def _count_earlier(self, keys: Set[str]) -> None:
+        """Counts the cost of answers that an earlier process generated, each once."""
+        for key in keys - self._here - set(self._earlier):
+            cost = dict(self._answers[key][2])
+            add_earlier_work(cost.pop(_SECONDS))
+            self._earlier[key] = cost

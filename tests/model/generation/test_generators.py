@@ -131,9 +131,10 @@ def test_what_was_said_is_kept_and_a_torn_line_is_asked_again(cot, tmp_path):
     again = CachedGenerator(LocalGenerator(cot), file)
     assert again.write(texts, Writing(4)) == written
     assert torch.equal(again.logprobs(texts, (" 4", " 5")), known)
-    assert again.spent()["forward_passes"] == 0
+    assert again.inner.spent()["forward_passes"] == 0
+    assert again.spent() == first.spent(), "what earlier processes spent counts too"
     assert again.write(texts[:1], Writing(4, seed=1))  # another seed is another question
-    assert again.spent()["forward_passes"] > 0
+    assert again.inner.spent()["forward_passes"] > 0
     file.write_text(file.read_text()[:-30])
     torn = CachedGenerator(LocalGenerator(cot), file)
     assert torn.write(texts, Writing(4)) == written

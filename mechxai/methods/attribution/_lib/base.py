@@ -1,6 +1,5 @@
 """`Attribution`: the base of the methods that score the tokens of a prompt."""
 
-import time
 from abc import abstractmethod
 from typing import Any, ClassVar, cast
 
@@ -9,6 +8,7 @@ from mechxai.core.errors import ModelSupportError
 from mechxai.core.method import Method
 from mechxai.core.metric import AnyMetric, as_metric
 from mechxai.core.result import Result
+from mechxai.core.work_clock import work_seconds
 from mechxai.engine.execution import Execution
 from mechxai.methods.attribution._lib.adapters.select import attribution_model
 from mechxai.methods.attribution._lib.adapters.token_ids import needs_tokens
@@ -77,9 +77,7 @@ class Attribution(Method):
         Raises:
             ConfigError, ShapeError: a baseline, players or answers that do not fit, before any forward pass.
         """
-        started = time.perf_counter()
+        started = work_seconds()
         inputs = self.inputs(model, batch, execution)
         scores = self.scores(inputs)
-        return attribution_result(
-            self, model, batch, inputs=inputs, scores=scores, seconds=time.perf_counter() - started
-        )
+        return attribution_result(self, model, batch, inputs=inputs, scores=scores, seconds=work_seconds() - started)

@@ -61,6 +61,17 @@ class Tally:
     worked: float = 0.0
     backward: float = 0.0
 
+    def as_tensor(self) -> Float[Tensor, " 3"]:
+        """Forward, worked and backward passes."""
+        return torch.tensor([self.forward, self.worked, self.backward], dtype=torch.float64)
+
+    def add(self, passes: Float[Tensor, " 3"]) -> None:
+        """Counts the passes of a piece that an earlier process computed."""
+        forward, worked, backward = passes.tolist()
+        self.forward += forward
+        self.worked += worked
+        self.backward += backward
+
 
 @dataclass(frozen=True, eq=False)
 class EndScores:

@@ -1,17 +1,18 @@
 """Runs an attribution method prompt by prompt, saving each finished prompt before the next begins."""
 
-import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
 from torch import Tensor
 
-from mechxai.core.fingerprint import Fingerprints
 from mechxai.core.method import Method
-from mechxai.engine.checkpoint import TENSOR, CheckpointStore
+from mechxai.engine.checkpoint import TENSORS
+from mechxai.engine.finished import FinishedPieces
 from mechxai.engine.progress import ProgressBar
 from mechxai.methods.attribution._lib.input import AttributionInput
+
+_VALUES, _PASSES = "values", "passes"
 
 
 def prompt_by_prompt(
@@ -26,22 +27,30 @@ def prompt_by_prompt(
 
     With ``execution.cells``, finished prompts are saved there, and an interrupted run resumes.
     """
-    folder, n_prompts = problem.execution.cells, len(problem)
-    store = CheckpointStore(folder, "" if folder is None else _key(method, problem), TENSOR)
+    n_prompts, tally = len(problem), problem.tally
+    question = (method, problem.model.identity, problem.batch, problem.embeddings, problem.baseline, problem.players)
     shown = problem.execution.progress
     execution = replace(problem.execution, progress=shown and n_prompts == 1)
     inner = replace(problem.with_end_scores(), execution=execution)
     values = []
-    with ProgressBar(method.card.name, n_prompts, shown=shown and n_prompts > 1, unit="prompts") as bar:
+    with (
+        FinishedPieces(execution.cells, *question, serializer=TENSORS) as finished,
+        ProgressBar(method.card.name, n_prompts, shown=shown and n_prompts > 1, unit="prompts") as bar,
+    ):
         for number, prompt in enumerate(inner.each()):
-            value, computed = store.load_or_compute(number, partial(run, prompt, number))
-            values.append(value)
+            computed = number not in finished
+            piece = finished.take(number, partial(_with_passes, run, prompt, number))
+            if not computed:
+                tally.add(piece[_PASSES])
+            values.append(piece[_VALUES])
             bar.advance(1, computed=computed)
     return values
 
 
-def _key(method: Method, problem: AttributionInput) -> str:
-    fingerprint = Fingerprints()
-    decisive = (method.settings(), problem.batch.identity, problem.embeddings, problem.baseline)
-    parts = [problem.model.identity, *(fingerprint(part) for part in decisive), fingerprint(problem.players.of_token)]
-    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+def _with_passes(
+    run: Callable[[AttributionInput, int], Tensor], prompt: AttributionInput, number: int
+) -> Mapping[str, Tensor]:
+    """A prompt's value, and the passes that it took."""
+    before = prompt.tally.as_tensor()
+    value = run(prompt, number)
+    return {_VALUES: value, _PASSES: prompt.tally.as_tensor() - before}

@@ -1,14 +1,17 @@
 """The metric of many circuits, a few prompts and a few circuits at a time."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechxai.core.batch import ContrastBatch
+from mechxai.core.cached import cached_property
 from mechxai.core.shapes import Rows
 from mechxai.engine.execution import Execution
+from mechxai.engine.finished import FinishedPieces
 from mechxai.engine.progress import ProgressBar
 from mechxai.engine.sweep import run_tokens
 from mechxai.methods.circuits._lib.prepared_graph import PreparedGraph
@@ -23,42 +26,71 @@ _MOST_PROMPTS = 16
 
 
 @dataclass(frozen=True)
+class _SubBatchRuns:
+    """Runs of a few prompts, which share embeddings and references."""
+
+    runs: "CircuitRuns"
+    sub_batch: ContrastBatch
+    rows: Rows
+
+    @cached_property
+    def _streams(self) -> tuple[Streams, Written]:
+        return self.runs.streams(self.sub_batch, self.rows)
+
+    def scores(self, circuits: Bool[Tensor, "circuit reader writer"]) -> Float[Tensor, "circuit prompt"]:
+        """The metric of every prompt under every circuit."""
+        prepared = self.runs.prepared.on(self.sub_batch)
+        score = stream_scorer(prepared)
+        last = run_circuits(prepared.blocks, *self._streams, circuits=circuits)
+        return torch.stack([score(stream) for stream in last]).double().cpu()
+
+
+@dataclass(frozen=True)
 class CircuitRuns:
     """Runs of the clean prompts in which each reader sees only its circuit's writers.
 
     Attributes:
         prepared: the graph, prompts and metric.
         reference: the output that readers see of writers outside a circuit.
+        finished: the scores that are already computed, also by an interrupted run.
     """
 
     prepared: PreparedGraph
     reference: Reference
+    finished: FinishedPieces[Tensor]
 
     @staticmethod
-    def of(prepared: PreparedGraph, reference_kind: ReferenceKind, *, seed: int) -> "CircuitRuns":
+    def of(prepared: PreparedGraph, reference_kind: ReferenceKind, *, seed: int, execution: Execution) -> "CircuitRuns":
         """The runs under a kind of reference. Cost: up to a pass per prompt for the metric and for the reference.
+
+        Args:
+            prepared: the graph, prompts and metric.
+            reference_kind: the kind of reference.
+            seed: of its draw.
+            execution: names the folder of finished scores.
 
         Raises:
             ConfigError: a reference that the prompts do not allow.
         """
         prepared = prepared.with_clean_logprobs()
-        return CircuitRuns(prepared, reference(prepared, reference_kind, seed=seed))
+        replaced = reference(prepared, reference_kind, seed=seed)
+        question = ("circuits", prepared.model, prepared.batch, prepared.metric, replaced)
+        return CircuitRuns(prepared, replaced, FinishedPieces(execution.cells, *question))
 
     def scores(self, edges: Bool[Tensor, "circuit edge"], execution: Execution) -> Float[Tensor, "circuit prompt"]:
         """The metric of every prompt under every circuit, float64 on the CPU. Cost: about two passes for each."""
-        prepared, blocks = self.prepared, self.prepared.blocks
+        prepared = self.prepared
         scores = torch.zeros(len(edges), len(prepared.batch), dtype=torch.float64)
         circuits = prepared.graph.chosen(edges.to(prepared.model.device))
         prompts_at_once, circuits_at_once = self._at_once(len(edges), execution)
         with ProgressBar("circuits", scores.numel(), shown=execution.progress, unit="runs") as bar, torch.no_grad():
             for rows, sub_batch in prepared.batch.parts(prompts_at_once):
-                score = stream_scorer(prepared.on(sub_batch))
-                embeds, replacements = self._streams(sub_batch, rows)
+                runs = _SubBatchRuns(self, sub_batch, rows)
                 for low in range(0, len(edges), circuits_at_once):
                     chunk = slice(low, low + circuits_at_once)
-                    last = run_circuits(blocks, embeds, replacements, circuits=circuits[chunk])
-                    scores[chunk, rows] = torch.stack([score(stream) for stream in last]).double().cpu()
-                    bar.advance(len(last) * len(sub_batch))
+                    name = (rows.start, len(sub_batch), edges[chunk])
+                    scores[chunk, rows] = self.finished.take(name, partial(runs.scores, circuits[chunk]))
+                    bar.advance(len(edges[chunk]) * len(sub_batch))
         return scores
 
     def differentiable(
@@ -68,12 +100,12 @@ class CircuitRuns:
         prepared = self.prepared.on(self.prepared.batch.rows(prompts))
         score = stream_scorer(prepared)
         with torch.no_grad():
-            embeds, replacements = self._streams(prepared.batch, prompts)
+            embeds, replacements = self.streams(prepared.batch, prompts)
         with frozen(prepared.model.backend):
             last = run_circuits(prepared.blocks, embeds, replacements, circuits=circuits)
             return torch.stack([score(stream) for stream in last])
 
-    def _streams(self, sub_batch: ContrastBatch, rows: Rows) -> tuple[Streams, Written]:
+    def streams(self, sub_batch: ContrastBatch, rows: Rows) -> tuple[Streams, Written]:
         """The output of ``embed`` for some prompts, and the reference output of every writer."""
         embeds = embedded(self.prepared.model, run_tokens(sub_batch, "clean", self.prepared.metric)[0])
         like = embeds.new_empty(len(self.prepared.graph.writers), *embeds.shape)

@@ -1,6 +1,7 @@
 """The shared part of methods that validate a circuit: fields, discovery, runs on the test prompts, and the result."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -72,14 +73,20 @@ class CircuitValidation(Method):
         edge_method(self.of, self.metric)
         check_share("discover", self.discover)
 
-    def _split_runs(self, prepared: PreparedGraph) -> SplitRuns:
-        """The prompts split in two. Cost: up to two passes per test prompt for the metric and the reference.
+    @contextmanager
+    def _split_runs(self, prepared: PreparedGraph, execution: Execution) -> Iterator[SplitRuns]:
+        """The prompts split in two, in a ``with`` block at whose end finished scores are saved.
+
+        Yields:
+            The prompts and runs. Cost: up to two passes per test prompt for the metric and the reference.
 
         Raises:
             ConfigError: too few prompts or templates; a reference that the prompts do not allow.
         """
         discovery, tests = split_prompts(prepared.batch, self.discover, self.split)
-        return SplitRuns(prepared, discovery, CircuitRuns.of(prepared.on(tests), self.reference, seed=self.seed))
+        runs = CircuitRuns.of(prepared.on(tests), self.reference, seed=self.seed, execution=execution)
+        with runs.finished:
+            yield SplitRuns(prepared, discovery, runs)
 
     def _discovery(self, runs: SplitRuns, execution: Execution) -> Result:
         """The edge scores on the discovery prompts."""
@@ -127,5 +134,6 @@ class CircuitValidation(Method):
         if self.discover == 1:
             shared.append("the circuit was tested on the prompts it was found on")
         cost = prepared.cost({"forward_passes": passes})
-        info = run_info(self, prepared.model, prepared.batch, cost=cost, notes=(*shared, *notes))
+        all_notes = (*shared, *notes, *runs.tests.finished.notes())
+        info = run_info(self, prepared.model, prepared.batch, cost=cost, notes=all_notes)
         return Result(xr.Dataset(data, coords=coords), info)

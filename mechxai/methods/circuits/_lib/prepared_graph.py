@@ -1,12 +1,12 @@
 """The start of every edge method: the model's graph, the prompts on its device, and the metric checked against them."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from mechxai.core.batch import ContrastBatch
 from mechxai.core.graph import Graph
 from mechxai.core.metric import AnyMetric, Metric, as_metric
+from mechxai.core.work_clock import work_seconds
 from mechxai.engine.contrast import with_reference
 from mechxai.model.graph.writes import Blocks, graph_blocks
 from mechxai.model.hooked_model import HookedModel
@@ -21,14 +21,14 @@ class PreparedGraph:
         blocks: its blocks as plain tensors, with their graph.
         batch: the prompts, on the model's device.
         metric: the metric, checked against the prompts.
-        started: ``time.perf_counter()`` when the call began, in seconds.
+        started: `work_seconds` when the call began, in seconds.
     """
 
     model: HookedModel
     blocks: Blocks
     batch: ContrastBatch
     metric: Metric
-    started: float = field(default_factory=time.perf_counter)
+    started: float = field(default_factory=work_seconds)
 
     @property
     def graph(self) -> Graph:
@@ -48,7 +48,7 @@ class PreparedGraph:
 
     def cost(self, passes: Mapping[str, float]) -> dict[str, float]:
         """The passes, and the seconds since the call began."""
-        return {**passes, "seconds": time.perf_counter() - self.started}
+        return {**passes, "seconds": work_seconds() - self.started}
 
 
 def prepare_graph(model: HookedModel, batch: ContrastBatch, metric: AnyMetric) -> PreparedGraph:
@@ -59,7 +59,7 @@ def prepare_graph(model: HookedModel, batch: ContrastBatch, metric: AnyMetric) -
         ModelSupportError: a model whose residual stream is not the sum of what its nodes write.
         ShapeError: answers that the metric cannot score.
     """
-    started = time.perf_counter()
+    started = work_seconds()
     checked, batch = as_metric(metric), batch.to(model.device)
     checked.check(batch)
     return PreparedGraph(model, graph_blocks(model, batch.n_pos), batch, checked, started)

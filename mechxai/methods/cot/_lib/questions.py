@@ -1,6 +1,5 @@
 """The queries that all chain-of-thought methods share: a model's chains, and its answers with and without them."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ import numpy as np
 from mechxai.core.cached import cached_property
 from mechxai.core.errors import ConfigError, ModelSupportError
 from mechxai.core.reasoning import Problem, ReasoningBatch, plain, sentences
+from mechxai.core.work_clock import work_seconds
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import ProgressBar
 from mechxai.methods.cot._lib.answer_reading import AnswerReader, AnswerSource, ParsedAnswers
@@ -48,7 +48,7 @@ class ChainQuestions:
     read: AnswerSource = "auto"
     chain: ChainSource = "own"
     max_tokens: int = 128
-    _started: float = field(default_factory=time.perf_counter, init=False)
+    _started: float = field(default_factory=work_seconds, init=False)
     _bars: list[ProgressBar] = field(default_factory=list, init=False)
     _parse_failures: list[tuple[int, bool]] = field(default_factory=list, init=False)  # problem, whether unread
     _truncated: list[bool] = field(default_factory=list, init=False)  # per chain written
@@ -238,7 +238,7 @@ class ChainQuestions:
         if self._step_writer is not None:
             writer_cost = _difference(self._initial_cost["writer"], self._step_writer.spent())
             cost |= {f"writer {name}": value for name, value in writer_cost.items()}
-        return {**cost, "seconds": time.perf_counter() - self._started}
+        return {**cost, "seconds": work_seconds() - self._started}
 
 
 def _difference(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:

@@ -1,12 +1,15 @@
 """Next-token statistics of residual streams read through the final norm and the unembedding, layer by layer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechxai.engine.checkpoint import TENSORS
+from mechxai.engine.finished import FinishedPieces
 from mechxai.engine.progress import ProgressBar
 from mechxai.methods.lens._lib.logit_rows import dots, exponentials
 from mechxai.model.dense.buffers import Buffers
@@ -42,7 +45,7 @@ class StreamReading:
     chosen_logprob: Float[Tensor, "layer place choice"]
 
 
-def reading(
+def reading(  # noqa: PLR0913 - the streams, what to read there, and how
     model: HookedModel,
     streams: Sequence[Float[Tensor, "place d_model"]],
     targets: Int[Tensor, "place target"],
@@ -50,6 +53,7 @@ def reading(
     k: int,
     translate: Translate | None = None,
     progress: bool = False,
+    finished: FinishedPieces[Mapping[str, Tensor]] = FinishedPieces(None, serializer=TENSORS),  # noqa: B008 - saves nothing
 ) -> StreamReading:
     """Reads every layer at every place.
 
@@ -60,6 +64,7 @@ def reading(
         k: number of top tokens.
         translate: a trained lens, applied to each stream before the readout.
         progress: show a progress bar.
+        finished: the statistics of earlier places, also of an interrupted run.
 
     Returns:
         The statistics on the CPU, in float64 (tokens in int64).
@@ -67,18 +72,19 @@ def reading(
     Cost: one unembedding per layer and place, no forward pass; the logits of one layer at a few places are held.
     """
     reader, size = _Reader(model, k), _places_at_once(model)
-    parts: list[StreamReading] = []
-    with ProgressBar("lens", len(targets), shown=progress, unit="positions") as bar, torch.no_grad():
+    parts: list[Mapping[str, Tensor]] = []
+    with (
+        finished,
+        ProgressBar("lens", len(targets), shown=progress, unit="positions") as bar,
+        torch.no_grad(),
+    ):
         for first in range(0, len(targets), size):
             places = slice(first, first + size)
-            parts.append(reader.read([stream[places] for stream in streams], targets[places], translate))
+            read = partial(reader.read, [stream[places] for stream in streams], targets[places], translate)
+            parts.append(finished.take(f"{first} {size}", lambda read=read: vars(read())))
             bar.advance(len(targets[places]))
-    return StreamReading(
-        **{
-            column.name: torch.cat([getattr(part, column.name) for part in parts], 1)
-            for column in fields(StreamReading)
-        }
-    )
+    names = [column.name for column in fields(StreamReading)]
+    return StreamReading(**{name: torch.cat([part[name] for part in parts], 1) for name in names})
 
 
 def _places_at_once(model: HookedModel) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor
 from mechxai.core.errors import ArtifactError, ModelSupportError, NumericsError
 from mechxai.core.fingerprint import Fingerprints
 from mechxai.core.shapes import PromptInts, Tokens
+from mechxai.core.work_clock import add_earlier_work, work_seconds
 from mechxai.engine.checkpoint import TENSORS, CheckpointStore
 from mechxai.engine.execution import Execution
 from mechxai.engine.progress import ProgressBar
@@ -32,6 +33,7 @@ class State:
         optimizer: the optimizer of ``A`` and ``b``.
         step: number of the next step.
         losses: the loss of each step so far, ``[layer]``.
+        seconds: of work so far.
     """
 
     A: Tensor
@@ -39,6 +41,7 @@ class State:
     optimizer: torch.optim.Optimizer
     step: int
     losses: list[Tensor]
+    seconds: float = 0.0
 
 
 def trained(
@@ -62,11 +65,13 @@ def trained(
     with ProgressBar("tuned lens", total, shown=execution.progress, unit="tokens") as bar:
         bar.advance(state.step * per_step * tokens.shape[1], computed=False)
         while state.step < recipe.steps:
+            started = work_seconds()
             rows = sequences.rows(state.step * per_step, per_step)
             losses = LensGradients(model, recipe.loss, state.A, state.b).of_step(tokens[rows], lengths[rows])
             _update(state, recipe)
             state.losses.append(losses)
             state.step += 1
+            state.seconds += work_seconds() - started
             if log is not None:
                 log({"lens/step": float(state.step), "lens/loss": float(losses.mean())} | _by_layer(losses))
             if state.step % recipe.checkpoint_every == 0 or state.step == recipe.steps:
@@ -143,6 +148,7 @@ def _tensors(state: State) -> dict[str, Tensor]:
         "b": state.b,
         "step": torch.tensor(state.step),
         "losses": torch.stack(state.losses),
+        "seconds": torch.tensor(state.seconds, dtype=torch.float64),
         **optimizer,
     }
 
@@ -168,3 +174,5 @@ def _restore(state: State, checkpoints: CheckpointStore[Mapping[str, Tensor]], f
     state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": moments})
     state.step = int(tensors["step"])
     state.losses = list(tensors["losses"])
+    state.seconds = float(tensors["seconds"])
+    add_earlier_work(state.seconds)

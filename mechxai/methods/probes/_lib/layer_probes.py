@@ -1,6 +1,6 @@
 """Fits and scores all probes of one site and layer, with their controls."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from mechxai.methods.probes._lib.rows_read import ProbeRows, blocks
 
 _MIN_TEST_ROWS = 10  # positions with fewer test rows get NaN
 ProbeScores = dict[str, np.ndarray]  # name -> [pos, ...]
+Take = Callable[[str, Callable[[], ProbeScores]], ProbeScores]  # see `FinishedPieces.take`
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,13 @@ class Task:
 
 
 def layer_scores(
-    values: Tensor, task: Task, settings: ProbeSettings, *, device: torch.device, buffers: dict[str, Tensor]
+    values: Tensor,
+    task: Task,
+    settings: ProbeSettings,
+    *,
+    device: torch.device,
+    buffers: dict[str, Tensor],
+    take: Take = lambda _, compute: compute(),
 ) -> ProbeScores:
     """The scores of one layer's probes at every position; NaN for positions with too few labels.
 
@@ -64,6 +71,7 @@ def layer_scores(
         settings: settings of the probes.
         device: the device on which probes are fitted.
         buffers: memory reused from layer to layer.
+        take: gives the finished scores of a few positions, by their numbers, or computes them.
 
     Returns:
         The scores of `LinearProbes`, each ``[pos]``; ``weight`` ``[pos, column, d]`` and ``bias`` ``[pos, column]`` for
@@ -74,18 +82,33 @@ def layer_scores(
     least = min(_MIN_TEST_ROWS, max(tested))
     for numbers in blocks(task.reads, values.shape[1] + 1, device):
         reads = [task.reads[number] for number in numbers]
-        block = activation_block(values, reads, task.counts, buffers, device)
-        probes = fit_probes(block, settings.probe, settings.C, likelihood=settings.likelihood, seed=settings.seed)
-        bits = _codelengths(block, probes, settings)
-        outputs, weights = probes.outputs.cpu(), _raw_parameters(block, probes, settings.likelihood.n_classes)
-        for place, number in enumerate(numbers):
-            scores = _test_scores(block, outputs, place, prompts=reads[place].prompts, settings=settings, least=least)
-            if not scores:
-                continue
-            scores |= {name: tensor[place].cpu().numpy() for name, tensor in (weights | bits).items()}
-            by_position[number] = scores | {"C": probes.C[place, 0].cpu().numpy()}
+
+        def of_block(reads: Sequence[ProbeRows] = reads) -> ProbeScores:
+            block = activation_block(values, reads, task.counts, buffers, device)
+            return _block_scores(block, reads, settings, least=least)
+
+        for key, array in take(" ".join(map(str, numbers)), of_block).items():
+            place, name = key.split(" ")
+            number = numbers[int(place)]
+            by_position[number] = by_position[number] | {name: array}
     names = dict.fromkeys(name for scores in by_position for name in scores)
     return {name: np.stack([_filled(scores, name, by_position) for scores in by_position]) for name in names}
+
+
+def _block_scores(block: Block, reads: Sequence[ProbeRows], settings: ProbeSettings, *, least: int) -> ProbeScores:
+    """The scores of a few positions, named by their place in the block: ``0 accuracy``."""
+    probes = fit_probes(block, settings.probe, settings.C, likelihood=settings.likelihood, seed=settings.seed)
+    bits = _codelengths(block, probes, settings)
+    outputs, weights = probes.outputs.cpu(), _raw_parameters(block, probes, settings.likelihood.n_classes)
+    named: ProbeScores = {}
+    for place, read in enumerate(reads):
+        scores = _test_scores(block, outputs, place, prompts=read.prompts, settings=settings, least=least)
+        if not scores:
+            continue
+        scores |= {name: tensor[place].cpu().numpy() for name, tensor in (weights | bits).items()}
+        named |= {f"{place} {name}": array for name, array in scores.items()}
+        named[f"{place} C"] = probes.C[place, 0].cpu().numpy()
+    return named
 
 
 def _codelengths(block: Block, probes: FittedProbes, settings: ProbeSettings) -> dict[str, Tensor]:

@@ -3,7 +3,9 @@
 import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -15,11 +17,12 @@ from mechxai.core.labels import check_classes
 from mechxai.core.probe_dataset import ProbeDataset
 from mechxai.core.site import Site
 from mechxai.engine.activation_store import ActivationStore
-from mechxai.engine.checkpoint import ARRAYS, CheckpointStore
+from mechxai.engine.checkpoint import ARRAYS
 from mechxai.engine.execution import Execution
+from mechxai.engine.finished import FinishedPieces
 from mechxai.engine.progress import ProgressBar
 from mechxai.methods.probes._lib.control_labels import control_labels
-from mechxai.methods.probes._lib.layer_probes import ProbeScores, ProbeSettings, Task, layer_scores
+from mechxai.methods.probes._lib.layer_probes import ProbeScores, ProbeSettings, Take, Task, layer_scores
 from mechxai.methods.probes._lib.rows_read import reads_of
 from mechxai.methods.probes._lib.splits import Split
 from mechxai.model.backends.limits import check_tokens
@@ -63,22 +66,26 @@ def run_probes(
     Cost: one forward pass per prompt; the activations of one layer in memory at a time.
     """
     check_tokens(task.dataset.tokens, model.architecture, model.name)
-    model_facts = {name: model.info()[name] for name in ("weight_hash", "backend", "processing", "dtype")}
-    key = Fingerprints()([model_facts, task.dataset.identity, list(task.reads), task.counts, settings])
-    with _folder(execution) as folder:
-        checkpoints = CheckpointStore(folder / f"probes-{key[:12]}", key, ARRAYS)
-        scores = {site: loaded for site in sites if (loaded := checkpoints.load(str(site))) is not None}
-        missing = [site for site in sites if site not in scores]
-        if missing:
-            store, buffers = _store(model, task, sites, folder=folder, progress=execution.progress), dict[str, Tensor]()
-            with ProgressBar("probes", len(sites) * len(task.reads), shown=execution.progress, unit="probes") as bar:
-                bar.advance(len(scores) * len(task.reads), computed=False)
-                for site in missing:
-                    values = store.read(site).flatten(1)
-                    scores[site] = layer_scores(values, task, settings, device=model.device, buffers=buffers)
-                    checkpoints.save(str(site), scores[site])
-                    bar.advance(len(task.reads))
-    return {site: scores[site] for site in sites}
+    question = ("probes", model, task.dataset.identity, list(task.reads), task.counts, settings)
+    scores: dict[Site, ProbeScores] = {}
+    with (
+        _folder(execution) as folder,
+        FinishedPieces(execution.cells, *question, serializer=ARRAYS) as finished,
+        ProgressBar("probes", len(sites) * len(task.reads), shown=execution.progress, unit="probes") as bar,
+    ):
+        missing = [site for site in sites if str(site) not in finished]
+        store = _store(model, task, sites, folder=folder, progress=execution.progress) if missing else None
+        buffers: dict[str, Tensor] = {}
+
+        def of_layer(site: Site) -> ProbeScores:
+            values = cast("ActivationStore", store).read(site).flatten(1)
+            take: Take = lambda name, compute: finished.take(f"{site} {name}", compute)  # noqa: E731
+            return layer_scores(values, task, settings, device=model.device, buffers=buffers, take=take)
+
+        for site in sites:
+            scores[site] = finished.take(str(site), partial(of_layer, site))
+            bar.advance(len(task.reads), computed=site in missing)
+    return scores
 
 
 def _store(model: HookedModel, task: Task, sites: Sequence[Site], *, folder: Path, progress: bool) -> ActivationStore:

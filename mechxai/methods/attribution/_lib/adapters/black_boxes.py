@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -11,6 +12,8 @@ from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ConfigError, ModelSupportError
 from mechxai.core.metric import Metric
 from mechxai.core.shapes import PerPrompt, Tokens
+from mechxai.engine.execution import Execution
+from mechxai.engine.finished import FinishedPieces
 from mechxai.engine.progress import ProgressBar
 from mechxai.methods.attribution._lib.adapters.protocol import (
     Deletion,
@@ -53,7 +56,7 @@ class BlackBoxAdapter(NamedOutputsAdapter):
     def score(self, metric: Metric, batch: ContrastBatch, embeddings: Embeddings) -> PerPrompt:
         """The metric of the texts that the word numbers spell."""
         texts = self.model.texts(embeddings[..., 0].long(), batch.lengths)
-        return metric.score(self._outputs(texts, shown=False)[:, None], batch)
+        return metric.score(self._outputs(texts, Execution())[:, None], batch)
 
     def deletion_scores(self, deletion: Deletion) -> DeletionScores:
         """The metric of every text with deletions; equal texts are scored once."""
@@ -62,7 +65,7 @@ class BlackBoxAdapter(NamedOutputsAdapter):
         texts = self.model.texts(words.flatten(0, 1), batch.lengths.repeat(n_cells))
         distinct = list(dict.fromkeys(texts))
         index = {text: number for number, text in enumerate(distinct)}
-        outputs = self._outputs(distinct, shown=deletion.execution.progress)[[index[text] for text in texts]]
+        outputs = self._outputs(distinct, deletion.execution)[[index[text] for text in texts]]
         scores = deletion.metric.score(outputs[:, None], batch.rows(torch.arange(len(batch)).repeat(n_cells)))
         return DeletionScores(scores.double().reshape(n_cells, len(batch)), float(len(distinct)))
 
@@ -77,11 +80,15 @@ class BlackBoxAdapter(NamedOutputsAdapter):
         del batch, embeddings, layers
         raise ModelSupportError(f"{self.model.name} is a black box: it has no attention patterns")
 
-    def _outputs(self, texts: Sequence[str], *, shown: bool) -> Float[Tensor, "text output"]:
+    def _outputs(self, texts: Sequence[str], execution: Execution) -> Float[Tensor, "text output"]:
         """The function's outputs, a few texts per call."""
         outputs: list[Tensor] = []
-        with ProgressBar("texts", len(texts), shown=shown, unit="texts") as bar:
+        with (
+            FinishedPieces(execution.cells, "texts", self.identity) as finished,
+            ProgressBar("texts", len(texts), shown=execution.progress, unit="texts") as bar,
+        ):
             for first in range(0, len(texts), _TEXTS_AT_ONCE):
-                outputs.append(self.model.outputs_of(texts[first : first + _TEXTS_AT_ONCE]))
-                bar.advance(len(outputs[-1]))
+                part = texts[first : first + _TEXTS_AT_ONCE]
+                outputs.append(finished.take(list(part), partial(self.model.outputs_of, part)))
+                bar.advance(len(part))
         return torch.cat(outputs)

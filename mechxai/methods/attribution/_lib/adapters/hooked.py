@@ -33,8 +33,7 @@ class HookedAdapter(ModelAdapter):
     @property
     def identity(self) -> str:
         """Weight hash, backend, processing and dtype."""
-        info = self.model.info()
-        return repr([info[name] for name in ("weight_hash", "backend", "processing", "dtype")])
+        return self.model.identity
 
     @property
     def n_outputs(self) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +12,7 @@ from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import NoSpaceError
 from mechxai.core.metric import Metric
 from mechxai.core.shapes import PerPrompt, Tokens
+from mechxai.engine.finished import FinishedPieces
 from mechxai.engine.progress import ProgressBar
 from mechxai.methods.attribution._lib.adapters.protocol import (
     Deletion,
@@ -68,6 +70,9 @@ class SequenceAdapter(NamedOutputsAdapter):
         total[rows[:, 0], rows[:, 1]] = self._row_scores(deletion, rows, edited)
         return DeletionScores(total, float(len(rows) + n_prompts))
 
+    def _part_scores(self, deletion: Deletion, part: Tensor, embeddings_of: Callable[[Tensor], Embeddings]) -> Tensor:
+        return self.score(deletion.metric, deletion.batch.rows(part[:, 1]), embeddings_of(part))
+
     def _row_scores(
         self, deletion: Deletion, rows: Int[Tensor, "row 2"], embeddings_of: Callable[[Tensor], Embeddings]
     ) -> Float[Tensor, " row"]:
@@ -77,11 +82,18 @@ class SequenceAdapter(NamedOutputsAdapter):
         at_once = max(1, positions // batch.n_pos)
         scores: list[Tensor] = []
         first = 0
-        with ProgressBar("deletions", len(rows), shown=execution.progress, unit="rows") as bar, torch.no_grad():
+        question = ("deletions", self.identity, batch, deletion.metric, deletion.embeddings, deletion.baseline)
+        with (
+            FinishedPieces(execution.cells, *question, deletion.mask) as finished,
+            ProgressBar("deletions", len(rows), shown=execution.progress, unit="rows") as bar,
+            torch.no_grad(),
+        ):
             while first < len(rows):
                 part = rows[first : first + at_once]
+
+                score = partial(self._part_scores, deletion, part, embeddings_of)
                 try:
-                    values = self.score(deletion.metric, batch.rows(part[:, 1]), embeddings_of(part))
+                    values = finished.take((embeddings_of.__name__, part), score)
                 except torch.cuda.OutOfMemoryError:
                     if at_once == 1:
                         raise NoSpaceError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -12,6 +13,7 @@ from mechxai.core.batch import ContrastBatch
 from mechxai.core.errors import ModelSupportError
 from mechxai.core.metric import Metric
 from mechxai.core.shapes import PerPrompt, Tokens
+from mechxai.engine.finished import FinishedPieces
 from mechxai.engine.progress import ProgressBar
 from mechxai.engine.sweep import run_tokens
 from mechxai.methods.attribution._lib.adapters.hooked import HookedAdapter
@@ -54,11 +56,15 @@ class TokenAdapter(HookedAdapter):
         tokens = torch.where(deletion.mask, deletion.baseline[None], deletion.embeddings[None])[..., 0].round().long()
         rows, prompts = tokens.flatten(0, 1), torch.arange(len(batch)).repeat(n_cells)
         scores: list[Tensor] = []
-        with ProgressBar("deletions", len(rows), shown=deletion.execution.progress, unit="prompts") as bar:
+        with (
+            FinishedPieces(deletion.execution.cells, "deletions", self.model, batch, deletion.metric) as finished,
+            ProgressBar("deletions", len(rows), shown=deletion.execution.progress, unit="prompts") as bar,
+            torch.no_grad(),
+        ):
             for part in torch.arange(len(rows)).split(_ROWS_AT_ONCE):
-                with torch.no_grad():
-                    values = self._scores(deletion.metric, batch.rows(prompts[part]), rows[part.to(rows.device)])
-                scores.append(values.double().cpu())
+                part_rows = rows[part.to(rows.device)]
+                score = partial(self._scores, deletion.metric, batch.rows(prompts[part]), part_rows)
+                scores.append(finished.take((prompts[part], part_rows), score).double().cpu())
                 bar.advance(len(part))
         return DeletionScores(torch.cat(scores).reshape(n_cells, len(batch)), float(len(rows)))
 
