@@ -94,7 +94,7 @@ def _run_sweep(arguments: Sequence[str], folder: Path) -> int:
 def _run_hydra(arguments: Sequence[str]) -> int:
     GlobalHydra.instance().clear()
     flags, overrides = split_arguments(arguments)
-    sys.argv = ["mechxai run", *flags, *overrides]
+    before, sys.argv = sys.argv, ["mechxai run", *flags, *overrides]  # Hydra reads them there
     try:
         with recording_sweeper():
             hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name="run")(guarded_job)()
@@ -103,4 +103,6 @@ def _run_hydra(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         error_stream().print("interrupted; finished work is kept: run the same command to go on")
         return INTERRUPTED
+    finally:
+        sys.argv = before
     return OK

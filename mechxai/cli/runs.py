@@ -105,9 +105,9 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _listed(run: RunRecord, key: str) -> list[str]:
-    """A list of the manifest, which may come from elsewhere; empty where it is none."""
+    """A list of the manifest, or the names of a table in it; empty where a foreign manifest has neither."""
     listed = run.manifest.get(key)
-    return [str(item) for item in listed] if isinstance(listed, list) else []
+    return [str(item) for item in listed] if isinstance(listed, list | dict) else []
 
 
 def _show_unfinished(run: RunRecord) -> int:

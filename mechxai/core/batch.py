@@ -152,8 +152,8 @@ class ContrastBatch(Displayed):
     def summary(self) -> Summary:
         """Size, task, the first prompts (or the shapes, where the texts are unknown), roles."""
         longest, shortest = int(self.lengths.max()), int(self.lengths.min())
-        tokens = f"{longest} tokens" if longest == shortest else f"{shortest} to {longest} tokens"
-        title = f"ContrastBatch: {counted(len(self), 'prompt')}{of_task(self.info)}, {tokens}"
+        length = f"{longest}" if longest == shortest else f"{shortest} to {longest}"
+        title = f"ContrastBatch: {counted(len(self), 'prompt')}{of_task(self.info)}, {length} tokens"
         shapes = [(name, str(list(getattr(self, name).shape))) for name in ("clean", "corrupted", "answers", "wrong")]
         rows = prompt_rows(self.strings) if self.strings else shapes
         return Summary(title, [*rows, ("roles", ", ".join(self.roles))])
@@ -175,8 +175,7 @@ class ContrastBatch(Displayed):
             wrong=self.wrong[chosen],
             answer_pos=self.answer_pos[chosen],
             roles={role: at[chosen] for role, at in self.roles.items()},
-            strings=pick(self.strings, chosen),
-            groups=pick(self.groups, chosen),
+            **{name: pick(getattr(self, name), chosen) for name in ("strings", "groups")},
             reference=None if self.reference is None else self.reference[chosen],
         )
 
@@ -282,7 +281,7 @@ class ContrastBatch(Displayed):
 
 @runtime_checkable
 class Tokenizing(Protocol):
-    """A model that turns texts into a batch, such as `mechxai.model.hooked_model.HookedModel`."""
+    """A model that turns texts into a batch, such as `HookedModel`."""
 
     def contrast(  # noqa: PLR0917 - the order of `ContrastBatch.from_prompts`
         self,

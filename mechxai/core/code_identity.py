@@ -37,10 +37,10 @@ def describe_code(value: Any, hashed: Callable[[object], str]) -> str:
     if isinstance(value, MethodType):
         return f"method {hashed([value.__func__, value.__self__])}"
     if isinstance(value, ModuleType):
-        return f"module {value.__name__} {'' if _is_installed(value.__name__) else _file_hash(value)}"
+        return f"module {value.__name__} {'' if is_installed(value.__name__) else _file_hash(value)}"
     name = f"{value.__module__}.{value.__qualname__}"
     if isinstance(value, type):
-        return name if _is_installed(value.__module__) else f"class {value.__qualname__} {hashed(_class_parts(value))}"
+        return name if is_installed(value.__module__) else f"class {value.__qualname__} {hashed(_class_parts(value))}"
     return name + hashed(_function_parts(value))
 
 
@@ -57,7 +57,7 @@ def _function_parts(function: Any) -> list[object]:
         return [None if isinstance(owner, ModuleType) else owner]
     cells = [_content(cell) for cell in function.__closure__ or ()]
     wrapped = getattr(function, "__wrapped__", None)
-    if _is_installed(str(function.__globals__.get("__name__"))):
+    if is_installed(str(function.__globals__.get("__name__"))):
         return [function.__code__.co_qualname, cells, wrapped]
     defaults = [function.__defaults__, function.__kwdefaults__]
     return [_code_parts(function.__code__), *defaults, cells, wrapped, _used_globals(function)]
@@ -101,7 +101,7 @@ def _names(code: CodeType) -> Iterator[str]:
 
 
 @cache
-def _is_installed(module: str) -> bool:
+def is_installed(module: str) -> bool:
     """Whether a module belongs to Python, to this package or to an installed one, whose version names its code."""
     package = module.partition(".")[0]
     if package == "__main__":

@@ -58,9 +58,7 @@ def released() -> Generator[None]:
 
 def _locks_of_this_thread() -> list[Any]:
     """The locks that this thread holds, in order; one that it holds twice is listed twice."""
-    if not hasattr(_thread, "held"):
-        _thread.held = []
-    return _thread.held
+    return vars(_thread).setdefault("held", [])
 
 
 def _module(model: object) -> Any:

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -11,9 +10,8 @@ from torch import Tensor
 
 from mechxai.core.errors import UnfinishedError
 from mechxai.core.metric import check_finite
-from mechxai.core.pieces import JsonLines
 from mechxai.core.work_clock import add_earlier_work, work_seconds
-from mechxai.engine.checkpoint import TENSOR, CheckpointStore
+from mechxai.engine.checkpoint import TENSORS, CheckpointStore
 from mechxai.engine.evaluate import SweepValues, WorkItem, run_names, work_items
 from mechxai.engine.execution import Execution
 from mechxai.engine.plan import Plan, plan
@@ -21,6 +19,8 @@ from mechxai.engine.progress import ProgressBar
 from mechxai.engine.self_check import CheckedLevel, self_check
 from mechxai.engine.sweep import Sweep
 from mechxai.model.hooked_model import HookedModel
+
+_VALUES, _SECONDS = "values", "seconds"  # of a wave's file
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def run_sweep(model: HookedModel, sweep: Sweep, execution: Execution, *, label: 
     if checked.level != planned.level:
         planned = plan(model, sweep, execution, level=checked.level)
     key = "" if execution.cells is None else _key(model, sweep, planned)
-    checkpoints, durations = CheckpointStore(execution.cells, key, TENSOR), _durations(execution.cells, key)
+    checkpoints = CheckpointStore(execution.cells, key, TENSORS)
     values, reused, missing = SweepValues.empty(planned), 0, 0
     with ProgressBar(label, planned, shown=execution.progress) as bar:
         for item in work_items(model, sweep, planned):
@@ -81,13 +81,13 @@ def run_sweep(model: HookedModel, sweep: Sweep, execution: Execution, *, label: 
                 missing += 1
                 continue
             computing = work_seconds()
-            new = item.compute().double().cpu() if loaded is None else loaded.double()
+            new = item.compute().double().cpu() if loaded is None else loaded[_VALUES].double()
             if loaded is None:
                 _check_values(new, sweep, item)
-                checkpoints.save(item.number, new)
-                durations.save({str(item.number): work_seconds() - computing})
-            elif str(item.number) in durations:
-                add_earlier_work(durations[str(item.number)])
+                seconds = torch.tensor(work_seconds() - computing, dtype=torch.float64)
+                checkpoints.save(item.number, {_VALUES: new, _SECONDS: seconds})
+            else:
+                add_earlier_work(float(loaded[_SECONDS]))
             values.add(item, new, run_names(sweep))
             bar.advance(size, item.work, computed=loaded is None)
     if missing and execution.shard is not None:
@@ -108,11 +108,6 @@ def run_sweep(model: HookedModel, sweep: Sweep, execution: Execution, *, label: 
     }
     notes = (f"finished cells could not be kept on disk: {checkpoints.failed}",) if checkpoints.failed else ()
     return Outcome(values.cells, checked.level, checked.noise_floor, cost, notes, values.runs)
-
-
-def _durations(folder: Path | None, key: str) -> JsonLines:
-    """The seconds that each finished wave took."""
-    return JsonLines(None if folder is None else folder / f"{key[:12]}-seconds.jsonl")
 
 
 def _check_values(values: Tensor, sweep: Sweep, item: WorkItem) -> None:

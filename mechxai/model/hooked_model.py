@@ -11,10 +11,7 @@ from torch import Tensor
 
 from mechxai.core.activations import Activations
 from mechxai.core.alignment import Integers
-from mechxai.core.architecture import Architecture
 from mechxai.core.batch import ContrastBatch, Layout
-from mechxai.core.cached import cached_property
-from mechxai.core.display import Displayed, Summary
 from mechxai.core.edit import Intervention
 from mechxai.core.shapes import PromptInts, RowLogits, Tokens
 from mechxai.core.site import Site
@@ -25,16 +22,16 @@ from mechxai.model.backends.editing import run_hooks
 from mechxai.model.backends.hooks import HookFunction, gathered
 from mechxai.model.backends.limits import cache_bytes, check_space, check_tokens, inside
 from mechxai.model.backends.masking import attention_mask_of
-from mechxai.model.backends.weight_state import current_hash, remember
 from mechxai.model.conversion.comparison import Comparison
 from mechxai.model.dense.cache import fill
 from mechxai.model.generation.generate import Generates
+from mechxai.model.identified import Identified
 from mechxai.model.prompt_inputs import lengths_of, positions_of, texts_or_tokens
 from mechxai.model.text import Column, Prompts, TextCodec
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class HookedModel(Generates, Displayed):
+class HookedModel(Identified, Generates):
     """A language model with hooks: its logits, its activations, edits of both, and gradients.
 
     Make one with `mechxai.load` or `mechxai.wrap`. Prompts are a text, a list of texts, or token ids ``[batch, pos]``.
@@ -71,22 +68,6 @@ class HookedModel(Generates, Displayed):
     card: Mapping[str, Any] = field(default_factory=dict)
     comparison: Comparison | None = None
 
-    def __post_init__(self) -> None:
-        remember(self.backend)
-
-    @property
-    def weight_hash(self) -> str:
-        """A hash of the model as it is now: `loaded_hash`, unless weights, functions, hooks or settings were changed.
-
-        Cost: one read of the weights; where they were changed, a hash of all.
-        """
-        return current_hash(self.backend, self.loaded_hash)
-
-    @property
-    def identity(self) -> str:
-        """Everything about the model that decides its numbers, as text. Cost: as `weight_hash`."""
-        return repr((self.weight_hash, self.backend.name, self.processing, str(self.dtype)))
-
     @property
     def inner(self) -> Any:
         """The wrapped ``HookedTransformer`` or ``TransformerBridge``."""
@@ -97,37 +78,9 @@ class HookedModel(Generates, Displayed):
         """The Hugging Face tokenizer, or None."""
         return self.text.tokenizer
 
-    @cached_property
-    def architecture(self) -> Architecture:
-        """Sizes and block structure."""
-        return self.backend.architecture()
-
     def optimize_layout(self) -> None:
         """Gives weights that `mechxai.load` made the memory layout that products read fastest; values stay the same."""
         self.backend.optimize_layout()
-
-    def info(self) -> dict[str, object]:
-        """The description of the model that results record."""
-        return {
-            "name": self.name,
-            "backend": self.backend.name,
-            "processing": self.processing,
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "device": str(self.device),
-            "weight_hash": self.weight_hash,
-            "revision": self.revision,
-            "architecture": self.architecture.as_dict(),
-            "comparison": None if self.comparison is None else self.comparison.as_dict(),
-        }
-
-    def summary(self) -> Summary:
-        """Name, sizes, and how the model was loaded."""
-        a = self.architecture
-        sizes = f"{a.n_layers} layers, {a.n_heads} heads, d_model {a.d_model}"
-        weights = f"{self.processing}, {str(self.dtype).removeprefix('torch.')}, {self.device}"
-        compared = "not compared with Hugging Face" if self.comparison is None else str(self.comparison)
-        rows = (("family", a.family), ("sizes", sizes), ("backend", self.backend.name), ("weights", weights))
-        return Summary(f"HookedModel {self.name}", (*rows, ("check", compared)))
 
     # Text ------------------------------------------------------------------------------------------------------------
 

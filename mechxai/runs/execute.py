@@ -205,6 +205,7 @@ def _finished_result(study: Study, label: str, *, folder: RunFolder, show: Repor
     damaged = ", ".join(folder.damaged_files()) or MANIFEST
     show(f"{label}: the result is there; {damaged} is missing or damaged and written again")
     _write_outputs(study, label, result, folder=folder, started=folder.result.stat().st_mtime)
+    shutil.rmtree(folder.cells, ignore_errors=True)
     return result
 
 

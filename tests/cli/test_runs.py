@@ -77,6 +77,7 @@ def test_a_run_is_shown_by_the_beginning_of_its_id(here, capsys):
     assert main(["runs", "show", first.facts["run"][:6]]) == 0
     shown = capsys.readouterr().out
     assert "activation_patching of z on zoo/handmade-ioi" in shown
+
     assert "result.nc" in shown
     assert find_run(Path("outputs"), str(first.folder)).folder == first.folder
     with pytest.raises(ArtifactError, match="No run below outputs has an id that begins with 'zzzz'"):

@@ -10,6 +10,7 @@ from mechxai.core.errors import ConfigError
 from mechxai.core.method import Method, MethodCard
 from mechxai.engine import explain_plan as explain
 from mechxai.engine.execution import LEVEL_NAMES
+from mechxai.model.dense.check import equivalence_check
 
 SWEEP = mx.ActivationPatching("z", ("layer", "pos", "head"))
 
@@ -31,6 +32,7 @@ def test_what_is_told_is_what_happens(model_of, pairs):
 def test_no_prompt_is_run(model_of, pairs, monkeypatch):
     model = model_of("llama")
     batch = pairs(model)
+    equivalence_check(model.backend)  # of this model, once
 
     def running(*_, **__):
         raise AssertionError("a prompt was run")

@@ -180,9 +180,8 @@ def test_a_sweep_of_own_configurations_has_their_name(here):
     folders = [
         check_overrides([*plain[1:], "experiment=study", "name=called"]),
         check_overrides(plain[1:]),
-        check_overrides(["--config-name=study", "--config-path", str(own / "experiment"), "-m", "a=1,2"]),
     ]
-    assert [folder.name for folder in folders] == ["called", "mine, and more", "study"]
+    assert [folder.name for folder in folders] == ["called", "mine, and more"]
     assert check_overrides(plain[2:-1]) is None, "one job"
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mechxai.core.code_identity import is_installed
 from mechxai.core.exclusive import exclusive
 from mechxai.core.fingerprint import Fingerprints
 from mechxai.core.site_table import SITES
@@ -53,7 +54,7 @@ def remember(holder: Any) -> None:
         holder: a backend, or another object with the module in ``inner``.
     """
     if holder.inner not in _baselines:
-        _baselines[holder.inner] = _Baseline(weight_sums(holder), settings(holder))
+        _baselines[holder.inner] = _Baseline(weight_sums(holder), settings(holder) | _hooks(holder))
 
 
 def current_hash(holder: Any, loaded: str) -> str:
@@ -65,7 +66,7 @@ def current_hash(holder: Any, loaded: str) -> str:
     if baseline is None:
         return loaded
     with exclusive(holder), plain_torch():
-        sums, now = weight_sums(holder), settings(holder)
+        sums, now = weight_sums(holder), settings(holder) | _hooks(holder)
         changes = _changes(baseline.settings, now)
         if sums == baseline.sums and not changes:
             return loaded
@@ -120,6 +121,8 @@ def _sums(tensor: Tensor) -> list[Tensor]:
     try:
         stored = _in_memory_order(tensor.detach())
         content = stored.view(torch.uint8).reshape(-1)
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, NotImplementedError, TypeError):  # quantised in a way of its own
         return []
     row_bytes = stored.shape[-1] * stored.element_size() if stored.ndim else 0
@@ -149,24 +152,35 @@ def _by_device(parts: Iterable[Tensor]) -> list[list[Tensor]]:
 
 
 def settings(holder: Any) -> dict[str, object]:
-    """Module number and name -> the plain values, functions and hooks set on modules and configurations.
+    """Module number and name -> the plain values and functions set on modules and configurations.
 
-    A replaced ``forward`` or ``act_fn`` is among them, and so is a hook that the user registered.
+    A replaced ``forward`` or ``act_fn`` is among them.
     """
     named: dict[str, object] = {}
     for number, module in enumerate(modules(holder)):
         named[f"{number}"] = type(module)
         if type(module).__name__ != "HookPoint":
             named |= {f"{number}.{name}": value for name, value in vars(module).items() if _is_setting(name, value)}
-        hooks = [hook for name in _HOOKS for hook in vars(module).get(name, {}).values()]
-        if hooks:
-            named[f"{number}.hooks"] = hooks
     original = getattr(holder.inner, "original_model", None) or holder.inner
     configs = {"cfg": getattr(holder.inner, "cfg", None), "config": getattr(original, "config", None)}
     for which, config in configs.items():
         values = {} if config is None else vars(config)
         named |= {f"{which}.{name}": repr(value) for name, value in values.items() if not _is_passing(name)}
     return named
+
+
+def _hooks(holder: Any) -> dict[str, object]:
+    """Module number -> the user's hooks on it; Hugging Face registers hooks of its own as it runs."""
+    hooks = {
+        number: [hook for name in _HOOKS for hook in vars(module).get(name, {}).values() if _is_users(hook)]
+        for number, module in enumerate(modules(holder))
+    }
+    return {f"{number}.hooks": on_module for number, on_module in hooks.items() if on_module}
+
+
+def _is_users(hook: Any) -> bool:
+    function = getattr(hook, "func", getattr(hook, "__func__", hook))  # of a partial, of a method
+    return not is_installed(str(getattr(function, "__module__", "")))
 
 
 def _is_setting(name: str, value: object) -> bool:

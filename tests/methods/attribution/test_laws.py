@@ -9,6 +9,7 @@ import torch
 
 import mechxai as mx
 from mechxai.core.batch import ContrastBatch
+from mechxai.engine import finished
 from mechxai.engine.execution import Execution
 from tests.conftest import MODELS
 from tests.methods.attribution.cases import COMPLETE, EVERY, Linear, cut_to, hooks_of, logit_diff, named
@@ -135,6 +136,7 @@ def test_closed_forms_on_a_linear_model(linear):
 def test_finished_prompts_are_not_explained_again(zoo, tmp_path, monkeypatch, method):
     batch = mx.tasks.ioi(zoo, n=3)
     execution = Execution(cells=Path(tmp_path))
+    monkeypatch.setattr(finished, "_SAVE_EVERY", 0.0)  # a file per prompt
     whole = method(zoo, batch, execution=execution)
     gone = sorted(tmp_path.glob("*-000001.safetensors"))
     for path in gone:

@@ -260,7 +260,7 @@ def test_edits_change_the_routes(model_of, pairs):
 
 def test_refused(model_of, pairs):
     for threshold in (-0.1, 1.0, float("nan")):
-        with pytest.raises(ConfigError, match=r"threshold.*from 0 to below 1"):
+        with pytest.raises(ConfigError, match=r"threshold.*(from 0 to below 1|finite)"):
             mx.InformationFlowRoutes(threshold)
     with pytest.raises(ConfigError, match=r"run='both'"):
         mx.InformationFlowRoutes(run="both")

@@ -80,7 +80,7 @@ def test_a_run_that_stops_goes_on_where_it_was(known, tmp_path, monkeypatch):
     resumed = mx.EarlyAnswering()(model, batch, execution=execution)
     fresh = mx.EarlyAnswering()(model, batch)
     assert resumed.data.drop_vars([]).equals(fresh.data)
-    assert resumed.info.cost["tokens_written"] == 0 < fresh.info.cost["tokens_written"]
+    assert resumed.info.cost["tokens_written"] == fresh.info.cost["tokens_written"] > 0
 
 
 def test_wording_is_open():

@@ -1,6 +1,6 @@
 """The metric of many circuits, a few prompts and a few circuits at a time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -57,7 +57,7 @@ class CircuitRuns:
 
     prepared: PreparedGraph
     reference: Reference
-    finished: FinishedPieces[Tensor]
+    finished: FinishedPieces[Tensor] = field(default_factory=lambda: FinishedPieces[Tensor](None))
 
     @staticmethod
     def of(prepared: PreparedGraph, reference_kind: ReferenceKind, *, seed: int, execution: Execution) -> "CircuitRuns":
