@@ -25,13 +25,14 @@ export GOMP_SPINCOUNT := 0
 	$(@D)/bin/python -m pip install --quiet --no-deps git+https://github.com/hannamw/EAP-IG
 	touch $@
 
-.PHONY: help generate install demo test test-tl4 test-slow test-gpu lint format bench bench-grid bench-caching bench-lens bench-probes bench-attribution bench-circuits bench-chains bench-explorer bench-gpu screenshots notebooks docs docs-serve zoo clean release-check bench-start families
+.PHONY: help generate install demo test test-tl4 test-faults test-slow test-gpu lint format bench bench-grid bench-caching bench-lens bench-probes bench-attribution bench-circuits bench-chains bench-explorer bench-gpu screenshots notebooks docs docs-serve zoo clean release-check bench-start families
 
 help:
 	@echo "make demo           install, then locate the indirect-object heads of the bundled models"
 	@echo "make test           install, then run the tests"
 	@echo "make test-tl4       the tests of models, engine and zoo on TransformerLens 4"
 	@echo "make test-slow      the slow tests; make test-gpu runs the tests that need a GPU"
+	@echo "make test-faults    kills, flipped bits, full disks and hostile inputs, counted (about half an hour)"
 	@echo "make lint           ruff, pyright and import-linter; make format fixes what ruff can fix"
 	@echo "make generate       write the configs of methods and the stub of public names anew"
 	@echo "make docs           build the documentation in site/; make docs-serve serves it on 127.0.0.1:8000"
@@ -90,6 +91,9 @@ test: install
 ALIKE := engine/test_failure.py engine/test_shards.py engine/test_explain_plan.py model/generation model/sequence
 test-tl4: $(STAMP4)
 	$(VENV4)/bin/python -m pytest -n 2 -m "not slow and not gpu" tests/model tests/engine tests/families $(ALIKE:%=--ignore=tests/%) --deselect tests/model/zoo/test_zoo.py::test_cards_hold_when_measured_again
+
+test-faults: install
+	$(BIN)/python -m tests.faults.suite
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow tests

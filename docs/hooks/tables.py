@@ -2,8 +2,10 @@
 
 import inspect
 import itertools
+import json
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import mechxai
@@ -13,6 +15,8 @@ from mechxai.core.result import RunInfo
 from mechxai.core.site_table import SITES, SiteName
 from mechxai.model.zoo.bundled import zoo_card, zoo_names
 from mechxai.tasks import TASKS
+
+_FAULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "faults.json"
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
@@ -32,6 +36,22 @@ def _table(*rows: tuple[object, ...]) -> str:
 
 def _cell(value: object) -> str:
     return str(value).replace("|", "\\|").replace("``", "`")
+
+
+def faults() -> str:
+    """The counts of the last `make test-faults`, a table per part."""
+    content = json.loads(_FAULTS.read_text(encoding="utf-8"))
+    parts = [_of_rows(content[name]) for name in ("kills", "flips", "full_disk", "hostile") if content.get(name)]
+    return "\n\n".join([*parts, f"Failures: {len(content['failures'])}."])
+
+
+def _of_rows(rows: list[dict[str, object]]) -> str:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return _table(tuple(names), *(tuple(_plain(row.get(name, 0)) for name in names) for row in rows))
+
+
+def _plain(value: object) -> object:
+    return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
 
 
 def sites() -> str:
@@ -134,4 +154,5 @@ _TABLES: dict[str, Callable[[], str]] = {
     "models": models,
     "fields of RunInfo": run_info,
     "public names": public_names,
+    "faults": faults,
 }

@@ -89,6 +89,23 @@ def _computed(
     return make, run
 
 
+def _probed() -> tuple[Callable[[Path], object], Callable[[Path], Values]]:
+    """Probes whose stored activations remain and whose scores do not."""
+
+    def run(folder: Path) -> Values:
+        model = mx.load("zoo/ioi", device="cpu")
+        dataset = mx.tasks.subject_number(model, n=60)
+        probes = mx.LinearProbes(layers=(1,), pos=(1,), random_model=False)
+        return _values(probes(model, dataset, execution=mx.Execution(cells=folder)))
+
+    def make(folder: Path) -> None:
+        run(folder)
+        for scores in folder.glob("*.safetensors"):
+            scores.unlink()
+
+    return make, run
+
+
 def _store(folder: Path) -> mx.ActivationStore:
     model, batch = _ioi()
     return mx.ActivationStore.write(folder, model, batch.clean.tolist(), sites=["resid_post"], shard_tokens=20)
@@ -144,14 +161,14 @@ KINDS = (
         "wave of a sweep", "*.safetensors", *_computed(mx.ActivationPatching(site="z", over=("layer", "head", "pos")))
     ),
     FileKind("parts of a method", "*.safetensors", *_computed(mx.AttributionPatching())),
-    FileKind("attributions of a prompt", "*.safetensors", *_computed(mx.KernelShap(n_samples=16))),
+    FileKind("attributions of a prompt", "*.safetensors", *_computed(mx.KernelShap(n_samples=40))),
     FileKind("state of edge pruning", "edge-pruning-*", *_computed(mx.EdgePruning(steps=4), interrupted=True)),
     FileKind(
         "state of a lens training",
         "training/*",
         *_computed(mx.TunedLensTraining(steps=4, tokens_per_step=64, checkpoint_every=1)),
     ),
-    FileKind("seconds of waves", "*-seconds.jsonl", *_computed(mx.ActivationPatching(site="z"))),
+    FileKind("activations of probes", "activations-*/*", *_probed()),
     FileKind("stored answers", "*.jsonl", *_computed(mx.EarlyAnswering(), cot=True), 1e-5),
     FileKind("shard of a store", "*.safetensors", _store, _stored),
     FileKind("index of a store", "*.json", _store, _stored),
