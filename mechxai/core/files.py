@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from mechxai.core.errors import ArtifactError, ConfigError, NoSpaceError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NUMBERED = re.compile(r"(?:os error|errno =) (\d+)")  # in errors of Rust and of HDF5
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -19,6 +21,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Generator[Path]:
 
     Yields:
         The path to write to. If writing fails, it is removed and the target stays as it was.
+
+    Raises:
+        OSError: the system refuses to write, also where a library (safetensors, HDF5) says so in an error of its own.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -28,6 +33,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Generator[Path]:
         _flush(part)
         part.replace(target)
         _flush(target.parent)
+    except Exception as error:
+        number = _NUMBERED.search(str(error))
+        if number is None or getattr(error, "errno", None) is not None:
+            raise
+        code = int(number[1])
+        raise OSError(code, os.strerror(code), str(target)) from error
     finally:
         part.unlink(missing_ok=True)
 

@@ -71,7 +71,7 @@ class CheckpointStore(Generic[T]):
         """Saves a piece; where the disk cannot take it, the run continues and `failed` gives the reason."""
         try:
             self.write(name, value)
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             self._policy.report_unsaved(error)
 
     def write(self, name: str | int, value: T) -> None:

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from mechxai.core.errors import ArtifactError, ConfigError, NoSpaceError
-from mechxai.core.files import disk_error, make_writable_folder
+from mechxai.core.files import atomic_write, disk_error, make_writable_folder
 
 
 def of_system(number, name="result.nc"):
@@ -63,3 +63,14 @@ def test_a_folder_that_cannot_be_is_refused(tmp_path):
     for name in ("taken", "taken/below"):
         with pytest.raises(ConfigError, match=f"output={name} cannot be created"):
             make_writable_folder(tmp_path / name, setting=f"output={name}")
+
+
+@pytest.mark.parametrize(
+    "text", ["I/O error: No space left on device (os error 28)", "write failed: errno = 28, error"]
+)
+def test_a_full_disk_in_a_librarys_own_words_is_a_full_disk(tmp_path, text):
+    with pytest.raises(OSError, match="No space left") as caught, atomic_write(tmp_path / "file"):
+        raise RuntimeError(text)
+    assert caught.value.errno == errno.ENOSPC
+    assert isinstance(disk_error(caught.value), NoSpaceError)
+    assert not list(tmp_path.iterdir())
