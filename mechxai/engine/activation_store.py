@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mechxai.core.errors import ArtifactError, ConfigError, ShapeError, SiteError
@@ -233,8 +233,11 @@ class ActivationStore:
             if high <= start or low >= last:
                 continue
             self._check(shard["file"])
-            with safe_open(self.folder / shard["file"], framework="pt") as stored:
-                parts.append(stored.get_slice(key)[max(start, low) - low : min(last, high) - low])
+            try:
+                with safe_open(self.folder / shard["file"], framework="pt") as stored:
+                    parts.append(stored.get_slice(key)[max(start, low) - low : min(last, high) - low])
+            except SafetensorError as error:
+                raise ArtifactError(f"{shard['file']} of {self.folder} holds no {key}", fix=_REPAIR) from error
         if not parts:
             raise ShapeError(f"Rows {start} to {stop} are not in the store, which has rows 0 to {len(self)}")
         return torch.cat(parts)

@@ -124,11 +124,26 @@ def finished_shards(folder: Path, header: Mapping[str, Any]) -> list[dict[str, A
 
 
 def read_index(folder: Path) -> dict[str, Any] | None:
-    """The index of a store; None where it is missing or damaged."""
+    """The index of a store; None where it is missing, damaged or no index."""
     try:
-        return unsealed((folder / INDEX).read_text(encoding="utf-8"))
+        index = unsealed((folder / INDEX).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
         return None
+    return index if index is not None and _is_index(index) else None
+
+
+def _is_index(content: Mapping[str, Any]) -> bool:
+    """Whether an index, which may come from elsewhere, names sites and the shards of its own folder in order."""
+    shards, sites = content.get("shards"), content.get("sites")
+    if not isinstance(shards, list) or not isinstance(sites, list) or not isinstance(content.get("n_prompts"), int):
+        return False
+    counts = [[shard.get(name) for name in ("n_tokens", "n_prompts")] for shard in shards if isinstance(shard, dict)]
+    names = [shard.get("file") for shard in shards if isinstance(shard, dict)]
+    return (
+        names == [f"{number:05d}.safetensors" for number in range(len(shards))]
+        and all(isinstance(count, int) and count >= 0 for pair in counts for count in pair)
+        and all(isinstance(site, str) for site in sites)
+    )
 
 
 def save_index(folder: Path, index: Mapping[str, Any]) -> None:

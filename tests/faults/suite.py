@@ -97,7 +97,7 @@ def hostile(folder: Path) -> Part:
     """Every hostile input."""
     part = Part()
     for kind, outcomes in run_hostile(folder).items():
-        bad = [f"{name}: {failure}" for name, failure in outcomes.items() if failure]
+        bad = [f"{kind}, {name}: {failure}" for name, failure in outcomes.items() if failure]
         part.rows.append(
             _shown("hostile", {"kind": kind, "inputs": len(outcomes), "survived": len(outcomes) - len(bad)})
         )
