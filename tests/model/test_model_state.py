@@ -60,13 +60,15 @@ def test_dropout_is_off_whatever_mode_the_model_is_in(model_of, kind, backend, p
 def test_the_users_own_hooks_survive_and_are_obeyed(model_of, kind, backend, processing):
     model = model_of(kind, backend, processing)
     tokens, seen = tokens_of(model), []
-    plain = model.logits(tokens)
+    plain, zero = model.logits(tokens), [mx.Intervention(mx.Site("z", 0), mx.ZeroAblate())]
+    model.logits(tokens, interventions=zero)
+    model.cache(tokens, ["z"], layers=[0])  # the checks of this model, once
     point = model.inner.hook_dict["blocks.0.attn.hook_z"]
     point.add_hook(lambda z, hook: seen.append(1) or z * 0)
     try:
         before = n_hooks(model)
         with_theirs = model.logits(tokens)
-        zeroed = model.logits(tokens, interventions=[mx.Intervention(mx.Site("z", 0), mx.ZeroAblate())])
+        zeroed = model.logits(tokens, interventions=zero)
         with pytest.raises(BoomError):
             model.forward(tokens, hooks={"blocks.0.attn.hook_z": [explode]})
         model.cache(tokens, ["z"], layers=[0])

@@ -7,6 +7,7 @@ import torch
 
 import mechxai as mx
 from tests import checkpoints
+from tests.conftest import BACKENDS
 
 
 def load(folder, **options):
@@ -18,7 +19,7 @@ def folder(tmp_path_factory):
     return checkpoints.write("gpt2", tmp_path_factory.mktemp("gpt2") / "gpt2")
 
 
-@pytest.fixture(params=["hooked_transformer", "bridge"])
+@pytest.fixture(params=BACKENDS)
 def model(folder, request):
     return load(folder, backend=request.param)
 
@@ -56,7 +57,7 @@ def replace_parameter(model):
 
 
 def replace_forward(model):
-    block = mlp(model)
+    block = getattr(mlp(model), "original_component", mlp(model))  # of a bridge
     forward = block.forward
     block.forward = lambda *args, **kwargs: forward(*args, **kwargs) * 2
 
@@ -143,22 +144,25 @@ def short_batch():
     return mx.ContrastBatch.from_tokens(torch.tensor([[5, 6, 7]]), torch.tensor([[5, 9, 7]]), *answers)
 
 
-def bias_from_zero(model):
-    model.inner.blocks[0].attn.b_V.data += 1
+def biases(model):
+    for parameter in model.inner.blocks[0].mlp.parameters():
+        if parameter.ndim == 1:
+            parameter.data += 1
 
 
-@pytest.mark.parametrize("edit", [scale, replace_forward, bias_from_zero])
-@pytest.mark.parametrize("kind", ["gpt2", "llama"])
-def test_lens_and_cache_follow_an_edit(tmp_path, kind, edit):
-    model, tokens = (
-        load(checkpoints.write(kind, tmp_path / kind), backend="hooked_transformer"),
-        torch.tensor([[5, 6, 7, 8]]),
-    )
-    model.cache(tokens, ["resid_post"])
+@pytest.mark.parametrize("edit", [scale, replace_forward, biases])
+@pytest.mark.parametrize("kind", ["gpt2", "neox"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_lens_and_cache_follow_an_edit(tmp_path, kind, backend, edit):
+    model = load(checkpoints.write(kind, tmp_path / kind), backend=backend)
+    tokens = torch.tensor([[5, 6, 7, 8]])
+    before, logits = model.cache(tokens, ["resid_post"]), model.logits(tokens)
     edit(model)
     dense, hooked = (model.cache(tokens, ["resid_post", "mlp_out"], hooked=hooked) for hooked in (False, True))
     for site in hooked.values:
         torch.testing.assert_close(dense[site], hooked[site])
+    is_used = not torch.equal(logits, model.logits(tokens))  # a folded bridge computes with copies of some
+    assert is_used != torch.equal(before["resid_post", 2], dense["resid_post", 2])
 
 
 def test_a_classifier_is_hashed_as_it_is_now(tmp_path):
