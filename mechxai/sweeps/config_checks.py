@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from mechxai.core.counts import MOST_PROMPTS
 from mechxai.core.errors import ConfigError, MechXAIError, unknown
 from mechxai.core.signature import REQUIRED, Parameter, Signature, read_signature
 from mechxai.core.site_table import site_name
@@ -22,7 +23,7 @@ _METRIC = "metric"  # fields of this name take a metric
 _BUILT = ("model", "task", "method", "tracker")  # groups whose choice names what is built
 _PLAIN_GROUPS = {"figure": FigureSettings, "metric": MetricSettings}
 _FILES = ("path", "name", "lens", "cache")  # fields of these names take names of files and folders
-_RANGES = {"seed": (0, MAX_SEED), "n": (1, 1_000_000)}  # of whole numbers with these names
+_RANGES = {"seed": (0, MAX_SEED), "n": (1, MOST_PROMPTS)}  # of whole numbers with these names
 
 
 def check_config(config: Mapping[str, Any], *, skip: Collection[str] = ()) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from mechxai.core.errors import AlignmentError, ConfigError
+from mechxai.core.counts import check_n
+from mechxai.core.errors import AlignmentError
 
 _TRIES_EACH = 20
 T = TypeVar("T")
@@ -43,11 +44,10 @@ def fitting_examples(
         misfit: the reason why an example does not fit the model, or None.
 
     Raises:
-        ConfigError: ``n`` below 1.
+        ConfigError: ``n`` below 1 or above a million.
         AlignmentError: too few examples fit; the message gives the reasons.
     """
-    if request.n < 1:
-        raise ConfigError(f"{request.name}: n={request.n} prompts: it must be at least 1")
+    check_n(request.name, request.n)
     rng, examples, dropped = random.Random(f"{request.name}/{request.seed}"), list[T](), Counter[str]()
     for _ in range(request.n * _TRIES_EACH):
         example = draw(rng, len(examples))

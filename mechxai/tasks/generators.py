@@ -7,6 +7,7 @@ from typing import get_args
 import torch
 
 from mechxai.core.batch import ContrastBatch
+from mechxai.core.counts import check_n
 from mechxai.core.errors import ConfigError, check_choice
 from mechxai.model.hooked_model import HookedModel
 from mechxai.tasks import grammars
@@ -98,6 +99,7 @@ def eiffel(model: HookedModel, n: int = 1, seed: int = 0) -> ContrastBatch:
         n: number of identical copies.
         seed: of the landmark.
     """
+    check_n("eiffel", n)
     text = "The Eiffel Tower is located in the city of"
     example = Example(text, text, (" Paris",), (" Rome",), template="eiffel")
     if misfit(model, example):
@@ -119,14 +121,15 @@ def induction(model: HookedModel, n: int = 64, seed: int = 0, *, period: int = 1
 
     Source: Elhage et al. 2021; Olsson et al. 2022, arXiv 2209.11895.
     """
+    check_n("induction", n)
     limit = (model.architecture.n_ctx - 1) // 2
     if not 2 <= period <= limit:
         raise ConfigError(f"induction: period={period} does not fit the model's context", allowed=f"2 to {limit}")
     pool = model.text.plain_ids(model.architecture.d_vocab)
-    if n < 1 or len(pool) <= period:
+    if len(pool) <= period:
         raise ConfigError(
-            f"induction: n={n} prompts of period {period} cannot be drawn from {len(pool)} tokens",
-            allowed="at least 1 prompt, and a period below the number of tokens",
+            f"induction: prompts of period {period} cannot be drawn from {len(pool)} tokens",
+            allowed="a period below the number of tokens",
         )
     generator = torch.Generator().manual_seed(seed)
     draws = torch.stack([pool[torch.randperm(len(pool), generator=generator)[: period + 1]] for _ in range(n)])

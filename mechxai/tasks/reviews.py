@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 from mechxai.core.batch import ContrastBatch
+from mechxai.core.counts import check_n
 from mechxai.core.errors import AlignmentError, ConfigError, check_choice
 from mechxai.model.hooked_model import HookedModel
 from mechxai.model.sequence.named_outputs import NamedOutputs
@@ -84,8 +85,7 @@ def reviews(
     """
     check_choice("split", split, get_args(Split))
     check_choice("negated", negated, get_args(Negated))
-    if n < 1:
-        raise ConfigError(f"reviews: n={n}: it must be at least 1")
+    check_n("reviews", n)
     if not isinstance(model, NamedOutputs):
         raise ConfigError(
             "The reviews task needs a classifier, and the model is a language model",

@@ -357,7 +357,10 @@ def test_a_vocabulary_smaller_than_the_period_is_refused(model_of):
 @pytest.mark.parametrize(
     ("task", "settings", "reason"),
     [
-        ("ioi", {"n": 0}, "ioi: n=0 prompts: it must be at least 1"),
+        ("ioi", {"n": 0}, "ioi: n=0 prompts cannot be drawn"),
+        ("ioi", {"n": 10**8}, "ioi: n=100000000 prompts cannot be drawn"),
+        ("induction", {"n": 10**8}, "induction: n=100000000 prompts cannot be drawn"),
+        ("eiffel", {"n": 10**8}, "eiffel: n=100000000 prompts cannot be drawn"),
         ("ioi", {"order": "abab"}, "order='abab' is not allowed. Did you mean '(abba|baba)'"),
         ("ioi", {"corruption": "abd"}, "corruption='abd'.*Did you mean 'abc'"),
         ("ioi", {"split": "heldout"}, "split='heldout' is not allowed. Did you mean 'held_out'"),
