@@ -24,7 +24,8 @@ class Execution:
             their last positions only), ``packed`` (3, with weights laid out once), ``fused`` (4, in plain blocks).
         budget_bytes: memory for activations; 60 % of the free memory by default.
         tokens_per_wave: maximum number of positions per wave, over all rows; depends on the device by default.
-        cells: folder for the checkpoints of finished waves, from which an interrupted sweep resumes; none by default.
+        cells: folder for finished parts (waves, prompts, layers, steps), from which an interrupted method resumes;
+            none by default.
         shard: ``(i, n)``: compute every n-th wave, starting with the i-th, into ``cells``; other processes compute the
             others. A later run without shard loads them all.
         progress: show a bar with the estimated time left once a sweep has taken two seconds.

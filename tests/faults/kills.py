@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import time
 from dataclasses import dataclass
@@ -55,18 +56,23 @@ def run_killed(
         generator: of the moments.
     """
     folder.mkdir(parents=True)
-    done = with_parts = 0
-    for _ in range(kills):
+    done, with_parts, failure = 0, 0, None
+    while done < kills and failure is None:
         process = start(job, folder)
         time.sleep(generator.uniform(0.1, 1.0) * expected[1])
-        if process.poll() is not None:
-            break
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-        done += 1
-        with_parts += any(folder.rglob("cells/**/*.*"))
-    failure = finish(job, folder)
-    finished = run_folder(folder)
-    if failure is None and finished is not None:
-        failure = difference(finished, expected[0])
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            process.communicate()
+            done += 1
+            with_parts += any(folder.rglob("cells/**/*.*"))
+        else:  # it was over: it is compared, and the next run begins anew
+            output, _ = process.communicate()
+            failure = output[-400:] if process.returncode else _compared(folder, expected[0])
+            shutil.rmtree(folder / "outputs")
+    failure = failure or finish(job, folder) or _compared(folder, expected[0])
     return KilledRun(job, done, with_parts, failure)
+
+
+def _compared(folder: Path, reference: Path) -> str | None:
+    finished = run_folder(folder)
+    return "no run folder" if finished is None else difference(finished, reference)

@@ -1,7 +1,8 @@
 """The fault suite: random kills, flipped bits, full disks and hostile inputs, counted.
 
 ``python -m tests.faults.suite`` runs all of it (``make test-faults``), prints the counts, and writes them to
-``benchmarks/results/faults.json``, from which the reliability page of the documentation is made.
+``benchmarks/results/faults.json``, from which the reliability page of the documentation is made. Parts that are left out keep
+their earlier counts there.
 """
 
 import argparse
@@ -138,7 +139,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parts = dict(_parts(options, Path(name)))
     failures = [f"{name}: {failure}" for name, part in parts.items() for failure in part.failures]
     facts = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
-    content = {"facts": facts, **{name: part.rows for name, part in parts.items()}, "failures": failures}
+    earlier = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    others = [text for text in earlier.get("failures", []) if text.partition(":")[0] not in parts]
+    content = {**earlier, "facts": facts, **{name: part.rows for name, part in parts.items()}}
+    content["failures"] = [*others, *failures]
     RESULTS.write_text(json.dumps(content, indent=2) + "\n")
     for failure in failures:
         print("FAILED", failure)
