@@ -1,8 +1,8 @@
 """The fault suite: random kills, flipped bits, full disks and hostile inputs, counted.
 
 ``python -m tests.faults.suite`` runs all of it (``make test-faults``), prints the counts, and writes them to
-``benchmarks/results/faults.json``, from which the reliability page of the documentation is made. Parts that are left out keep
-their earlier counts there.
+``benchmarks/results/faults.json``, from which the reliability page of the documentation is made. Parts that are left
+out keep their earlier counts there.
 """
 
 import argparse
