@@ -76,7 +76,7 @@ def test_tests_mirror_the_package():
 
 
 def test_folders_of_tests_exist_in_the_package():
-    """Apart from folders that test what lies beside the package."""
-    beside = {"configs", "docs", "experiments", "families", "notebooks", "packaging"}
+    """Apart from folders that test what lies beside the package, families of models, and faults of every part."""
+    beside = {"configs", "docs", "experiments", "families", "faults", "notebooks", "packaging"}
     folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
     assert [str(folder) for folder in folders if str(folder) not in beside and not (PACKAGE / folder).is_dir()] == []
